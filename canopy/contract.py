@@ -1,0 +1,39 @@
+"""The names on which the rooms agree: files, record keys, versions. No behaviour.
+
+Preprocessing writes them, the trainer and prediction read them; neither imports the other.
+"""
+
+from __future__ import annotations
+
+DATA_FORMAT_VERSION = 1  # of the data folder: readers refuse a newer one
+MODEL_FORMAT_VERSION = 1  # of model.json: readers refuse a newer one
+
+# The data folder. `DATASET_INFO` is written last: it is the commit marker.
+DATASET_INFO = "dataset_info.json"
+FEATURES_JSON = "features.json"
+LABELS_TXT = "labels.txt"
+CANOPY_JSON = "canopy.json"
+REJECTS_JSONL = "rejects.jsonl"
+
+# The keys of a record (TensorFlow Model Garden's, and multi-hot beside the class ids).
+KEY_ENCODED = "image/encoded"
+KEY_FORMAT = "image/format"
+KEY_FILENAME = "image/filename"
+KEY_HEIGHT = "image/height"
+KEY_WIDTH = "image/width"
+KEY_LABEL = "image/class/label"
+KEY_MULTI_HOT = "image/class/multi_hot"
+
+# The export folder. `MODEL_JSON` is written last.
+MODEL_JSON = "model.json"
+MODEL_TFLITE = "model.tflite"
+SIGNATURE_JPEG = "serving_default"  # string[batch], JPEG bytes -> scores float32[batch, classes]
+SIGNATURE_RGB = "rgb"  # uint8[batch, height, width, 3] -> scores float32[batch, classes]
+
+BETA = 2.0  # of F-beta: Kaggle's Planet competition scores F2
+DEFAULT_THRESHOLD = 0.2  # where validation cannot tell: Kaggle's own baseline
+
+
+def shard_name(dataset: str, split: str, index: int, count: int) -> str:
+    """Names a shard as TensorFlow Datasets expects it: `planet-train.tfrecord-00000-of-00016`."""
+    return f"{dataset}-{split}.tfrecord-{index:05d}-of-{count:05d}"

@@ -1,0 +1,80 @@
+"""Progress of long work: a bar on a terminal, a line every so often in a log.
+
+Promises: never more than one line each `LINE_SECONDS` where stderr is no terminal, and nothing else on
+stdout than what a command prints itself.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+LINE_SECONDS = 10.0  # a log shows life, and stays readable
+
+
+class Meter:
+    """Counts units of work and shows how many, how fast and how long still.
+
+    Use as a context manager. `update` may be called as often as is handy: showing is rate-limited.
+    """
+
+    def __init__(self, title: str, total: int | None, unit: str = "images") -> None:
+        """Prepares a meter.
+
+        Args:
+            title: what is being done, a verb in few words.
+            total: units to do, or None where nobody knows.
+            unit: the plural of what is counted.
+        """
+        self.title, self.total, self.unit = title, total, unit
+        self.done = 0
+        self._start = self._last_line = time.monotonic()
+        self._bar: Progress | None = None
+
+    def __enter__(self) -> Meter:
+        if sys.stderr.isatty():
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._bar.start()
+            self._bar.add_task(self.title, total=self.total, rate="")
+        return self
+
+    def update(self, done: int, note: str = "") -> None:
+        """Says that `done` units of work are complete in all.
+
+        Args:
+            done: units complete since the start.
+            note: a few words more, such as the loss.
+        """
+        self.done = done
+        now = time.monotonic()
+        rate = done / max(now - self._start, 1e-6)
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=done, rate=f"{rate:,.0f} {self.unit}/s {note}")
+        elif now - self._last_line >= LINE_SECONDS:
+            self._last_line = now
+            of = f" of {self.total:,}" if self.total is not None else ""
+            left = f", {(self.total - done) / rate:,.0f} s left" if self.total is not None and rate > 0 else ""
+            more = f", {note}" if note else ""
+            print(
+                f"{self.title}: {done:,}{of} {self.unit}, {rate:,.0f} {self.unit}/s{left}{more}",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
