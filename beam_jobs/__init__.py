@@ -1,0 +1,1 @@
+"""Apache Beam's part of Canopy: an archive to records, and records to scores."""

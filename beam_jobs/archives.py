@@ -1,0 +1,200 @@
+"""Zip and uncompressed tar archives, read in place: an index first, then each member by its offset.
+
+Promises: an archive is never unpacked, and a member's path never becomes a path of this machine; a member
+that is damaged, encrypted or packed in an unknown way is rejected by itself; an archive that cannot be read
+in place is refused with the command that unpacks it. Works alike on local files and on addresses.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import tarfile
+import threading
+import zipfile
+import zlib
+from array import array
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO
+
+from beam_jobs import storage
+from beam_jobs.images import UNREADABLE, RejectedImage
+from canopy.cli import UserError
+
+STORED, DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
+IN_TAR = -1  # stands for a tar's member where a zip's has its compression method
+ENCRYPTED = -2  # likewise, for a zip's member that wants a password
+MAX_MEMBER_BYTES = 1 << 30  # unpacked; a JPEG within the pixel limit is far smaller
+ZIP_HEADER = struct.Struct("<4s22xHH")  # a local header's signature, then the lengths of name and extra field
+
+UNPACK = {
+    ".tar.gz": "tar -xzf", ".tgz": "tar -xzf", ".tar.bz2": "tar -xjf", ".tar.xz": "tar -xJf",
+    ".tar.zst": "tar --zstd -xf", ".7z": "7z x", ".rar": "unrar x", ".gz": "gunzip -k",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where a member is in its archive."""
+
+    offset: int  # bytes: of a zip's local header, of a tar's data
+    stored: int  # bytes it takes in the archive
+    size: int  # bytes unpacked
+    method: int  # STORED or DEFLATED (other numbers: zip's), IN_TAR, ENCRYPTED
+    crc: int  # CRC-32 of the unpacked bytes, by the zip's index; 0 in a tar, which has none
+
+
+class Entries:
+    """Entries in columns: an archive of a million members takes 36 MB."""
+
+    def __init__(self) -> None:
+        self._numbers, self._small = array("q"), array("q")
+
+    def append(self, entry: Entry) -> None:
+        """Adds one."""
+        self._numbers.extend((entry.offset, entry.stored, entry.size))
+        self._small.append(entry.method << 32 | entry.crc)
+
+    def __getitem__(self, index: int) -> Entry:
+        offset, stored, size = self._numbers[3 * index : 3 * index + 3]
+        return Entry(offset, stored, size, self._small[index] >> 32, self._small[index] & 0xFFFFFFFF)
+
+
+def kind(path: str) -> str | None:
+    """`zip`, `tar` or None, by the ending of the file's name."""
+    ending = path.lower().rpartition(".")[2]
+    return ending if ending in ("zip", "tar") else None
+
+
+def refuse(path: str) -> None:
+    """Raises `UserError`, with the command that unpacks it, for an archive that has no index to read by."""
+    lower = path.lower()
+    for ending, command in UNPACK.items():
+        if lower.endswith(ending):
+            raise UserError(
+                f"--images: {path} cannot be read in place; unpack it with "
+                f"`{command} {storage.split(path)[1]}` and name the folder"
+            )
+
+
+def index(path: str, wanted: Callable[[str], bool]) -> tuple[list[str], Entries, int]:
+    """Lists an archive's members.
+
+    Args:
+        path: a `.zip` or a `.tar`, local or an address.
+        wanted: says by its path in the archive whether a member is an image.
+
+    Returns:
+        The paths of the wanted members, sorted; where each is; and how many other files there are.
+
+    Raises:
+        UserError: it is not an archive, or a damaged one.
+    """
+    read = _zip_members if kind(path) == "zip" else _tar_members
+    try:
+        with storage.open_read(path) as file:
+            members = list(read(file))
+    except (
+        zipfile.BadZipFile,
+        tarfile.TarError,
+        EOFError,
+        struct.error,
+        ValueError,
+        NotImplementedError,
+    ) as error:
+        raise UserError(f"--images: {path} is no readable {kind(path)} archive: {error}") from error
+    chosen = sorted((name, number) for number, (name, _) in enumerate(members) if wanted(name))
+    entries = Entries()
+    for _, number in chosen:
+        entry = members[number][1]
+        entries.append(entry)
+    return [name for name, _ in chosen], entries, len(members) - len(chosen)
+
+
+def _zip_members(file: IO[bytes]) -> Iterator[tuple[str, Entry]]:
+    with zipfile.ZipFile(file) as archive:
+        for info in archive.infolist():
+            if not info.is_dir():
+                method = ENCRYPTED if info.flag_bits & 1 else info.compress_type
+                yield (
+                    info.filename,
+                    Entry(info.header_offset, info.compress_size, info.file_size, method, info.CRC),
+                )
+
+
+def _tar_members(file: IO[bytes]) -> Iterator[tuple[str, Entry]]:
+    with tarfile.open(fileobj=file, mode="r:") as archive:
+        for info in archive:
+            if info.isreg() and not info.issparse():
+                yield info.name, Entry(info.offset_data, info.size, info.size, IN_TAR, 0)
+            elif not info.isdir():
+                yield "", Entry(0, 0, 0, IN_TAR, 0)
+            archive.members = []  # type: ignore[attr-defined]  # it would keep a fat object for each
+
+
+@contextmanager
+def rejecting() -> Iterator[None]:
+    """Turns what reading raises into a `RejectedImage` with the reason UNREADABLE."""
+    try:
+        yield
+    except (OSError, UserError, zlib.error, struct.error) as error:
+        text = getattr(error, "strerror", None) or str(error)
+        raise RejectedImage(UNREADABLE, text) from error
+
+
+class Handles:
+    """Open archives, each once; reads by offset, from several threads at once."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, IO[bytes]] = {}
+        self._lock = threading.Lock()
+
+    def read(self, archive: str, entry: Entry) -> bytes:
+        """A member's unpacked bytes, checked against the archive's checksum where it has one."""
+        if entry.size > MAX_MEMBER_BYTES or entry.stored > MAX_MEMBER_BYTES:
+            raise RejectedImage(UNREADABLE, f"{entry.size:,} bytes, over the limit of {MAX_MEMBER_BYTES:,}")
+        if entry.method == IN_TAR:
+            return self._range(archive, entry.offset, entry.stored)
+        if entry.method not in (STORED, DEFLATED):
+            how = "encrypted" if entry.method == ENCRYPTED else f"packed by method {entry.method}"
+            raise RejectedImage(UNREADABLE, f"the archive holds it {how}")
+        header = self._range(archive, entry.offset, 30)
+        signature, name_length, extra_length = ZIP_HEADER.unpack(header)
+        if signature != b"PK\x03\x04":
+            raise RejectedImage(UNREADABLE, "the archive's index points to something else")
+        packed = self._range(archive, entry.offset + 30 + name_length + extra_length, entry.stored)
+        data = packed
+        if entry.method == DEFLATED:
+            data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, entry.size + 1)
+        if len(data) != entry.size or zlib.crc32(data) != entry.crc:
+            raise RejectedImage(UNREADABLE, "its bytes do not fit the archive's checksum")
+        return data
+
+    def _range(self, archive: str, start: int, length: int) -> bytes:
+        file = self._open(archive)
+        if storage.is_remote(archive):
+            with self._lock:
+                file.seek(start)
+                data = file.read(length)
+        else:
+            data = os.pread(file.fileno(), length, start)
+        if len(data) != length:
+            raise RejectedImage(
+                UNREADABLE, f"the archive ends within it, after {len(data):,} of {length:,} bytes"
+            )
+        return data
+
+    def _open(self, archive: str) -> IO[bytes]:
+        with self._lock:
+            if archive not in self._files:
+                self._files[archive] = storage.open_read(archive)
+            return self._files[archive]
+
+    def close(self) -> None:
+        """Closes all of them."""
+        with self._lock:
+            for file in self._files.values():
+                file.close()
+            self._files.clear()

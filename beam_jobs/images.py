@@ -1,0 +1,261 @@
+"""Any JPEG's bytes to RGB, and RGB to the bytes of a record.
+
+Promises: `to_rgb` equals Pillow's `convert("RGB")` to the bit for every JPEG that Pillow reads, and raises
+`RejectedImage`, with the decoder's own words, for every other input; nothing is guessed and no picture is
+ever silently black. The size is checked from the header, before a pixel is decoded. No file is touched.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, JpegImagePlugin
+
+# The fixed list of reasons for which an image is not used; `rejects.jsonl` and `canopy.json` speak in these.
+UNREADABLE = "unreadable"  # its bytes could not be fetched: permissions, a damaged archive
+EMPTY = "empty"  # no bytes at all
+NOT_JPEG = "not_jpeg"  # the bytes are something else
+UNDECODABLE = "undecodable"  # truncated, corrupt, or of a kind that Pillow does not read
+TOO_LARGE = "too_large"  # over the pixel limit, by its header
+DUPLICATE_NAME = "duplicate_name"  # another image of that name comes first in the order of the paths
+BAD_NAME = "bad_name"  # a name that no CSV row and no UTF-8 text can hold
+NO_LABEL = "no_label"  # the CSV has no row for it
+NO_TAGS = "no_tags"  # its row names no tag
+UNKNOWN_TAG = "unknown_tag"  # its row names a tag that the vocabulary lacks
+OF_BYTES = (UNREADABLE, EMPTY, NOT_JPEG, UNDECODABLE, TOO_LARGE)  # found by looking at the image
+REASONS = (*OF_BYTES, DUPLICATE_NAME, BAD_NAME, NO_LABEL, NO_TAGS, UNKNOWN_TAG)
+
+DEFAULT_MAX_PIXELS = 50_000_000  # 200 MB while a 4-component image is decoded
+MAX_SCANS = 1_000  # progressive files of encoders have about ten; each costs a pass over all pixels
+
+# Adobe APP14 with transform 0: "four components, inverted CMYK, no YCCK". Right after SOI it makes every
+# decoder read what Pillow assumes anyway.
+ADOBE_MARKER = bytes.fromhex("FFEE000E41646F626500640000000000")
+SUBSAMPLING = {"420": 2, "444": 0}  # Pillow's own numbers
+
+
+class RejectedImage(Exception):  # noqa: N818 - not an error of the program: the expected fate of a bad image
+    """An image that cannot be used.
+
+    Attributes:
+        reason: one of `REASONS`.
+        detail: what exactly is wrong, in the decoder's own words where it has any.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How a record holds its picture."""
+
+    image_format: str = "jpeg"  # jpeg (re-encoded), png (lossless) or keep (the archive's own bytes, mended)
+    jpeg_quality: int = 95  # 1 to 100; 95 costs about 44 dB on the original chips
+    chroma: str = "420"  # 420 (half resolution for colour) or 444 (full)
+    max_pixels: int = DEFAULT_MAX_PIXELS  # width times height above which an image is rejected undecoded
+
+
+@dataclass(frozen=True)
+class Converted:
+    """One image, ready for a record."""
+
+    encoded: bytes  # what `image/encoded` holds
+    image_format: str  # "jpeg" or "png"
+    height: int  # pixels
+    width: int  # pixels
+    sums: NDArray[np.int64] | None  # [2, 3]: per channel the sum and the sum of squares; None: not asked for
+    constant: bool  # every pixel has the same value: worth a look
+    mended: bool  # `encoded` is the archive's own bytes with an Adobe marker put in
+
+
+def _open(data: bytes, max_pixels: int) -> JpegImagePlugin.JpegImageFile:
+    """Reads the header only; raises `RejectedImage` where there is no JPEG of an acceptable size."""
+    if not data:
+        raise RejectedImage(EMPTY, "the file is empty")
+    if data[:3] != b"\xff\xd8\xff":
+        raise RejectedImage(NOT_JPEG, f"not a JPEG: it starts with {data[:4].hex(' ')}")
+    try:
+        # Pillow's own plugin, not Image.open: that limits pixels by a global and hides the plugin's words.
+        image = JpegImagePlugin.jpeg_factory(io.BytesIO(data))
+    except MemoryError:
+        raise
+    except Exception as error:  # hostile bytes raise nearly anything: SyntaxError, IndexError, struct.error
+        raise RejectedImage(UNDECODABLE, _words(error)) from error
+    width, height = image.size
+    if width * height > max_pixels:
+        raise RejectedImage(TOO_LARGE, f"{width} x {height} pixels, over the limit of {max_pixels:,}")
+    scans = data.count(b"\xff\xda")
+    if scans > MAX_SCANS:
+        raise RejectedImage(TOO_LARGE, f"{scans:,} scans, over the limit of {MAX_SCANS:,}")
+    return image
+
+
+def _words(error: BaseException) -> str:
+    """What the decoder said, on one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _load(image: Image.Image) -> None:
+    """Decodes in place; raises `RejectedImage` where Pillow cannot."""
+    try:
+        image.load()
+    except MemoryError:
+        raise
+    except Exception as error:  # as above
+        raise RejectedImage(UNDECODABLE, _words(error)) from error
+
+
+def _is_raw_cmyk(image: JpegImagePlugin.JpegImageFile) -> bool:
+    return image.mode == "CMYK" and len(image.tile) == 1 and image.tile[0].args == ("CMYK;I", "")
+
+
+def _decode(data: bytes, max_pixels: int) -> tuple[Image.Image, list[int] | None]:
+    """Decodes to an image of mode RGB or RGBX (same pixels, one byte unused), with its histogram if at hand.
+
+    Pillow inverts 4-component JPEGs and multiplies by the inverted K plane. Where that plane is 255
+    throughout (R, G, B and an unused plane, as in Planet's chips) the result is the first three planes as
+    they stand: so they are decoded uninverted and taken as they are, at less than half the time.
+    """
+    image = _open(data, max_pixels)
+    if _is_raw_cmyk(image):
+        image.tile = [image.tile[0]._replace(args=("CMYK", ""))]
+        _load(image)
+        histogram = image.histogram()
+        if histogram[-1] == image.width * image.height:
+            try:
+                return Image.fromarrow(image, "RGBX", image.size), histogram[:768]
+            except ValueError:  # over 16 MB Pillow's memory is in several blocks
+                planes = image.split()
+                return Image.merge("RGB", planes[:3]), histogram[:768]
+        image = _open(data, max_pixels)
+    _load(image)
+    try:
+        return image.convert("RGB"), None
+    except (ValueError, OSError) as error:
+        raise RejectedImage(UNDECODABLE, _words(error)) from error
+
+
+def to_rgb(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.uint8]:
+    """Decodes any JPEG to RGB, exactly as Pillow's `convert("RGB")`.
+
+    Args:
+        data: a whole JPEG file: grey, YCbCr, RGB, CMYK, YCCK or 4 components without an Adobe marker.
+        max_pixels: width times height above which the image is rejected by its header.
+
+    Returns:
+        uint8[height, width, 3]. EXIF orientation is not applied, as Pillow does not apply it.
+
+    Raises:
+        RejectedImage: reason EMPTY, NOT_JPEG, UNDECODABLE or TOO_LARGE.
+    """
+    image, _ = _decode(data, max_pixels)
+    return np.ascontiguousarray(np.asarray(image)[:, :, :3])
+
+
+def _sums(histogram: list[int]) -> NDArray[np.int64]:
+    """Per-channel sum and sum of squares, int64[2, 3], from a 3 x 256 histogram."""
+    counts = np.asarray(histogram, np.int64).reshape(3, 256)
+    values = np.arange(256, dtype=np.int64)
+    return np.stack([counts @ values, counts @ (values * values)])
+
+
+def has_adobe_marker(data: bytes) -> bool:
+    """Says whether libjpeg would see an Adobe APP14 marker before the first scan.
+
+    Walks the markers as libjpeg's `next_marker` does: whatever is not 0xFF is skipped, fill bytes too.
+    """
+    position, end = 2, len(data)
+    while position < end:
+        position = data.find(b"\xff", position)
+        if position < 0:
+            return False
+        while position < end and data[position] == 0xFF:
+            position += 1
+        if position >= end:
+            return False
+        marker = data[position]
+        position += 1
+        if marker in (0, 0x01) or 0xD0 <= marker <= 0xD8:  # stuffed, TEM, RSTn, SOI: no length
+            continue
+        if marker in (0xD9, 0xDA):  # EOI, SOS
+            return False
+        length = int.from_bytes(data[position : position + 2], "big")
+        body = data[position + 2 : position + length]
+        if marker == 0xEE and len(body) >= 12 and body[:5] == b"Adobe":
+            return True
+        position += max(length, 2)
+    return False
+
+
+def mend(data: bytes, components: int) -> bytes:
+    """Puts an Adobe marker into a 4-component JPEG that lacks one; any other comes back as it is."""
+    if components == 4 and not has_adobe_marker(data):
+        return data[:2] + ADOBE_MARKER + data[2:]
+    return data
+
+
+def convert(data: bytes, encoding: Encoding, statistics: bool = True) -> Converted:
+    """Turns an archive's JPEG into what a record holds.
+
+    Args:
+        data: a whole JPEG file.
+        encoding: how the record holds its picture.
+        statistics: whether the channel sums are wanted. They cost nothing worth naming, except with `keep`,
+            where without them the file is decoded at an eighth of its size: every coded bit is still read,
+            so what Pillow raises on is still found.
+
+    Returns:
+        The encoded picture and what is to be known of it.
+
+    Raises:
+        RejectedImage: reason EMPTY, NOT_JPEG, UNDECODABLE or TOO_LARGE.
+    """
+    if encoding.image_format == "keep" and not statistics:
+        return _check(data, encoding.max_pixels)
+    image, histogram = _decode(data, encoding.max_pixels)
+    histogram = histogram or image.histogram()[:768]
+    constant = all(image.width * image.height in histogram[i : i + 256] for i in (0, 256, 512))
+    mended = False
+    if encoding.image_format == "keep":
+        encoded = mend(data, len(_open(data, encoding.max_pixels).layer))
+        mended = encoded is not data
+    else:
+        encoded = _encode(image, encoding)
+    name = "png" if encoding.image_format == "png" else "jpeg"
+    return Converted(encoded, name, image.height, image.width, _sums(histogram), constant, mended)
+
+
+def _check(data: bytes, max_pixels: int) -> Converted:
+    """`keep` without statistics: is it sound, how large is it, does it need mending."""
+    image = _open(data, max_pixels)
+    width, height = image.size
+    image.draft(None, (max(width // 8, 1), max(height // 8, 1)))
+    _load(image)
+    # A picture of one value has one value at an eighth as well; the reverse is then settled in full.
+    constant = (
+        all(low == high for low, high in _extrema(image))
+        and convert(data, Encoding("keep", max_pixels=max_pixels)).constant
+    )
+    encoded = mend(data, len(image.layer))
+    return Converted(encoded, "jpeg", height, width, None, constant, encoded is not data)
+
+
+def _extrema(image: Image.Image) -> list[tuple[int, int]]:
+    return [channel.getextrema() for channel in image.split()]  # type: ignore[misc]
+
+
+def _encode(image: Image.Image, encoding: Encoding) -> bytes:
+    out = io.BytesIO()
+    if encoding.image_format == "png":
+        image = image if image.mode == "RGB" else image.convert("RGB")
+        image.save(out, "PNG", compress_level=6)
+    else:
+        image.save(out, "JPEG", quality=encoding.jpeg_quality, subsampling=SUBSAMPLING[encoding.chroma])
+    return out.getvalue()

@@ -1,0 +1,228 @@
+"""Where images come from: folders, globs, zip and tar archives, on this machine or in a store.
+
+Promises: `list_images` finds every JPEG by name without opening one, each path once, in a stable order,
+counting what it passes over; `Reader.read` fetches one image's bytes, from within an archive too, without
+unpacking it. Names from archives are never used as paths. Beam is used for addresses with `://` only.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import glob
+import os
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import overload
+
+from beam_jobs import archives, storage
+from canopy.cli import UserError
+
+ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif")  # of a JPEG's file name, in any case
+
+
+def name_of(path: str) -> str:
+    """An image's name: its file name without folder and ending.
+
+    Both kinds of slash part folders: archives made on Windows hold backslashes.
+    """
+    return without_ending(path.replace("\\", "/").rpartition("/")[2])
+
+
+def without_ending(name: str) -> str:
+    """Drops a JPEG's ending, in any case; other dots belong to the name."""
+    stem, dot, ending = name.rpartition(".")
+    return stem if (dot + ending).lower() in ENDINGS else name
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where one image's bytes are."""
+
+    container: str  # the folder or the archive
+    member: str  # the file name in the folder, or the path in the archive
+    entry: archives.Entry | None = None  # where in the archive; None: a file of its own
+
+    @property
+    def name(self) -> str:
+        """The image's name, as in the CSV's `image_name`."""
+        return name_of(self.member)
+
+    @property
+    def path(self) -> str:
+        """The whole path, for people and for order; of a file, its real one."""
+        return (
+            storage.join(self.container, self.member)
+            if self.entry is None
+            else f"{self.container}/{self.member}"
+        )
+
+
+class Listing(Sequence[Source]):
+    """Images found, in columns: millions take some 100 bytes each. Sorted by folder or archive, then name."""
+
+    def __init__(self) -> None:
+        self.containers: list[str] = []
+        self.members: list[str] = []
+        self.ignored = 0  # files that are no JPEG by their name, links and hidden files
+        self._container_of = array("i")
+        self._entries: dict[int, archives.Entries] = {}  # container -> where its members are
+        self._first: list[int] = []  # container -> the position of its first image
+
+    def add(self, container: str, members: list[str], entries: archives.Entries | None = None) -> None:
+        """Appends the images of one folder or archive, in the order given."""
+        number = len(self.containers)
+        self.containers.append(container)
+        self._first.append(len(self.members))
+        self.members.extend(members)
+        self._container_of.extend([number] * len(members))
+        if entries is not None:
+            self._entries[number] = entries
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    @overload
+    def __getitem__(self, index: int) -> Source: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Source]: ...
+    def __getitem__(self, index: int | slice) -> Source | list[Source]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        index = range(len(self))[index]
+        number = self._container_of[index]
+        entries = self._entries.get(number)
+        entry = None if entries is None else entries[index - self._first[number]]
+        return Source(self.containers[number], self.members[index], entry)
+
+    def names(self) -> Iterator[str]:
+        """Each image's name, in order."""
+        return map(name_of, self.members)
+
+
+def list_images(patterns: Iterable[str]) -> Listing:
+    """Lists the images of folders (with all folders below), globs, JPEG files, zip and tar archives.
+
+    Args:
+        patterns: local paths or addresses; overlapping ones count an image once.
+
+    Returns:
+        The images, sorted by folder or archive and by name: the same files give the same listing,
+        whatever the order of `patterns`.
+
+    Raises:
+        UserError: one of them is missing, unreadable, packed in a way that cannot be read in place, or
+            holds no JPEG.
+    """
+    folders: dict[str, set[str]] = {}
+    packed: set[str] = set()
+    listing = Listing()
+    for pattern in patterns:
+        images = others = 0
+        for path in _files(pattern):
+            folder, name = storage.split(path)
+            archives.refuse(path)
+            if archives.kind(path):
+                packed.add(path)
+                images += 1
+            elif path == pattern or _is_image(name):
+                folders.setdefault(folder, set()).add(name)
+                images += 1
+            else:
+                others += 1
+        listing.ignored += others
+        if not images:
+            more = f" ({others:,} other files are there)" if others else ""
+            raise UserError(f"--images: no JPEG in {pattern}{more}")
+    for folder in sorted({*folders, *packed}):
+        if folder in packed:
+            members, entries, ignored = archives.index(folder, _is_image)
+            listing.ignored += ignored
+            if not members:
+                raise UserError(f"--images: no JPEG in the archive {folder}")
+            listing.add(folder, members, entries)
+        else:
+            listing.add(folder, sorted(folders[folder]))
+    return listing
+
+
+def _is_image(member: str) -> bool:
+    """Whether a path in an archive is an image's; macOS puts a shadow of each file under __MACOSX."""
+    parts = member.replace("\\", "/").split("/")
+    return parts[-1].lower().endswith(ENDINGS) and not parts[-1].startswith(".") and "__MACOSX" not in parts
+
+
+def _files(pattern: str) -> Iterator[str]:
+    """All files that a pattern means, of any kind."""
+    if storage.is_remote(pattern):
+        yield from _remote_files(pattern)
+    elif Path(pattern).is_dir():
+        yield from _walk(os.path.normpath(pattern), set())
+    elif Path(pattern).exists():
+        yield pattern
+    elif glob.has_magic(pattern):
+        for path in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207 - Path.glob takes no absolute pattern
+            yield from _walk(os.path.normpath(path), set()) if Path(path).is_dir() else [path]
+    else:
+        raise UserError(f"--images: {pattern} does not exist")
+
+
+def _walk(folder: str, above: set[tuple[int, int]]) -> Iterator[str]:
+    """All files under a folder, through links to folders too, never in circles."""
+    with storage.explained(folder, "list"):
+        status = Path(folder).stat()
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        return
+    for entry in entries:
+        if entry.is_dir():
+            if not entry.name.startswith("."):
+                yield from _walk(entry.path, above | {here})
+        else:
+            yield entry.path
+
+
+def _remote_files(pattern: str) -> Iterator[str]:
+    if glob.has_magic(pattern):
+        yield from (path for path in storage.match(pattern) if fnmatch.fnmatch(path, pattern))
+        return
+    if not pattern.endswith("/") and (found := storage.match(pattern)):
+        yield from found
+        return
+    found = storage.match(pattern.rstrip("/") + "/**")
+    if not found:
+        raise UserError(f"--images: {pattern} does not exist")
+    yield from found
+
+
+class Reader:
+    """Fetches images' bytes; safe to use from several threads. Close it, or use it as a context manager."""
+
+    def __init__(self) -> None:
+        self._archives = archives.Handles()
+
+    def read(self, source: Source) -> bytes:
+        """One image's bytes.
+
+        Raises:
+            RejectedImage: reason UNREADABLE, with what the operating system, the store or the archive says.
+        """
+        with archives.rejecting():
+            if source.entry is not None:
+                return self._archives.read(source.container, source.entry)
+            if storage.is_remote(source.container):
+                return storage.read_bytes(source.path)
+            with open(source.path, "rb", buffering=0) as file:  # noqa: PTH123 - half the time of Path.open
+                return file.read()
+
+    def close(self) -> None:
+        """Closes the archives."""
+        self._archives.close()
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,187 @@
+"""Files on this machine and objects in a store, with one face.
+
+Promises: a path with `://` in it goes through Beam's FileSystems (gs://, s3:// with the `aws` extra), any
+other through the operating system; a file is either whole under its name or not there; whatever the store
+refuses becomes one clear sentence (`UserError`).
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from canopy.cli import UserError
+
+PART = ".part"  # ends the name of a file that is still being written
+
+
+def is_remote(path: str) -> bool:
+    """Says whether `path` is an address such as gs://bucket/object."""
+    return "://" in path
+
+
+def join(folder: str, *names: str) -> str:
+    """Joins with the separator that the folder's kind uses."""
+    if is_remote(folder):
+        return "/".join([folder.rstrip("/"), *names])
+    return str(Path(folder, *names))
+
+
+def split(path: str) -> tuple[str, str]:
+    """The folder and the file name of a path or an address."""
+    return posixpath.split(path) if is_remote(path) else os.path.split(path)
+
+
+def _file_systems() -> Any:
+    from apache_beam.io.filesystems import FileSystems
+
+    return FileSystems
+
+
+@contextmanager
+def explained(path: str, doing: str) -> Iterator[None]:
+    """Turns what a file system raises about `path` into a `UserError` that says what could not be done.
+
+    Args:
+        path: what is being worked on.
+        doing: a verb, as in "read", "write", "list".
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(f"cannot {doing} {path}: it does not exist") from error
+    except PermissionError as error:
+        raise UserError(f"cannot {doing} {path}: access is denied") from error
+    except OSError as error:
+        if is_remote(path):
+            raise UserError(f"cannot {doing} {path}: {_first_line(error)}") from error
+        raise UserError(f"cannot {doing} {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        if not is_remote(path):
+            raise
+        raise UserError(f"cannot {doing} {path}: {_first_line(error)}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def exists(path: str) -> bool:
+    """Says whether a file, folder or object of that name is there."""
+    with explained(path, "look for"):
+        return bool(_file_systems().exists(path)) if is_remote(path) else os.path.lexists(path)
+
+
+def open_read(path: str) -> IO[bytes]:
+    """Opens for reading, seekable."""
+    with explained(path, "read"):
+        if is_remote(path):
+            opened: IO[bytes] = _file_systems().open(path, compression_type="uncompressed")
+            return opened
+        return Path(path).open("rb")
+
+
+def read_bytes(path: str) -> bytes:
+    """A whole file's content."""
+    with open_read(path) as file, explained(path, "read"):
+        return file.read()
+
+
+@contextmanager
+def open_write(path: str) -> Iterator[IO[bytes]]:
+    """Writes a file that appears under its name whole, when the block ends without an exception.
+
+    On this machine that takes a second name, a flush to the disk and a rename; a store's upload is atomic.
+    """
+    with explained(path, "write"):
+        if is_remote(path):
+            file = _file_systems().create(path, "application/octet-stream", "uncompressed")
+            try:
+                yield file
+            except BaseException:
+                _abandon(file)
+                raise
+            file.close()
+            return
+        part = Path(path + PART)
+        try:
+            with part.open("wb") as local:
+                yield local
+                local.flush()
+                os.fsync(local.fileno())
+            part.replace(path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+
+
+def _abandon(file: Any) -> None:
+    """Drops an upload: closing it would make half a file an object."""
+    raw = getattr(file, "raw", file)
+    terminate = getattr(raw, "terminate", None)
+    if terminate is not None:
+        terminate()
+
+
+def write_bytes(path: str, data: bytes) -> None:
+    """Writes a whole file at once; see `open_write`."""
+    with open_write(path) as file:
+        file.write(data)
+
+
+def sync_folder(folder: str) -> None:
+    """Makes renames and removals in a local folder last through a power cut; nothing elsewhere."""
+    if is_remote(folder):
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def make_folder(folder: str) -> None:
+    """Makes a local folder with its parents; a store has none."""
+    if not is_remote(folder):
+        with explained(folder, "make the folder"):
+            Path(folder).mkdir(parents=True, exist_ok=True)
+
+
+def list_files(folder: str) -> list[str]:
+    """The names of the files directly in a folder, sorted; none where the folder is not there."""
+    with explained(folder, "list"):
+        if is_remote(folder):
+            prefix = folder.rstrip("/") + "/"
+            found = (meta.path for meta in _match(prefix + "*"))
+            return sorted(path[len(prefix) :] for path in found if "/" not in path[len(prefix) :])
+        if not Path(folder).is_dir():
+            return []
+        return sorted(entry.name for entry in os.scandir(folder) if not entry.is_dir())
+
+
+def _match(pattern: str) -> list[Any]:
+    return list(_file_systems().match([pattern])[0].metadata_list)
+
+
+def match(pattern: str) -> list[str]:
+    """The addresses that a pattern of a store matches, sorted."""
+    with explained(pattern, "list"):
+        return sorted(meta.path for meta in _match(pattern))
+
+
+def delete(paths: Iterable[str]) -> None:
+    """Removes files; one that is gone already is no mistake."""
+    for path in paths:
+        if not is_remote(path):
+            with explained(path, "remove"):
+                Path(path).unlink(missing_ok=True)
+        elif exists(path):
+            with explained(path, "remove"):
+                _file_systems().delete([path])
