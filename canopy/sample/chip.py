@@ -1,0 +1,46 @@
+"""From tags to pixels: lays ground, features, weather and light over one another. Pure.
+
+Promises: the same tags, key and size give the same pixels in any process; a tag added or
+left out changes only what that tag shows, for each layer draws from a stream of its own.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from canopy.sample import scenery
+from canopy.sample.brush import Rng
+from canopy.sample.features import FEATURES, Scene
+from canopy.sample.tags import TAGS
+
+_GROUND, _LIGHT, _SENSOR = range(len(TAGS), len(TAGS) + 3)  # streams after those of the tags
+
+
+def draw_chip(tags: tuple[str, ...], key: tuple[int, ...], size: int) -> NDArray[np.uint8]:
+    """Draws the chip that shows some tags.
+
+    Args:
+        tags: tags as `canopy.sample.tags.draw_tags` gives them.
+        key: numbers (0 or more) that tell this chip from every other.
+        size: pixels a side.
+
+    Returns:
+        uint8[size, size, 3], RGB.
+    """
+
+    def stream(part: int) -> Rng:
+        return np.random.default_rng((*key, part))
+
+    shown = set(tags)
+    ground = scenery.rainforest if "primary" in shown or "cloudy" in shown else scenery.grassland
+    scene = Scene(ground(stream(_GROUND), size))
+    for tag, feature in FEATURES.items():
+        if tag in shown:
+            feature(scene, stream(TAGS.index(tag)))
+    scenery.light(stream(_LIGHT), scene.rgb)
+    for tag, weather in scenery.WEATHER_LAYERS.items():
+        if tag in shown:
+            weather(stream(TAGS.index(tag)), scene.rgb)
+    scenery.sensor(stream(_SENSOR), scene.rgb)
+    return np.clip(np.rint(scene.rgb), 0, 255).astype(np.uint8)

@@ -1,0 +1,115 @@
+"""The ground before anyone touched it, and the sky above: canopy, grassland, cloud, haze, light.
+
+Promises: each function draws from its own generator and returns or changes a float32[size, size, 3]
+picture; nothing here knows of tags or files. Colours and contrast follow what chips of the Amazon at 3 m a
+pixel look like: dark, low in contrast, seldom saturated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from canopy.sample.brush import Floats, Rng, blur, noise, paint, pick, relief, step, tint
+
+CANOPY_COLOURS = ((42, 58, 42), (36, 56, 50), (52, 64, 40), (50, 56, 44), (34, 48, 38), (58, 76, 50))
+GRASS_COLOURS = ((128, 116, 92), (108, 112, 78), (140, 120, 100), (96, 104, 70))
+CLOUD_SHADES = ((236, 238, 236), (226, 228, 224), (242, 238, 240))
+DECK_COLOURS = ((170, 182, 176), (150, 156, 146), (190, 196, 192), (168, 160, 148), (128, 132, 128))
+HAZE_COLOURS = ((146, 152, 144), (158, 164, 164), (132, 132, 116), (140, 150, 152))
+
+
+def rainforest(rng: Rng, size: int) -> Floats:
+    """Closed canopy: crowns of 3 to 6 pixels lit from the upper left, over gentle hills."""
+    base = pick(rng, CANOPY_COLOURS, 0.10)
+    crowns = noise(rng, size, size / rng.uniform(3.6, 5.6), octaves=2, gain=0.7)
+    hills = noise(rng, size, rng.uniform(3, 7), octaves=3)
+    contrast = rng.uniform(0.7, 1.2)
+    picture = tint(
+        base,
+        (0.10 * contrast, crowns),
+        (0.13 * contrast, relief(crowns, 1)),
+        (0.05, hills),
+        (rng.uniform(0.0, 0.35), relief(hills, max(1, size // 64))),
+    )
+    # Stands differ in species: patches lean to yellow-green, others to blue-green.
+    stands = noise(rng, size, 4, octaves=4)
+    picture += stands[..., None] * np.asarray((2.2, 1.4, -0.8), np.float32)
+    return picture
+
+
+def grassland(rng: Rng, size: int) -> Floats:
+    """Ground with no primary forest: dry grass, bare in places, a few bushes."""
+    base = pick(rng, GRASS_COLOURS, 0.08)
+    swells = noise(rng, size, 4, octaves=5, gain=0.6)
+    fine = noise(rng, size, size / 2.5)
+    picture = tint(base, (0.07, swells), (0.03, fine))
+    picture += noise(rng, size, 3, octaves=3)[..., None] * np.asarray((5, 0, -3), np.float32)
+    bushes = step(noise(rng, size, size / 7, octaves=2) - 2.1, 0.8)
+    paint(picture, (56, 64, 46), 0.8 * bushes)
+    return picture
+
+
+def partly_cloudy(rng: Rng, rgb: Floats) -> None:
+    """Puts white billows with their shadows over a part of the picture."""
+    size = rgb.shape[0]
+    shape = noise(rng, size, rng.uniform(2.2, 4.5), octaves=6, gain=0.58)
+    cover = rng.uniform(0.08, 0.38)
+    cloud = step(shape - np.float32(np.quantile(shape, 1 - cover)), rng.uniform(0.5, 1.0))
+    away_x, away_y = (int(size * rng.uniform(0.06, 0.2)) * sign for sign in (-1, 1))
+    shadow = blur(np.roll(cloud, (away_y, away_x), axis=(0, 1)), size / 100)
+    rgb *= 1 - 0.55 * shadow[..., None]
+    veil = blur(cloud, size / 20)
+    paint(rgb, (205, 210, 208), 0.35 * veil)
+    paint(rgb, _billows(rng, size), 0.97 * cloud)
+
+
+def cloudy(rng: Rng, rgb: Floats) -> None:
+    """Hides nearly all ground: under billows, or under one flat deck."""
+    size = rgb.shape[0]
+    deck = pick(rng, DECK_COLOURS, 0.06)
+    swells = noise(rng, size, rng.uniform(2, 4), octaves=4, gain=0.45)
+    if rng.random() < 0.45:
+        paint(rgb, tint(deck, (rng.uniform(0.01, 0.04), swells)), np.full((size, size), 0.96, np.float32))
+        return
+    paint(rgb, tint(deck, (0.05, swells)), np.full((size, size), rng.uniform(0.78, 0.92), np.float32))
+    shape = noise(rng, size, rng.uniform(2.5, 8), octaves=6, gain=0.6)
+    cover = step(shape - np.float32(np.quantile(shape, rng.uniform(0.15, 0.55))), rng.uniform(1.2, 2.4))
+    paint(rgb, _billows(rng, size), rng.uniform(0.7, 0.97) * cover)
+
+
+def haze(rng: Rng, rgb: Floats) -> None:
+    """Lays a veil over the whole picture: it pales, and contrast sinks to less than a half."""
+    size = rgb.shape[0]
+    colour = pick(rng, HAZE_COLOURS, 0.06)
+    thickness = rng.uniform(0.52, 0.70) + 0.03 * noise(rng, size, 2, octaves=2)
+    paint(rgb, colour, np.clip(thickness, 0.45, 0.80).astype(np.float32))
+
+
+def light(rng: Rng, rgb: Floats) -> None:
+    """The day's light and air: brightness, a slight cast, a thin veil. Changes `rgb` in place."""
+    rgb *= np.float32(rng.uniform(0.85, 1.25)) * (1 + 0.045 * rng.standard_normal(3)).astype(np.float32)
+    veil = np.float32(rng.beta(1.3, 4) * 0.4)
+    rgb += (np.asarray((112, 118, 116), np.float32) - rgb) * veil
+
+
+def sensor(rng: Rng, rgb: Floats) -> None:
+    """A camera's part: the optics' softness and the noise of its pixels. Changes `rgb` in place."""
+    for channel in range(3):
+        rgb[..., channel] = 255 * blur(rgb[..., channel] * np.float32(1 / 255), rng.uniform(0.35, 0.6))
+    rgb += np.float32(rng.uniform(0.5, 1.6)) * rng.standard_normal(rgb.shape, np.float32)
+
+
+def _billows(rng: Rng, size: int) -> Floats:
+    """White cloud tops, lit from the upper left."""
+    puffs = noise(rng, size, 7, octaves=4, gain=0.6)
+    return tint(pick(rng, CLOUD_SHADES, 0.03), (0.03, puffs), (0.05, relief(puffs, max(1, size // 128))))
+
+
+# Clear sky has no layer.
+WEATHER_LAYERS: dict[str, Callable[[Rng, Floats], None]] = {
+    "partly_cloudy": partly_cloudy,
+    "cloudy": cloudy,
+    "haze": haze,
+}

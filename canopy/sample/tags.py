@@ -1,0 +1,104 @@
+"""Which tags stand together on a chip: a small model of the Amazon's land use. Pure.
+
+Promises: every drawn set holds exactly one weather tag; a `cloudy` chip holds nothing else; any other chip
+shows some ground. The chances are rounded and shaped after those of the real archive (roads lead
+to fields and houses, fields to more roads, small mines lie at water), with the rare tags raised
+until a thousand chips teach each of them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+WEATHER = ("clear", "cloudy", "haze", "partly_cloudy")
+LAND = (
+    "agriculture",
+    "artisinal_mine",
+    "bare_ground",
+    "blooming",
+    "blow_down",
+    "conventional_mine",
+    "cultivation",
+    "habitation",
+    "primary",
+    "road",
+    "selective_logging",
+    "slash_burn",
+    "water",
+)
+TAGS = tuple(sorted(WEATHER + LAND))  # the archive's own spelling, `artisinal` included
+
+# What Kaggle's sample submission answers for every image.
+CONSTANT_TAGS = ("primary", "clear", "agriculture", "road", "water")
+
+_WEATHER_CHANCES = {"clear": 0.66, "partly_cloudy": 0.18, "haze": 0.09, "cloudy": 0.07}
+
+# Chances of what people do on a chip, given (road, agriculture).
+_CULTIVATION = {(True, True): 0.25, (True, False): 0.08, (False, True): 0.32, (False, False): 0.05}
+_HABITATION = {(True, True): 0.45, (True, False): 0.30, (False, True): 0.10, (False, False): 0.02}
+
+
+def draw_tags(rng: np.random.Generator) -> tuple[str, ...]:
+    """Draws one chip's tags.
+
+    Args:
+        rng: the stream to draw from.
+
+    Returns:
+        Tags, sorted.
+    """
+    weather = str(rng.choice(list(_WEATHER_CHANCES), p=list(_WEATHER_CHANCES.values())))
+    if weather == "cloudy":
+        return ("cloudy",)
+    # One number a tag, needed or not: a chance that changes leaves the others' draws alone.
+    dice = dict(zip(LAND, rng.random(len(LAND)), strict=True))
+
+    def happens(tag: str, chance: float) -> bool:
+        return bool(dice[tag] < chance)
+
+    shown = {weather}
+    if not happens("primary", 0.95):
+        return tuple(sorted(shown | _open_ground(dice)))
+    shown.add("primary")
+    agriculture = happens("agriculture", 0.36)
+    road = happens("road", 0.50 if agriculture else 0.10)
+    settled = (road, agriculture)
+    shown |= {tag for tag, here in (("agriculture", agriculture), ("road", road)) if here}
+    shown |= {tag for tag in ("water",) if happens(tag, 0.27)}
+    shown |= {tag for tag in ("cultivation",) if happens(tag, _CULTIVATION[settled])}
+    shown |= {tag for tag in ("habitation",) if happens(tag, _HABITATION[settled])}
+    small_mine = 0.13 if "water" in shown else 0.003
+    wild = not agriculture and not road
+    chances = {
+        "artisinal_mine": small_mine,
+        "bare_ground": 0.07 if road else 0.035,
+        "blooming": 0.05 if wild else 0.01,
+        "blow_down": 0.04 if wild else 0.015,
+        "conventional_mine": 0.06 if road else 0.02,
+        "selective_logging": 0.04 if not agriculture else 0.02,
+        "slash_burn": 0.06 if agriculture or "cultivation" in shown else 0.015,
+    }
+    shown |= {tag for tag, chance in chances.items() if happens(tag, chance)}
+    return tuple(sorted(shown))
+
+
+def _open_ground(dice: dict[str, float]) -> set[str]:
+    """Tags of a chip without primary forest: never none, for then there would be nothing to see."""
+    chances = {"agriculture": 0.45, "bare_ground": 0.35, "habitation": 0.35, "road": 0.5, "water": 0.35}
+    shown = {tag for tag, chance in chances.items() if dice[tag] < chance}
+    return shown or {"bare_ground"}
+
+
+def f2_of_constant(chips: list[tuple[str, ...]], answer: tuple[str, ...] = CONSTANT_TAGS) -> float:
+    """The mean F2 a chip that the same answer for every chip scores (the competition's own measure).
+
+    Args:
+        chips: the true tags, one or more a chip.
+        answer: the tags to answer.
+
+    Returns:
+        From 0 to 1: the mean of 5 tp / (4 true + answered).
+    """
+    said = set(answer)
+    scores = [5 * len(said & set(true)) / (4 * len(true) + len(said)) for true in chips]
+    return float(np.mean(scores))
