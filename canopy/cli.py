@@ -6,8 +6,6 @@ shows a traceback (exit code 1). Exit codes are Canopy's own agreement with shel
 
 from __future__ import annotations
 
-import logging
-import os
 import sys
 from collections.abc import Callable
 
@@ -48,12 +46,3 @@ def run(command: Callable[[], None]) -> int:
         print("interrupted", file=sys.stderr, flush=True)
         return EXIT_INTERRUPTED
     return EXIT_OK
-
-
-def quiet_libraries() -> None:
-    """Keeps TensorFlow's and Beam's start-up chatter off the screen; call before importing either."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-    logging.getLogger("apache_beam").setLevel(logging.ERROR)

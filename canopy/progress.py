@@ -65,7 +65,9 @@ class Meter:
         elif now - self._last_line >= LINE_SECONDS:
             self._last_line = now
             of = f" of {self.total:,}" if self.total is not None else ""
-            left = f", {(self.total - done) / rate:,.0f} s left" if self.total is not None and rate > 0 else ""
+            left = (
+                f", {(self.total - done) / rate:,.0f} s left" if self.total is not None and rate > 0 else ""
+            )
             more = f", {note}" if note else ""
             print(
                 f"{self.title}: {done:,}{of} {self.unit}, {rate:,.0f} {self.unit}/s{left}{more}",

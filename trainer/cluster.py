@@ -1,0 +1,108 @@
+"""Who the workers are: the Indexed Job's environment, or one machine, to TF_CONFIG.
+
+Promises: pure functions of what they are given; nothing here opens a connection but `free_ports`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from canopy.cli import UserError
+
+DEFAULT_PORT = 2222
+
+
+@dataclass(frozen=True)
+class Place:
+    """A worker's place in the cluster."""
+
+    index: int  # of this worker, from 0; worker 0 is the chief
+    addresses: tuple[str, ...]  # host:port of every worker, in order; empty where there is just this one
+
+    @property
+    def workers(self) -> int:
+        """How many workers there are."""
+        return max(1, len(self.addresses))
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this worker writes checkpoints, logs and the export."""
+        return self.index == 0
+
+    def tf_config(self) -> str:
+        """TF_CONFIG as TensorFlow reads it."""
+        task = {"type": "worker", "index": self.index}
+        return json.dumps({"cluster": {"worker": list(self.addresses)}, "task": task})
+
+
+def from_tf_config(environment: Mapping[str, str] | None = None) -> Place:
+    """Reads TF_CONFIG; without it this is the only worker.
+
+    Raises:
+        UserError: where TF_CONFIG cannot be understood.
+    """
+    text = (os.environ if environment is None else environment).get("TF_CONFIG", "")
+    if not text:
+        return Place(0, ())
+    try:
+        found = json.loads(text)
+        addresses = tuple(str(address) for address in found["cluster"]["worker"])
+        index = int(found["task"]["index"])
+        if not 0 <= index < len(addresses):
+            raise ValueError(f"index {index} with {len(addresses)} workers")
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"TF_CONFIG cannot be understood ({error!r})") from error
+    return Place(index, addresses)
+
+
+def from_indexed_job(environment: Mapping[str, str]) -> Place:
+    """Reads what a pod of a Kubernetes Indexed Job is given.
+
+    Args:
+        environment: JOB_COMPLETION_INDEX (set by Kubernetes), HOSTNAME (`JOB-INDEX`, likewise),
+            CANOPY_WORKERS (how many pods), CANOPY_SERVICE (the headless Service, the pods' `subdomain`)
+            and CANOPY_PORT (2222 where it is not set).
+
+    Raises:
+        UserError: where one of them is missing or does not fit the others.
+    """
+    try:
+        index = int(environment["JOB_COMPLETION_INDEX"])
+        workers = int(environment["CANOPY_WORKERS"])
+        service, port = environment["CANOPY_SERVICE"], int(environment.get("CANOPY_PORT", DEFAULT_PORT))
+        job = environment["HOSTNAME"].removesuffix(f"-{index}")
+    except KeyError as error:
+        raise UserError(
+            f"the environment variable {error.args[0]} is not set: in a pod of an Indexed Job it is needed, "
+            "elsewhere give --local_workers"
+        ) from error
+    except ValueError as error:
+        raise UserError(
+            f"JOB_COMPLETION_INDEX, CANOPY_WORKERS and CANOPY_PORT must be numbers ({error})"
+        ) from error
+    if not 0 <= index < workers:
+        raise UserError(
+            f"JOB_COMPLETION_INDEX is {index} but CANOPY_WORKERS is {workers}: completions, parallelism "
+            "and CANOPY_WORKERS must be the same number"
+        )
+    return Place(index, tuple(f"{job}-{i}.{service}:{port}" for i in range(workers)))
+
+
+def on_this_machine(workers: int) -> list[Place]:
+    """Places for `workers` processes on this machine, at ports that are free now."""
+    addresses = tuple(f"127.0.0.1:{port}" for port in free_ports(workers))
+    return [Place(index, addresses) for index in range(workers)]
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports on the loopback address that nobody listens on; all are held until all are found."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]

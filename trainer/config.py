@@ -1,0 +1,162 @@
+"""Every setting of a training run, once: a frozen dataclass whose fields are also the flags.
+
+Promises: `parse` returns a `Config` that `check` has found consistent, or raises `UserError` with one
+sentence. Importing this module costs nothing (no TensorFlow), so a launcher can check flags at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from canopy.cli import UserError
+
+
+def _flag(help_text: str, default: Any = dataclasses.MISSING) -> Any:
+    """A field whose comment is also its flag's help; no default makes the flag required."""
+    return dataclasses.field(default=default, metadata={"help": help_text})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of one training run; each field is the flag of the same name."""
+
+    data: str = _flag("folder of records that beam_jobs.preprocess wrote, local or gs://")
+    model_dir: str = _flag("folder for checkpoints, logs and the export, local or gs://")
+    epochs: int = _flag("passes over the training split", 6)
+    batch_size: int = _flag("global batch: images a step, over all workers together", 64)
+    image_size: int = _flag("side in pixels to which every image is resized", 224)
+    backbone: str = _flag("keras (MobileNetV2), or hub:HANDLE (a TF-Hub feature vector)", "keras")
+    weights: str = _flag("start of the keras backbone: imagenet, none, or an .h5 FILE", "imagenet")
+    alpha: float = _flag("width multiplier of MobileNetV2", 1.0)
+    learning_rate: float = _flag("peak of the schedule: linear warm-up, then cosine to zero", 1e-3)
+    warmup_share: float = _flag("share of all steps in which the learning rate warms up", 0.1)
+    weight_decay: float = _flag("AdamW's decoupled weight decay, on kernels only", 1e-2)
+    bn_momentum: float = _flag("BatchNormalization momentum (0.999 never leaves ImageNet)", 0.9)
+    augment: Literal["d4", "none"] = _flag("d4: random flips and quarter turns on the device", "d4")
+    checkpoint_steps: int = _flag("steps between checkpoints", 100)
+    log_steps: int = _flag("steps between lines of metrics.jsonl", 10)
+    seed: int = _flag("of order, augmentation and initial weights", 0)
+    mixed_precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"] = _flag(
+        "auto: mixed_bfloat16 or mixed_float16 on a GPU that has the units, float32 on a CPU", "auto"
+    )
+    require_gpu: bool = _flag("end with exit code 2 where TensorFlow sees no GPU", False)
+    init_from: str = _flag("an export folder whose weights the run starts from", "")
+    restart: bool = _flag("delete this model_dir's earlier run and begin anew", False)
+    log_format: Literal["text", "json"] = _flag("form of the log lines", "text")
+
+
+# What may change between a run and its resumption: none of it alters what is learned.
+RESUMABLE = frozenset(
+    {"checkpoint_steps", "log_steps", "restart", "log_format", "require_gpu", "model_dir", "data"}
+)
+
+
+def parse(argv: Sequence[str] | None = None, prog: str = "python -m trainer.task") -> Config:
+    """Turns flags into a checked `Config`.
+
+    Args:
+        argv: the flags; None for the process' own.
+        prog: the command's name in its help.
+
+    Raises:
+        UserError: where a value cannot be used.
+        SystemExit: by argparse, code 2 for an unknown flag, 0 for `--help`.
+    """
+    parser = argparse.ArgumentParser(
+        prog=prog, description="Trains one worker.", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    hints = typing.get_type_hints(Config)
+    for field in dataclasses.fields(Config):
+        _add_flag(parser, field, hints[field.name])
+    config = Config(**vars(parser.parse_args(argv)))
+    check(config)
+    return config
+
+
+def check(config: Config) -> None:
+    """Raises `UserError` for the first setting that cannot be used."""
+    positive = (
+        "epochs",
+        "batch_size",
+        "image_size",
+        "alpha",
+        "learning_rate",
+        "checkpoint_steps",
+        "log_steps",
+    )
+    for name in positive:
+        if getattr(config, name) <= 0:
+            raise UserError(f"--{name} must be greater than 0, and is {getattr(config, name)}")
+    for name in ("warmup_share", "bn_momentum"):
+        if not 0 <= getattr(config, name) < 1:
+            raise UserError(f"--{name} must be at least 0 and below 1, and is {getattr(config, name)}")
+    if config.weight_decay < 0:
+        raise UserError(f"--weight_decay must not be negative, and is {config.weight_decay}")
+    if config.image_size < 32:
+        raise UserError(
+            f"--image_size must be at least 32 (MobileNetV2 halves it five times), and is {config.image_size}"
+        )
+    if config.backbone != "keras" and not config.backbone.removeprefix("hub:") != config.backbone:
+        raise UserError(f"--backbone must be keras or hub:HANDLE, and is {config.backbone!r}")
+    if config.backbone == "hub:":
+        raise UserError("--backbone hub: needs a handle behind the colon")
+
+
+def check_batch(batch_size: int, replicas: int) -> int:
+    """Divides the global batch over the replicas.
+
+    Args:
+        batch_size: images a step over all replicas.
+        replicas: devices that train, over all workers.
+
+    Returns:
+        Images a step on each replica.
+
+    Raises:
+        UserError: where they cannot share it equally.
+    """
+    if batch_size % replicas:
+        lower = batch_size // replicas * replicas
+        options = f"{lower} or {lower + replicas}" if lower else f"{replicas}"
+        raise UserError(
+            f"--batch_size {batch_size} cannot be shared equally by {replicas} replicas: use {options}"
+        )
+    return batch_size // replicas
+
+
+def differences(config: Config, earlier: dict[str, Any]) -> list[str]:
+    """Lists the settings in which a run differs from an earlier one that it would resume.
+
+    Args:
+        config: the settings now.
+        earlier: `dataclasses.asdict` of the earlier settings.
+
+    Returns:
+        One `--name: was X, is Y` for each setting that a resumed run must not change.
+    """
+    now = dataclasses.asdict(config)
+    return [
+        f"--{name}: was {earlier.get(name)!r}, is {value!r}"
+        for name, value in now.items()
+        if name not in RESUMABLE and earlier.get(name, value) != value
+    ]
+
+
+def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field[Any], hint: Any) -> None:
+    required = field.default is dataclasses.MISSING
+    options: dict[str, Any] = {"help": field.metadata["help"]}
+    if not required:
+        options["default"] = field.default
+    if hint is bool:
+        options["action"] = argparse.BooleanOptionalAction
+    elif typing.get_origin(hint) is Literal:
+        options["choices"] = typing.get_args(hint)
+    else:
+        options["type"] = hint
+        options["metavar"] = {int: "N", float: "X", str: "TEXT"}[hint]
+    parser.add_argument(f"--{field.name}", required=required, **options)

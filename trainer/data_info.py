@@ -1,0 +1,106 @@
+"""What a data folder says of itself: classes, shards, counts, fingerprint.
+
+Promises: a folder without its commit marker, of a newer format version, or without the split asked for
+is refused with one sentence. Local folders are read without TensorFlow, so that flags can be checked at once.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from canopy import contract
+from canopy.cli import UserError
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One TFRecord file of a split."""
+
+    path: str  # where it lies, local or gs://
+    records: int  # how many records it holds
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """A data folder that was found whole."""
+
+    folder: str  # local or gs://
+    name: str  # of the data set, such as planet
+    vocabulary: tuple[str, ...]  # class names in the order of their ids
+    fingerprint: str  # equal for equal records
+    splits: dict[str, tuple[Shard, ...]]  # the shards of each split, in their order
+    facts: dict[str, Any]  # canopy.json as it stands
+
+    def shards(self, split: str) -> tuple[Shard, ...]:
+        """The shards of a split that holds at least one record.
+
+        Raises:
+            UserError: where there is no such split, or nothing in it.
+        """
+        shards = self.splits.get(split, ())
+        if not sum(shard.records for shard in shards):
+            have = ", ".join(
+                f"{name} ({sum(s.records for s in found)})" for name, found in self.splits.items()
+            )
+            raise UserError(f"{self.folder} holds no records of split {split!r}: it has {have or 'no split'}")
+        return shards
+
+
+def read(folder: str) -> DataInfo:
+    """Reads what a data folder says of itself.
+
+    Args:
+        folder: what `beam_jobs.preprocess --output` was given.
+
+    Raises:
+        UserError: where the folder is missing, partial, damaged, or of a newer format version.
+    """
+    folder = folder.rstrip("/")
+    if _read_text(f"{folder}/{contract.DATASET_INFO}") is None:
+        raise UserError(
+            f"{folder} holds no {contract.DATASET_INFO}, so it is no complete data folder: "
+            "run beam_jobs.preprocess with it as --output"
+        )
+    text = _read_text(f"{folder}/{contract.CANOPY_JSON}")
+    if text is None:
+        raise UserError(
+            f"{folder} holds no {contract.CANOPY_JSON}: it was not written by beam_jobs.preprocess"
+        )
+    try:
+        facts = json.loads(text)
+        version = int(facts["format_version"])
+        if version > contract.DATA_FORMAT_VERSION:
+            raise UserError(
+                f"{folder} has data format version {version}, and this Canopy reads up to "
+                f"{contract.DATA_FORMAT_VERSION}: upgrade Canopy or preprocess again"
+            )
+        splits = {
+            split: tuple(Shard(f"{folder}/{s['name']}", int(s["records"])) for s in found["shards"])
+            for split, found in facts["splits"].items()
+        }
+        return DataInfo(
+            folder,
+            str(facts["dataset"]),
+            tuple(facts["vocabulary"]),
+            str(facts["fingerprint"]),
+            splits,
+            facts,
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder}/{contract.CANOPY_JSON} cannot be understood ({error!r})") from error
+
+
+def _read_text(path: str) -> str | None:
+    """The text of a file, or None where there is none."""
+    if "://" in path:
+        import tensorflow as tf
+
+        if not tf.io.gfile.exists(path):
+            return None
+        with tf.io.gfile.GFile(path) as file:
+            return str(file.read())
+    local = Path(path)
+    return local.read_text(encoding="utf-8") if local.is_file() else None

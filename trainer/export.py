@@ -1,0 +1,128 @@
+"""The model that is handed on: a SavedModel, a TensorFlow Lite file and `model.json`.
+
+Promises: `export/` is there whole or not at all; the SavedModel takes the archive's own JPEGs and gives the
+scores that training saw; `model.json` says all that prediction and the report need.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import tensorflow as tf
+
+from canopy import __version__, contract
+from canopy.cli import UserError
+from trainer.checkpoints import write_text
+from trainer.config import Config
+from trainer.data_info import DataInfo
+from trainer.dataset import decode, resize
+from trainer.mend import mend
+
+
+class Tagger(tf.Module):
+    """The network with everything around it that a caller should not have to know."""
+
+    def __init__(self, model: Any, image_size: int) -> None:
+        """Wraps a model.
+
+        Args:
+            model: from float32[batch, size, size, 3] in 0..255 to logits.
+            image_size: side of its images, pixels.
+        """
+        super().__init__(name="tagger")
+        self.model = model
+        self._size = image_size
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+    def from_jpeg(self, image_bytes: Any) -> dict[str, Any]:
+        """string[batch], JPEG or PNG files as they are, to float32[batch, classes] under `scores`."""
+        images = tf.map_fn(
+            lambda image: tf.ensure_shape(
+                resize(decode(mend(image)), self._size), [self._size, self._size, 3]
+            ),
+            image_bytes,
+            fn_output_signature=tf.TensorSpec([self._size, self._size, 3], tf.uint8),
+            parallel_iterations=16,
+        )
+        return {"scores": self._scores(images)}
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="rgb")])
+    def from_rgb(self, rgb: Any) -> dict[str, Any]:
+        """uint8[batch, height, width, 3] of any size to float32[batch, classes] under `scores`."""
+        return {"scores": self._scores(resize(rgb, self._size))}
+
+    def _scores(self, images: Any) -> Any:
+        return tf.sigmoid(self.model(tf.cast(images, tf.float32), training=False))
+
+
+def export(
+    model: Any, config: Config, info: DataInfo, thresholds: list[float], metrics: dict[str, Any]
+) -> str:
+    """Writes `{model_dir}/export`, replacing an earlier one.
+
+    Args:
+        model: built outside any strategy, with the weights to hand on.
+        config: the run's settings.
+        info: the data set it was trained on.
+        thresholds: one a class, in the order of the vocabulary.
+        metrics: of the validation split.
+
+    Returns:
+        The folder's path.
+    """
+    final, fresh = f"{config.model_dir}/export", f"{config.model_dir}/export.partial"
+    if tf.io.gfile.exists(fresh):
+        tf.io.gfile.rmtree(fresh)
+    tagger = Tagger(model, config.image_size)
+    signatures = {contract.SIGNATURE_JPEG: tagger.from_jpeg, contract.SIGNATURE_RGB: tagger.from_rgb}
+    tf.saved_model.save(tagger, fresh, signatures=signatures)
+    with tf.io.gfile.GFile(f"{fresh}/{contract.MODEL_TFLITE}", "wb") as file:
+        file.write(_tflite(model, config.image_size))
+    described = {
+        "format_version": contract.MODEL_FORMAT_VERSION,
+        "canopy_version": __version__,
+        "classes": list(info.vocabulary),
+        "thresholds": thresholds,
+        "image_size": config.image_size,
+        "metrics": metrics,
+        "config": dataclasses.asdict(config),
+        "dataset": {"name": info.name, "fingerprint": info.fingerprint},
+    }
+    write_text(f"{fresh}/{contract.MODEL_JSON}", json.dumps(described, indent=1))
+    if tf.io.gfile.exists(final):
+        tf.io.gfile.rmtree(final)
+    tf.io.gfile.rename(fresh, final)
+    return final
+
+
+def load_weights(model: Any, folder: str) -> None:
+    """Takes up the weights of an export (`--init_from`).
+
+    Args:
+        model: of the same backbone and classes; call in the strategy's scope.
+        folder: an export.
+
+    Raises:
+        UserError: where the folder is none, or its network is another one.
+    """
+    if not tf.io.gfile.exists(f"{folder}/{contract.MODEL_JSON}"):
+        raise UserError(f"--init_from {folder}: there is no {contract.MODEL_JSON}, so it is no export")
+    try:
+        found = tf.train.Checkpoint(model=model).read(f"{folder}/variables/variables")
+        found.assert_existing_objects_matched().expect_partial()
+    except (AssertionError, ValueError, tf.errors.OpError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise UserError(f"--init_from {folder}: its network is not this one ({first})") from error
+
+
+def _tflite(model: Any, size: int) -> bytes:
+    """float32[batch, size, size, 3] in 0..255, resized already, to float32 scores."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None, size, size, 3], tf.float32, name="images")])
+    def scores(images: Any) -> Any:
+        return tf.sigmoid(model(images, training=False))
+
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([scores.get_concrete_function()], model)
+    return bytes(converter.convert())

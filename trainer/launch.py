@@ -1,0 +1,201 @@
+"""Starts a run's workers and keeps them going: all of them on this machine, or the one of this pod.
+
+Promises: flags are checked before anything is started; a worker that is lost makes the others restart in
+place and go on from the last checkpoint, a bounded number of times; the exit code says how it ended.
+
+    python -m trainer.launch --local_workers 2 -- --data build/demo/tfrecords --model_dir build/demo/model
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from canopy import cli, machine
+from canopy.cli import UserError
+from trainer import cluster, config, data_info
+from trainer.cluster import Place
+
+POLL_SECONDS = 0.2
+LAST_WORDS_SECONDS = 5.0  # others that failed for the same reason may still say so
+STOP_SECONDS = 20.0  # between SIGTERM and SIGKILL, within Kubernetes' grace period of 30 s
+BACKOFF_SECONDS = (1.0, 30.0)  # first pause before a restart, doubled each time up to the second
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The launcher's own settings."""
+
+    local_workers: int  # workers to start on this machine; 0: this is a pod of an Indexed Job
+    max_restarts: int  # restarts in place before giving up
+    task_flags: tuple[str, ...]  # trainer.task's
+
+
+class _StoppedError(Exception):
+    """SIGTERM came."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Launches, supervises, and returns the run's exit code."""
+    try:
+        return cli.run(lambda: _exit_with(_supervise(_parse(argv))))
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else cli.EXIT_BUG
+
+
+def _exit_with(code: int) -> None:
+    if code:
+        raise SystemExit(code)
+
+
+def _parse(argv: Sequence[str] | None) -> Settings:
+    given = list(sys.argv[1:] if argv is None else argv)
+    own, task = (given[: given.index("--")], given[given.index("--") + 1 :]) if "--" in given else (given, [])
+    parser = argparse.ArgumentParser(
+        prog="python -m trainer.launch",
+        description="Starts workers of trainer.task; its flags stand behind --.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument(
+        "--local_workers",
+        type=int,
+        default=0,
+        metavar="N",
+        help="workers on this machine; 0: one worker, placed by the Indexed Job's environment",
+    )
+    parser.add_argument(
+        "--max_restarts", type=int, default=10, metavar="N", help="restarts in place before giving up"
+    )
+    flags = parser.parse_args(own)
+    if flags.local_workers < 0 or flags.max_restarts < 0:
+        raise UserError("--local_workers and --max_restarts must not be negative")
+    return Settings(flags.local_workers, flags.max_restarts, tuple(task))
+
+
+def _supervise(settings: Settings) -> int:
+    """Starts the workers, again after each loss, and returns the exit code of the last attempt."""
+    task = config.parse(settings.task_flags)
+    local = settings.local_workers > 0
+    places = (
+        cluster.on_this_machine(settings.local_workers) if local else [cluster.from_indexed_job(os.environ)]
+    )
+    config.check_batch(task.batch_size, places[0].workers)
+    if "://" not in task.data:
+        info = data_info.read(task.data)
+        info.shards("train"), info.shards("validation")
+    flags = list(settings.task_flags)
+    pause, longest = BACKOFF_SECONDS
+    with _Terminable():
+        for attempt in range(settings.max_restarts + 1):
+            if attempt:
+                print(
+                    f"launch: restart {attempt} of {settings.max_restarts} in {pause:.0f} s",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                time.sleep(pause)
+                pause = min(2 * pause, longest)
+                places = cluster.on_this_machine(settings.local_workers) if local else places
+                # Beginning anew is for the first attempt: a restart goes on from the checkpoint.
+                flags = [flag for flag in flags if flag != "--restart"]
+            code = _attempt(places, flags)
+            if code in (cli.EXIT_OK, cli.EXIT_USER, cli.EXIT_BUG, cli.EXIT_INTERRUPTED, cli.EXIT_TERMINATED):
+                return code
+    print(f"launch: gave up after {settings.max_restarts} restarts", file=sys.stderr, flush=True)
+    return cli.EXIT_PEER_LOST
+
+
+def _attempt(places: list[Place], flags: list[str]) -> int:
+    """Runs one worker process for each place until all are done, or one failed and the rest are stopped."""
+    workers = [_start(place, flags, len(places)) for place in places]
+    try:
+        codes = _wait(workers)
+    except _StoppedError:
+        _stop(workers, signal.SIGTERM)
+        return cli.EXIT_TERMINATED
+    except KeyboardInterrupt:
+        _stop(workers, signal.SIGINT)
+        return cli.EXIT_INTERRUPTED
+    finally:
+        _stop(workers, signal.SIGKILL)
+    failed = [(place.index, code) for place, code in zip(places, codes, strict=True) if code]
+    for index, code in failed:
+        if code != cli.EXIT_USER:
+            print(f"launch: worker {index} ended with {_describe(code)}", file=sys.stderr, flush=True)
+    return _verdict([code for _, code in failed])
+
+
+def _start(place: Place, flags: list[str], here: int) -> subprocess.Popen[bytes]:
+    environment = dict(os.environ, TF_CONFIG=place.tf_config())
+    if here > 1:
+        # Each worker would start a thread for every core, and they would take turns at them.
+        threads = str(max(1, machine.cores() // here))
+        environment |= {"TF_NUM_INTRAOP_THREADS": threads, "OMP_NUM_THREADS": threads}
+    return subprocess.Popen([sys.executable, "-m", "trainer.task", *flags], env=environment)
+
+
+def _wait(workers: list[subprocess.Popen[bytes]]) -> list[int]:
+    """Waits until all ended well, or one did not: then the rest get a moment for their last words."""
+    deadline = float("inf")
+    while time.monotonic() < deadline:
+        codes = [worker.poll() for worker in workers]
+        if all(code is not None for code in codes):
+            break
+        if any(codes) and deadline == float("inf"):
+            deadline = time.monotonic() + LAST_WORDS_SECONDS
+        time.sleep(POLL_SECONDS)
+    return [worker.poll() or 0 for worker in workers]
+
+
+def _stop(workers: list[subprocess.Popen[bytes]], how: signal.Signals) -> None:
+    """Ends what still runs, by force where asking does not help."""
+    running = [worker for worker in workers if worker.poll() is None]
+    for worker in running:
+        worker.send_signal(how)
+    deadline = time.monotonic() + STOP_SECONDS
+    for worker in running:
+        try:
+            worker.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            worker.kill()
+            worker.wait()
+
+
+def _verdict(failures: list[int]) -> int:
+    """One exit code for all workers: what a restart cannot mend comes first."""
+    if not failures:
+        return cli.EXIT_OK
+    for code in (cli.EXIT_USER, cli.EXIT_BUG, cli.EXIT_INTERRUPTED):
+        if code in failures:
+            return code
+    return cli.EXIT_PEER_LOST
+
+
+def _describe(code: int) -> str:
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+class _Terminable:
+    """Turns SIGTERM into `_StoppedError` while workers run, so that none outlives the launcher."""
+
+    def __enter__(self) -> None:
+        self._before = signal.signal(signal.SIGTERM, self._raise)
+
+    @staticmethod
+    def _raise(number: int, frame: FrameType | None) -> None:
+        raise _StoppedError
+
+    def __exit__(self, *_: Any) -> None:
+        signal.signal(signal.SIGTERM, self._before)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""The 4-component JPEG mended inside the graph, so that a served model takes the archive's own files.
+
+Promises: a JPEG with 4 components and no Adobe marker gets one (TensorFlow would decode it to black without
+a word); any other bytes come out as they went in.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+# APP14 "Adobe", version 100, no flags, transform 0: the four components are stored inverted, as they are.
+ADOBE_MARKER = bytes.fromhex("ffee000e41646f626500640000000000")
+_SOI_BYTES = 2  # the marker goes right behind the start of image
+# Frame headers: every SOFn of ITU-T T.81, table B.1, that is not DHT, JPG or DAC.
+_FRAMES = tuple(code for code in range(0xC0, 0xD0) if code not in (0xC4, 0xC8, 0xCC))
+_STANDALONE = (0x01, *range(0xD0, 0xD8))  # markers without a length: TEM and RSTn
+_ENDS = (0xDA, 0xD9)  # start of scan, end of image: no header lies behind them
+
+
+def mend(image: Any) -> Any:
+    """Puts the Adobe marker into a JPEG that needs it.
+
+    Args:
+        image: string scalar, a file's bytes.
+
+    Returns:
+        string scalar.
+    """
+    mended = tf.strings.join(
+        [tf.strings.substr(image, 0, _SOI_BYTES), ADOBE_MARKER, tf.strings.substr(image, _SOI_BYTES, -1)]
+    )
+    return tf.cond(_lacks_marker(image), lambda: mended, lambda: image)
+
+
+def _lacks_marker(image: Any) -> Any:
+    """Whether the headers announce 4 components and hold no Adobe marker: bool scalar."""
+    data = tf.cast(tf.io.decode_raw(image, tf.uint8), tf.int32)
+    size = tf.size(data)
+
+    def at(position: Any) -> Any:
+        return data[tf.minimum(position, size - 1)]
+
+    def is_in(code: Any, codes: tuple[int, ...]) -> Any:
+        return tf.reduce_any(tf.equal(code, tf.constant(codes)))
+
+    def more(position: Any, components: Any, adobe: Any, ended: Any) -> Any:
+        return ~ended & (position + 10 <= size) & (at(position) == 0xFF)
+
+    def segment(position: Any, components: Any, adobe: Any, ended: Any) -> tuple[Any, Any, Any, Any]:
+        code = at(position + 1)
+        components = tf.where(is_in(code, _FRAMES), at(position + 9), components)
+        is_adobe = tf.reduce_all(data[position + 4 : position + 9] == tf.constant(list(b"Adobe")))
+        adobe = adobe | ((code == 0xEE) & is_adobe)
+        length = 2 + 256 * at(position + 2) + at(position + 3)
+        advance = tf.where(code == 0xFF, 1, tf.where(is_in(code, _STANDALONE), 2, length))
+        return position + advance, components, adobe, ended | is_in(code, _ENDS)
+
+    start = (tf.constant(_SOI_BYTES), tf.constant(0), tf.constant(False), size < _SOI_BYTES + 10)
+    _, components, adobe, _ = tf.while_loop(more, segment, start)
+    return (components == 4) & ~adobe

@@ -1,0 +1,78 @@
+"""One worker of a training run: flags to `Config` to `loop.train`.
+
+Promises: exit code 0 with an export written by the chief; 2 for the user's mistake; 75 where another worker
+was lost, which a restart mends; 130 for Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from canopy import cli, quiet
+from trainer import cluster, config
+from trainer.cluster import Place
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Trains one worker and returns its exit code."""
+    return cli.run(lambda: _train(argv))
+
+
+def _train(argv: Sequence[str] | None) -> None:
+    settings, place = config.parse(argv), cluster.from_tf_config()
+    config.check_batch(settings.batch_size, place.workers)
+    _log_to_stderr(settings.log_format, place)
+    with quiet.importing():
+        import tensorflow as tf
+
+        from trainer import loop
+
+    lost = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError)
+    try:
+        outcome = loop.train(settings, place)
+    except lost as error:
+        raise cli.PeerLostError(str(error).splitlines()[0]) from error
+    if place.is_chief:
+        print(_summary(outcome.steps, outcome.images, outcome.seconds, outcome.validation, outcome.export))
+
+
+def _summary(steps: int, images: int, seconds: float, validation: dict[str, Any], folder: str) -> str:
+    rate = images / seconds if images else 0.0
+    return (
+        f"trained {steps} steps, {images:,} images in {seconds:.1f} s ({rate:,.0f} images/s); "
+        f"F2 {validation['f2']:.4f} on {validation['records']:,} validation records "
+        f"(constant tags {validation['f2_constant']:.4f})\nmodel: {folder}"
+    )
+
+
+class _JsonLines(logging.Formatter):
+    """One JSON object a line, for clusters that index their logs."""
+
+    def __init__(self, worker: int) -> None:
+        super().__init__()
+        self._worker = worker
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
+        return json.dumps(
+            {"time": at, "level": record.levelname, "worker": self._worker, "message": record.getMessage()}
+        )
+
+
+def _log_to_stderr(log_format: str, place: Place) -> None:
+    """Each line with the worker's index; the others than the chief speak only of trouble."""
+    handler = logging.StreamHandler(sys.stderr)
+    text = logging.Formatter(f"[worker {place.index}] %(message)s")
+    handler.setFormatter(_JsonLines(place.index) if log_format == "json" else text)
+    logger = logging.getLogger("canopy")
+    logger.handlers, logger.propagate = [handler], False
+    logger.setLevel(logging.INFO if place.is_chief else logging.WARNING)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

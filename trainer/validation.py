@@ -1,0 +1,70 @@
+"""Everything that is said about scores against labels: during training, in model.json and in the report.
+
+Promises: one place computes it, over all rows, in NumPy; what is not a number is None, as JSON has none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from canopy.contract import DEFAULT_THRESHOLD
+from trainer import metrics
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Metrics over the validation split."""
+
+    summary: dict[str, Any]  # what is logged and handed on
+    thresholds: list[float]  # one a class
+
+    @staticmethod
+    def empty() -> Validation:
+        """Before the first epoch."""
+        return Validation({}, [])
+
+    @staticmethod
+    def of(scores: Any, labels: Any, tags: tuple[str, ...], thresholds: Any = None) -> Validation:
+        """Computes the metrics.
+
+        Args:
+            scores: float[rows, classes].
+            labels: {0, 1}[rows, classes].
+            tags: the class names.
+            thresholds: float[classes]; None tunes them on these very rows.
+        """
+        if thresholds is None:
+            thresholds = metrics.tune_thresholds(scores, labels)
+        chosen, constant = metrics.best_constant(labels)
+        clipped = np.clip(scores.astype(np.float64), 1e-7, 1 - 1e-7)
+        loss = -np.mean(labels * np.log(clipped) + (1 - labels) * np.log(1 - clipped))
+        summary = {
+            "records": len(labels),
+            "loss": float(loss),
+            "f2": metrics.fbeta(metrics.apply_thresholds(scores, thresholds), labels),
+            "f2_at_0.2": metrics.fbeta(
+                metrics.apply_thresholds(scores, np.full(len(tags), DEFAULT_THRESHOLD)), labels
+            ),
+            "f2_constant": constant,
+            "constant_tags": [tag for tag, taken in zip(tags, chosen, strict=True) if taken],
+            "tags": {
+                row.tag: _jsonable(asdict(row)) for row in metrics.per_tag(scores, labels, thresholds, tags)
+            },
+        }
+        return Validation(summary, [float(each) for each in thresholds])
+
+    def sentence(self) -> str:
+        """The epoch in one line."""
+        found = self.summary
+        return (
+            f"validation loss {found['loss']:.4f}, F2 {found['f2']:.4f} ({found['f2_at_0.2']:.4f} at 0.2, "
+            f"constant tags {found['f2_constant']:.4f})"
+        )
+
+
+def _jsonable(row: dict[str, Any]) -> dict[str, Any]:
+    """JSON knows no nan: null says that there is no such number."""
+    return {k: None if isinstance(v, float) and np.isnan(v) else v for k, v in row.items() if k != "tag"}

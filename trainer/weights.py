@@ -1,0 +1,113 @@
+"""ImageNet weights for the keras backbone: `python -m trainer.weights` fetches them and prints the path.
+
+Promises: a file in the cache is whole (it is renamed into place), several processes may ask at once, and
+where there is no way to the network the answer is one sentence within seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import os
+import shutil
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+
+from canopy import cli
+from canopy.cli import UserError
+
+# tf_keras.applications.mobilenet_v2.BASE_WEIGHT_PATH; alphas and sizes are those published there.
+BASE_URL = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2/"
+ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
+SIZES = (96, 128, 160, 192, 224)
+TIMEOUT_SECONDS = 20.0
+
+
+def file_name(alpha: float, image_size: int) -> str:
+    """The published file for this width; the largest size not above `image_size` fits best.
+
+    Raises:
+        UserError: where no ImageNet weights of this width were published.
+    """
+    if alpha not in ALPHAS:
+        raise UserError(
+            f"there are no ImageNet weights for --alpha {alpha}: use one of {ALPHAS}, or --weights none"
+        )
+    size = max((s for s in SIZES if s <= image_size), default=SIZES[0])
+    return f"mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{alpha}_{size}_no_top.h5"
+
+
+def fetch(alpha: float, image_size: int, cache: Path | None = None) -> Path:
+    """Returns the path of the weights, downloading them where the cache lacks them.
+
+    Args:
+        alpha: width multiplier.
+        image_size: side of the images, pixels.
+        cache: folder of weights; Keras' own by default, so that nothing is fetched twice.
+
+    Raises:
+        UserError: where the file cannot be fetched.
+    """
+    folder = cache or Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models"
+    path = folder / file_name(alpha, image_size)
+    if path.is_file():
+        return path
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (
+            urllib.request.urlopen(BASE_URL + path.name, timeout=TIMEOUT_SECONDS) as answer,
+            tempfile.NamedTemporaryFile(dir=folder, prefix=f".{path.name}.", delete=False) as file,
+        ):
+            try:
+                shutil.copyfileobj(answer, file)
+                file.close()
+                _check_whole(Path(file.name), answer.headers.get("Content-Length"))
+                Path(file.name).replace(path)
+            finally:
+                Path(file.name).unlink(missing_ok=True)
+    except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+        raise UserError(
+            f"the ImageNet weights cannot be fetched ({error}): name a file, or none, with --weights"
+        ) from error
+    return path
+
+
+def resolve(choice: str, alpha: float, image_size: int) -> str | None:
+    """Turns `--weights imagenet|none|FILE` into a file, or None for random weights.
+
+    Raises:
+        UserError: where there is no such file and none can be fetched.
+    """
+    if choice == "none":
+        return None
+    if choice == "imagenet":
+        return str(fetch(alpha, image_size))
+    if not Path(choice).is_file():
+        raise UserError(f"--weights {choice}: there is no such file")
+    return choice
+
+
+def _check_whole(path: Path, announced: str | None) -> None:
+    """Raises OSError for a download that ended early: reading to the end does not notice."""
+    size = path.stat().st_size
+    if announced is not None and size != int(announced):
+        raise OSError(f"{size} of {announced} bytes came")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Fetches the weights and prints where they lie."""
+    parser = argparse.ArgumentParser(prog="python -m trainer.weights", description=__doc__.splitlines()[0])
+    parser.add_argument("--alpha", type=float, default=1.0, help="width multiplier (default: 1.0)")
+    parser.add_argument(
+        "--image_size", type=int, default=224, help="side of the images, pixels (default: 224)"
+    )
+    flags = parser.parse_args(argv)
+    return cli.run(lambda: print(fetch(flags.alpha, flags.image_size)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
