@@ -6,6 +6,8 @@ shows a traceback (exit code 1). Exit codes are Canopy's own agreement with shel
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
 from collections.abc import Callable
 
@@ -46,3 +48,9 @@ def run(command: Callable[[], None]) -> int:
         print("interrupted", file=sys.stderr, flush=True)
         return EXIT_INTERRUPTED
     return EXIT_OK
+
+
+def quiet_libraries() -> None:
+    """Keeps Beam's and gRPC's start-up chatter off the screen; call before importing either."""
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    logging.getLogger("apache_beam").setLevel(logging.ERROR)
