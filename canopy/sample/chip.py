@@ -42,5 +42,4 @@ def draw_chip(tags: tuple[str, ...], key: tuple[int, ...], size: int) -> NDArray
     for tag, weather in scenery.WEATHER_LAYERS.items():
         if tag in shown:
             weather(stream(TAGS.index(tag)), scene.rgb)
-    scenery.sensor(stream(_SENSOR), scene.rgb)
-    return np.clip(np.rint(scene.rgb), 0, 255).astype(np.uint8)
+    return scenery.sensor(stream(_SENSOR), scene.rgb)

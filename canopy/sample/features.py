@@ -25,12 +25,15 @@ from canopy.sample.brush import (
     paint,
     pick,
     place,
+    planes,
     polygons,
     ragged,
     relief,
+    shift,
     step,
     tint,
     turned,
+    vary,
 )
 
 FIELD_COLOURS = (
@@ -41,14 +44,14 @@ FIELD_COLOURS = (
     (128, 106, 86),
     (122, 136, 96),
 )
-PATCH_COLOURS = ((124, 138, 76), (150, 128, 94), (104, 130, 70), (160, 136, 104))
+PATCH_COLOURS = ((120, 134, 84), (148, 128, 98), (166, 144, 114))
 WATER_COLOURS = ((140, 118, 96), (30, 36, 46), (44, 62, 64), (120, 108, 88), (62, 78, 72))
 SAND_COLOURS = ((206, 184, 152), (190, 164, 132))
 ROAD_COLOURS = ((208, 180, 146), (194, 146, 114), (200, 192, 180))
-ROOF_COLOURS = ((226, 224, 218), (190, 126, 102), (204, 200, 206), (240, 236, 226))
-BARE_COLOURS = ((190, 160, 132), (206, 184, 158), (186, 148, 126))
+ROOF_COLOURS = ((228, 226, 220), (184, 126, 104), (180, 176, 176))
+BARE_COLOURS = ((186, 158, 132), (200, 180, 156), (182, 148, 128))
 POOL_COLOURS = ((134, 178, 164), (160, 186, 150), (112, 158, 152), (186, 186, 146))
-PIT_COLOURS = ((208, 142, 106), (196, 178, 158), (188, 122, 92))
+PIT_COLOURS = ((204, 144, 112), (196, 178, 158), (186, 128, 100))
 BLOOM_COLOURS = ((232, 210, 92), (232, 228, 220), (226, 150, 182))
 
 
@@ -56,14 +59,14 @@ BLOOM_COLOURS = ((232, 210, 92), (232, 228, 220), (226, 150, 182))
 class Scene:
     """A picture in the making."""
 
-    rgb: Floats  # float32[size, size, 3]
+    rgb: Floats  # float32[3, size, size]
     river: NDArray[np.float64] | None = None  # its course, for what lies along it
     road: NDArray[np.float64] | None = None  # likewise
 
     @property
     def size(self) -> int:
         """Pixels a side."""
-        return int(self.rgb.shape[0])
+        return int(self.rgb.shape[1])
 
     @property
     def unit(self) -> float:
@@ -72,31 +75,32 @@ class Scene:
 
 
 def agriculture(scene: Scene, rng: Rng) -> None:
-    """Fields with straight edges and rows, or a pasture that follows the land."""
+    """Fields with straight edges and rows, or a pasture whose edge follows the land."""
     size, unit = scene.size, scene.unit
-    angle = rng.uniform(0, np.pi)
-    centre = place(rng, size, 0.25)
-    along, across = turned(size, angle, centre)
+    along, across = turned(size, rng.uniform(0, np.pi), place(rng, size, 0.25))
     wide, deep = size * rng.uniform(0.28, 0.6, 2)
     column = np.clip(np.floor(along / wide + 0.5), -3, 3).astype(int) + 3
     row = np.clip(np.floor(across / deep + 0.5), -3, 3).astype(int) + 3
     used = rng.random((7, 7)) < rng.uniform(0.3, 0.75)
     used[3, 3] = True
-    colours = np.stack([pick(rng, FIELD_COLOURS, 0.07) for _ in range(49)]).reshape(7, 7, 3)
-    if rng.random() < 0.4:
-        colours[:] = colours[3, 3]
-        reach = 12 * unit
+    colours = np.stack([pick(rng, FIELD_COLOURS, 0.07) for _ in range(49)])
+    colours = colours[24] + np.float32(rng.uniform(0.2, 1.0)) * (colours - colours[24])
+    fields = np.take(colours.T, 7 * column + row, axis=1)
+    shore = noise(rng, size, 4, octaves=5, gain=0.6)
+    if rng.random() < 0.45:
+        fields[:] = planes(colours[24])
+        reach = np.hypot(along / (size * rng.uniform(0.3, 0.6)), across / (size * rng.uniform(0.2, 0.4)))
+        mask = step(1 - reach.astype(np.float32) + 0.28 * shore, 0.12)
     else:
-        reach = 3 * unit
-    mask = ragged(rng, used[column, row].astype(np.float32), max(reach, 1), 0.12)
-    spacing = unit * rng.uniform(5, 9)
-    rows = np.sin(2 * np.pi * (along if rng.random() < 0.5 else across) / spacing).astype(np.float32)
-    soil = noise(rng, size, 6, octaves=5, gain=0.6)
-    shade = 1 + 0.055 * soil + rng.uniform(0.015, 0.05) * rows
-    fields = colours[column, row].astype(np.float32) * shade[..., None]
+        mask = ragged(rng, used[column, row].astype(np.float32), max(2.5 * unit, 1), 0.1)
+    rows = np.sin(2 * np.pi * (along if rng.random() < 0.5 else across) / (unit * rng.uniform(5, 9)))
+    soil = noise(rng, size, 8, octaves=5, gain=0.7)
+    ploughed = np.clip(noise(rng, size, 3) + rng.uniform(-0.5, 1), 0, 1)
+    fields *= 1 + 0.05 * soil + 0.05 * ploughed * rows.astype(np.float32)
+    fields += shore * planes((3, 1, 0))
     paint(scene.rgb, fields, 0.96 * mask)
-    trees = step(noise(rng, size, 36, octaves=2) - np.float32(rng.uniform(2.1, 2.9)), 0.6) * mask
-    paint(scene.rgb, (52, 66, 44), 0.85 * trees)
+    trees = step(noise(rng, size, 44, octaves=2) - np.float32(rng.uniform(2.0, 3.2)), 0.6) * mask
+    paint(scene.rgb, (56, 68, 48), 0.8 * trees)
 
 
 def bare_ground(scene: Scene, rng: Rng) -> None:
@@ -106,88 +110,95 @@ def bare_ground(scene: Scene, rng: Rng) -> None:
         blob(rng, place(rng, size, 0.15), size * rng.uniform(0.14, 0.28)) for _ in range(rng.integers(1, 4))
     ]
     mask = ragged(rng, polygons(size, shapes), 10 * scene.unit, 0.2)
-    stains = noise(rng, size, 8, octaves=4, gain=0.6)
-    depth: Floats = np.abs(noise(rng, size, 7, octaves=3))
-    runnels = step(0.12 - depth, 0.2)
-    paint(scene.rgb, tint(pick(rng, BARE_COLOURS, 0.05), (0.06, stains), (-0.16, runnels)), 0.97 * mask)
+    stains = noise(rng, size, 7, octaves=6, gain=0.75)
+    depth: Floats = np.abs(noise(rng, size, 9, octaves=4, gain=0.6))
+    runnels = step(0.1 - depth, 0.3) * np.clip(stains, 0, 1)
+    paint(scene.rgb, tint(pick(rng, BARE_COLOURS, 0.05), (0.06, stains), (-0.14, runnels)), 0.97 * mask)
 
 
 def slash_burn(scene: Scene, rng: Rng) -> None:
     """A burnt clearing: scorched rim, black inside with grey ash, now and then still smoking."""
     size, unit = scene.size, scene.unit
     middle = place(rng, size, 0.25)
-    shapes = [blob(rng, middle, size * rng.uniform(0.14, 0.24))]
+    shapes = [blob(rng, middle, size * rng.uniform(0.15, 0.26))]
     if rng.random() < 0.4:
         shapes.append(blob(rng, place(rng, size, 0.2), size * rng.uniform(0.08, 0.14)))
     shape = polygons(size, shapes)
-    scorch = ragged(rng, blur(shape, 5 * unit) * 1.8, 8 * unit, 0.2)
-    paint(scene.rgb, tint((112, 78, 56), (0.12, noise(rng, size, 30, octaves=2))), 0.9 * scorch)
+    logs = noise(rng, size, 44, octaves=2)
+    scorch = ragged(rng, np.clip(blur(shape, 5 * unit) * 1.8, 0, 1), 8 * unit, 0.2)
+    paint(scene.rgb, tint((122, 90, 68), (0.1, logs)), 0.9 * scorch)
     burnt = ragged(rng, shape, 7 * unit, 0.22)
-    paint(scene.rgb, tint((34, 28, 27), (0.2, noise(rng, size, 40, octaves=2))), 0.95 * burnt)
-    ash = step(noise(rng, size, 26, octaves=3, gain=0.7) - 1.0, 0.7) * burnt
-    paint(scene.rgb, (146, 142, 138), 0.85 * ash)
+    paint(scene.rgb, tint((36, 30, 29), (0.2, logs)), 0.95 * burnt)
+    ash = step(noise(rng, size, 18, octaves=4, gain=0.8) - 0.9, 1.2) * burnt
+    paint(scene.rgb, (136, 132, 128), 0.75 * ash)
     if rng.random() < 0.5:
         along, across = turned(size, rng.uniform(0, 2 * np.pi), middle)
         away = np.clip(along / size, 0, 1)
         plume = np.exp(-((across / (size * (0.03 + 0.25 * away))) ** 2)) * np.clip(1 - 1.2 * away, 0, 1)
         wisps = np.clip(0.75 + 0.3 * noise(rng, size, 8, octaves=4), 0, 1)
-        paint(scene.rgb, (196, 198, 202), (0.75 * plume * wisps * (along > 0)).astype(np.float32))
+        paint(scene.rgb, (190, 194, 198), (0.7 * plume * wisps * (along > 0)).astype(np.float32))
 
 
 def blow_down(scene: Scene, rng: Rng) -> None:
     """Trees laid flat by one gust: a fan of pale trunks on brown litter."""
     size, unit = scene.size, scene.unit
-    angle, spread = rng.uniform(0, 2 * np.pi), rng.uniform(0.35, 0.65)
-    length = size * rng.uniform(0.42, 0.62)
+    angle, spread = rng.uniform(0, 2 * np.pi), rng.uniform(0.35, 0.7)
+    length = size * rng.uniform(0.45, 0.7)
     middle = np.asarray(place(rng, size, 0.38))
     apex = middle - 0.55 * length * np.array([np.cos(angle), np.sin(angle)])
-    turn = angle + np.linspace(-spread, spread, 9)
-    rim = apex + length * rng.uniform(0.85, 1.1, 9)[:, None] * np.stack([np.cos(turn), np.sin(turn)], 1)
-    mask = ragged(rng, polygons(size, [np.vstack([apex, rim])]), 9 * unit, 0.24)
-    litter = tint((116, 106, 78), (0.12, noise(rng, size, 40, octaves=2)), (0.08, noise(rng, size, 8)))
-    paint(scene.rgb, litter, 0.8 * mask)
-    count = 150
+    turn = angle + np.linspace(-spread, spread, 7)
+    rim = apex + length * rng.uniform(0.75, 1.15, 7)[:, None] * np.stack([np.cos(turn), np.sin(turn)], 1)
+    mask = ragged(rng, polygons(size, [np.vstack([apex, rim])]), 11 * unit, 0.3)
+    litter = tint(
+        (120, 112, 86), (0.14, noise(rng, size, 50, octaves=2)), (0.1, noise(rng, size, 8, octaves=2))
+    )
+    paint(scene.rgb, litter, 0.78 * mask)
+    count = 260
     turns = angle + rng.uniform(-spread, spread, count)
-    near = length * np.sqrt(rng.uniform(0.02, 0.8, count))
-    ray = np.stack([np.cos(turns), np.sin(turns)], 1)
+    near = length * np.sqrt(rng.uniform(0.02, 0.9, count))
+    lean = turns + rng.normal(0, 0.12, count)
+    ray, fallen = (np.stack([np.cos(way), np.sin(way)], 1) for way in (turns, lean))
     start = apex + near[:, None] * ray
-    end = start + (size * rng.uniform(0.04, 0.09, count))[:, None] * ray
-    trunks = lines(size, list(np.stack([start, end], 1)), 1.3 * unit)
-    paint(scene.rgb, (188, 178, 150), 0.75 * trunks * np.clip(mask + 0.2, 0, 1))
+    end = start + (size * rng.uniform(0.02, 0.06, count))[:, None] * fallen
+    trunks = lines(size, list(np.stack([start, end], 1)), unit)
+    paint(scene.rgb, (196, 188, 164), 0.7 * trunks * mask)
+    paint(scene.rgb, (40, 46, 36), 0.5 * shift(trunks, 0, max(1, round(unit))) * (1 - trunks) * mask)
 
 
 def selective_logging(scene: Scene, rng: Rng) -> None:
-    """Thin winding skid tracks through standing forest, each ending in small gaps."""
+    """Thin winding skid tracks through standing forest, and small gaps where trees were felled."""
     size, unit = scene.size, scene.unit
     trunk = crossing(rng, size, 4, 0.12)
     tracks, gaps = [trunk], []
-    for at in rng.choice(np.arange(len(trunk) // 5, len(trunk) * 4 // 5), 7, replace=False):
-        start = trunk[at]
-        heading, end = rng.uniform(0, 2 * np.pi), start
-        points = [start]
+    for at in rng.choice(np.arange(len(trunk) // 5, len(trunk) * 4 // 5), 8, replace=False):
+        heading, end = rng.uniform(0, 2 * np.pi), trunk[at]
+        points = [end]
         for _ in range(3):
-            heading += rng.normal(0, 0.5)
-            end = end + size * rng.uniform(0.05, 0.09) * np.array([np.cos(heading), np.sin(heading)])
+            heading += rng.normal(0, 0.6)
+            end = end + size * rng.uniform(0.04, 0.09) * np.array([np.cos(heading), np.sin(heading)])
             points.append(end)
+            x, y = end + size * rng.normal(0, 0.015, 2)
+            gaps.append(blob(rng, (x, y), unit * rng.uniform(3.5, 7.5), 7))
         tracks.append(curve(points, 6))
-        gaps += [blob(rng, (x, y), unit * rng.uniform(4, 8), 7) for x, y in points[1::2]]
-    soil = pick(rng, ((168, 132, 98), (150, 122, 92)))
-    opened = blur(lines(size, tracks, 7 * unit), 2 * unit)
-    paint(scene.rgb, (84, 92, 58), 0.5 * opened)
-    paint(scene.rgb, soil, 0.85 * lines(size, tracks, 2.4 * unit))
-    paint(scene.rgb, soil, 0.9 * ragged(rng, polygons(size, gaps), max(2 * unit, 1), 0.15))
+    soil = pick(rng, ((168, 136, 104), (150, 124, 96)))
+    worn = np.clip(0.75 + 0.3 * noise(rng, size, 20, octaves=2), 0.3, 1)
+    opened = ragged(rng, lines(size, tracks, 9 * unit), max(3 * unit, 1), 0.25)
+    paint(scene.rgb, (88, 96, 64), 0.5 * opened)
+    paint(scene.rgb, soil, 0.9 * worn * lines(size, tracks, 2.2 * unit))
+    felled = ragged(rng, polygons(size, gaps), max(2.5 * unit, 1), 0.25)
+    paint(scene.rgb, tint(soil, (0.12, noise(rng, size, 60))), 0.85 * felled)
 
 
 def cultivation(scene: Scene, rng: Rng) -> None:
     """Smallholders' plots: a loose group of little irregular clearings, each of its own age."""
     size, unit = scene.size, scene.unit
     x, y = place(rng, size, 0.3)
-    for _ in range(rng.integers(5, 10)):
-        centre = (x + size * rng.normal(0, 0.2), y + size * rng.normal(0, 0.2))
-        shape = polygons(size, [blob(rng, centre, unit * rng.uniform(10, 20), 6)])
-        mask = ragged(rng, shape, max(3 * unit, 1), 0.15)
-        texture = noise(rng, size, 60, octaves=1)
-        paint(scene.rgb, tint(pick(rng, PATCH_COLOURS, 0.1), (0.1, texture)), 0.9 * mask)
+    weeds = noise(rng, size, 50, octaves=2)
+    for colour in PATCH_COLOURS:
+        centres = np.array([x, y]) + size * rng.normal(0, 0.2, (int(rng.integers(1, 4)), 2))
+        plots = [blob(rng, (cx, cy), unit * rng.uniform(9, 20), 6) for cx, cy in centres]
+        mask = ragged(rng, polygons(size, plots), max(3 * unit, 1), 0.18)
+        paint(scene.rgb, tint(vary(rng, colour, 0.1), (0.09, weeds)), 0.9 * mask)
 
 
 def water(scene: Scene, rng: Rng) -> None:
@@ -216,35 +227,41 @@ def artisinal_mine(scene: Scene, rng: Rng) -> None:
     anchor = inside if len(inside) else np.asarray([place(rng, size, 0.3)])
     begin = int(rng.integers(max(1, len(anchor) // 2)))
     anchor = anchor[begin : begin + max(3, len(anchor) // 2)]
-    spots = anchor[rng.integers(len(anchor), size=16)] + size * rng.normal(0, 0.05, (16, 2))
-    soil = polygons(size, [blob(rng, (x, y), unit * rng.uniform(12, 22), 7) for x, y in spots[:10]])
-    soil = ragged(rng, soil, 6 * unit, 0.25)
+    spots = anchor[rng.integers(len(anchor), size=18)] + size * rng.normal(0, 0.06, (18, 2))
+    soil = polygons(size, [blob(rng, (x, y), unit * rng.uniform(10, 20), 7) for x, y in spots[:12]])
+    soil = ragged(rng, soil, 6 * unit, 0.3)
     churned = noise(rng, size, 24, octaves=3, gain=0.7)
-    paint(scene.rgb, tint((206, 178, 134), (0.12, churned), (0.1, relief(churned, 1))), 0.93 * soil)
-    for x, y in spots:
-        pool = polygons(size, [blob(rng, (x, y), unit * rng.uniform(5, 10), 7)])
-        paint(scene.rgb, (150, 126, 88), 0.5 * blur(pool, 1.5 * unit))
-        paint(scene.rgb, pick(rng, POOL_COLOURS), 0.95 * pool)
+    paint(scene.rgb, tint((200, 174, 132), (0.13, churned), (0.1, relief(churned, 1))), 0.93 * soil)
+    dug = [blob(rng, (x, y), unit * rng.uniform(4, 9), 7) for x, y in spots]
+    paint(scene.rgb, (140, 116, 82), 0.6 * blur(polygons(size, dug), 2 * unit))
+    for index in range(3):
+        pools = ragged(rng, polygons(size, dug[index::3]), max(1.5 * unit, 1), 0.12)
+        paint(scene.rgb, pick(rng, POOL_COLOURS), 0.95 * pools)
 
 
 def conventional_mine(scene: Scene, rng: Rng) -> None:
-    """One large pit, cut in terraces, bright against everything around it."""
+    """One large pit, cut in terraces, in a waste of bright spoil with its haul roads."""
     size, unit = scene.size, scene.unit
-    along, across = turned(size, rng.uniform(0, np.pi), place(rng, size, 0.35))
+    middle = place(rng, size, 0.35)
+    along, across = turned(size, rng.uniform(0, np.pi), middle)
     far = np.hypot(along / (size * rng.uniform(0.26, 0.42)), across / (size * rng.uniform(0.2, 0.32)))
-    far = far + 0.07 * noise(rng, size, 5, octaves=3)
-    steps = rng.uniform(5, 7)
-    level = np.floor(far * steps) / steps
-    riser = step(0.16 - np.abs(far * steps - np.round(far * steps)), 0.2)
+    far = (far + 0.13 * noise(rng, size, 5, octaves=4)).astype(np.float32)
     colour = pick(rng, PIT_COLOURS, 0.05)
-    pit = tint(
-        colour, (0.35, (level - 0.5).astype(np.float32)), (-0.3, riser), (0.05, noise(rng, size, 30, 2))
-    )
-    paint(scene.rgb, pit, 0.97 * step((1 - far).astype(np.float32), 0.06))
-    ramp = [np.asarray([place(rng, size, 0.3), place(rng, size, -0.2)])]
-    paint(scene.rgb, 1.1 * colour, 0.9 * lines(size, ramp, 5 * unit))
+    rubble = noise(rng, size, 16, octaves=4, gain=0.8)
+    spoil = step(1.12 - far + 0.12 * rubble, 0.1)
+    paint(scene.rgb, tint(0.92 * colour, (0.08, rubble), (0.1, relief(rubble, 1))), 0.95 * spoil)
+    # Benches are cut where the ore is: uneven in width, and lost under rubble in places.
+    benches = far * rng.uniform(4, 6) + 0.35 * noise(rng, size, 3)
+    depth = np.clip(np.ceil(benches) / 5, 0, 1.2)
+    riser: Floats = np.abs(benches - np.round(benches))
+    worn = np.clip(0.7 + 0.5 * noise(rng, size, 6, octaves=2), 0, 1)
+    walls = step(0.15 - riser, 0.2) * worn
+    pit = tint(colour, (0.3, (depth - 0.6).astype(np.float32)), (-0.26, walls), (0.04, rubble))
+    paint(scene.rgb, pit, 0.97 * step(0.9 - far, 0.1))
+    hauls = [curve([middle, place(rng, size, 0.2), place(rng, size, -0.2)]) for _ in range(2)]
+    paint(scene.rgb, 1.08 * colour, 0.85 * lines(size, hauls, 4 * unit))
     if rng.random() < 0.5:
-        paint(scene.rgb, pick(rng, POOL_COLOURS), 0.9 * step((0.22 - far).astype(np.float32), 0.05))
+        paint(scene.rgb, pick(rng, POOL_COLOURS), 0.9 * step(0.25 - far, 0.06))
 
 
 def road(scene: Scene, rng: Rng) -> None:
@@ -258,9 +275,10 @@ def road(scene: Scene, rng: Rng) -> None:
         heading = rng.uniform(0, 2 * np.pi)
         end = fork + size * np.array([np.cos(heading), np.sin(heading)])
         paths.append(curve([fork, (fork + end) / 2 + size * rng.normal(0, 0.04, 2), end]))
-    verge = blur(lines(size, paths, unit * rng.uniform(10, 16)), 2 * unit)
-    paint(scene.rgb, (112, 114, 82), 0.55 * verge)
-    paint(scene.rgb, pick(rng, ROAD_COLOURS), 0.92 * lines(size, paths, unit * rng.uniform(3.4, 5.2)))
+    verge = ragged(rng, lines(size, paths, unit * rng.uniform(9, 14)), max(3 * unit, 1), 0.2)
+    paint(scene.rgb, pick(rng, ((104, 108, 78), (128, 116, 90))), 0.5 * verge)
+    dust = np.clip(0.88 + 0.12 * noise(rng, size, 16, octaves=2), 0.5, 1)
+    paint(scene.rgb, pick(rng, ROAD_COLOURS), dust * lines(size, paths, unit * rng.uniform(3.4, 5.2)))
 
 
 def habitation(scene: Scene, rng: Rng) -> None:
@@ -276,23 +294,26 @@ def habitation(scene: Scene, rng: Rng) -> None:
         angle = float(np.arctan2(ahead[1], ahead[0]))
     else:
         middle, angle = np.asarray(place(rng, size, 0.25)), rng.uniform(0, np.pi)
-    radius = size * rng.uniform(0.12, 0.26)
-    yard = ragged(rng, polygons(size, [blob(rng, (middle[0], middle[1]), radius)]), 6 * unit, 0.2)
-    paint(scene.rgb, tint((146, 132, 106), (0.1, noise(rng, size, 40, octaves=2))), 0.7 * yard)
-    pitch = unit * rng.uniform(10, 14)
-    spots = np.stack(np.meshgrid(np.arange(-7, 8), np.arange(-7, 8)), -1).reshape(-1, 2) * pitch
-    spots = spots + rng.normal(0, 0.16, spots.shape) * pitch
-    spots = spots[np.hypot(spots[:, 0] / 1.3, spots[:, 1]) < radius]
-    spots = spots[rng.random(len(spots)) < 0.75]
+    radius = size * rng.uniform(0.12, 0.28)
+    outline = polygons(size, [blob(rng, (middle[0], middle[1]), radius)])
+    yard = ragged(rng, outline, 8 * unit, 0.25)
+    paint(scene.rgb, tint((150, 134, 110), (0.12, noise(rng, size, 40, octaves=3))), 0.75 * yard)
+    pitch = unit * rng.uniform(8, 13)
+    spots = np.stack(np.meshgrid(np.arange(-9, 10), np.arange(-9, 10)), -1).reshape(-1, 2) * pitch
+    # Every third row is a street.
+    spots = spots[(spots[:, 1] / pitch).astype(int) % 3 != 0]
+    spots = spots + rng.normal(0, 0.22, spots.shape) * pitch
+    spots = spots[np.hypot(spots[:, 0] / 1.3, spots[:, 1]) < radius * rng.uniform(0.5, 1.15, len(spots))]
+    spots = spots[rng.random(len(spots)) < 0.85]
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    half = unit * rng.uniform(2.0, 3.6, (len(spots), 1, 2))
+    half = unit * rng.gamma(9, 0.27, (len(spots), 1, 2))
     corners = half * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) + spots[:, None, :]
     roofs = list(corners @ turn + middle)
-    paint(scene.rgb, (40, 42, 38), 0.6 * polygons(size, [roof + 1.6 * unit for roof in roofs]))
+    paint(scene.rgb, (44, 46, 42), 0.6 * polygons(size, [roof + 1.5 * unit for roof in roofs]))
     dye = rng.integers(len(ROOF_COLOURS), size=len(roofs))
     for index, colour in enumerate(ROOF_COLOURS):
         same = [roof for roof, which in zip(roofs, dye, strict=True) if which == index]
-        paint(scene.rgb, colour, 0.95 * polygons(size, same))
+        paint(scene.rgb, vary(rng, colour, 0.05), 0.95 * polygons(size, same))
 
 
 def blooming(scene: Scene, rng: Rng) -> None:
