@@ -113,7 +113,7 @@ def bare_ground(scene: Scene, rng: Rng) -> None:
     stains = noise(rng, size, 7, octaves=6, gain=0.75)
     depth: Floats = np.abs(noise(rng, size, 9, octaves=4, gain=0.6))
     runnels = step(0.1 - depth, 0.3) * np.clip(stains, 0, 1)
-    paint(scene.rgb, tint(pick(rng, BARE_COLOURS, 0.05), (0.06, stains), (-0.14, runnels)), 0.97 * mask)
+    paint(scene.rgb, tint(pick(rng, BARE_COLOURS, 0.05), (0.09, stains), (-0.16, runnels)), 0.97 * mask)
 
 
 def slash_burn(scene: Scene, rng: Rng) -> None:
