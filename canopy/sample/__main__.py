@@ -83,6 +83,7 @@ def _account(summary: SampleSummary, seconds: float) -> str:
             f"  {summary.labelled:,} labelled chips, {summary.unlabelled:,} unlabelled",
             f"  tags: {tags}",
             f"  other encodings: {odd or 'none'}",
+            f"  labels that overlook a tag: {len(summary.overlooked)}",
             f"  broken on purpose: {broken}",
         )
     )

@@ -28,7 +28,7 @@ from canopy.progress import Meter
 from canopy.sample.chip import draw_chip
 from canopy.sample.encode import ODD_KINDS, Fault, Kind, encode, spoil
 from canopy.sample.folder import draft, put_in_place
-from canopy.sample.tags import CONSTANT_TAGS, TAGS, draw_tags
+from canopy.sample.tags import CONSTANT_TAGS, TAGS, draw_tags, overlook
 
 GENERATOR = 1  # goes up when the same settings begin to give other bytes: old archives are then not reused
 
@@ -91,6 +91,7 @@ class SampleSummary:
     unlabelled: int
     tag_counts: Mapping[str, int]  # labelled chips a tag
     odd: Mapping[str, str]  # image name -> how its file is encoded, where unlike the archive's own way
+    overlooked: Mapping[str, tuple[str, ...]]  # image name -> tags that it shows and its label lacks
     broken: Mapping[str, str]  # image name -> what is wrong with its file
     reused: bool  # whether it was there already
 
@@ -102,7 +103,8 @@ class _Job:
     name: str  # of the image, no ending
     folder: str
     key: tuple[int, int, int]  # seed, half, index: all that its randomness hangs on
-    tags: tuple[str, ...]
+    shown: tuple[str, ...]  # what the picture shows
+    tags: tuple[str, ...]  # what the label says, which may be a little less
     kind: Kind = Kind.PLANET
     fault: Fault | None = None
 
@@ -142,24 +144,26 @@ def _plan(settings: SampleSettings) -> list[_Job]:
         (_LABELLED, TRAIN, "train", settings.labelled),
         (_UNLABELLED, TEST, "test", settings.unlabelled),
     ):
-        rng = np.random.default_rng((settings.seed, half, _ODD_PART))
+        lots = np.random.default_rng((settings.seed, half, _ODD_PART))
         each = settings.odd if half == _LABELLED else min(-(-settings.odd // 3), count // len(ODD_KINDS))
         odd = [kind for kind in ODD_KINDS for _ in range(each)]
         faults = list(Fault)
         broken = [faults[i % len(faults)] for i in range(settings.broken)] if half == _LABELLED else []
-        chosen = [int(index) for index in rng.permutation(count)[: len(odd) + len(broken)]]
+        chosen = [int(index) for index in lots.permutation(count)[: len(odd) + len(broken)]]
         kinds = dict(zip(chosen, odd, strict=False))
         wrongs = dict(zip(chosen[len(odd) :], broken, strict=True))
         for index in range(count):
             key = (settings.seed, half, index)
-            tags = draw_tags(np.random.default_rng((*key, _TAGS_PART)))
+            rng = np.random.default_rng((*key, _TAGS_PART))
+            shown = draw_tags(rng)
+            tags = overlook(rng, shown)
             kind = kinds.get(index, Kind.PLANET)
-            jobs.append(_Job(f"{stem}_{index}", folder, key, tags, kind, wrongs.get(index)))
+            jobs.append(_Job(f"{stem}_{index}", folder, key, shown, tags, kind, wrongs.get(index)))
     return jobs
 
 
 def _draw(job: _Job, size: int) -> bytes:
-    rgb = draw_chip(job.tags, job.key, size)
+    rgb = draw_chip(job.shown, job.key, size)
     return spoil(rgb, job.fault) if job.fault else encode(rgb, job.kind)
 
 
@@ -236,6 +240,11 @@ def _summary(output: Path, jobs: Sequence[_Job], *, reused: bool) -> SampleSumma
         unlabelled=len(jobs) - len(labelled),
         tag_counts={tag: counts[tag] for tag in TAGS},
         odd={job.name: job.kind.value for job in jobs if job.kind is not Kind.PLANET},
+        overlooked={
+            job.name: tuple(sorted(set(job.shown) - set(job.tags)))
+            for job in labelled
+            if job.shown != job.tags
+        },
         broken={job.name: job.fault.value for job in jobs if job.fault},
         reused=reused,
     )

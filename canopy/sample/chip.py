@@ -11,8 +11,13 @@ from numpy.typing import NDArray
 
 from canopy.sample import scenery
 from canopy.sample.brush import Rng
-from canopy.sample.features import FEATURES, Scene
+from canopy.sample.features import FEATURES
+from canopy.sample.scene import Scene
 from canopy.sample.tags import TAGS
+
+# Roads grow over, burns green again, shallow water takes the colour of its bed: not all is plain to see.
+FAINT_SHARE = 0.25
+FAINT_STRENGTH = (0.2, 0.7)
 
 _GROUND, _LIGHT, _SENSOR = range(len(TAGS), len(TAGS) + 3)  # streams after those of the tags
 
@@ -37,7 +42,11 @@ def draw_chip(tags: tuple[str, ...], key: tuple[int, ...], size: int) -> NDArray
     scene = Scene(ground(stream(_GROUND), size))
     for tag, feature in FEATURES.items():
         if tag in shown:
-            feature(scene, stream(TAGS.index(tag)))
+            rng = stream(TAGS.index(tag))
+            below = scene.rgb.copy()
+            feature(scene, rng)
+            if rng.random() < FAINT_SHARE:
+                scene.rgb = below + np.float32(rng.uniform(*FAINT_STRENGTH)) * (scene.rgb - below)
     scenery.light(stream(_LIGHT), scene.rgb)
     for tag, weather in scenery.WEATHER_LAYERS.items():
         if tag in shown:

@@ -41,7 +41,7 @@ def rainforest(rng: Rng, size: int) -> Floats:
     base = pick(rng, CANOPY_COLOURS, 0.10)
     crowns = noise(rng, size, size / rng.uniform(3.6, 5.6), octaves=2, gain=0.7)
     hills = noise(rng, size, rng.uniform(3, 7), octaves=2, gain=0.4)
-    contrast = rng.uniform(0.7, 1.2)
+    contrast = rng.uniform(0.6, 1.1)
     picture = tint(
         base,
         (0.10 * contrast, crowns),
@@ -75,7 +75,7 @@ def partly_cloudy(rng: Rng, rgb: Floats) -> None:
         # Fair weather: a few clouds near one another, and open sky around.
         along, across = turned(size, rng.uniform(0, np.pi), place(rng, size, 0.1))
         shape = shape - 1.6 * np.hypot(along / (0.5 * size), across / (0.3 * size))
-    cover = rng.uniform(0.06, 0.30)
+    cover = 0.30 * rng.uniform(0.08, 1.0)
     thickness = (shape - np.float32(np.quantile(shape, 1 - cover))) / np.float32(rng.uniform(0.7, 1.3))
     cloud = np.clip(thickness + 0.25, 0, 1)
     # The sun stands where the relief of every layer has it: upper left.
@@ -102,11 +102,11 @@ def cloudy(rng: Rng, rgb: Floats) -> None:
 
 
 def haze(rng: Rng, rgb: Floats) -> None:
-    """Lays a veil over the whole picture: it pales, and contrast sinks to less than a half."""
+    """Lays a veil over the whole picture: it pales, and contrast sinks to about a half."""
     size = rgb.shape[1]
     colour = pick(rng, HAZE_COLOURS, 0.06)
-    thickness = rng.uniform(0.52, 0.70) + 0.03 * noise(rng, size, 2, octaves=2)
-    paint(rgb, colour, np.clip(thickness, 0.45, 0.80).astype(np.float32))
+    thickness = rng.uniform(0.42, 0.68) + 0.03 * noise(rng, size, 2, octaves=2)
+    paint(rgb, colour, np.clip(thickness, 0.35, 0.80).astype(np.float32))
 
 
 def light(rng: Rng, rgb: Floats) -> None:
@@ -138,7 +138,7 @@ def sensor(rng: Rng, rgb: Floats) -> NDArray[np.uint8]:
     corner = beside**2
     weights = (corner, beside, corner, beside, 1, beside, corner, beside, corner)
     lens = ImageFilter.Kernel((3, 3), weights)
-    grain = np.float32(rng.uniform(0.5, 1.6)) * rng.standard_normal((size, size), np.float32)
+    grain = np.float32(rng.uniform(0.3, 1.0)) * rng.standard_normal((size, size), np.float32)
     # One field of noise, moved far for each channel, looks like three and costs a third.
     seen = np.empty((size, size, 3), np.uint8)
     for channel, image in enumerate(images):

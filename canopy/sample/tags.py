@@ -31,6 +31,8 @@ TAGS = tuple(sorted(WEATHER + LAND))  # the archive's own spelling, `artisinal` 
 # What Kaggle's sample submission answers for every image.
 CONSTANT_TAGS = ("primary", "clear", "agriculture", "road", "water")
 
+OVERLOOKED = 0.03  # the share of shown land tags that a label leaves out
+
 _WEATHER_CHANCES = {"clear": 0.66, "partly_cloudy": 0.18, "haze": 0.09, "cloudy": 0.07}
 
 # Chances of what people do on a chip, given (road, agriculture).
@@ -87,6 +89,20 @@ def _open_ground(dice: dict[str, float]) -> set[str]:
     chances = {"agriculture": 0.45, "bare_ground": 0.35, "habitation": 0.35, "road": 0.5, "water": 0.35}
     shown = {tag for tag, chance in chances.items() if dice[tag] < chance}
     return shown or {"bare_ground"}
+
+
+def overlook(rng: np.random.Generator, tags: tuple[str, ...]) -> tuple[str, ...]:
+    """Leaves out, now and then, what a hurried annotator misses, for real labels are never perfect.
+
+    Args:
+        rng: the stream to draw from.
+        tags: what a chip shows.
+
+    Returns:
+        What its label says: the same weather and forest, and of the rest nearly all.
+    """
+    kept = [tag for tag in tags if rng.random() >= OVERLOOKED or tag in WEATHER or tag == "primary"]
+    return tuple(kept) if set(kept) - set(WEATHER) else tags
 
 
 def f2_of_constant(chips: list[tuple[str, ...]], answer: tuple[str, ...] = CONSTANT_TAGS) -> float:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from canopy.sample.tags import LAND, TAGS, WEATHER, draw_tags, f2_of_constant
+from canopy.sample.tags import LAND, TAGS, WEATHER, draw_tags, f2_of_constant, overlook
 
 SEEDS = st.integers(min_value=0, max_value=2**32)
 
@@ -45,6 +45,19 @@ def test_the_forests_own_tags_only_stand_beside_primary(seed):
     tags = set(draw_tags(np.random.default_rng(seed)))
     if tags & {"blooming", "blow_down", "selective_logging", "slash_burn", "cultivation"}:
         assert "primary" in tags
+
+
+def test_a_label_leaves_out_little_and_adds_nothing(thousand):
+    rng = np.random.default_rng(5)
+    labels = [overlook(rng, tags) for tags in thousand]
+    assert all(set(label) <= set(tags) for label, tags in zip(labels, thousand, strict=True))
+    assert all(
+        set(tags) - set(label) <= set(LAND) - {"primary"}
+        for label, tags in zip(labels, thousand, strict=True)
+    )
+    assert all(label == ("cloudy",) or len(label) >= 2 for label in labels)
+    missed = sum(len(tags) for tags in thousand) - sum(len(label) for label in labels)
+    assert 0.005 < missed / sum(len(tags) for tags in thousand) < 0.03
 
 
 def test_each_tag_occurs_often_enough_to_be_learnt(thousand):
