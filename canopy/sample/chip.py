@@ -15,9 +15,10 @@ from canopy.sample.features import FEATURES
 from canopy.sample.scene import Scene
 from canopy.sample.tags import TAGS
 
-# Roads grow over, burns green again, shallow water takes the colour of its bed: not all is plain to see.
-FAINT_SHARE = 0.25
-FAINT_STRENGTH = (0.2, 0.7)
+# Roads grow over, burns green again: not all is plain to see. But one never sees trees through a river.
+FAINT_SHARE = 0.3
+FAINT_STRENGTH = (0.25, 0.7)
+NEVER_FAINT = {"water", "conventional_mine"}
 
 _GROUND, _LIGHT, _SENSOR = range(len(TAGS), len(TAGS) + 3)  # streams after those of the tags
 
@@ -45,7 +46,7 @@ def draw_chip(tags: tuple[str, ...], key: tuple[int, ...], size: int) -> NDArray
             rng = stream(TAGS.index(tag))
             below = scene.rgb.copy()
             feature(scene, rng)
-            if rng.random() < FAINT_SHARE:
+            if tag not in NEVER_FAINT and rng.random() < FAINT_SHARE:
                 scene.rgb = below + np.float32(rng.uniform(*FAINT_STRENGTH)) * (scene.rgb - below)
     scenery.light(stream(_LIGHT), scene.rgb)
     for tag, weather in scenery.WEATHER_LAYERS.items():

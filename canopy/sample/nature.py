@@ -37,9 +37,9 @@ def water(scene: Scene, rng: Rng) -> None:
     size, unit = scene.size, scene.unit
     colour = pick(rng, WATER_COLOURS, 0.08)
     course = crossing(rng, size, int(rng.integers(4, 8)), rng.uniform(0.06, 0.16))
-    width = unit * float(rng.choice([rng.uniform(8, 14), rng.uniform(16, 40), rng.uniform(50, 110)]))
+    width = unit * float(rng.choice([rng.uniform(9, 15), rng.uniform(16, 40), rng.uniform(50, 110)]))
     scene.river, scene.river_width = course, width
-    body = ragged(rng, lines(size, [course], width), max(3.5 * unit, 1), 0.1)
+    body = ragged(rng, lines(size, [course], width), max(min(3.5 * unit, width / 5), 1), 0.1)
     bank = ragged(rng, lines(size, [course], width + 9 * unit), max(4 * unit, 1), 0.2)
     sandy = step(noise(rng, size, 6, octaves=2) - rng.uniform(-0.6, 0.9), 0.6)
     paint(scene.rgb, (50, 62, 40), 0.5 * bank)
