@@ -1,0 +1,167 @@
+"""A worker's work: one shard's list of images to one shard file.
+
+Promises: records stand in the list's order whatever the threads do, so the file's bytes depend on the list
+alone; an image that cannot be used is set down with its reason; memory stays that of a few dozen images.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beam_jobs import images, records, storage
+from beam_jobs.images import BAD_NAME, RejectedImage
+from beam_jobs.plan import Move
+from beam_jobs.sources import Reader
+from beam_jobs.work import Item, Reject, Result, Work
+
+BATCH = 16  # images a thread takes at once: handing over costs as much as a tenth of a small image
+PROGRESS_SECONDS = 0.5
+
+
+@dataclass
+class _Batch:
+    """What became of a few consecutive images."""
+
+    framed: list[bytes] = field(default_factory=list)
+    ids: list[tuple[int, ...]] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+    suspicious: list[str] = field(default_factory=list)
+    mended: int = 0
+    sums: NDArray[np.int64] = field(default_factory=lambda: np.zeros((2, 3), np.int64))
+    pixels: int = 0
+    measured: int = 0
+
+
+def _convert_batch(items: list[Item], work: Work, reader: Reader) -> _Batch:
+    batch = _Batch()
+    for item in items:
+        name = item.source.name
+        try:
+            picture = images.convert(reader.read(item.source), work.encoding, item.statistics)
+            framed = records.frame(records.serialise(name, picture, item.ids, work.classes))
+        except RejectedImage as rejected:
+            batch.rejects.append(Reject(name, rejected.reason, rejected.detail))
+            continue
+        except UnicodeEncodeError as error:
+            batch.rejects.append(Reject(ascii(name)[1:-1], BAD_NAME, str(error)))
+            continue
+        batch.framed.append(framed)
+        batch.ids.append(item.ids)
+        batch.mended += picture.mended
+        if picture.constant:
+            batch.suspicious.append(name)
+        if picture.sums is not None:
+            batch.sums += picture.sums
+            batch.pixels += picture.width * picture.height
+            batch.measured += 1
+    return batch
+
+
+def _ahead(work: Work, reader: Reader, threads: int) -> Iterator[_Batch]:
+    """Converts batches in several threads, yields them in order; few are in the making at a time."""
+    items = iter(work.items)
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[Future[_Batch]] = deque()
+        try:
+            while True:
+                while len(waiting) < 2 * threads and (taken := list(islice(items, BATCH))):
+                    waiting.append(pool.submit(_convert_batch, taken, work, reader))
+                if not waiting:
+                    return
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def convert_shard(work: Work, threads: int, count: Callable[[int], None] = lambda _: None) -> Result:
+    """Reads, converts and writes one shard, whole or not at all.
+
+    Args:
+        work: the list.
+        threads: that read and decode side by side. The bytes written do not depend on it.
+        count: called with the number of images done since the last call.
+
+    Returns:
+        What became of it, saved at `work.result` too.
+
+    Raises:
+        UserError: the shard cannot be written.
+    """
+    result = Result(work.split, work.index, work.shard, work.path, work.result, tags=[0] * work.classes)
+    sums = np.zeros((2, 3), np.int64)
+    done, told = 0, 0.0
+    with Reader() as reader, storage.open_write(work.path) as file:
+        writer = records.ChecksummedWriter(file)
+        for batch in _ahead(work, reader, threads):
+            for framed, ids in zip(batch.framed, batch.ids, strict=True):
+                writer.write(framed)
+                result.lengths.append(len(framed))
+                for i in ids:
+                    result.tags[i] += 1
+            sums += batch.sums
+            result.channel_pixels += batch.pixels
+            result.channel_images += batch.measured
+            result.suspicious += batch.suspicious
+            result.mended += batch.mended
+            result.rejects += batch.rejects
+            new = len(batch.framed) + len(batch.rejects)
+            done += new
+            count(new)
+            if work.progress and time.monotonic() - told > PROGRESS_SECONDS:
+                told = time.monotonic()
+                Path(work.progress).write_text(str(done))
+    result.converted = len(result.lengths)
+    result.crc32c = writer.crc32c
+    result.channel_sums = sums.tolist()
+    result.save(work.result)
+    return result
+
+
+def rebuild(result: Result, keep: int, takes: list[tuple[Result, Move]]) -> Result:
+    """Drops a shard's last records and appends others' last ones, so that all shards are equal within one.
+
+    Idempotent: the bytes come from `result.lengths` and from records that no giver has dropped yet.
+
+    Args:
+        result: of the shard as converted.
+        keep: of its own records.
+        takes: what is appended, in order: the giver as converted, and which of its records.
+
+    Returns:
+        The shard's result with its new lengths and checksum; the other figures are left as they are.
+    """
+    chunks = [(result.path, 0, sum(result.lengths[:keep]))]
+    lengths = result.lengths[:keep]
+    for giver, move in takes:
+        start = sum(giver.lengths[: move.first])
+        moved = giver.lengths[move.first : move.first + move.count]
+        chunks.append((giver.path, start, sum(moved)))
+        lengths = lengths + moved
+    with storage.open_write(result.path) as file:
+        writer = records.ChecksummedWriter(file)
+        for path, start, length in chunks:
+            for data in _range(path, start, length):
+                writer.write(data)
+    return Result(**{**vars(result), "lengths": lengths, "crc32c": writer.crc32c})
+
+
+def _range(path: str, start: int, length: int) -> Iterator[bytes]:
+    """A part of a file, a megabyte at a time."""
+    with storage.open_read(path) as file:
+        file.seek(start)
+        while length:
+            data = file.read(min(length, 1 << 20))
+            if not data:
+                raise OSError(f"{path} is shorter than it was")
+            length -= len(data)
+            yield data

@@ -1,0 +1,150 @@
+"""The tags CSV: names, tags, vocabulary, class ids.
+
+Promises: every row is read or the job ends with a sentence that names the row; a name is compared as the
+CSV spells it (a JPEG's ending dropped), never taken for a path; the vocabulary's order is the file's, or
+alphabetical where there is no file. Rows are kept in columns, so millions of them fit.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from beam_jobs import storage
+from beam_jobs.images import NO_TAGS, UNKNOWN_TAG
+from beam_jobs.sources import without_ending
+from canopy.cli import UserError
+
+NAME_COLUMN, TAGS_COLUMN = "image_name", "tags"
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The CSV's rows, in columns."""
+
+    names: list[str]  # of each row
+    set_of: array[int]  # of each row: its position in `tag_sets`
+    tag_sets: list[tuple[str, ...]]  # distinct sets of tags, each sorted; archives have few hundred
+    path: str  # for messages
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Why a set of tags cannot become a label."""
+
+    reason: str  # NO_TAGS or UNKNOWN_TAG
+    detail: str
+
+
+def read_labels(path: str) -> Labels:
+    """Reads a CSV with at least the columns `image_name` and `tags` (tags parted by spaces).
+
+    Raises:
+        UserError: the file is missing, not UTF-8, lacks a column, has a row of another width, an empty
+            name, or no row at all.
+    """
+    names: list[str] = []
+    set_of = array("i")
+    numbers: dict[str, int] = {}  # the tags as spelled -> position in tag_sets
+    positions: dict[tuple[str, ...], int] = {}
+    for line, name, tags in _rows(path):
+        if not name:
+            raise UserError(f"{path}, line {line}: the image_name is empty")
+        number = numbers.get(tags)
+        if number is None:
+            number = numbers[tags] = positions.setdefault(tuple(sorted(set(tags.split()))), len(positions))
+        names.append(without_ending(name))
+        set_of.append(number)
+    if not names:
+        raise UserError(f"{path} has no row below its header")
+    return Labels(names, set_of, list(positions), path)
+
+
+def _rows(path: str) -> Iterator[tuple[int, str, str]]:
+    """Each row's line number, name and tags."""
+    with (
+        storage.open_read(path) as file,
+        storage.explained(path, "read"),
+        io.TextIOWrapper(file, "utf-8-sig", newline="") as text,
+    ):
+        reader = csv.reader(text, strict=True)
+        try:
+            header = [column.strip() for column in next(reader, [])]
+            for column in (NAME_COLUMN, TAGS_COLUMN):
+                if column not in header:
+                    raise UserError(
+                        f"{path} lacks the column {column}: its header is {','.join(header)[:200]!r}"
+                    )
+            name_at, tags_at = header.index(NAME_COLUMN), header.index(TAGS_COLUMN)
+            for row in reader:
+                if len(row) != len(header):
+                    if not row:
+                        continue
+                    raise UserError(
+                        f"{path}, line {reader.line_num}: {len(row)} fields where {len(header)} are due"
+                    )
+                yield reader.line_num, row[name_at].strip(), row[tags_at]
+        except csv.Error as error:
+            raise UserError(f"{path}, line {reader.line_num}: {error}") from error
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path} is not UTF-8 text (near line {reader.line_num + 1})") from error
+
+
+def read_vocabulary(path: str) -> tuple[str, ...]:
+    """Reads a vocabulary: one tag a line, in the order of the class ids.
+
+    Raises:
+        UserError: the file is missing or empty, or a tag comes twice or holds a space.
+    """
+    try:
+        lines = storage.read_bytes(path).decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f"--vocabulary: {path} is not UTF-8 text") from error
+    tags = tuple(line.strip() for line in lines if line.strip())
+    if not tags:
+        raise UserError(f"--vocabulary: {path} names no tag")
+    for tag in tags:
+        if len(tag.split()) > 1:
+            raise UserError(f"--vocabulary: {path}: a tag is one word, and {tag!r} has a space")
+    if len(set(tags)) < len(tags):
+        twice = next(tag for tag in tags if tags.count(tag) > 1)
+        raise UserError(f"--vocabulary: {path} names {twice!r} twice")
+    return tags
+
+
+def vocabulary_of(labels: Labels) -> tuple[str, ...]:
+    """All tags of a CSV, sorted.
+
+    Raises:
+        UserError: no row has a tag.
+    """
+    tags = tuple(sorted({tag for tags in labels.tag_sets for tag in tags}))
+    if not tags:
+        raise UserError(f"{labels.path}: no row has a tag")
+    return tags
+
+
+def class_ids(labels: Labels, vocabulary: Sequence[str]) -> list[tuple[int, ...] | Refused]:
+    """For each of `labels.tag_sets`: its class ids, ascending, or why it has none."""
+    ids = {tag: i for i, tag in enumerate(vocabulary)}
+    result: list[tuple[int, ...] | Refused] = []
+    for tags in labels.tag_sets:
+        unknown = [tag for tag in tags if tag not in ids]
+        if not tags:
+            result.append(Refused(NO_TAGS, "its row names no tag"))
+        elif unknown:
+            result.append(Refused(UNKNOWN_TAG, f"not in the vocabulary: {' '.join(unknown)}"))
+        else:
+            result.append(tuple(sorted(ids[tag] for tag in tags)))
+    return result
+
+
+def multi_hot(ids: Sequence[int], classes: int) -> list[int]:
+    """Class ids as a list of `classes` zeros and ones."""
+    hot = [0] * classes
+    for i in ids:
+        hot[i] = 1
+    return hot

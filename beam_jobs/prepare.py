@@ -1,0 +1,175 @@
+"""From settings to work lists: lists the images, joins the labels, plans, sets aside what cannot be used.
+
+Promises: every image found is in exactly one work list or among the rejects; columns and arrays throughout,
+so that millions of images fit in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beam_jobs import images, labels, plan, records, sources, storage
+from beam_jobs.commit import Output
+from beam_jobs.images import BAD_NAME, DUPLICATE_NAME, NO_LABEL, RejectedImage
+from beam_jobs.settings import MAX_SHARDS, Settings
+from beam_jobs.sources import Listing
+from beam_jobs.work import Item, Reject, Work
+from canopy import contract
+from canopy.cli import UserError
+
+SAMPLED = 64  # images converted beforehand to learn how large a record is
+MEASURED = 4_096  # images of the main split that `keep` decodes in full, for the channel statistics
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The whole plan."""
+
+    listing: Listing
+    vocabulary: tuple[str, ...]
+    ids: list[tuple[int, ...]]  # class ids of each distinct set of tags; empty where they are refused
+    set_of: NDArray[np.int32]  # of each image: its position in `ids`
+    order: dict[str, NDArray[np.int64]]  # of each split: positions in the listing, shuffled
+    shards: dict[str, int]  # of each split
+    rejects: list[Reject]
+    label_rows: int  # in the CSV
+    labels_without_image: int
+
+
+def prepare(settings: Settings) -> Prepared:
+    """Reads the inputs' names and labels and plans.
+
+    Raises:
+        UserError: an input is missing or wrong, two rows contradict each other, or no image is left.
+    """
+    table = labels.read_labels(settings.labels)
+    vocabulary = (
+        labels.read_vocabulary(settings.vocabulary) if settings.vocabulary else labels.vocabulary_of(table)
+    )
+    listing = sources.list_images(settings.images)
+    label_digest = plan.digests(table.names, settings.seed)
+    sets = np.frombuffer(table.set_of, np.int32)
+    for rows in plan.repeated(label_digest, plan.shuffled(label_digest)):
+        if len({int(sets[row]) for row in rows}) > 1:
+            raise UserError(
+                f"{settings.labels} has rows that contradict each other for {table.names[rows[0]]!r}"
+            )
+
+    digest = plan.digests(listing.names(), settings.seed)
+    row = plan.find(digest, label_digest)
+    order = plan.shuffled(digest)
+    usable = np.ones(len(listing), bool)
+    rejects: list[Reject] = []
+
+    def reject(position: int, reason: str, detail: str) -> None:
+        usable[position] = False
+        name = listing[position].name
+        safe = name.encode("utf-8", "backslashreplace").decode()
+        rejects.append(Reject(safe, reason, detail))
+
+    for group in plan.repeated(digest, order):
+        paths = sorted((listing[int(position)].path, int(position)) for position in group)
+        for path, position in paths[1:]:
+            reject(position, DUPLICATE_NAME, f"{_safe(path)} comes after {_safe(paths[0][0])}")
+    for position in np.flatnonzero(usable & (row < 0)).tolist():
+        name = listing[position].name
+        if _safe(name) != name or not name:
+            reject(position, BAD_NAME, "the file's name is no UTF-8 text")
+        else:
+            reject(position, NO_LABEL, "no row in the labels")
+    refused = labels.class_ids(table, vocabulary)
+    set_of = np.where(row < 0, -1, sets[row]).astype(np.int32)
+    bad_sets = np.array([isinstance(entry, labels.Refused) for entry in refused])
+    for position in np.flatnonzero(usable & (row >= 0) & bad_sets[set_of]).tolist():
+        entry = refused[set_of[position]]
+        if isinstance(entry, labels.Refused):
+            reject(position, entry.reason, entry.detail)
+
+    used = order[usable[order]]
+    split = plan.split_of(digest[used], [share for _, share in settings.splits])
+    orders = {name: used[split == i] for i, (name, _) in enumerate(settings.splits)}
+    ids = [() if isinstance(entry, labels.Refused) else entry for entry in refused]
+    hit = np.zeros(len(table.names), bool)
+    hit[row[row >= 0]] = True
+    missing = len(np.unique(label_digest, axis=0)) - int(hit.sum()) if len(hit) else 0
+    return Prepared(
+        listing, vocabulary, ids, set_of, orders, _shards(settings, listing, orders, len(vocabulary)),
+        rejects, len(table.names), missing,
+    )  # fmt: skip
+
+
+def _safe(text: str) -> str:
+    """Text as UTF-8 can hold it: undecodable bytes of a file's name become escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _shards(
+    settings: Settings, listing: Listing, orders: dict[str, NDArray[np.int64]], classes: int
+) -> dict[str, int]:
+    main = settings.main_split
+    counts = {name: len(order) for name, order in orders.items()}
+    wanted = settings.num_shards
+    if wanted is None:
+        size = _typical_record_bytes(settings, listing, orders[main], classes)
+        wanted = min(plan.shard_count(counts[main], size, settings.shard_mb), MAX_SHARDS)
+    return plan.shard_counts(counts, main, wanted)
+
+
+def _typical_record_bytes(
+    settings: Settings, listing: Listing, order: NDArray[np.int64], classes: int
+) -> float:
+    """The mean size of the first images' records: of the inputs alone, as the order is."""
+    sizes = []
+    with sources.Reader() as reader:
+        for position in order[:SAMPLED]:
+            source = listing[int(position)]
+            try:
+                picture = images.convert(reader.read(source), settings.encoding, statistics=False)
+            except RejectedImage:
+                continue
+            data = records.serialise(source.name, picture, (), classes)
+            sizes.append(len(data) + records.FRAME_BYTES)
+    return sum(sizes) / len(sizes) if sizes else 1.0
+
+
+def work_lists(prepared: Prepared, settings: Settings, output: Output) -> Iterator[Work]:
+    """Each shard's work list, the main split's first."""
+    splits = sorted(prepared.order, key=lambda split: (split != settings.main_split, split))
+    for split in splits:
+        order, shards = prepared.order[split], prepared.shards[split]
+        edges = plan.bounds(len(order), shards)
+        stride = max(len(order) // MEASURED, 1) if settings.encoding.image_format == "keep" else 1
+        for index in range(shards):
+            name = contract.shard_name(settings.dataset, split, index, shards)
+            items = [
+                Item(
+                    prepared.listing[int(order[at])],
+                    prepared.ids[prepared.set_of[order[at]]],
+                    split == settings.main_split and at % stride == 0,
+                )
+                for at in range(edges[index], edges[index + 1])
+            ]
+            yield Work(
+                split=split,
+                index=index,
+                shard=name,
+                path=output.shard_path(name),
+                result=storage.join(output.staging, "results", f"{name}.json"),
+                progress="" if output.remote else storage.join(output.staging, "progress", name),
+                classes=len(prepared.vocabulary),
+                encoding=settings.encoding,
+                items=items,
+            )
+
+
+def shard_names(prepared: Prepared, settings: Settings) -> list[str]:
+    """The names of all shards to come."""
+    return [
+        contract.shard_name(settings.dataset, split, index, shards)
+        for split, shards in prepared.shards.items()
+        for index in range(shards)
+    ]

@@ -1,0 +1,160 @@
+"""Converts an archive of JPEGs and a CSV of tags to sharded TFRecords: flags and graph.
+
+Promises: the files of `canopy.contract`, whole or without their commit marker; the same bytes on every
+runner with any number of workers. What passes through Beam are names, never pixels: one element is the path
+of a shard's work list, and the worker that gets it reads, converts and writes that shard.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from beam_jobs import commit, plan, prepare, runners, settings, storage, summary
+from beam_jobs.work import Result, Work
+from canopy import cli, contract
+from canopy.cli import UserError
+
+COUNTER = "images"  # the metric of images done
+
+
+def _convert(path: str, threads: int) -> Result:
+    """Beam's first step: a work list's path to what became of its shard."""
+    from apache_beam.metrics import Metrics
+
+    from beam_jobs.convert import convert_shard
+
+    return convert_shard(Work.load(path), threads, Metrics.counter("canopy", COUNTER).inc)
+
+
+def _take(result: Result, results: Sequence[Result], giving: bool) -> Result:
+    """Beam's second and third step: shards that lack records take some, then the givers drop theirs."""
+    from beam_jobs.convert import rebuild
+
+    split = sorted((r for r in results if r.split == result.split), key=lambda r: r.index)
+    keep, moves = plan.balance([r.converted for r in split])
+    takes = [(split[move.giver], move) for move in moves if move.taker == result.index]
+    gives = keep[result.index] < result.converted
+    if (gives and giving) or (takes and not giving):
+        result = rebuild(result, keep[result.index], takes)
+        result.save(result.result)
+    return result
+
+
+def build(pipeline: Any, lists: Sequence[str], threads: int) -> None:
+    """The graph: convert every shard, then even out what rejects left uneven.
+
+    Args:
+        pipeline: a Beam pipeline.
+        lists: paths of work lists.
+        threads: that read and decode in each worker.
+    """
+    import apache_beam as beam
+
+    converted = (
+        pipeline
+        | "Lists" >> beam.Create(lists)
+        | "Spread" >> beam.Reshuffle()
+        | "Convert" >> beam.Map(_convert, threads)
+    )
+    taken = converted | "Take" >> beam.Map(_take, beam.pvalue.AsList(converted), giving=False)
+    # The side input makes givers wait until every taker has its records.
+    taken | "Give" >> beam.Map(_take, beam.pvalue.AsList(taken), giving=True)
+
+
+def preprocess(job: settings.Settings, arguments: Sequence[str]) -> dict[str, Any]:
+    """Runs the whole job.
+
+    Args:
+        job: the settings.
+        arguments: for Beam.
+
+    Returns:
+        The content of canopy.json.
+
+    Raises:
+        UserError: see its text.
+    """
+    start = time.monotonic()
+    options = runners.parse_options(arguments)
+    prepared = prepare.prepare(job)
+    output = commit.Output(job.output)
+    output.begin(job.overwrite)
+    _check_rejects(prepared.rejects, len(prepared.listing), job, output)
+    output.claim(prepare.shard_names(prepared, job))
+    lists = []
+    works = []
+    for work in prepare.work_lists(prepared, job, output):
+        path = storage.join(output.staging, "work", f"{work.shard}.json")
+        work.save(path)
+        lists.append(path)
+        works.append(work.result)
+    planned = time.monotonic() - start
+
+    total = sum(map(len, prepared.order.values()))
+    choice = runners.choose(options, arguments, total, any(map(storage.is_remote, job.images)))
+    _run(options, choice, lists, total, output)
+    results = [Result.load(path) for path in works]
+
+    rejects = prepared.rejects + [reject for result in results for reject in result.rejects]
+    _check_rejects(rejects, len(prepared.listing), job, output)
+    run = summary.Run(
+        time.monotonic() - start, planned, choice.runner, choice.mode, choice.workers, choice.threads
+    )
+    document = summary.canopy_json(prepared, job, results, rejects, run)
+    names = summary.labels_txt(prepared.vocabulary)
+    files = {
+        contract.LABELS_TXT: names,
+        commit.TFDS_LABELS: names,
+        contract.FEATURES_JSON: summary.as_json(
+            summary.features_json(job.encoding.image_format, len(prepared.vocabulary))
+        ),
+        contract.REJECTS_JSONL: summary.reject_lines(rejects),
+        contract.CANOPY_JSON: summary.as_json(document),
+    }
+    marker = summary.as_json(summary.dataset_info_json(document))
+    output.commit([result.shard for result in results], files, marker)
+    return document
+
+
+def _run(options: Any, choice: runners.Choice, lists: list[str], total: int, output: commit.Output) -> None:
+    import apache_beam as beam
+
+    with runners.explained():
+        pipeline = beam.Pipeline(runner=runners.make_runner(choice, options), options=options)
+        build(pipeline, lists, choice.threads)
+        if choice.mode:
+            folder = "" if output.remote else storage.join(output.staging, "progress")
+            with runners.followed(folder, total):
+                pipeline.run().wait_until_finish()
+        else:
+            runners.wait(pipeline.run(), COUNTER, total)
+
+
+def _check_rejects(rejects: list[Any], found: int, job: settings.Settings, output: commit.Output) -> None:
+    """Ends the job where too many images are of no use, leaving the list of them."""
+    if len(rejects) > job.max_bad_fraction * found or len(rejects) == found:
+        output.write_rejects(summary.reject_lines(rejects))
+        where = storage.join(output.folder, contract.REJECTS_JSONL)
+        first = sorted(rejects, key=lambda reject: (reject.name, reject.reason))[0]
+        raise UserError(
+            f"{len(rejects):,} of {found:,} images cannot be used, more than --max_bad_fraction "
+            f"{job.max_bad_fraction:g} allows; each is in {where} (the first: {first.name}, {first.reason})"
+        )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command `python -m beam_jobs.preprocess`."""
+
+    def command() -> None:
+        job, arguments = settings.parse(argv)
+        document = preprocess(job, arguments)
+        print("\n".join(summary.lines(document, job.output)))
+
+    return cli.run(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,164 @@
+"""Which Beam runner, in which mode, and how a run is followed and its failures told.
+
+Promises: what the user says wins; otherwise the job picks what fits its size and the machine's cores, and
+never a runner that downloads something. A worker's `UserError` reaches the user as the one sentence it is.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from beam_jobs.settings import Parser
+from canopy import machine
+from canopy.cli import UserError
+from canopy.progress import Meter
+
+DIRECT = ("", "DirectRunner", "SwitchingDirectRunner", "FnApiRunner")
+THREAD_CORES = 4  # up to here threads of one process keep all cores busy: decoders release Python's lock
+MANY_IMAGES = 20_000  # from here on processes are worth their start of seconds, with more cores than that
+REMOTE_THREADS = 8  # readers ahead of the decoder, so that a store's latency hides
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How to run."""
+
+    runner: str  # Beam's name
+    mode: str  # in_memory, multi_threading, multi_processing, or "" for another runner
+    workers: int  # processes; 0: the runner knows
+    threads: int  # that read and decode in each
+
+
+def parse_options(arguments: Sequence[str]) -> Any:
+    """Reads Beam's own options.
+
+    Raises:
+        UserError: nobody knows one of them, or it has a wrong value.
+    """
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    parser = Parser("beam", "")
+    for kind in PipelineOptions.__subclasses__():
+        kind._add_argparse_args(parser)
+    known, unknown = parser.parse_known_args(list(arguments))
+    if unknown and (known.runner or "") in DIRECT:
+        raise UserError(f"unknown flag or value: {' '.join(unknown)} (see --help)")
+    return PipelineOptions(list(arguments))
+
+
+def choose(options: Any, arguments: Sequence[str], images: int, remote: bool) -> Choice:
+    """Picks runner, mode, processes and threads.
+
+    Args:
+        options: from `parse_options`.
+        arguments: what they were made of: says what the user gave, as against defaults.
+        images: to convert.
+        remote: whether images are read from a store.
+    """
+    from apache_beam.options.pipeline_options import DirectOptions, StandardOptions
+
+    runner = options.view_as(StandardOptions).runner or ""
+    least = REMOTE_THREADS if remote else 1
+    if runner not in DIRECT:
+        return Choice(runner, "", 0, max(least, 2))
+    cores = machine.cores()
+    direct = options.view_as(DirectOptions)
+
+    def given(flag: str) -> bool:
+        return any(argument.split("=")[0] == flag for argument in arguments)
+
+    workers = (direct.direct_num_workers or cores) if given("--direct_num_workers") else cores
+    if given("--direct_running_mode"):
+        mode = direct.direct_running_mode
+    else:
+        mode = "multi_processing" if workers > THREAD_CORES and images >= MANY_IMAGES else "in_memory"
+    if mode == "in_memory":
+        return Choice("FnApiRunner", mode, 1, max(least, min(workers, 2 * THREAD_CORES)))
+    return Choice("FnApiRunner", mode, workers, max(least, 1))
+
+
+def make_runner(choice: Choice, options: Any) -> Any:
+    """The runner to hand to a Beam pipeline; sets the options that it reads."""
+    from apache_beam.options.pipeline_options import DirectOptions
+
+    if not choice.mode:
+        return None
+    from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+
+    direct = options.view_as(DirectOptions)
+    direct.direct_running_mode = choice.mode
+    direct.direct_num_workers = choice.workers
+    return FnApiRunner()
+
+
+@contextmanager
+def followed(folder: str, total: int) -> Iterator[None]:
+    """Shows progress while a pipeline runs, from the numbers that workers leave in a local folder."""
+    stop = threading.Event()
+    with Meter("converting", total) as meter:
+
+        def watch() -> None:
+            while not stop.wait(0.5):
+                meter.update(_progress(folder))
+
+        thread = threading.Thread(target=watch, daemon=True)
+        if folder:
+            thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            if folder:
+                thread.join()
+
+
+def _progress(folder: str) -> int:
+    done = 0
+    try:
+        for entry in os.scandir(folder):
+            text = Path(entry.path).read_text()
+            done += int(text) if text.isdigit() else 0
+    except OSError:
+        pass
+    return done
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Lets a `UserError` of a worker, wrapped by whichever runner, come out as one."""
+    try:
+        yield
+    except (UserError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        found = re.findall(
+            r"UserError: (.+?)(?: \[while running|\\n|\n|$)", f"{type(error).__name__}: {error}"
+        )
+        if found:
+            raise UserError(found[-1]) from error
+        raise
+
+
+def wait(result: Any, counter: str, total: int) -> None:
+    """Waits for a run on a runner that works elsewhere, showing its metrics where it reports any."""
+    from apache_beam.metrics.metric import MetricsFilter
+    from apache_beam.runners.runner import PipelineState
+
+    wanted = MetricsFilter().with_name(counter)
+    with Meter("converting", total) as meter:
+        while not PipelineState.is_terminal(result.state):
+            time.sleep(1.0)
+            try:
+                counters = result.metrics().query(wanted)["counters"]
+            except Exception:  # a runner may report none, or none yet: progress is not worth a failure
+                continue
+            meter.update(sum(entry.attempted or 0 for entry in counters))
+    result.wait_until_finish()

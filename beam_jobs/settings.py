@@ -1,0 +1,199 @@
+"""Preprocessing's settings, and the flags that make them.
+
+Promises: a wrong flag is one clear sentence (`UserError`), a misspelt one too: what neither Canopy nor Beam
+knows is refused, not passed over.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from beam_jobs.images import DEFAULT_MAX_PIXELS, SUBSAMPLING, Encoding
+from canopy.cli import UserError
+
+DATASET_PATTERN = re.compile(r"[a-z][a-z0-9_]*")  # TensorFlow Datasets takes no other
+SPLIT_PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+MAX_SHARDS = 99_999  # five digits in a shard's name
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that decides the output, and nothing that does not (workers, runner)."""
+
+    images: tuple[str, ...]  # folders, globs, archives
+    labels: str  # CSV with image_name,tags
+    output: str  # folder or address
+    dataset: str  # the files' first word
+    splits: tuple[tuple[str, float], ...]  # name and fraction; fractions add up to 1
+    seed: int  # of split and order
+    vocabulary: str | None  # file of tags in order; None: the CSV's, sorted
+    num_shards: int | None  # of the main split; None: by shard_mb
+    shard_mb: float  # largest size of a shard, 10^6 bytes
+    encoding: Encoding  # how records hold their pictures
+    max_bad_fraction: float  # of rejected images among the found, above which the job fails
+    overwrite: bool  # replace a whole data set
+
+    @property
+    def main_split(self) -> str:
+        """The split that statistics are of: `train`, or the first."""
+        names = [name for name, _ in self.splits]
+        return "train" if "train" in names else names[0]
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose mistakes are `UserError`s, and that takes no abbreviations."""
+
+    def __init__(self, prog: str, description: str) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            allow_abbrev=False,
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Raises instead of printing the whole usage."""
+        raise UserError(f"{message} (see --help)")
+
+
+def whole_number(low: int, high: int | None = None) -> type[int]:
+    """A flag's type: an integer within limits."""
+
+    def parse(text: str) -> int:
+        value = int(text)
+        if value < low or (high is not None and value > high):
+            wanted = f"at least {low}" if high is None else f"from {low} to {high}"
+            raise argparse.ArgumentTypeError(f"{value} is not {wanted}")
+        return value
+
+    parse.__name__ = "int"
+    return parse  # type: ignore[return-value]
+
+
+def positive(text: str) -> float:
+    """A flag's type: a finite number above 0."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+def fraction(text: str) -> float:
+    """A flag's type: a number from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to 1")
+    return value
+
+
+def splits(text: str) -> tuple[tuple[str, float], ...]:
+    """A flag's type: `train=0.9,validation=0.1`."""
+    result: dict[str, float] = {}
+    for part in text.split(","):
+        name, equals, value = part.strip().partition("=")
+        if not equals or not SPLIT_PATTERN.fullmatch(name):
+            raise argparse.ArgumentTypeError(f"{part!r} is not like train=0.9")
+        if name in result:
+            raise argparse.ArgumentTypeError(f"the split {name} comes twice")
+        if name == "all":
+            raise argparse.ArgumentTypeError(
+                "TensorFlow Datasets keeps the name 'all' for all splits together"
+            )
+        result[name] = positive(value)
+    if abs(sum(result.values()) - 1) > 1e-6:
+        raise argparse.ArgumentTypeError(f"the fractions add up to {sum(result.values()):g}, not to 1")
+    return tuple(result.items())
+
+
+def dataset_name(text: str) -> str:
+    """A flag's type: a data set's name."""
+    if not DATASET_PATTERN.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not small letters, digits and _ (a letter first)")
+    return text
+
+
+def make_parser() -> Parser:
+    """The flags of `beam_jobs.preprocess` itself."""
+    parser = Parser(
+        "python -m beam_jobs.preprocess",
+        "Converts an archive of JPEGs and a CSV of tags to sharded TFRecords. Every option of Apache Beam "
+        "(--runner, --direct_running_mode, --direct_num_workers, ...) may be given as well.",
+    )
+    add = parser.add_argument
+    add(
+        "--images",
+        action="append",
+        required=True,
+        metavar="PATH",
+        help="folder, glob, .zip or uncompressed .tar, local or gs://; may be given more than once",
+    )
+    add("--labels", required=True, metavar="FILE", help="CSV with the columns image_name,tags")
+    add("--output", required=True, metavar="FOLDER", help="folder for the records, local or gs://")
+    add("--dataset", type=dataset_name, default="planet", help="the data set's name, first word of its files")
+    add("--splits", type=splits, default="train=0.9,validation=0.1", help="splits with their fractions")
+    add("--seed", type=int, default=0, help="decides split and order, together with an image's name")
+    add(
+        "--vocabulary",
+        metavar="FILE",
+        help="the tags in the order of their class ids, one a line; without it the CSV's tags, sorted",
+    )
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument(
+        "--num_shards",
+        type=whole_number(1, MAX_SHARDS),
+        metavar="N",
+        help="shards of the train split; the others get theirs in proportion",
+    )
+    size.add_argument("--shard_mb", type=positive, default=128.0, help="largest size of a shard in MB")
+    add(
+        "--image_format",
+        choices=["jpeg", "png", "keep"],
+        default="jpeg",
+        help="re-encode as JPEG or PNG, or keep the archive's own bytes, mended where decoders err",
+    )
+    add("--jpeg_quality", type=whole_number(1, 100), default=95, help="of the JPEGs written, 1 to 100")
+    add(
+        "--chroma",
+        choices=sorted(SUBSAMPLING),
+        default="420",
+        help="colour of the JPEGs written: half (420) or full (444) resolution",
+    )
+    add(
+        "--max_pixels",
+        type=whole_number(1),
+        default=DEFAULT_MAX_PIXELS,
+        help="width times height above which an image is rejected by its header",
+    )
+    add(
+        "--max_bad_fraction",
+        type=fraction,
+        default=0.01,
+        help="of images rejected, above which the job fails",
+    )
+    add("--overwrite", action="store_true", help="replace the data set that the output folder holds")
+    return parser  # fmt: skip
+
+
+def parse(argv: Sequence[str] | None) -> tuple[Settings, list[str]]:
+    """Reads the command line.
+
+    Returns:
+        The settings, and the arguments left for Beam.
+
+    Raises:
+        UserError: a flag is missing or has a value that makes no sense.
+    """
+    flags, rest = make_parser().parse_known_args(argv)
+    for flag in ("labels", "output", "vocabulary"):
+        if getattr(flags, flag) == "":
+            raise UserError(f"--{flag} is empty")
+    encoding = Encoding(flags.image_format, flags.jpeg_quality, flags.chroma, flags.max_pixels)
+    settings = Settings(
+        tuple(flags.images), flags.labels, flags.output, flags.dataset, flags.splits, flags.seed,
+        flags.vocabulary, flags.num_shards, flags.shard_mb, encoding, flags.max_bad_fraction, flags.overwrite,
+    )  # fmt: skip
+    return settings, rest

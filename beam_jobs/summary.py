@@ -1,0 +1,221 @@
+"""What a finished job says of itself: canopy.json, TensorFlow Datasets' two files, the lines on the screen.
+
+Promises: images found = written + rejected, or the job ends as a bug; everything in canopy.json but what
+stands under `run` is a function of the inputs and settings; features.json and dataset_info.json hold
+nothing that TensorFlow Datasets does not know, for it parses both strictly.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from beam_jobs.prepare import Prepared
+from beam_jobs.settings import Settings
+from beam_jobs.work import Reject, Result
+from canopy import __version__, contract
+
+_FEATURES = "tensorflow_datasets.core.features"
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a job ran: the only part that differs from run to run."""
+
+    seconds: float  # from start to the last shard
+    plan_seconds: float  # of these, before the pipeline
+    runner: str  # Beam's name for it
+    mode: str  # of a direct runner, else ""
+    workers: int  # processes, 0 where only the runner knows
+    threads: int  # in each
+
+    def document(self, found: int) -> dict[str, Any]:
+        """The part of canopy.json under `run`."""
+        rounded = {key: round(v, 3) if isinstance(v, float) else v for key, v in asdict(self).items()}
+        return {**rounded, "images_per_second": round(found / max(self.seconds, 1e-9), 1)}
+
+
+def reject_lines(rejects: Sequence[Reject]) -> bytes:
+    """The content of rejects.jsonl, sorted: the same rejects give the same bytes."""
+    lines = sorted(json.dumps(asdict(reject), ensure_ascii=False) for reject in rejects)
+    return "".join(line + "\n" for line in lines).encode("utf-8", "backslashreplace")
+
+
+def labels_txt(vocabulary: Sequence[str]) -> bytes:
+    """The content of labels.txt: one tag a line, in the order of the class ids."""
+    return "".join(tag + "\n" for tag in vocabulary).encode()
+
+
+def canopy_json(
+    prepared: Prepared, settings: Settings, results: Sequence[Result], rejects: Sequence[Reject], run: Run
+) -> dict[str, Any]:
+    """The content of canopy.json.
+
+    Args:
+        prepared: the plan.
+        settings: the job's.
+        results: of every shard, final.
+        rejects: all of them.
+        run: how it went.
+    """
+    written = sum(result.records for result in results)
+    found = len(prepared.listing)
+    if found != written + len(rejects):
+        raise RuntimeError(f"{found} images found, but {written} written and {len(rejects)} rejected")
+    main = settings.main_split
+    suspicious = sorted(name for result in results for name in result.suspicious)
+    document: dict[str, Any] = {
+        "format_version": contract.DATA_FORMAT_VERSION,
+        "canopy_version": __version__,
+        "dataset": settings.dataset,
+        "fingerprint": "",
+        "seed": settings.seed,
+        "vocabulary": list(prepared.vocabulary),
+        "encoding": asdict(settings.encoding),
+        "images": {
+            "found": found,
+            "written": written,
+            "rejected": len(rejects),
+            "suspicious": len(suspicious),
+            "suspicious_names": suspicious[:100],
+            "mended": sum(result.mended for result in results),
+            "files_ignored": prepared.listing.ignored,
+        },
+        "rejects": dict(sorted(Counter(reject.reason for reject in rejects).items())),
+        "labels": {"rows": prepared.label_rows, "without_image": prepared.labels_without_image},
+        "channels": _channels([result for result in results if result.split == main], main),
+        "splits": {
+            name: _split([result for result in results if result.split == name], share, prepared.vocabulary)
+            for name, share in settings.splits
+        },
+    }
+    document["fingerprint"] = _fingerprint(document)
+    document["run"] = run.document(found)
+    return document
+
+
+def _fingerprint(document: Mapping[str, Any]) -> str:
+    """SHA-256 over the settings that shape the records and over every shard's checksum."""
+    keys = ("format_version", "dataset", "seed", "vocabulary", "encoding", "splits")
+    text = json.dumps({key: document[key] for key in keys}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _split(results: Sequence[Result], share: float, vocabulary: Sequence[str]) -> dict[str, Any]:
+    shards = sorted(results, key=lambda result: result.index)
+    return {
+        "fraction": share,
+        "records": sum(shard.records for shard in shards),
+        "bytes": sum(shard.bytes for shard in shards),
+        "tags": {tag: sum(shard.tags[i] for shard in shards) for i, tag in enumerate(vocabulary)},
+        "shards": [
+            {"name": shard.shard, "records": shard.records, "bytes": shard.bytes, "crc32c": shard.crc32c}
+            for shard in shards
+        ],
+    }
+
+
+def _channels(results: Sequence[Result], split: str) -> dict[str, Any]:
+    """Mean and standard deviation of each channel over all pixels, 0 to 255, from exact integer sums."""
+    pixels = sum(result.channel_pixels for result in results)
+    mean, deviation = [], []
+    for channel in range(3):
+        total = sum(result.channel_sums[0][channel] for result in results)
+        squares = sum(result.channel_sums[1][channel] for result in results)
+        mean.append(round(total / pixels, 6) if pixels else 0.0)
+        variance = (squares * pixels - total * total) / pixels**2 if pixels else 0.0
+        deviation.append(round(math.sqrt(variance), 6))
+    images = sum(result.channel_images for result in results)
+    return {"split": split, "images": images, "mean": mean, "std": deviation}
+
+
+def features_json(image_format: str, classes: int) -> dict[str, Any]:
+    """The content of features.json, as TensorFlow Datasets itself writes it.
+
+    Args:
+        image_format: `jpeg`, `png` or `keep` (which holds JPEGs).
+        classes: the size of the vocabulary.
+    """
+
+    def feature(kind: str, **rest: Any) -> dict[str, Any]:
+        return {"pythonClassName": f"{_FEATURES}.{kind}", **rest}
+
+    def tensor(*dimensions: int) -> dict[str, Any]:
+        shape = {"dimensions": [str(d) for d in dimensions]} if dimensions else {}
+        return {"shape": shape, "dtype": "int64", "encoding": "none"}
+
+    picture = {
+        "shape": {"dimensions": ["-1", "-1", "3"]},
+        "dtype": "uint8",
+        "encodingFormat": "png" if image_format == "png" else "jpeg",
+    }
+    text = feature("text_feature.Text", text={})
+    scalar = feature("scalar.Scalar", tensor=tensor())
+    label = feature("class_label_feature.ClassLabel", classLabel={"numClasses": str(classes)})
+    features = {
+        contract.KEY_ENCODED: feature("image_feature.Image", image=picture),
+        contract.KEY_FORMAT: text,
+        contract.KEY_FILENAME: text,
+        contract.KEY_HEIGHT: scalar,
+        contract.KEY_WIDTH: scalar,
+        contract.KEY_LABEL: feature("sequence_feature.Sequence", sequence={"feature": label, "length": "-1"}),
+        contract.KEY_MULTI_HOT: feature("tensor_feature.Tensor", tensor=tensor(classes)),
+    }
+    return feature("features_dict.FeaturesDict", featuresDict={"features": features})
+
+
+def dataset_info_json(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of dataset_info.json, from canopy.json's."""
+    splits = [
+        {
+            "name": name,
+            "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+            "numBytes": str(split["bytes"]),
+            "shardLengths": [str(shard["records"]) for shard in split["shards"]],
+        }
+        for name, split in document["splits"].items()
+    ]
+    return {
+        "name": document["dataset"],
+        "version": f"{document['format_version']}.0.0",
+        "description": "Satellite image chips with tags, written by Canopy; see canopy.json.",
+        "fileFormat": "tfrecord",
+        "disableShuffling": True,
+        "splits": splits,
+    }
+
+
+def as_json(document: Mapping[str, Any]) -> bytes:
+    """A document as readable JSON."""
+    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+
+
+def lines(document: Mapping[str, Any], output: str) -> list[str]:
+    """The summary for the screen, from canopy.json's content."""
+    pictures, run = document["images"], document["run"]
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in document["rejects"].items())
+    result = [
+        f"images     {pictures['found']:,} found, {pictures['written']:,} written, "
+        f"{pictures['rejected']:,} rejected" + (f" ({reasons})" if reasons else "")
+    ]
+    for name, split in document["splits"].items():
+        count = len(split["shards"])
+        result.append(
+            f"{name:<10} {split['records']:,} records in {count:,} shard{'s' if count != 1 else ''}, "
+            f"{split['bytes'] / 1e6:,.1f} MB"
+        )
+    if pictures["suspicious"]:
+        result.append(
+            f"suspicious {pictures['suspicious']:,} images of one value throughout (written; see canopy.json)"
+        )
+    rows = document["labels"]
+    if rows["without_image"]:
+        result.append(f"labels     {rows['without_image']:,} of {rows['rows']:,} without an image")
+    result.append(f"time       {run['seconds']:.1f} s, {run['images_per_second']:,.0f} images/s")
+    result.append(f"output     {output}")
+    return result

@@ -1,0 +1,124 @@
+"""A shard's work list and what comes of it: the only things that pass between driver and workers.
+
+Promises: a list is a small JSON file in the staging folder, so a plan of any size is a pipeline of short
+paths; a result is small too and is kept in the staging folder, so that the driver finds it on any runner.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from beam_jobs import storage
+from beam_jobs.archives import Entry
+from beam_jobs.images import Encoding
+from beam_jobs.sources import Source
+
+
+@dataclass(frozen=True)
+class Reject:
+    """An image that is not used; a line of `rejects.jsonl`."""
+
+    name: str  # without folder and ending
+    reason: str  # one of images.REASONS
+    detail: str  # what exactly, in the decoder's own words where it has any
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image to convert."""
+
+    source: Source
+    ids: tuple[int, ...]  # class ids, ascending
+    statistics: bool  # whether its channel sums are wanted
+
+
+@dataclass(frozen=True)
+class Work:
+    """One shard's work list."""
+
+    split: str
+    index: int  # of the shard in its split
+    shard: str  # the file's name
+    path: str  # where to write it
+    result: str  # where to put the result
+    progress: str  # a local file for the number of images done so far, or ""
+    classes: int  # size of the vocabulary
+    encoding: Encoding
+    items: list[Item] = field(default_factory=list)
+
+    def save(self, path: str) -> None:
+        """Writes it as JSON."""
+        containers: dict[str, int] = {}
+        rows: list[list[Any]] = []
+        for item in self.items:
+            number = containers.setdefault(item.source.container, len(containers))
+            entry = item.source.entry
+            place = (
+                None if entry is None else [entry.offset, entry.stored, entry.size, entry.method, entry.crc]
+            )
+            rows.append([number, item.source.member, item.ids, int(item.statistics), place])
+        head = {key: value for key, value in vars(self).items() if key not in ("items", "encoding")}
+        document = {**head, "encoding": asdict(self.encoding), "containers": list(containers), "rows": rows}
+        storage.write_bytes(path, json.dumps(document, separators=(",", ":")).encode())
+
+    @staticmethod
+    def load(path: str) -> Work:
+        """Reads what `save` wrote."""
+        document = json.loads(storage.read_bytes(path))
+        containers = document.pop("containers")
+        items = [
+            Item(
+                Source(containers[number], member, None if place is None else Entry(*place)),
+                tuple(ids),
+                bool(statistics),
+            )
+            for number, member, ids, statistics, place in document.pop("rows")
+        ]
+        encoding = Encoding(**document.pop("encoding"))
+        return Work(**document, encoding=encoding, items=items)
+
+
+@dataclass
+class Result:
+    """What became of one shard."""
+
+    split: str
+    index: int
+    shard: str
+    path: str
+    result: str  # where this is kept
+    converted: int = 0  # records that conversion wrote, before shards were evened out
+    crc32c: str = ""  # of the whole file, eight hexadecimal digits
+    lengths: list[int] = field(default_factory=list)  # bytes of each record in the file, framing included
+    tags: list[int] = field(default_factory=list)  # per class: records that have it
+    channel_sums: list[list[int]] = field(
+        default_factory=lambda: [[0, 0, 0], [0, 0, 0]]
+    )  # sum, sum of squares
+    channel_pixels: int = 0  # that the sums are over
+    channel_images: int = 0  # likewise
+    suspicious: list[str] = field(default_factory=list)  # names of images of one value throughout
+    mended: int = 0  # images given an Adobe marker
+    rejects: list[Reject] = field(default_factory=list)
+
+    @property
+    def records(self) -> int:
+        """In the file."""
+        return len(self.lengths)
+
+    @property
+    def bytes(self) -> int:
+        """Of the file."""
+        return sum(self.lengths)
+
+    def save(self, path: str) -> None:
+        """Writes it as JSON."""
+        storage.write_bytes(path, json.dumps(asdict(self), separators=(",", ":")).encode())
+
+    @staticmethod
+    def load(path: str) -> Result:
+        """Reads what `save` wrote."""
+        document = json.loads(storage.read_bytes(path))
+        document["rejects"] = [Reject(**reject) for reject in document["rejects"]]
+        return Result(**document)

@@ -1,0 +1,1 @@
+"""Canopy's tests, a mirror of the tree."""

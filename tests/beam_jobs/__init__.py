@@ -1,0 +1,1 @@
+"""Tests of Apache Beam's part."""

@@ -1,0 +1,171 @@
+"""Pictures and archives that the tests make themselves, and what they read of a finished job."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+from PIL import Image
+
+from beam_jobs import images
+
+TAGS = ("agriculture", "clear", "primary", "water")
+
+
+def noise(seed: int, height: int = 24, width: int = 32, channels: int = 3) -> np.ndarray:
+    """Smooth random pictures: JPEG keeps them well."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (height // 8 + 2, width // 8 + 2, channels), np.uint8)
+    planes = [
+        np.asarray(Image.fromarray(coarse[:, :, c]).resize((width, height), Image.Resampling.BILINEAR))
+        for c in range(channels)
+    ]
+    return np.stack(planes, axis=-1)
+
+
+def jpeg(pixels: np.ndarray, mode: str = "RGB", **options: Any) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(pixels if mode != "L" else pixels[:, :, 0], mode).save(
+        out, "JPEG", **{"quality": 90, **options}
+    )
+    return out.getvalue()
+
+
+def planet(pixels: np.ndarray, fourth: int = 255, **options: Any) -> bytes:
+    """A chip as Planet's archive holds it: R, G, B and 255 in four components, with no Adobe marker."""
+    plane = np.full((*pixels.shape[:2], 1), fourth, np.uint8)
+    # Pillow inverts what it writes as CMYK, so the planes are inverted beforehand.
+    data = jpeg(255 - np.concatenate([pixels[:, :, :3], plane], axis=-1), "CMYK", subsampling=0, **options)
+    at = data.index(b"\xff\xee")
+    length = int.from_bytes(data[at + 2 : at + 4], "big")
+    return data[:at] + data[at + 2 + length :]
+
+
+def read_records(path: Path) -> list[bytes]:
+    """A TFRecord file's records, each checksum checked."""
+    data = path.read_bytes()
+    records, at = [], 0
+
+    def masked(part: bytes) -> int:
+        crc = google_crc32c.value(part)
+        return int(((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
+
+    while at < len(data):
+        (length,) = struct.unpack("<Q", data[at : at + 8])
+        assert struct.unpack("<I", data[at + 8 : at + 12])[0] == masked(data[at : at + 8])
+        body = data[at + 12 : at + 12 + length]
+        assert len(body) == length
+        assert struct.unpack("<I", data[at + 12 + length : at + 16 + length])[0] == masked(body)
+        records.append(body)
+        at += 16 + length
+    return records
+
+
+@dataclass
+class Archive:
+    """An archive in the making: pictures in a folder, rows of a CSV."""
+
+    root: Path
+    rows: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def folder(self) -> Path:
+        return self.root / "train-jpg"
+
+    @property
+    def labels(self) -> Path:
+        return self.root / "train_v2.csv"
+
+    def put(
+        self, name: str, data: bytes, tags: str | None = "clear primary", folder: str = "train-jpg"
+    ) -> Path:
+        path = self.root / folder / f"{name}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        if tags is not None:
+            self.rows.append((name, tags))
+        self.write_labels()
+        return path
+
+    def fill(self, count: int, seed: int = 0) -> Archive:
+        rng = random.Random(seed)
+        for i in range(count):
+            tags = " ".join(rng.sample(TAGS, rng.randint(1, 3)))
+            self.put(f"train_{i}", planet(noise(seed * 1000 + i)), tags)
+        return self
+
+    def write_labels(self) -> None:
+        lines = ["image_name,tags", *(f'"{name}",{tags}' for name, tags in self.rows)]
+        self.labels.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+@dataclass
+class Done:
+    """A finished job."""
+
+    code: int
+    folder: Path
+    out: str
+    err: str
+
+    @property
+    def canopy(self) -> Any:
+        return json.loads((self.folder / "canopy.json").read_text())
+
+    @property
+    def rejects(self) -> list[dict[str, str]]:
+        return [json.loads(line) for line in (self.folder / "rejects.jsonl").read_text().splitlines()]
+
+    @property
+    def shards(self) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in sorted(self.folder.glob("*.tfrecord-*"))}
+
+    @property
+    def examples(self) -> list[dict[str, Any]]:
+        """All records, decoded, in the shards' order."""
+        from beam_jobs.records import Example
+
+        result = []
+        for path in sorted(self.folder.glob("*.tfrecord-*")):
+            for data in read_records(path):
+                feature = Example.FromString(data).features.feature
+                row: dict[str, Any] = {"shard": path.name}
+                for key, value in feature.items():
+                    kind = value.WhichOneof("kind")
+                    row[key] = list(getattr(value, kind).value) if kind else []
+                result.append(row)
+        return result
+
+    @property
+    def names(self) -> list[str]:
+        return [row["image/filename"][0].decode() for row in self.examples]
+
+
+Run = Callable[..., Done]
+
+
+def pillow(data: bytes) -> np.ndarray | None:
+    """The truth: what Pillow's convert("RGB") gives, or None where Pillow raises."""
+    try:
+        with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+            return np.asarray(image.convert("RGB"))
+    except Exception:
+        return None
+
+
+def ours(data: bytes) -> np.ndarray | None:
+    """What Canopy gives, or None where it rejects, with a reason and a detail."""
+    try:
+        return images.to_rgb(data)
+    except images.RejectedImage as rejected:
+        if rejected.reason not in images.OF_BYTES or not rejected.detail:
+            raise
+        return None

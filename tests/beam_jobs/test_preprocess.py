@@ -1,0 +1,288 @@
+"""The whole job, from flags to a committed folder."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+import pytest
+from PIL import Image
+
+from beam_jobs.images import to_rgb
+from tests.beam_jobs.making import TAGS, Archive, Run, jpeg, noise, pillow, planet
+
+
+def test_writes_every_file_of_the_contract(archive: Archive, run: Run) -> None:
+    done = run(archive.fill(40), "--num_shards", "3")
+    assert done.code == 0
+    assert {path.name for path in done.folder.iterdir()} == {
+        "planet-train.tfrecord-00000-of-00003", "planet-train.tfrecord-00001-of-00003",
+        "planet-train.tfrecord-00002-of-00003", "planet-validation.tfrecord-00000-of-00001",
+        "labels.txt", "features.json", "canopy.json", "rejects.jsonl", "dataset_info.json",
+        "image.class.label.labels.txt",
+    }  # fmt: skip
+    assert (done.folder / "labels.txt").read_text().split() == list(TAGS)
+
+
+def test_a_record_holds_what_the_contract_says(archive: Archive, run: Run) -> None:
+    pixels = noise(1, 40, 56)
+    archive.put("odd name (1)", planet(pixels), "water clear")
+    archive.put("second", planet(noise(2)), "agriculture primary")
+    done = run(archive, "--splits", "train=1", "--image_format", "png")
+    row = next(row for row in done.examples if row["image/filename"] == [b"odd name (1)"])
+    assert row["image/format"] == [b"png"]
+    assert row["image/height"] == [40]
+    assert row["image/width"] == [56]
+    assert row["image/class/label"] == [1, 3]
+    assert row["image/class/multi_hot"] == [0, 1, 0, 1]
+    stored = np.asarray(Image.open(io.BytesIO(row["image/encoded"][0])))
+    assert np.array_equal(stored, to_rgb(planet(pixels)))
+
+
+def test_canopy_json_adds_up(archive: Archive, run: Run) -> None:
+    archive.fill(30)
+    archive.put("flat", jpeg(np.full((8, 8, 3), 77, np.uint8)), "clear")
+    archive.rows.append(("never_seen", "clear"))
+    archive.write_labels()
+    done = run(archive)
+    told = done.canopy
+    assert told["format_version"] == 1
+    assert told["dataset"] == "planet"
+    assert told["seed"] == 0
+    assert told["vocabulary"] == list(TAGS)
+    assert len(told["fingerprint"]) == 64
+    assert told["images"]["found"] == told["images"]["written"] == 31
+    assert told["images"]["suspicious_names"] == ["flat"]
+    assert told["labels"] == {"rows": 32, "without_image": 1}
+    assert told["run"]["seconds"] > 0
+    for name, split in told["splits"].items():
+        rows = [row for row in done.examples if f"-{name}." in row["shard"]]
+        assert split["records"] == len(rows) == sum(shard["records"] for shard in split["shards"])
+        for i, tag in enumerate(TAGS):
+            assert split["tags"][tag] == sum(row["image/class/multi_hot"][i] for row in rows)
+        for shard in split["shards"]:
+            data = (done.folder / shard["name"]).read_bytes()
+            assert shard["bytes"] == len(data)
+            assert shard["crc32c"] == f"{google_crc32c.value(data):08x}"
+
+
+def test_channel_statistics_are_those_of_the_train_splits_pixels(archive: Archive, run: Run) -> None:
+    done = run(archive.fill(30), "--image_format", "keep")
+    train = [row["image/encoded"][0] for row in done.examples if "-train." in row["shard"]]
+    pixels = np.concatenate([to_rgb(data).reshape(-1, 3) for data in train]).astype(np.float64)
+    assert done.canopy["channels"]["images"] == len(train)
+    assert np.allclose(done.canopy["channels"]["mean"], pixels.mean(0), atol=1e-4)
+    assert np.allclose(done.canopy["channels"]["std"], pixels.std(0), atol=1e-4)
+
+
+def test_the_summary_says_what_was_made_and_where(archive: Archive, run: Run) -> None:
+    archive.fill(120)
+    archive.put("broken", b"\xff\xd8\xff\xe0", "clear")
+    done = run(archive)
+    assert "121 found, 120 written, 1 rejected (1 undecodable)" in done.out
+    assert "images/s" in done.out
+    assert str(done.folder) in done.out
+
+
+def test_what_cannot_be_used_is_set_down_with_its_reason(archive: Archive, run: Run) -> None:
+    archive.fill(20)
+    good = planet(noise(5))
+    archive.put("empty", b"")
+    archive.put("text", b"hello, world")
+    archive.put("cut", good[: len(good) // 2])
+    archive.put("unlabelled", good, None)
+    archive.put("tagless", good, "")
+    archive.put("large", jpeg(noise(1, 200, 200)))
+    archive.put("train_3", good, None, folder="train-jpg/second")
+    vocabulary = archive.root / "tags.txt"
+    archive.put("strange", good, "clear volcano")
+    vocabulary.write_text("\n".join(TAGS))
+    done = run(
+        archive, "--vocabulary", str(vocabulary), "--max_pixels", "30000", "--max_bad_fraction", "0.5"
+    )  # fmt: skip
+    assert {row["name"]: row["reason"] for row in done.rejects} == {
+        "empty": "empty", "text": "not_jpeg", "cut": "undecodable", "unlabelled": "no_label",
+        "tagless": "no_tags", "large": "too_large", "train_3": "duplicate_name", "strange": "unknown_tag",
+    }  # fmt: skip
+    details = {row["name"]: row["detail"] for row in done.rejects}
+    assert "truncated" in details["cut"]
+    assert "volcano" in details["strange"]
+    assert "200 x 200" in details["large"]
+    told = done.canopy
+    assert told["images"]["found"] == 28 == told["images"]["written"] + sum(told["rejects"].values())
+
+
+def test_of_equal_names_the_first_in_the_order_of_the_paths_is_kept(archive: Archive, run: Run) -> None:
+    archive.put("same", planet(noise(1)), folder="train-jpg/b")
+    archive.put("same", planet(noise(2)), None, folder="train-jpg/a")
+    done = run(archive, "--splits", "train=1", "--max_bad_fraction", "1", "--image_format", "png")
+    stored = pillow(planet(noise(2)))
+    assert stored is not None
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(done.examples[0]["image/encoded"][0]))), stored)
+    assert [row["reason"] for row in done.rejects] == ["duplicate_name"]
+
+
+def test_too_many_rejects_end_the_job_with_their_list_and_no_marker(archive: Archive, run: Run) -> None:
+    archive.fill(20)
+    archive.put("cut", planet(noise(1))[:300])
+    done = run(archive)
+    assert done.code == 2
+    assert "1 of 21 images" in done.err
+    assert [row["name"] for row in done.rejects] == ["cut"]
+    assert not (done.folder / "dataset_info.json").exists()
+    assert not done.shards
+    assert run(archive, "--max_bad_fraction", "0.1").code == 0
+
+
+def test_shards_are_equal_within_one_record_even_with_rejects(archive: Archive, run: Run) -> None:
+    archive.fill(60)
+    for i in range(0, 40, 2):
+        archive.put(f"train_{i}", b"\xff\xd8\xff\xe0 cut", None)
+    archive.rows = list(dict(archive.rows).items())
+    archive.write_labels()
+    done = run(archive, "--num_shards", "7", "--max_bad_fraction", "0.5", "--splits", "train=1")
+    assert done.code == 0, done.err
+    sizes = [shard["records"] for shard in done.canopy["splits"]["train"]["shards"]]
+    assert sum(sizes) == 40 == len(set(done.names))
+    assert max(sizes) - min(sizes) <= 1
+    for shard in done.canopy["splits"]["train"]["shards"]:
+        data = (done.folder / shard["name"]).read_bytes()
+        assert shard["crc32c"] == f"{google_crc32c.value(data):08x}"
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--images", "nowhere"], "nowhere does not exist"),
+        (["--labels", "nowhere.csv"], "nowhere.csv: it does not exist"),
+        (["--splits", "train=0.5"], "add up to 0.5"),
+        (["--splits", "train"], "not like train=0.9"),
+        (["--splits", "train=1.5,validation=-0.5"], "not above 0"),
+        (["--seed", "x"], "--seed"),
+        (["--num_shards", "0"], "--num_shards"),
+        (["--num_shards", "2", "--shard_mb", "3"], "not allowed with"),
+        (["--jpeg_quality", "101"], "from 1 to 100"),
+        (["--max_bad_fraction", "2"], "from 0 to 1"),
+        (["--image_format", "gif"], "--image_format"),
+        (["--chroma", "422"], "--chroma"),
+        (["--dataset", "../x"], "--dataset"),
+        (["--shard_mbs", "3"], "--shard_mbs"),
+        (["--direct_num_workers", "many"], "--direct_num_workers"),
+        (["--vocabulary", "nowhere.txt"], "nowhere.txt: it does not exist"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_exit_code_2(
+    archive: Archive, run: Run, flags: list[str], said: str
+) -> None:
+    done = run(archive.fill(3), *flags)
+    assert done.code == 2
+    assert said in done.err
+    assert done.err.count("\n") == 1
+    assert not done.folder.exists()
+
+
+def test_a_csv_without_the_columns_is_refused(archive: Archive, run: Run) -> None:
+    archive.fill(3)
+    archive.labels.write_text("name,labels\ntrain_0,clear\n")
+    done = run(archive)
+    assert done.code == 2
+    assert "lacks the column image_name" in done.err
+
+
+def test_rows_that_contradict_each_other_are_refused(archive: Archive, run: Run) -> None:
+    archive.fill(3)
+    archive.rows.append(("train_0", "water water agriculture primary clear"))
+    archive.write_labels()
+    done = run(archive)
+    assert done.code == 2
+    assert "'train_0'" in done.err
+
+
+def test_a_whole_data_set_is_replaced_only_on_request(archive: Archive, run: Run) -> None:
+    archive.fill(20)
+    first = run(archive, "--num_shards", "4")
+    (first.folder / "mine.txt").write_text("a stranger's file")
+    again = run(archive)
+    assert again.code == 2
+    assert "--overwrite" in again.err
+    third = run(archive, "--overwrite", "--num_shards", "2", "--dataset", "forest")
+    assert third.code == 0
+    assert [name for name in third.shards if "planet" in name] == []
+    assert len(third.shards) == 3
+    assert (third.folder / "mine.txt").read_text() == "a stranger's file"
+
+
+def test_files_of_others_are_never_removed(archive: Archive, run: Run, tmp_path: Path) -> None:
+    archive.fill(5)
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    (folder / "labels.txt").write_text("precious")
+    done = run(archive, "--overwrite", output=folder)
+    assert done.code == 2
+    assert "labels.txt" in done.err
+    assert [path.read_text() for path in folder.iterdir()] == ["precious"]
+
+
+def test_the_same_inputs_give_the_same_bytes_whatever_the_threads(
+    archive: Archive, run: Run, tmp_path: Path
+) -> None:
+    archive.fill(80)
+    one = run(archive, "--direct_num_workers", "1", output=tmp_path / "one")
+    four = run(archive, "--direct_num_workers", "4", output=tmp_path / "four")
+    assert one.shards == four.shards
+    assert one.canopy["fingerprint"] == four.canopy["fingerprint"]
+    other = run(archive, "--seed", "1", output=tmp_path / "other")
+    assert one.shards != other.shards
+
+
+def test_adding_images_moves_no_other_to_another_split(archive: Archive, run: Run, tmp_path: Path) -> None:
+    def members(done_names: list[dict[str, object]]) -> dict[object, bool]:
+        return {str(row["image/filename"]): "-train." in str(row["shard"]) for row in done_names}
+
+    before = members(run(archive.fill(40), output=tmp_path / "a").examples)
+    for i in range(40):
+        archive.put(f"new_{i}", planet(noise(i)))
+    after = members(run(archive, output=tmp_path / "b").examples)
+    assert len(after) == 80
+    assert before == {name: after[name] for name in before}
+
+
+def test_tensorflow_datasets_loads_the_folder(archive: Archive, run: Run) -> None:
+    import tensorflow_datasets as tfds
+
+    done = run(archive.fill(40), "--num_shards", "3", "--image_format", "keep")
+    builder = tfds.builder_from_directory(str(done.folder))
+    features = builder.info.features
+    assert features["image/class/label"].feature.names == list(TAGS)
+    assert features["image/encoded"].shape == (None, None, 3)
+    train = done.canopy["splits"]["train"]["records"]
+    assert builder.info.splits["train"].num_examples == train
+    half = list(builder.as_dataset(split="train[:50%]").as_numpy_iterator())
+    assert len(half) == round(train / 2)
+    expected = {row["image/filename"][0]: row for row in done.examples}
+    for row in half:
+        mine = expected[row["image/filename"]]
+        assert row["image/class/multi_hot"].tolist() == mine["image/class/multi_hot"]
+        assert row["image/class/label"].tolist() == mine["image/class/label"]
+        assert (
+            np.abs(row["image/encoded"].astype(int) - to_rgb(mine["image/encoded"][0])).max() <= 8
+        )  # TFDS takes the fast DCT
+
+
+def test_the_command_line_works_as_a_program(archive: Archive, tmp_path: Path) -> None:
+    archive.fill(10)
+    command = [
+        sys.executable, "-m", "beam_jobs.preprocess", "--images", str(archive.folder),
+        "--labels", str(archive.labels), "--output", str(tmp_path / "out"),
+    ]  # fmt: skip
+    first = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert first.returncode == 0, first.stderr
+    assert first.stderr == ""
+    assert "10 found, 10 written" in first.stdout
+    second = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert second.returncode == 2
+    assert second.stderr.startswith("error: ")
