@@ -12,11 +12,13 @@ import csv
 import json
 import multiprocessing
 import os
+import re
 import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,13 +26,14 @@ from pathlib import Path
 import numpy as np
 
 from canopy.cli import UserError
+from canopy.machine import cores
 from canopy.progress import Meter
 from canopy.sample.chip import draw_chip
 from canopy.sample.encode import ODD_KINDS, Fault, Kind, encode, spoil
 from canopy.sample.folder import draft, put_in_place
 from canopy.sample.tags import CONSTANT_TAGS, TAGS, draw_tags, overlook
 
-GENERATOR = 1  # goes up when the same settings begin to give other bytes: old archives are then not reused
+GENERATOR = 2  # goes up when the same settings begin to give other bytes: old archives are then not reused
 
 MARKER = "sample.json"
 TRAIN, TEST = "train-jpg", "test-jpg"
@@ -56,9 +59,7 @@ class SampleSettings:
     size: int = 256  # pixels a side, 32 or more
     odd: int = 3  # labelled files of each odd kind (a third as many unlabelled, at least one if any)
     broken: int = 3  # labelled files that no decoder takes: truncated, not a JPEG, empty, in turn
-    workers: int = field(
-        default_factory=lambda: os.cpu_count() or 1
-    )  # processes; the bytes don't depend on it
+    workers: int = field(default_factory=cores)  # processes; the bytes don't depend on it
 
     def __post_init__(self) -> None:
         """Refuses what cannot be drawn."""
@@ -126,14 +127,18 @@ def write_archive(output: Path, settings: SampleSettings) -> SampleSummary:
     jobs = _plan(settings)
     if _is_whole(output, settings):
         return _summary(output, jobs, reused=True)
-    _refuse_strangers(output)
     try:
+        _refuse_strangers(output)
         output.parent.mkdir(parents=True, exist_ok=True)
         with draft(output) as folder:
             _fill(folder, jobs, settings)
             put_in_place(folder, output)
     except OSError as error:
         raise UserError(f"--output {output} cannot be written: {error.strerror or error}") from error
+    except BrokenProcessPool as error:
+        raise UserError(
+            f"a drawing process was killed: try fewer than --workers {settings.workers}"
+        ) from error
     return _summary(output, jobs, reused=False)
 
 
@@ -269,6 +274,10 @@ def _refuse_strangers(output: Path) -> None:
         raise UserError(f"--output {output} is not a folder: name a new one")
     if not output.exists():
         return
-    held = {entry.name for entry in os.scandir(output)}
-    if held and (MARKER not in held or held - CONTENTS):
+    held = {path.name for path in output.iterdir()}
+    added = held - CONTENTS
+    for folder, ours in ((TRAIN, r"train_\d+\.jpg"), (TEST, r"test_\d+\.jpg")):
+        if (output / folder).is_dir():
+            added |= {path.name for path in (output / folder).iterdir() if not re.fullmatch(ours, path.name)}
+    if held and (MARKER not in held or added):
         raise UserError(f"--output {output} holds files that are no sample archive: name a new folder")

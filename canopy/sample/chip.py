@@ -1,7 +1,8 @@
 """From tags to pixels: lays ground, features, weather and light over one another. Pure.
 
-Promises: the same tags, key and size give the same pixels in any process; a tag added or
-left out changes only what that tag shows, for each layer draws from a stream of its own.
+Promises: the same tags, key and size give the same pixels in any process; a tag added or left out
+changes only what that tag shows (and where houses stand by a road, and small mines by a river), for each
+layer draws from a stream of its own.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from canopy.sample.tags import TAGS
 
 # Roads grow over, burns green again: not all is plain to see. But one never sees trees through a river.
 FAINT_SHARE = 0.3
-FAINT_STRENGTH = (0.25, 0.7)
+FAINT_STRENGTH = (0.3, 0.7)
 NEVER_FAINT = {"water", "conventional_mine"}
 
 _GROUND, _LIGHT, _SENSOR = range(len(TAGS), len(TAGS) + 3)  # streams after those of the tags

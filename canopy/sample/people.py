@@ -143,7 +143,8 @@ def artisinal_mine(scene: Scene, rng: Rng) -> None:
     begin = int(rng.integers(max(1, len(anchor) // 2)))
     anchor = anchor[begin : begin + max(3, len(anchor) // 2)]
     # Gold lies in the gravel of the banks: keep most of the digging out of a wide river's middle.
-    ashore = 0.5 * scene.river_width * np.array([np.cos(bank := rng.uniform(0, 2 * np.pi)), np.sin(bank)])
+    bank = rng.uniform(0, 2 * np.pi)
+    ashore = 0.5 * scene.river_width * np.array([np.cos(bank), np.sin(bank)])
     spots = anchor[rng.integers(len(anchor), size=18)] + ashore + size * rng.normal(0, 0.06, (18, 2))
     soil = polygons(size, [blob(rng, (x, y), unit * rng.uniform(10, 20), 7) for x, y in spots[:12]])
     soil = ragged(rng, soil, 6 * unit, 0.3)

@@ -2,7 +2,6 @@
 
 import csv
 import hashlib
-import os
 import shutil
 import signal
 import subprocess
@@ -16,6 +15,7 @@ import pytest
 from PIL import Image
 
 from canopy.cli import UserError
+from canopy.machine import cores
 from canopy.sample import SampleSettings, write_archive
 from canopy.sample.__main__ import main
 from canopy.sample.chip import draw_chip
@@ -170,6 +170,15 @@ def test_a_folder_with_the_users_own_files_is_refused_and_left_alone(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
 
 
+def test_an_archive_to_which_the_user_added_a_picture_is_left_alone(tmp_path):
+    output = tmp_path / "archive"
+    write_archive(output, SMALL)
+    (output / "train-jpg" / "mine.jpg").write_bytes(b"mine")
+    with pytest.raises(UserError, match=r"no sample archive"):
+        write_archive(output, replace(SMALL, seed=4))
+    assert (output / "train-jpg" / "mine.jpg").read_bytes() == b"mine"
+
+
 def test_a_failure_half_way_leaves_neither_archive_nor_draft(tmp_path, monkeypatch):
     real = encode
     count = 0
@@ -264,4 +273,4 @@ def test_file_sizes_are_those_of_the_original_chips():
 
 
 def test_the_default_is_a_process_for_each_core():
-    assert SampleSettings().workers == os.cpu_count()
+    assert SampleSettings().workers == cores()
