@@ -181,8 +181,18 @@ class _Run:
                     seen = step * self.reading.total // self.reading.steps
                     meter.update(seen, f"epoch {epoch + 1} of {self.config.epochs}, loss {value:.3f}")
             if step % self.config.checkpoint_steps == 0 or step % self.reading.steps == 0:
+                self._agree_on_statistics()
                 self.checkpoints.save(step)
         return step
+
+    def _agree_on_statistics(self) -> None:
+        """Gives every replica the mean of all replicas' BatchNormalization statistics.
+
+        Each replica moves its own. Validation would score with another network than the one that is saved
+        and exported, which hold the mean.
+        """
+        for variable in self.network.non_trainable_variables:
+            variable.assign(variable.read_value())
 
     def _share_out(self, batches: Any) -> tuple[Any, ...]:
         """The next batch of each of this worker's replicas, as `strategy.run` takes them."""

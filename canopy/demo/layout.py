@@ -1,0 +1,129 @@
+"""An archive in Kaggle's layout, and what the demo checks and prepares in it.
+
+Promises: nothing is ever written into the archive; what is missing is named in one sentence.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from canopy.cli import UserError
+
+TRAIN, TEST = "train-jpg", "test-jpg"
+LABELS, SAMPLE = "train_v2.csv", "sample_submission_v2.csv"
+
+
+@dataclass(frozen=True)
+class Archive:
+    """An archive in Kaggle's layout."""
+
+    images: Path  # folder of labelled images
+    labels: Path  # CSV image_name,tags
+    test_images: Path | None  # folder of unlabelled images, where there is one
+    sample: Path | None  # the sample submission, where there is one
+
+
+def open_archive(folder: Path) -> Archive:
+    """Finds the parts of an archive.
+
+    Raises:
+        UserError: the folder, its images or its labels are not there.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder: DATA wants one that holds {TRAIN}/ and {LABELS}")
+    if not (folder / TRAIN).is_dir():
+        packed = sorted(folder.glob(f"{TRAIN}*.tar*")) + sorted(folder.glob(f"{TRAIN}*.zip"))
+        hint = f"; {packed[0].name} has to be unpacked there first" if packed else ""
+        raise UserError(f"{folder} holds no folder {TRAIN}{hint}")
+    if not (folder / LABELS).is_file():
+        raise UserError(f"{folder} holds no {LABELS}")
+    test, sample = folder / TEST, folder / SAMPLE
+    return Archive(
+        folder / TRAIN,
+        folder / LABELS,
+        test if test.is_dir() else None,
+        sample if sample.is_file() else None,
+    )
+
+
+def smallest_side(folder: Path) -> int:
+    """The smaller side, in pixels, of the first image that Pillow can open; only headers are read.
+
+    Raises:
+        UserError: it can open none.
+    """
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            try:
+                with Image.open(entry.path) as image:
+                    return min(image.size)
+            except OSError:
+                continue
+    raise UserError(f"{folder} holds no image that can be opened")
+
+
+def copy_images(names: Iterable[str], source: Path, target: Path) -> None:
+    """Makes `target` hold exactly the images of these names, as links where the disk allows it.
+
+    Args:
+        names: without folder and ending.
+        source: a folder of images.
+        target: replaced where it exists.
+    """
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    wanted = set(names)
+    for path in source.iterdir():
+        if path.stem in wanted:
+            try:
+                (target / path.name).hardlink_to(path)
+            except OSError:
+                shutil.copyfile(path, target / path.name)
+
+
+def read_column(path: Path, column: str) -> list[str]:
+    """One column of a CSV, in order.
+
+    Raises:
+        UserError: the file or the column is not there.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return [row[column] or "" for row in csv.DictReader(file)]
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist") from error
+    except KeyError as error:
+        raise UserError(f"{path} has no column {column}") from error
+
+
+def check_submission(path: Path, names: list[str], tags: Iterable[str]) -> int:
+    """Checks a submission: these names in this order, and in each row at least one tag, all known.
+
+    Args:
+        path: the CSV.
+        names: the sample's, in order.
+        tags: the vocabulary.
+
+    Returns:
+        The number of rows.
+
+    Raises:
+        UserError: the first thing that is wrong, with its row.
+    """
+    found, known = read_column(path, "image_name"), set(tags)
+    if len(found) != len(names):
+        raise UserError(f"{path} has {len(found):,} rows where {len(names):,} are wanted")
+    for number, (name, wanted) in enumerate(zip(found, names, strict=True), start=2):
+        if name != wanted:
+            raise UserError(f"{path}, line {number}: {name!r} where {wanted!r} is wanted")
+    for number, cell in enumerate(read_column(path, "tags"), start=2):
+        if not cell.split() or not set(cell.split()) <= known:
+            raise UserError(f"{path}, line {number}: {cell!r} is not a list of known tags")
+    return len(found)
