@@ -1,8 +1,8 @@
 """From tags to pixels: lays ground, features, weather and light over one another. Pure.
 
 Promises: the same tags, key and size give the same pixels in any process; a tag added or left out
-changes only what that tag shows (and where houses stand by a road, and small mines by a river), for each
-layer draws from a stream of its own.
+changes only what that tag shows (and where the houses and small mines lie that keep to a road or a river),
+for each layer draws from a stream of its own.
 """
 
 from __future__ import annotations

@@ -48,6 +48,7 @@ def water(scene: Scene, rng: Rng) -> None:
         island = blob(rng, tuple(course[len(course) // 2]), width * 0.3, 8)
         body = body * (1 - ragged(rng, polygons(size, [island]), max(3 * unit, 1), 0.15))
     paint(scene.rgb, tint(colour, (0.02, noise(rng, size, 5, octaves=4))), 0.97 * body)
+    scene.taken = body
 
 
 def bare_ground(scene: Scene, rng: Rng) -> None:

@@ -7,6 +7,7 @@ are for a chip of 256 pixels and scale with the size.
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from canopy.sample.brush import (
     Floats,
@@ -167,6 +168,7 @@ def conventional_mine(scene: Scene, rng: Rng) -> None:
     colour = pick(rng, PIT_COLOURS, 0.05)
     rubble = noise(rng, size, 16, octaves=4, gain=0.8)
     spoil = step(1.12 - far + 0.12 * rubble, 0.1)
+    scene.taken = spoil if scene.taken is None else np.maximum(spoil, scene.taken)
     paint(scene.rgb, tint(0.92 * colour, (0.08, rubble), (0.1, relief(rubble, 1))), 0.95 * spoil)
     # Benches are cut where the ore is: uneven in width, and lost under rubble in places.
     benches = far * rng.uniform(4, 6) + 0.35 * noise(rng, size, 3)
@@ -200,21 +202,27 @@ def road(scene: Scene, rng: Rng) -> None:
 
 
 def habitation(scene: Scene, rng: Rng) -> None:
-    """A settlement: bright little roofs in loose rows, along the road where there is one."""
+    """A settlement: bright little roofs in loose rows on dry land, along the road where there is one."""
     size, unit = scene.size, scene.unit
-    inside = None
+    free = np.ones((size, size), np.float32) if scene.taken is None else 1 - scene.taken
+
+    def buildable(places: NDArray[np.float64]) -> NDArray[np.bool_]:
+        x, y = np.clip(places.astype(int), 0, size - 1).T
+        dry: NDArray[np.bool_] = free[y, x] > 0.5
+        return dry
+
+    centres = np.asarray([place(rng, size, 0.25) for _ in range(24)])
+    angle = rng.uniform(0, np.pi)
     if scene.road is not None:
-        inside = scene.road[np.all((scene.road > 0.2 * size) & (scene.road < 0.8 * size), axis=1)]
-    if inside is not None and len(inside) > 1:
-        at = int(rng.integers(len(inside) - 1))
-        middle = inside[at]
-        ahead = inside[at + 1] - inside[at]
-        angle = float(np.arctan2(ahead[1], ahead[0]))
-    else:
-        middle, angle = np.asarray(place(rng, size, 0.25)), rng.uniform(0, np.pi)
+        along = scene.road[np.all((scene.road > 0.2 * size) & (scene.road < 0.8 * size), axis=1)]
+        if len(along) > 1:
+            centres, (ahead_x, ahead_y) = along, along[-1] - along[0]
+            angle = float(np.arctan2(ahead_y, ahead_x))
+    good = centres[buildable(centres)]
+    middle = rng.choice(good if len(good) else centres)
     radius = size * rng.uniform(0.12, 0.28)
     outline = polygons(size, [blob(rng, (middle[0], middle[1]), radius)])
-    yard = ragged(rng, outline, 8 * unit, 0.25)
+    yard = ragged(rng, outline, 8 * unit, 0.25) * free
     paint(scene.rgb, tint((150, 134, 110), (0.12, noise(rng, size, 40, octaves=3))), 0.75 * yard)
     pitch = unit * rng.uniform(8, 13)
     spots = np.stack(np.meshgrid(np.arange(-9, 10), np.arange(-9, 10)), -1).reshape(-1, 2) * pitch
@@ -226,7 +234,7 @@ def habitation(scene: Scene, rng: Rng) -> None:
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     half = unit * rng.gamma(9, 0.27, (len(spots), 1, 2))
     corners = half * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) + spots[:, None, :]
-    roofs = list(corners @ turn + middle)
+    roofs = list((corners @ turn + middle)[buildable(spots @ turn + middle)])
     paint(scene.rgb, (44, 46, 42), 0.6 * polygons(size, [roof + 1.5 * unit for roof in roofs]))
     dye = rng.integers(len(ROOF_COLOURS), size=len(roofs))
     for index, colour in enumerate(ROOF_COLOURS):

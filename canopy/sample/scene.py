@@ -17,6 +17,7 @@ class Scene:
     rgb: Floats  # float32[3, size, size]
     river: NDArray[np.float64] | None = None  # its course, for what lies along it
     river_width: float = 0.0  # pixels
+    taken: Floats | None = None  # mask of water and pits, where nobody builds
     road: NDArray[np.float64] | None = None  # likewise
 
     @property

@@ -31,7 +31,7 @@ from canopy.sample.brush import (
 
 CANOPY_COLOURS = ((42, 58, 42), (36, 56, 50), (52, 64, 40), (50, 56, 44), (34, 48, 38), (58, 76, 50))
 GRASS_COLOURS = ((128, 116, 92), (108, 112, 78), (140, 120, 100), (96, 104, 70))
-CLOUD_SHADES = ((236, 238, 236), (226, 228, 224), (242, 238, 240))
+CLOUD_SHADES = ((226, 228, 226), (216, 218, 214), (232, 228, 230))
 DECK_COLOURS = ((170, 182, 176), (150, 156, 146), (190, 196, 192), (168, 160, 148), (128, 132, 128))
 HAZE_COLOURS = ((146, 152, 144), (158, 164, 164), (132, 132, 116), (140, 150, 152))
 
@@ -150,7 +150,7 @@ def sensor(rng: Rng, rgb: Floats) -> NDArray[np.uint8]:
 def _billows(rng: Rng, size: int) -> Floats:
     """White cloud tops, lit from the upper left."""
     puffs = noise(rng, size, 7, octaves=4, gain=0.6)
-    return tint(pick(rng, CLOUD_SHADES, 0.03), (0.03, puffs), (0.05, relief(puffs, max(1, size // 128))))
+    return tint(pick(rng, CLOUD_SHADES, 0.03), (0.045, puffs), (0.08, relief(puffs, max(1, size // 128))))
 
 
 # Clear sky has no layer.
