@@ -33,7 +33,7 @@ from canopy.sample.encode import ODD_KINDS, Fault, Kind, encode, spoil
 from canopy.sample.folder import draft, put_in_place
 from canopy.sample.tags import CONSTANT_TAGS, TAGS, draw_tags, overlook
 
-GENERATOR = 3  # goes up when the same settings begin to give other bytes: old archives are then not reused
+GENERATOR = 4  # goes up when the same settings begin to give other bytes: old archives are then not reused
 
 MARKER = "sample.json"
 TRAIN, TEST = "train-jpg", "test-jpg"

@@ -18,7 +18,7 @@ from canopy.sample.tags import TAGS
 
 # Roads grow over, burns green again: not all is plain to see. But one never sees trees through a river.
 FAINT_SHARE = 0.3
-FAINT_STRENGTH = (0.3, 0.7)
+FAINT_STRENGTH = (0.12, 0.6)
 NEVER_FAINT = {"water", "conventional_mine"}
 
 _GROUND, _LIGHT, _SENSOR = range(len(TAGS), len(TAGS) + 3)  # streams after those of the tags
