@@ -36,7 +36,7 @@ class _Batch:
     rejects: list[Reject] = field(default_factory=list)
     suspicious: list[str] = field(default_factory=list)
     mended: int = 0
-    sums: NDArray[np.int64] = field(default_factory=lambda: np.zeros((2, 3), np.int64))
+    histogram: NDArray[np.int64] = field(default_factory=lambda: np.zeros(768, np.int64))
     pixels: int = 0
     measured: int = 0
 
@@ -59,8 +59,8 @@ def _convert_batch(items: list[Item], work: Work, reader: Reader) -> _Batch:
         batch.mended += picture.mended
         if picture.constant:
             batch.suspicious.append(name)
-        if picture.sums is not None:
-            batch.sums += picture.sums
+        if picture.histogram is not None:
+            batch.histogram += np.array(picture.histogram, np.int64)
             batch.pixels += picture.width * picture.height
             batch.measured += 1
     return batch
@@ -98,7 +98,7 @@ def convert_shard(work: Work, threads: int, count: Callable[[int], None] = lambd
         UserError: the shard cannot be written.
     """
     result = Result(work.split, work.index, work.shard, work.path, work.result, tags=[0] * work.classes)
-    sums = np.zeros((2, 3), np.int64)
+    histogram = np.zeros(768, np.int64)
     done, told = 0, 0.0
     with Reader() as reader, storage.open_write(work.path) as file:
         writer = records.ChecksummedWriter(file)
@@ -108,7 +108,7 @@ def convert_shard(work: Work, threads: int, count: Callable[[int], None] = lambd
                 result.lengths.append(len(framed))
                 for i in ids:
                     result.tags[i] += 1
-            sums += batch.sums
+            histogram += batch.histogram
             result.channel_pixels += batch.pixels
             result.channel_images += batch.measured
             result.suspicious += batch.suspicious
@@ -122,7 +122,7 @@ def convert_shard(work: Work, threads: int, count: Callable[[int], None] = lambd
                 Path(work.progress).write_text(str(done))
     result.converted = len(result.lengths)
     result.crc32c = writer.crc32c
-    result.channel_sums = sums.tolist()
+    result.channel_sums = images.channel_sums(histogram).tolist()
     result.save(work.result)
     return result
 

@@ -7,6 +7,7 @@ ever silently black. The size is checked from the header, before a pixel is deco
 
 from __future__ import annotations
 
+import functools
 import io
 from dataclasses import dataclass
 
@@ -56,7 +57,7 @@ class Encoding:
     """How a record holds its picture."""
 
     image_format: str = "jpeg"  # jpeg (re-encoded), png (lossless) or keep (the archive's own bytes, mended)
-    jpeg_quality: int = 95  # 1 to 100; 95 costs about 44 dB on the original chips
+    jpeg_quality: int = 95  # 1 to 100; 95 costs about 45 dB on the original chips
     chroma: str = "420"  # 420 (half resolution for colour) or 444 (full)
     max_pixels: int = DEFAULT_MAX_PIXELS  # width times height above which an image is rejected undecoded
 
@@ -69,7 +70,7 @@ class Converted:
     image_format: str  # "jpeg" or "png"
     height: int  # pixels
     width: int  # pixels
-    sums: NDArray[np.int64] | None  # [2, 3]: per channel the sum and the sum of squares; None: not asked for
+    histogram: list[int] | None  # 3 x 256 counts, channel by channel; None: not asked for
     constant: bool  # every pixel has the same value: worth a look
     mended: bool  # `encoded` is the archive's own bytes with an Adobe marker put in
 
@@ -159,9 +160,16 @@ def to_rgb(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.uint
     return np.ascontiguousarray(np.asarray(image)[:, :, :3])
 
 
-def _sums(histogram: list[int]) -> NDArray[np.int64]:
-    """Per-channel sum and sum of squares, int64[2, 3], from a 3 x 256 histogram."""
-    counts = np.asarray(histogram, np.int64).reshape(3, 256)
+def channel_sums(histogram: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Per-channel sum and sum of squares of the values that a histogram counts.
+
+    Args:
+        histogram: int64[768], as `Converted.histogram`; several may be added up before.
+
+    Returns:
+        int64[2, 3], exact.
+    """
+    counts = histogram.reshape(3, 256)
     values = np.arange(256, dtype=np.int64)
     return np.stack([counts @ values, counts @ (values * values)])
 
@@ -207,8 +215,8 @@ def convert(data: bytes, encoding: Encoding, statistics: bool = True) -> Convert
     Args:
         data: a whole JPEG file.
         encoding: how the record holds its picture.
-        statistics: whether the channel sums are wanted. They cost nothing worth naming, except with `keep`,
-            where without them the file is decoded at an eighth of its size: every coded bit is still read,
+        statistics: whether the histogram is wanted. It costs nothing worth naming, except with `keep`,
+            where without it the file is decoded at an eighth of its size: every coded bit is still read,
             so what Pillow raises on is still found.
 
     Returns:
@@ -229,7 +237,7 @@ def convert(data: bytes, encoding: Encoding, statistics: bool = True) -> Convert
     else:
         encoded = _encode(image, encoding)
     name = "png" if encoding.image_format == "png" else "jpeg"
-    return Converted(encoded, name, image.height, image.width, _sums(histogram), constant, mended)
+    return Converted(encoded, name, image.height, image.width, histogram, constant, mended)
 
 
 def _check(data: bytes, max_pixels: int) -> Converted:
@@ -257,5 +265,23 @@ def _encode(image: Image.Image, encoding: Encoding) -> bytes:
         image = image if image.mode == "RGB" else image.convert("RGB")
         image.save(out, "PNG", compress_level=6)
     else:
-        image.save(out, "JPEG", quality=encoding.jpeg_quality, subsampling=SUBSAMPLING[encoding.chroma])
+        tables = _tables(encoding.jpeg_quality)
+        image.save(out, "JPEG", qtables=tables, subsampling=SUBSAMPLING[encoding.chroma])
     return out.getvalue()
+
+
+@functools.cache
+def _tables(quality: int) -> list[list[int]]:
+    """Quantization tables of a JPEG quality, those of chroma finer by two fifths of what is left to 100.
+
+    Chips are poor in colour contrast and rich in fine texture: libjpeg's chroma table of quality 95 leaves
+    the worst of the originals at 41.7 dB, that of 97 lifts it to 42.4 for 9% more bytes.
+    """
+
+    def table(at_quality: int, channel: int) -> list[int]:
+        out = io.BytesIO()
+        Image.new("RGB", (8, 8)).save(out, "JPEG", quality=at_quality)
+        tables: dict[int, list[int]] = Image.open(out).quantization  # type: ignore[attr-defined]
+        return list(tables[channel])
+
+    return [table(quality, 0), table(quality + round(0.4 * (100 - quality)), 1)]

@@ -153,6 +153,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         document = preprocess(job, arguments)
         print("\n".join(summary.lines(document, job.output)))
 
+    cli.quiet_libraries()
     return cli.run(command)
 
 

@@ -25,10 +25,8 @@ def is_remote(path: str) -> bool:
 
 
 def join(folder: str, *names: str) -> str:
-    """Joins with the separator that the folder's kind uses."""
-    if is_remote(folder):
-        return "/".join([folder.rstrip("/"), *names])
-    return str(Path(folder, *names))
+    """Joins a folder and names below it; the empty folder is the working one."""
+    return "/".join([folder if folder == "/" else folder.rstrip("/"), *names]) if folder else "/".join(names)
 
 
 def split(path: str) -> tuple[str, str]:
