@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from canopy.cli import UserError
+from canopy.cli import Parser, UserError
 
 
 def _flag(help_text: str, default: Any = dataclasses.MISSING) -> Any:
@@ -64,12 +65,9 @@ def parse(argv: Sequence[str] | None = None, prog: str = "python -m trainer.task
         prog: the command's name in its help.
 
     Raises:
-        UserError: where a value cannot be used.
-        SystemExit: by argparse, code 2 for an unknown flag, 0 for `--help`.
+        UserError: where a flag is unknown or a value cannot be used.
     """
-    parser = argparse.ArgumentParser(
-        prog=prog, description="Trains one worker.", formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = Parser(prog, "Trains one worker of a run; trainer.launch starts all of them.")
     hints = typing.get_type_hints(Config)
     for field in dataclasses.fields(Config):
         _add_flag(parser, field, hints[field.name])
@@ -90,13 +88,13 @@ def check(config: Config) -> None:
         "log_steps",
     )
     for name in positive:
-        if getattr(config, name) <= 0:
-            raise UserError(f"--{name} must be greater than 0, and is {getattr(config, name)}")
+        if not 0 < getattr(config, name) < math.inf:
+            raise UserError(f"--{name} must be a number greater than 0, and is {getattr(config, name)}")
     for name in ("warmup_share", "bn_momentum"):
         if not 0 <= getattr(config, name) < 1:
             raise UserError(f"--{name} must be at least 0 and below 1, and is {getattr(config, name)}")
-    if config.weight_decay < 0:
-        raise UserError(f"--weight_decay must not be negative, and is {config.weight_decay}")
+    if not 0 <= config.weight_decay < math.inf:
+        raise UserError(f"--weight_decay must be a number and not negative, and is {config.weight_decay}")
     if config.image_size < 32:
         raise UserError(
             f"--image_size must be at least 32 (MobileNetV2 halves it five times), and is {config.image_size}"

@@ -58,10 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _flags(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m trainer.evaluate",
-        description="Scores a model on a split and writes report.html and metrics.json.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    parser = cli.Parser(
+        "python -m trainer.evaluate", "Scores a model on a split and writes report.html and metrics.json."
     )
     parser.add_argument(
         "--model", required=True, metavar="FOLDER", help="the trainer's export, local or gs://"

@@ -8,7 +8,6 @@ place and go on from the last checkpoint, a bounded number of times; the exit co
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import subprocess
@@ -59,10 +58,8 @@ def _exit_with(code: int) -> None:
 def _parse(argv: Sequence[str] | None) -> Settings:
     given = list(sys.argv[1:] if argv is None else argv)
     own, task = (given[: given.index("--")], given[given.index("--") + 1 :]) if "--" in given else (given, [])
-    parser = argparse.ArgumentParser(
-        prog="python -m trainer.launch",
-        description="Starts workers of trainer.task; its flags stand behind --.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    parser = cli.Parser(
+        "python -m trainer.launch", "Starts workers of trainer.task; its flags stand behind --."
     )
     parser.add_argument(
         "--local_workers",

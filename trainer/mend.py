@@ -28,19 +28,22 @@ def mend(image: Any) -> Any:
     Returns:
         string scalar.
     """
-    mended = tf.strings.join(
-        [tf.strings.substr(image, 0, _SOI_BYTES), ADOBE_MARKER, tf.strings.substr(image, _SOI_BYTES, -1)]
-    )
-    return tf.cond(_lacks_marker(image), lambda: mended, lambda: image)
+
+    def with_marker() -> Any:
+        head, tail = tf.strings.substr(image, 0, _SOI_BYTES), tf.strings.substr(image, _SOI_BYTES, -1)
+        return tf.strings.join([head, ADOBE_MARKER, tail])
+
+    return tf.cond(_lacks_marker(image), with_marker, lambda: image)
 
 
 def _lacks_marker(image: Any) -> Any:
     """Whether the headers announce 4 components and hold no Adobe marker: bool scalar."""
     data = tf.cast(tf.io.decode_raw(image, tf.uint8), tf.int32)
     size = tf.size(data)
+    data = tf.pad(data, [[0, 1]])  # so that there is a byte to look at in an empty file
 
     def at(position: Any) -> Any:
-        return data[tf.minimum(position, size - 1)]
+        return data[tf.minimum(position, size)]
 
     def is_in(code: Any, codes: tuple[int, ...]) -> Any:
         return tf.reduce_any(tf.equal(code, tf.constant(codes)))

@@ -6,7 +6,6 @@ where there is no way to the network the answer is one sentence within seconds.
 
 from __future__ import annotations
 
-import argparse
 import http.client
 import os
 import shutil
@@ -100,13 +99,15 @@ def _check_whole(path: Path, announced: str | None) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Fetches the weights and prints where they lie."""
-    parser = argparse.ArgumentParser(prog="python -m trainer.weights", description=__doc__.splitlines()[0])
-    parser.add_argument("--alpha", type=float, default=1.0, help="width multiplier (default: 1.0)")
-    parser.add_argument(
-        "--image_size", type=int, default=224, help="side of the images, pixels (default: 224)"
-    )
-    flags = parser.parse_args(argv)
-    return cli.run(lambda: print(fetch(flags.alpha, flags.image_size)))
+
+    def command() -> None:
+        parser = cli.Parser("python -m trainer.weights", "Fetches ImageNet weights and prints their path.")
+        parser.add_argument("--alpha", type=float, default=1.0, help="width multiplier")
+        parser.add_argument("--image_size", type=int, default=224, help="side of the images, pixels")
+        flags = parser.parse_args(argv)
+        print(fetch(flags.alpha, flags.image_size))
+
+    return cli.run(command)
 
 
 if __name__ == "__main__":

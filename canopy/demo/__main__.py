@@ -6,7 +6,6 @@ its exit code; run again, it does everything again.
 
 from __future__ import annotations
 
-import argparse
 import json
 import shlex
 import subprocess
@@ -57,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse(argv: Sequence[str] | None) -> Settings:
-    parser = argparse.ArgumentParser(prog="python -m canopy.demo", description=__doc__.splitlines()[0])
+    parser = cli.Parser("python -m canopy.demo", "Walks through every stage, from archive to submission.")
     parser.add_argument(
         "--data",
         type=Path,

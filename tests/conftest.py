@@ -1,0 +1,90 @@
+"""What several tests need: a small archive, its records, a model trained on them, the real data."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from canopy import quiet
+from canopy.sample import SampleSettings, write_archive
+
+ROOT = Path(__file__).resolve().parents[1]
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+with quiet.importing():
+    pass  # sets the environment that keeps TensorFlow's chatter out of failing tests
+
+
+def run_module(module: str, *flags: object, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    """Runs a module as users do, in the repository's root, and returns how it ended."""
+    words = [sys.executable, "-m", module, *map(str, flags)]
+    return subprocess.run(words, capture_output=True, text=True, timeout=timeout, cwd=ROOT, check=False)
+
+
+@pytest.fixture(scope="session")
+def command() -> Command:
+    return run_module
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real chips, labels and weights; skips where there is none."""
+    folder = Path(os.environ.get("CANOPY_DATA", ROOT.parent / "shared" / "data"))
+    if not (folder / "planet").is_dir():
+        pytest.skip(f"no real data: neither CANOPY_DATA nor {folder} holds it")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sample archive of 60 labelled chips, three of them broken, and 12 unlabelled ones, 64 px."""
+    output = tmp_path_factory.mktemp("sample") / "archive"
+    write_archive(output, SampleSettings(seed=1, labelled=60, unlabelled=12, size=64, odd=1, workers=1))
+    return output
+
+
+@pytest.fixture(scope="session")
+def records(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The archive's records, in several shards."""
+    output = tmp_path_factory.mktemp("records") / "tfrecords"
+    done = run_module(
+        "beam_jobs.preprocess",
+        *("--images", archive / "train-jpg", "--labels", archive / "train_v2.csv", "--output", output),
+        *("--splits", "train=0.7,validation=0.3", "--num_shards", 3, "--max_bad_fraction", 0.1),
+    )
+    assert done.returncode == 0, done.stderr
+    return output
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run with two workers."""
+
+    model_dir: Path
+    stdout: str
+    stderr: str
+
+    @property
+    def export(self) -> Path:
+        return self.model_dir / "export"
+
+
+SMALLEST = ("--image_size", 32, "--alpha", 0.35, "--weights", "none", "--batch_size", 8, "--log_steps", 2)
+
+
+@pytest.fixture(scope="session")
+def trained(records: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """The smallest network, trained for one epoch by two workers."""
+    model_dir = tmp_path_factory.mktemp("run") / "model"
+    done = run_module(
+        "trainer.launch",
+        *("--local_workers", 2, "--", "--data", records, "--model_dir", model_dir, "--epochs", 1, *SMALLEST),
+    )
+    assert done.returncode == 0, done.stderr
+    return Trained(model_dir, done.stdout, done.stderr)

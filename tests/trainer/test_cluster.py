@@ -1,0 +1,65 @@
+"""Who the workers are, from an Indexed Job's environment or on one machine."""
+
+import json
+
+import pytest
+
+from canopy.cli import UserError
+from trainer import cluster
+
+POD = {
+    "JOB_COMPLETION_INDEX": "1",
+    "HOSTNAME": "canopy-train-1",
+    "CANOPY_WORKERS": "2",
+    "CANOPY_SERVICE": "canopy-workers",
+}
+
+
+def test_a_pod_finds_its_peers_behind_the_headless_service():
+    place = cluster.from_indexed_job(POD)
+    assert json.loads(place.tf_config()) == {
+        "cluster": {"worker": ["canopy-train-0.canopy-workers:2222", "canopy-train-1.canopy-workers:2222"]},
+        "task": {"type": "worker", "index": 1},
+    }
+    assert not place.is_chief
+
+
+def test_the_port_can_be_set():
+    assert cluster.from_indexed_job({**POD, "CANOPY_PORT": "7"}).addresses[0].endswith(":7")
+
+
+@pytest.mark.parametrize("name", ["JOB_COMPLETION_INDEX", "CANOPY_WORKERS", "CANOPY_SERVICE", "HOSTNAME"])
+def test_a_missing_variable_is_named(name):
+    with pytest.raises(UserError, match=name):
+        cluster.from_indexed_job({key: value for key, value in POD.items() if key != name})
+
+
+def test_an_index_beyond_the_workers_is_refused():
+    with pytest.raises(UserError, match="completions"):
+        cluster.from_indexed_job({**POD, "JOB_COMPLETION_INDEX": "2"})
+
+
+def test_numbers_have_to_be_numbers():
+    with pytest.raises(UserError, match="numbers"):
+        cluster.from_indexed_job({**POD, "CANOPY_WORKERS": "two"})
+
+
+def test_tf_config_comes_back_as_it_went():
+    for place in cluster.on_this_machine(3):
+        assert cluster.from_tf_config({"TF_CONFIG": place.tf_config()}) == place
+
+
+def test_without_tf_config_there_is_one_worker():
+    place = cluster.from_tf_config({})
+    assert (place.workers, place.is_chief) == (1, True)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"cluster": {"worker": ["a:1"]}, "task": {"index": 1}}'])
+def test_a_damaged_tf_config_is_refused(text):
+    with pytest.raises(UserError, match="TF_CONFIG"):
+        cluster.from_tf_config({"TF_CONFIG": text})
+
+
+def test_local_workers_get_ports_of_their_own():
+    addresses = cluster.on_this_machine(5)[0].addresses
+    assert len(set(addresses)) == 5

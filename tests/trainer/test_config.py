@@ -1,0 +1,68 @@
+"""Flags to settings: every field is a flag, and what cannot be used is one sentence."""
+
+import dataclasses
+
+import pytest
+
+from canopy.cli import UserError
+from trainer import config
+from trainer.config import Config
+
+NEEDED = ["--data", "records", "--model_dir", "model"]
+
+
+def test_every_field_is_a_flag_with_its_default():
+    parsed = config.parse(NEEDED)
+    assert parsed == Config(data="records", model_dir="model")
+
+
+def test_a_flag_sets_its_field():
+    parsed = config.parse(
+        [*NEEDED, "--batch_size", "32", "--weights", "none", "--restart", "--augment", "none"]
+    )
+    assert (parsed.batch_size, parsed.weights, parsed.restart, parsed.augment) == (32, "none", True, "none")
+
+
+def test_help_explains_every_field(capsys):
+    with pytest.raises(SystemExit) as end:
+        config.parse(["--help"])
+    assert end.value.code == 0
+    text = capsys.readouterr().out
+    for field in dataclasses.fields(Config):
+        assert f"--{field.name}" in text
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--batch_size", "0"], "--batch_size"),
+        (["--epochs", "-1"], "--epochs"),
+        (["--image_size", "16"], "--image_size"),
+        (["--backbone", "resnet"], "--backbone"),
+        (["--backbone", "hub:"], "--backbone"),
+        (["--bn_momentum", "1"], "--bn_momentum"),
+        (["--weight_decay", "-1"], "--weight_decay"),
+        (["--learning_rate", "nan"], "--learning_rate"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_named(flags, named):
+    with pytest.raises(UserError, match=named):
+        config.parse([*NEEDED, *flags])
+
+
+def test_the_global_batch_is_shared_equally():
+    assert config.check_batch(64, 4) == 16
+
+
+@pytest.mark.parametrize(("batch", "replicas", "offered"), [(10, 4, "8 or 12"), (3, 4, "4")])
+def test_a_batch_that_cannot_be_shared_is_refused_with_one_that_can(batch, replicas, offered):
+    with pytest.raises(UserError, match=offered):
+        config.check_batch(batch, replicas)
+
+
+def test_only_settings_that_change_the_result_stand_in_the_way_of_resuming():
+    earlier = dataclasses.asdict(config.parse(NEEDED))
+    same = config.parse(["--data", "elsewhere", "--model_dir", "model", "--log_steps", "1"])
+    assert config.differences(same, earlier) == []
+    other = config.parse([*NEEDED, "--learning_rate", "0.5"])
+    assert config.differences(other, earlier) == ["--learning_rate: was 0.001, is 0.5"]

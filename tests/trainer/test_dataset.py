@@ -1,0 +1,145 @@
+"""Records to batches: complete, in order, in shape, and the pictures that the archive holds."""
+
+import io
+from collections import Counter
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from beam_jobs.images import Encoding, convert
+from beam_jobs.records import frame, serialise
+from canopy.sample.encode import Kind, encode
+from trainer import dataset
+from trainer.data_info import Shard
+from trainer.dataset import Reading
+
+SIZE = 32
+
+
+def write_shards(folder, counts, classes=40):
+    """Shards of pictures of one value each, labelled with their number in binary."""
+    shards, number = [], 0
+    for index, count in enumerate(counts):
+        path = folder / f"shard-{index}"
+        with path.open("wb") as file:
+            for _ in range(count):
+                grey = np.full((8, 8, 3), number % 256, np.uint8)
+                out = io.BytesIO()
+                Image.fromarray(grey).save(out, "JPEG", quality=95)
+                ids = [bit for bit in range(classes) if number >> bit & 1]
+                file.write(
+                    frame(serialise(f"chip_{number}", convert(out.getvalue(), Encoding()), ids, classes))
+                )
+                number += 1
+        shards.append(Shard(str(path), count))
+    return tuple(shards)
+
+
+def reading(shards, **changes):
+    settings = {"classes": 40, "image_size": SIZE, "replica_batch": 4, "workers": 1, "index": 0}
+    return Reading(shards=shards, **{**settings, **changes})
+
+
+def numbers(labels):
+    return (labels.astype(np.int64) << np.arange(labels.shape[1])).sum(axis=1)
+
+
+def read(settings, epoch=0, first_step=0):
+    """(numbers, weights) of each batch."""
+    batches = dataset.batches(settings, epoch, first_step).as_numpy_iterator()
+    return [(numbers(labels), weights) for _, labels, weights in batches]
+
+
+@pytest.mark.parametrize(("counts", "workers"), [([5, 0, 7, 3], 1), ([5, 7, 3], 2), ([2, 1], 4), ([9], 3)])
+def test_the_workers_together_see_every_record_once_an_epoch(tmp_path, counts, workers):
+    shards = write_shards(tmp_path, counts)
+    seen = Counter()
+    for index in range(workers):
+        for batch, weights in read(reading(shards, workers=workers, index=index), epoch=3):
+            assert len(batch) == 4
+            seen.update(batch[weights > 0].tolist())
+    assert seen == Counter(range(sum(counts)))
+
+
+def test_the_weights_of_a_step_sum_to_one_over_all_workers(tmp_path):
+    shards = write_shards(tmp_path, [6, 5])
+    each = [read(reading(shards, workers=3, index=index)) for index in range(3)]
+    for step in zip(*each, strict=True):
+        assert sum(weights.sum() for _, weights in step) == pytest.approx(1)
+
+
+def test_every_worker_takes_the_same_steps(tmp_path):
+    shards = write_shards(tmp_path, [13])
+    steps = {len(read(reading(shards, workers=3, index=index))) for index in range(3)}
+    assert steps == {reading(shards, workers=3).steps}
+
+
+def test_the_order_is_the_seeds_and_another_each_epoch(tmp_path):
+    settings = reading(write_shards(tmp_path, [10, 10]), seed=5)
+    orders = [np.concatenate([batch for batch, _ in read(settings, epoch)]).tolist() for epoch in (0, 0, 1)]
+    assert orders[0] == orders[1] != orders[2]
+
+
+def test_an_epoch_can_be_entered_at_any_step(tmp_path):
+    settings = reading(write_shards(tmp_path, [10, 9]))
+    whole = read(settings, epoch=2)
+    for step in range(len(whole)):
+        late = read(settings, epoch=2, first_step=step)
+        assert [batch.tolist() for batch, _ in late] == [batch.tolist() for batch, _ in whole[step:]]
+
+
+def test_without_shuffling_the_records_come_in_their_own_order(tmp_path):
+    settings = reading(write_shards(tmp_path, [4]), shuffle=False)
+    assert read(settings)[0][0].tolist() == [0, 1, 2, 3]
+
+
+def test_several_replicas_of_a_worker_share_its_step(tmp_path):
+    settings = reading(write_shards(tmp_path, [9]), replica_batch=2, local_replicas=2)
+    assert settings.steps == 3
+    assert len(read(settings)) == 6
+
+
+def psnr(one, other):
+    return 10 * np.log10(255**2 / np.mean((one.astype(float) - other) ** 2))
+
+
+def one_chip_batch(folder, data, name="chip"):
+    """A chip's way from the archive's bytes into the trainer's batch, at its own size."""
+    picture = convert(data, Encoding())
+    path = folder / "shard"
+    path.write_bytes(frame(serialise(name, picture, [1], 2)))
+    settings = reading((Shard(str(path), 1),), classes=2, image_size=picture.height, replica_batch=1)
+    images, labels, _ = next(iter(dataset.batches(settings).as_numpy_iterator()))
+    assert labels.tolist() == [[0, 1]]
+    return images[0]
+
+
+def test_a_chip_encoded_like_the_originals_arrives_as_the_picture_that_pillow_shows(tmp_path):
+    import tensorflow as tf
+
+    ground = np.random.default_rng(0).integers(40, 200, (8, 8, 3), np.uint8)
+    drawn = np.asarray(Image.fromarray(ground).resize((64, 64), Image.Resampling.BICUBIC))
+    data = encode(drawn, Kind.PLANET)
+    assert not tf.io.decode_jpeg(data, channels=3).numpy().any(), "the trap that this is about is gone"
+    shown = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    arrived = one_chip_batch(tmp_path, data)
+    assert arrived.mean() > 20
+    assert psnr(arrived, shown) > 35
+
+
+def test_the_original_chips_arrive_as_pillow_shows_them(tmp_path, real_data):
+    for path in sorted((real_data / "planet/chips256/train-jpg").iterdir())[:8]:
+        data = path.read_bytes()
+        shown = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+        assert psnr(one_chip_batch(tmp_path, data), shown) > 40
+
+
+def test_evaluation_reads_names_pictures_and_labels(tmp_path):
+    shards = write_shards(tmp_path, [2, 0, 3])
+    rows = list(dataset.encoded(shards, 40).as_numpy_iterator())
+    assert {name.decode() for name, _, _ in rows} == {f"chip_{i}" for i in range(5)}
+    for name, picture, labels in rows:
+        number = int(name.decode().removeprefix("chip_"))
+        assert numbers(labels[None])[0] == number
+        assert abs(np.asarray(Image.open(io.BytesIO(picture))).astype(int) - number).max() <= 1

@@ -1,0 +1,116 @@
+"""What is handed on: it takes the archive's own files, and says the same whichever way it is asked."""
+
+import functools
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+from PIL import Image
+
+from beam_jobs.images import to_rgb
+from canopy import __version__
+from canopy.cli import UserError
+from canopy.sample.encode import Kind, encode
+from trainer import data_info, export, model
+from trainer.config import Config
+from trainer.dataset import decode, resize
+
+PICTURE = np.asarray(
+    Image.fromarray(np.random.default_rng(2).integers(0, 256, (5, 5, 3), np.uint8)).resize((64, 64))
+)
+
+
+@pytest.fixture(scope="module")
+def made(records, tmp_path_factory):
+    """An untrained network's export, with the network."""
+    folder = tmp_path_factory.mktemp("export")
+    config = Config(data=str(records), model_dir=str(folder), image_size=32, alpha=0.35, weights="none")
+    info = data_info.read(str(records))
+    tf_keras.utils.set_random_seed(0)
+    network = model.build(config, len(info.vocabulary), [0.3] * len(info.vocabulary), None)
+    head = network.get_layer("logits")
+    head.kernel.assign(tf.random.stateless_normal(head.kernel.shape, [1, 2]))
+    thresholds = [0.2] * len(info.vocabulary)
+    return network, export.export(network, config, info, thresholds, {"f2": 0.5}), info
+
+
+@functools.cache
+def load(folder):
+    return tf.saved_model.load(folder)
+
+
+def served(folder, signature, **inputs):
+    return load(folder).signatures[signature](**inputs)["scores"].numpy()
+
+
+def test_jpeg_bytes_score_as_the_training_path_does(made):
+    network, folder, _ = made
+    plain = io.BytesIO()
+    Image.fromarray(PICTURE).save(plain, "JPEG", quality=95)
+    images = tf.cast(resize(decode(plain.getvalue()), 32), tf.float32)[None]
+    expected = tf.sigmoid(network(images, training=False)).numpy()
+    scores = served(folder, "serving_default", image_bytes=tf.constant([plain.getvalue()]))
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [Kind.PLANET, Kind.CMYK, Kind.GREY])
+def test_the_archives_own_files_score_as_their_pixels_do(made, kind):
+    data = encode(PICTURE, kind)
+    by_bytes = served(made[1], "serving_default", image_bytes=tf.constant([data]))
+    by_pixels = served(made[1], "rgb", rgb=tf.constant(to_rgb(data)[None]))
+    np.testing.assert_allclose(by_bytes, by_pixels, atol=1e-5)
+    assert to_rgb(data).mean() > 20, "the picture itself is black"
+
+
+def test_pictures_of_several_sizes_may_stand_in_one_batch_of_files(made):
+    files = [encode(PICTURE[:side, :side], Kind.PLANET) for side in (64, 40, 17)]
+    assert served(made[1], "serving_default", image_bytes=tf.constant(files)).shape[0] == 3
+
+
+def test_the_tensorflow_lite_file_gives_the_same_scores(made):
+    network, folder, _ = made
+    images = np.asarray(resize(PICTURE[None], 32), np.float32)
+    lite = tf.lite.Interpreter(model_path=f"{folder}/model.tflite")
+    lite.allocate_tensors()
+    lite.set_tensor(lite.get_input_details()[0]["index"], images)
+    lite.invoke()
+    found = lite.get_tensor(lite.get_output_details()[0]["index"])
+    np.testing.assert_allclose(found, tf.sigmoid(network(images, training=False)), atol=1e-4)
+
+
+def test_model_json_says_what_prediction_and_report_need(made):
+    _, folder, info = made
+    found = json.loads(Path(folder, "model.json").read_text())
+    assert found["format_version"] == 1
+    assert found["canopy_version"] == __version__
+    assert found["classes"] == list(info.vocabulary)
+    assert len(found["thresholds"]) == len(info.vocabulary)
+    assert found["image_size"] == 32
+    assert found["metrics"] == {"f2": 0.5}
+    assert found["config"]["alpha"] == 0.35
+    assert found["dataset"] == {"name": "planet", "fingerprint": info.fingerprint}
+
+
+def test_another_run_can_start_from_an_export(made):
+    network, folder, info = made
+    config = Config(data="", model_dir="", image_size=32, alpha=0.35, weights="none")
+    other = model.build(config, len(info.vocabulary), [0.5] * len(info.vocabulary), None)
+    export.load_weights(other, folder)
+    for mine, theirs in zip(other.get_weights(), network.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_an_export_of_another_network_is_refused(made):
+    config = Config(data="", model_dir="", image_size=32, alpha=0.5, weights="none")
+    other = model.build(config, 4, [0.5] * 4, None)
+    with pytest.raises(UserError, match="its network is not this one"):
+        export.load_weights(other, made[1])
+
+
+def test_a_folder_that_is_no_export_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no export"):
+        export.load_weights(None, str(tmp_path))

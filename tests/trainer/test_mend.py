@@ -1,0 +1,62 @@
+"""The Adobe marker put in by the graph: exactly where preprocessing would, and nowhere else."""
+
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from beam_jobs import images
+from canopy.sample.encode import Kind, encode
+from trainer.mend import ADOBE_MARKER, mend
+
+PICTURE = np.asarray(
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, (6, 6, 3), np.uint8)).resize((48, 40))
+)
+
+
+GRAPH = tf.function(mend, input_signature=[tf.TensorSpec([], tf.string)])
+
+
+def in_graph(data):
+    return GRAPH(tf.constant(data)).numpy()
+
+
+def test_a_chip_like_the_originals_decodes_as_pillow_shows_it():
+    data = encode(PICTURE, Kind.PLANET)
+    assert in_graph(data) == data[:2] + ADOBE_MARKER + data[2:]
+    decoded = tf.io.decode_jpeg(in_graph(data), channels=3, dct_method="INTEGER_ACCURATE").numpy()
+    assert (decoded == np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))).all()
+
+
+@pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.PLANET])
+def test_any_other_jpeg_stays_as_it_is(kind):
+    data = encode(PICTURE, kind)
+    assert in_graph(data) == data
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\xff", b"\xff\xd8\xff", b"<html>", b"\xff\xd8" + b"\xff" * 40, bytes(64)]
+)
+def test_what_is_no_jpeg_stays_as_it_is(data):
+    assert in_graph(data) == data
+
+
+def test_a_cut_file_ends_the_walk():
+    data = encode(PICTURE, Kind.PLANET)
+    for length in range(0, 400, 7):
+        assert in_graph(data[:length])[-1:] == data[:length][-1:]
+
+
+def test_it_mends_what_preprocessing_mends(real_data):
+    paths = sorted((real_data / "odd_jpegs").iterdir()) + sorted(
+        (real_data / "planet/chips256/train-jpg").iterdir()
+    )
+    for path in paths:
+        data = path.read_bytes()
+        try:
+            kept = images.convert(data, images.Encoding(image_format="keep"))
+        except images.RejectedImage:
+            continue
+        assert in_graph(data) == kept.encoded, path.name

@@ -1,0 +1,91 @@
+"""The score: equal to its definition, row by row, and to what thresholds may reach."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from trainer import metrics
+
+BITS = hnp.arrays(np.int64, hnp.array_shapes(min_dims=2, max_dims=2, max_side=6), elements=st.integers(0, 1))
+
+
+def f2_by_definition(answered, true):
+    """From precision and recall, as Kaggle words it."""
+    hits = len(answered & true)
+    if not hits:
+        return 0.0
+    precision, recall = hits / len(answered), hits / len(true)
+    return 5 * precision * recall / (4 * precision + recall)
+
+
+@given(labels=BITS, data=st.data())
+def test_fbeta_is_kaggles_formula_averaged_over_rows(labels, data):
+    answered = data.draw(hnp.arrays(np.int64, labels.shape, elements=st.integers(0, 1)))
+    expected = [
+        f2_by_definition(set(np.flatnonzero(a)), set(np.flatnonzero(t)))
+        for a, t in zip(answered, labels, strict=True)
+    ]
+    assert metrics.fbeta_rows(answered, labels) == pytest.approx(expected)
+    assert metrics.fbeta(answered, labels) == pytest.approx(np.mean(expected))
+
+
+def test_a_perfect_answer_scores_one():
+    labels = np.array([[1, 0, 1], [0, 1, 0]])
+    assert metrics.fbeta(labels, labels) == 1.0
+
+
+def test_an_answer_is_never_empty():
+    answered = metrics.apply_thresholds([[0.1, 0.3, 0.2]], [0.2, 0.9, 0.25])
+    assert answered.tolist() == [[False, False, True]]  # 0.2 of 0.25 comes nearest
+
+
+def test_a_score_at_its_threshold_is_answered():
+    assert metrics.apply_thresholds([[0.2, 0.1]], [0.2, 0.2]).tolist() == [[True, False]]
+
+
+@given(labels=BITS, seed=st.integers(0, 99))
+def test_tuned_thresholds_are_never_worse_than_a_fifth(labels, seed):
+    scores = np.random.default_rng(seed).random(labels.shape)
+    tuned = metrics.tune_thresholds(scores, labels)
+    flat = np.full(labels.shape[1], 0.2)
+    assert metrics.fbeta(scores >= tuned, labels) >= metrics.fbeta(scores >= flat, labels) - 1e-9
+
+
+def test_a_threshold_separates_what_can_be_separated():
+    labels = np.array([[1, 1], [1, 0]] * 10)
+    scores = np.array([[0.9, 0.62], [0.9, 0.55]] * 10)
+    tuned = metrics.tune_thresholds(scores, labels)
+    assert 0.55 < tuned[1] <= 0.62
+    assert metrics.fbeta(scores >= tuned, labels) == 1.0
+
+
+def test_a_tag_that_no_row_has_keeps_a_fifth():
+    labels = np.array([[1, 0], [1, 0]])
+    assert metrics.tune_thresholds(np.array([[0.9, 0.5], [0.8, 0.1]]), labels)[1] == 0.2
+
+
+@given(labels=hnp.arrays(np.int64, (7, 4), elements=st.integers(0, 1)))
+def test_the_best_constant_is_found_among_all(labels):
+    options = itertools.product([0, 1], repeat=4)
+    best = max(metrics.fbeta(np.broadcast_to(option, labels.shape), labels) for option in options)
+    chosen, score = metrics.best_constant(labels)
+    assert score == pytest.approx(metrics.fbeta(np.broadcast_to(chosen, labels.shape), labels))
+    assert score >= 0.97 * best
+
+
+def test_average_precision_by_hand():
+    assert metrics.average_precision([0.9, 0.8, 0.7, 0.6], [1, 0, 1, 0]) == pytest.approx((1 + 2 / 3) / 2)
+    assert metrics.average_precision([0.5, 0.5], [1, 0]) == pytest.approx(0.5)  # a tie is one threshold
+    assert np.isnan(metrics.average_precision([0.5, 0.4], [0, 0]))
+
+
+def test_each_tag_is_counted_by_itself():
+    labels, scores = np.array([[1, 0], [1, 1], [0, 0]]), np.array([[0.9, 0.9], [0.1, 0.8], [0.8, 0.1]])
+    first, second = metrics.per_tag(scores, labels, [0.5, 0.5], ("road", "water"))
+    assert (first.tag, first.support, first.precision, first.recall) == ("road", 2, 0.5, 0.5)
+    assert (second.precision, second.recall) == (0.5, 1.0)
+    assert second.fbeta == pytest.approx(5 * 0.5 * 1.0 / (4 * 0.5 + 1.0))

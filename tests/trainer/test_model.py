@@ -1,0 +1,105 @@
+"""The network and what training does around it."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+
+from canopy.cli import UserError
+from trainer import model
+from trainer.config import Config
+
+SMALL = Config(data="", model_dir="", image_size=32, alpha=0.35, weights="none")
+
+
+def build(config=SMALL, prior=(0.1, 0.5, 0.9), weights=None):
+    return model.build(config, len(prior), prior, weights)
+
+
+def test_an_untrained_network_answers_the_share_of_each_tag():
+    network = build()
+    for layer in network.layers:
+        if layer.name == "logits":
+            layer.kernel.assign(tf.zeros_like(layer.kernel))
+    scores = tf.sigmoid(network(tf.zeros([1, 32, 32, 3]))).numpy()[0]
+    assert scores == pytest.approx([0.1, 0.5, 0.9], abs=1e-5)
+
+
+def test_batch_normalization_moves_at_a_pace_that_suits_fine_tuning():
+    backbone = next(layer for layer in build().layers if isinstance(layer, tf_keras.Model))
+    norms = [layer for layer in backbone.layers if isinstance(layer, tf_keras.layers.BatchNormalization)]
+    assert len(norms) > 50
+    assert {layer.momentum for layer in norms} == {SMALL.bn_momentum}
+
+
+def test_weights_are_taken_from_a_file(tmp_path):
+    donor = build()
+    backbone = next(layer for layer in donor.layers if isinstance(layer, tf_keras.Model))
+    backbone.save_weights(tmp_path / "weights.h5")
+    taker = build(weights=str(tmp_path / "weights.h5"))
+    pictures = tf.random.stateless_uniform([2, 32, 32, 3], [1, 2], 0, 255)
+    of_donor = tf_keras.Model(donor.input, donor.get_layer("logits").input)(pictures)
+    of_taker = tf_keras.Model(taker.input, taker.get_layer("logits").input)(pictures)
+    np.testing.assert_allclose(of_donor, of_taker, atol=1e-6)
+
+
+def test_imagenet_weights_fit(real_data):
+    path = next((real_data / "weights").glob("*.h5"))
+    full = Config(data="", model_dir="", image_size=32)
+    assert build(full, weights=str(path)).count_params() > 2_000_000
+
+
+def test_weights_that_are_missing_or_do_not_fit_are_named(tmp_path):
+    with pytest.raises(UserError, match="nowhere"):
+        build(weights=str(tmp_path / "nowhere"))
+    (tmp_path / "other.h5").write_bytes(b"no HDF5")
+    with pytest.raises(UserError, match=r"other\.h5"):
+        build(weights=str(tmp_path / "other.h5"))
+
+
+def test_a_hub_feature_vector_is_a_backbone_like_any_other(tmp_path):
+    inputs = tf_keras.Input([32, 32, 3])
+    features = tf_keras.layers.GlobalAveragePooling2D()(tf_keras.layers.Conv2D(5, 3)(inputs))
+    tf_keras.Model(inputs, features).save(tmp_path / "feature_vector", save_format="tf")
+    config = Config(data="", model_dir="", image_size=32, backbone=f"hub:{tmp_path / 'feature_vector'}")
+    network = build(config)
+    assert network(tf.zeros([2, 32, 32, 3])).shape == (2, 3)
+    assert len(network.trainable_variables) == 4  # the backbone's two, and the head's
+
+
+def test_a_hub_handle_that_cannot_be_loaded_is_named(tmp_path):
+    config = Config(data="", model_dir="", image_size=32, backbone=f"hub:{tmp_path / 'nowhere'}")
+    with pytest.raises(UserError, match="nowhere"):
+        build(config)
+
+
+def test_augmentation_gives_each_of_the_eight_flips_and_turns():
+    picture = np.arange(16, dtype=np.float32).reshape(4, 4, 1)
+    views = [np.rot90(flipped, turns) for flipped in (picture, picture[:, ::-1]) for turns in range(4)]
+    result = model.augment(tf.constant(np.stack([picture] * 400)), tf.constant([3, 4])).numpy()
+    counts = [sum(np.array_equal(each, view) for each in result) for view in views]
+    assert sum(counts) == 400
+    assert min(counts) > 20
+
+
+def test_augmentation_is_drawn_from_its_seed():
+    pictures = tf.random.stateless_uniform([8, 4, 4, 3], [0, 0])
+    once, again, other = (model.augment(pictures, tf.constant([7, step])).numpy() for step in (1, 1, 2))
+    assert (once == again).all()
+    assert (once != other).any()
+
+
+def test_the_learning_rate_warms_up_and_ends_at_zero():
+    optimizer = model.optimizer(SMALL, 100)
+    schedule = optimizer._learning_rate
+    rates = [float(schedule(step)) for step in (0, 5, 10, 55, 100)]
+    assert rates[0] == 0
+    assert rates[2] == pytest.approx(SMALL.learning_rate)
+    assert rates[0] < rates[1] < rates[2] > rates[3] > rates[4]
+    assert rates[4] == pytest.approx(0, abs=1e-9)
+
+
+def test_a_cpu_keeps_float32():
+    if tf.config.list_physical_devices("GPU"):
+        pytest.skip("this machine has a GPU")
+    assert model.set_precision("auto") == "float32"

@@ -1,0 +1,43 @@
+"""How workers share an epoch: no record lost or doubled, whatever the numbers."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainer import plan
+
+COUNTS = st.lists(st.integers(0, 40), min_size=1, max_size=12)
+
+
+@given(counts=COUNTS, workers=st.integers(1, 9), seed=st.integers(0, 99), epoch=st.integers(0, 99))
+def test_the_workers_parts_hold_every_record_once(counts, workers, seed, epoch):
+    order = plan.epoch_order(len(counts), seed, epoch)
+    seen = [
+        (part.shard, part.skip + i)
+        for index in range(workers)
+        for part in plan.worker_parts(counts, order, workers, index)
+        for i in range(part.take)
+    ]
+    assert sorted(seen) == [(shard, i) for shard, count in enumerate(counts) for i in range(count)]
+
+
+@given(counts=COUNTS, workers=st.integers(1, 9))
+def test_no_worker_has_more_than_one_record_above_another(counts, workers):
+    order = range(len(counts))
+    sizes = [sum(p.take for p in plan.worker_parts(counts, order, workers, i)) for i in range(workers)]
+    assert max(sizes) - min(sizes) <= 1
+
+
+@given(total=st.integers(1, 500), workers=st.integers(1, 9), batch=st.integers(1, 40))
+def test_every_record_counts_in_one_step(total, workers, batch):
+    valid = plan.valid_records(total, workers, batch)
+    assert len(valid) == plan.steps_per_epoch(total, workers, batch)
+    assert valid.sum() == total
+    assert (valid > 0).all()
+    assert (valid <= workers * batch).all()
+
+
+def test_epochs_differ_in_order_and_repeat_with_the_seed():
+    orders = [tuple(plan.epoch_order(20, 0, epoch)) for epoch in range(5)]
+    assert len(set(orders)) == 5
+    assert orders == [tuple(plan.epoch_order(20, 0, epoch)) for epoch in range(5)]
+    assert orders != [tuple(plan.epoch_order(20, 1, epoch)) for epoch in range(5)]
