@@ -1,0 +1,116 @@
+"""The tags CSV and the vocabulary."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from beam_jobs.labels import Refused, class_ids, multi_hot, read_labels, read_vocabulary, vocabulary_of
+from canopy.cli import UserError
+
+
+def write(path: Path, text: str | bytes) -> str:
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return str(path)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.tuples(
+            st.text(st.characters(codec="utf-8", exclude_characters="\r\0"), min_size=1).filter(
+                lambda s: s.strip() == s
+            ),
+            st.lists(st.sampled_from(["clear", "water", "road", "größe"]), max_size=4),
+        ),
+        min_size=1,
+    )
+)
+def test_every_row_is_read_as_it_stands(tmp_path: Path, rows: list[tuple[str, list[str]]]) -> None:
+    path = tmp_path / "t.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image_name", "tags"])
+        writer.writerows((name + ".jpg", " ".join(tags)) for name, tags in rows)
+    labels = read_labels(str(path))
+    assert labels.names == [name for name, _ in rows]
+    read = [labels.tag_sets[number] for number in labels.set_of]
+    assert read == [tuple(sorted(set(tags))) for _, tags in rows]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "image_name,tags\na,clear water\n",
+        "\ufeffimage_name,tags\r\na,clear water\r\n",
+        "tags,extra,image_name\n clear  water ,x,a.jpg\n",
+        'image_name,tags\n"a","water clear clear"\n\n',
+        "image_name, tags\na.JPG,clear water",
+    ],
+)
+def test_common_spellings_of_a_csv_mean_the_same(tmp_path: Path, text: str) -> None:
+    labels = read_labels(write(tmp_path / "t.csv", text))
+    assert labels.names == ["a"]
+    assert labels.tag_sets == [("clear", "water")]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name,tags\na,b\n", "lacks the column image_name"),
+        ("image_name,label\na,b\n", "lacks the column tags"),
+        ("", "lacks the column image_name"),
+        ("image_name,tags\n", "no row below"),
+        ("image_name,tags\na,b\nc\n", "line 3: 1 fields where 2"),
+        ("image_name,tags\n,b\n", "line 2: the image_name is empty"),
+        ('image_name,tags\n"a,b\n', "line 2"),
+        (b"image_name,tags\n\xff\xfe,b\n", "not UTF-8"),
+    ],
+)
+def test_a_wrong_csv_is_refused_with_its_line(tmp_path: Path, text: str | bytes, said: str) -> None:
+    with pytest.raises(UserError, match=said) as caught:
+        read_labels(write(tmp_path / "t.csv", text))
+    assert "t.csv" in str(caught.value)
+
+
+def test_a_missing_csv_is_one_clear_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        read_labels(str(tmp_path / "t.csv"))
+
+
+def test_the_vocabulary_is_the_files_in_its_order_else_the_tags_sorted(tmp_path: Path) -> None:
+    labels = read_labels(write(tmp_path / "t.csv", "image_name,tags\na,water clear\nb,\nc,road volcano\n"))
+    assert vocabulary_of(labels) == ("clear", "road", "volcano", "water")
+    vocabulary = read_vocabulary(write(tmp_path / "v.txt", "\ufeffwater\n\n clear \nroad\n"))
+    assert vocabulary == ("water", "clear", "road")
+    ids = class_ids(labels, vocabulary)
+    assert ids[0] == (0, 1)
+    assert isinstance(ids[1], Refused)
+    assert ids[1].reason == "no_tags"
+    assert isinstance(ids[2], Refused)
+    assert ids[2].reason == "unknown_tag"
+    assert "volcano" in ids[2].detail
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("", "no tag"), ("a\nb c\n", "'b c'"), ("a\nb\na\n", "'a' twice"), (b"\xff", "UTF-8")]
+)
+def test_a_wrong_vocabulary_is_refused(tmp_path: Path, text: str | bytes, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        read_vocabulary(write(tmp_path / "v.txt", text))
+
+
+def test_a_csv_without_any_tag_has_no_vocabulary(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no row has a tag"):
+        vocabulary_of(read_labels(write(tmp_path / "t.csv", "image_name,tags\na,\n")))
+
+
+@given(st.sets(st.integers(0, 16)))
+def test_multi_hot_says_the_same_as_the_ids(ids: set[int]) -> None:
+    hot = multi_hot(sorted(ids), 17)
+    assert len(hot) == 17
+    assert {i for i, one in enumerate(hot) if one} == ids

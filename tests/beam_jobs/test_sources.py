@@ -1,0 +1,242 @@
+"""Finding images in folders, globs and archives, and reading them in place."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from beam_jobs.images import UNREADABLE, RejectedImage
+from beam_jobs.sources import Reader, list_images, name_of
+from canopy.cli import UserError
+
+HOSTILE = [
+    "../../evil.jpg",
+    "/etc/absolute.jpg",
+    "..\\..\\windows.jpg",
+    "deep/er/still.JPEG",
+    "line\nbreak.jpg",
+    'quo"te,comma.jpg',
+    "emoji 🌳.jpg",
+    "x" * 180 + ".jpg",
+    "-rf.jpg",
+    "$(touch owned).jpg",
+]
+
+
+def make_zip(path: Path, members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, data in members.items():
+            archive.writestr(zipfile.ZipInfo(name) if method == zipfile.ZIP_STORED else name, data)
+    return path
+
+
+def make_tar(path: Path, members: dict[str, bytes], how: tarfile._TarOptions = "w") -> Path:  # type: ignore[name-defined]
+    with tarfile.open(path, how) as archive:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def read_all(*patterns: object) -> dict[str, bytes]:
+    with Reader() as reader:
+        return {source.name: reader.read(source) for source in list_images(map(str, patterns))}
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("a/b/train_1.jpg", "train_1"), ("train.v2.JPEG", "train.v2"), ("a\\b.jpg", "b"), ("plain", "plain"),
+        ("../up.jpg", "up"), ("x.png", "x.png"), (".jpg", ""), ("a/.jpg/b.jpe", "b"),
+    ],
+)  # fmt: skip
+def test_a_name_is_the_file_name_without_folder_and_ending(path: str, name: str) -> None:
+    assert name_of(path) == name
+
+
+def test_folders_are_searched_to_the_bottom_and_other_files_counted(tmp_path: Path) -> None:
+    for name in ("b.jpg", "a.JPG", "sub/deep/c.jpeg", "notes.txt", "sub/.hidden.jpg", "sub/d.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    listing = list_images([str(tmp_path)])
+    assert [source.name for source in listing] == ["a", "b", "c"]
+    assert listing.ignored == 3
+    assert read_all(tmp_path)["c"] == b"sub/deep/c.jpeg"
+
+
+def test_overlapping_patterns_count_an_image_once_and_their_order_does_not_matter(tmp_path: Path) -> None:
+    for name in ("one/a.jpg", "one/b.jpg", "two/c.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    patterns = [f"{tmp_path}/one", f"{tmp_path}/*/*.jpg", f"{tmp_path}/one/a.jpg", f"{tmp_path}/./one/"]
+    listings = [list_images(patterns), list_images(patterns[::-1])]
+    for listing in listings:
+        assert [source.path for source in listing] == [
+            f"{tmp_path}/{x}.jpg" for x in ("one/a", "one/b", "two/c")
+        ]
+
+
+def test_links_in_a_circle_end(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    (tmp_path / "sub" / "up").symlink_to(tmp_path)
+    assert len(list_images([str(tmp_path)])) == 1
+
+
+def test_a_folder_with_magic_characters_is_taken_literally(tmp_path: Path) -> None:
+    folder = tmp_path / "a[1]*"
+    folder.mkdir()
+    (folder / "x.jpg").write_bytes(b"x")
+    assert len(list_images([str(folder)])) == 1
+
+
+@pytest.mark.parametrize("kind", ["stored.zip", "deflated.zip", "plain.tar"])
+def test_hostile_names_in_archives_are_only_names(tmp_path: Path, kind: str) -> None:
+    members = {name: os.urandom(50) + name.encode() for name in HOSTILE}
+    path = tmp_path / "in" / kind
+    path.parent.mkdir()
+    if kind.endswith("tar"):
+        make_tar(path, members)
+    else:
+        make_zip(path, members, zipfile.ZIP_STORED if kind.startswith("stored") else zipfile.ZIP_DEFLATED)
+    before = sorted(tmp_path.rglob("*"))
+    found = read_all(path)
+    assert {"evil", "absolute", "windows", "still", "line\nbreak", "emoji 🌳", "-rf"} <= set(found)
+    assert found == {name_of(name): data for name, data in members.items()}
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_macos_and_folders_add_to_archives_is_passed_over(tmp_path: Path) -> None:
+    path = make_zip(
+        tmp_path / "a.zip", {"t/": b"", "t/a.jpg": b"1", "__MACOSX/t/._a.jpg": b"2", "t/x.txt": b"3"}
+    )
+    listing = list_images([str(path)])
+    assert [source.member for source in listing] == ["t/a.jpg"]
+    assert listing.ignored == 2
+
+
+def test_links_in_a_tar_are_passed_over(tmp_path: Path) -> None:
+    path = make_tar(tmp_path / "a.tar", {"a.jpg": b"1"})
+    with tarfile.open(path, "a") as archive:
+        link = tarfile.TarInfo("evil.jpg")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    assert read_all(path) == {"a": b"1"}
+    assert list_images([str(path)]).ignored == 1
+
+
+def test_a_damaged_member_is_rejected_by_itself(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "a.zip", {"a.jpg": b"A" * 100, "b.jpg": b"B" * 100}, zipfile.ZIP_STORED)
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"A" * 100, b"A" * 99 + b"?"))
+    with Reader() as reader:
+        first, second = list_images([str(path)])
+        with pytest.raises(RejectedImage, match="checksum") as caught:
+            reader.read(first)
+        assert caught.value.reason == UNREADABLE
+        assert reader.read(second) == b"B" * 100
+
+
+def test_a_zip_bomb_is_rejected_before_it_bursts(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "a.zip", {"a.jpg": b"\0" * 5_000_000, "b.jpg": b"b"})
+    data = bytearray(path.read_bytes())
+    at = data.index(b"PK\x01\x02")
+    data[at + 24 : at + 28] = (100).to_bytes(4, "little")  # the index says 100 bytes
+    path.write_bytes(data)
+    with Reader() as reader, pytest.raises(RejectedImage, match="checksum"):
+        reader.read(list_images([str(path)])[0])
+
+
+def test_a_member_packed_in_a_way_unknown_here_is_rejected(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "a.zip", {"a.jpg": b"A" * 100}, zipfile.ZIP_LZMA)
+    with Reader() as reader, pytest.raises(RejectedImage, match="method 14"):
+        reader.read(list_images([str(path)])[0])
+
+
+def test_an_image_that_vanishes_or_is_denied_is_rejected_not_fatal(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    source = list_images([str(tmp_path)])[0]
+    (tmp_path / "a.jpg").unlink()
+    with Reader() as reader, pytest.raises(RejectedImage) as caught:
+        reader.read(source)
+    assert caught.value.reason == UNREADABLE
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("a.tar.gz", "tar -xzf a.tar.gz"),
+        ("a.tgz", "tar -xzf a.tgz"),
+        ("a.7z", "7z x a.7z"),
+        ("a.rar", "unrar x a.rar"),
+    ],
+)
+def test_what_cannot_be_read_in_place_is_refused_with_the_command_that_unpacks_it(
+    tmp_path: Path, name: str, command: str
+) -> None:
+    (tmp_path / name).write_bytes(b"?")
+    with pytest.raises(UserError, match=command):
+        list_images([str(tmp_path / name)])
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar"])
+@pytest.mark.parametrize("content", [b"", b"not an archive at all", b"PK\x03\x04 cut"])
+def test_what_is_no_archive_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=name):
+        list_images([str(tmp_path / name)])
+
+
+def test_empty_inputs_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "a.png").write_bytes(b"x")
+    make_zip(tmp_path / "a.zip", {"readme.txt": b"x"})
+    refused = {
+        "empty": "no JPEG",
+        "other": "1 other",
+        "a.zip": "no JPEG",
+        "*.gif": "no JPEG",
+        "gone": "does not exist",
+    }
+    for pattern, said in refused.items():
+        with pytest.raises(UserError, match=said):
+            list_images([str(tmp_path / pattern)])
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_a_damaged_archive_is_refused_or_its_members_are_right_or_rejected(
+    tmp_path: Path, data: st.DataObject
+) -> None:
+    members = {f"t/{i}.jpg": bytes([i]) * (40 + i) for i in range(4)}
+    kind = data.draw(st.sampled_from(["zip", "tar"]))
+    path = (make_zip if kind == "zip" else make_tar)(tmp_path / f"d.{kind}", members)
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 5))):
+        at = data.draw(st.integers(0, len(content) - 1))
+        content[at] = data.draw(st.integers(0, 255))
+    if data.draw(st.booleans()):
+        del content[data.draw(st.integers(0, len(content))) :]
+    path.write_bytes(content)
+    try:
+        listing = list_images([str(path)])
+    except UserError:
+        return
+    with Reader() as reader:
+        for source in listing:
+            try:
+                found = reader.read(source)
+            except RejectedImage as rejected:
+                assert rejected.reason == UNREADABLE  # noqa: PT017
+                continue
+            if kind == "zip":
+                assert found in members.values()
