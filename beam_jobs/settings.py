@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
+from beam_jobs import storage
 from beam_jobs.images import DEFAULT_MAX_PIXELS, SUBSAMPLING, Encoding
 from canopy.cli import UserError
 
@@ -193,7 +194,17 @@ def parse(argv: Sequence[str] | None) -> tuple[Settings, list[str]]:
             raise UserError(f"--{flag} is empty")
     encoding = Encoding(flags.image_format, flags.jpeg_quality, flags.chroma, flags.max_pixels)
     settings = Settings(
-        tuple(flags.images), flags.labels, flags.output, flags.dataset, flags.splits, flags.seed,
-        flags.vocabulary, flags.num_shards, flags.shard_mb, encoding, flags.max_bad_fraction, flags.overwrite,
-    )  # fmt: skip
+        images=tuple(map(storage.absolute, flags.images)),
+        labels=flags.labels,
+        output=storage.absolute(flags.output),
+        dataset=flags.dataset,
+        splits=flags.splits,
+        seed=flags.seed,
+        vocabulary=flags.vocabulary,
+        num_shards=flags.num_shards,
+        shard_mb=flags.shard_mb,
+        encoding=encoding,
+        max_bad_fraction=flags.max_bad_fraction,
+        overwrite=flags.overwrite,
+    )
     return settings, rest

@@ -29,6 +29,11 @@ def join(folder: str, *names: str) -> str:
     return "/".join([folder if folder == "/" else folder.rstrip("/"), *names]) if folder else "/".join(names)
 
 
+def absolute(path: str) -> str:
+    """A local path from the root, since workers may run in another folder; an address as it is."""
+    return path if is_remote(path) else os.path.abspath(path)  # noqa: PTH100 - keeps links as they are
+
+
 def split(path: str) -> tuple[str, str]:
     """The folder and the file name of a path or an address."""
     return posixpath.split(path) if is_remote(path) else os.path.split(path)

@@ -1,0 +1,139 @@
+"""No reader ever takes a part for the whole, whenever the job dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import google_crc32c
+import pytest
+
+from beam_jobs import commit, preprocess
+from canopy.cli import UserError
+from tests.beam_jobs.making import Archive, Run, noise, planet
+
+# What Python reports before it happens: each is a moment at which the job may be killed.
+EVENTS = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.scandir", "os.listdir")
+
+
+def dies_at(moment: int, folder: Path, job: Callable[[], object]) -> int:
+    """Runs `job` in a process that kills itself at its n-th touch of `folder`.
+
+    Returns:
+        The signal it died of; 0 where it ended before that.
+    """
+    child = os.fork()
+    if child == 0:
+        seen = 0
+
+        def watch(event: str, arguments: tuple[object, ...]) -> None:
+            nonlocal seen
+            if event in EVENTS and any(str(folder) in str(argument) for argument in arguments):
+                seen += 1
+                if seen == moment:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(watch)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.dup2(null, 2)
+        try:
+            job()
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(child, 0)
+    return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+
+
+def is_whole(folder: Path) -> bool:
+    """What a reader relies on: with the marker there, every shard is there with its checksum."""
+    if not (folder / "dataset_info.json").exists():
+        return False
+    told = json.loads((folder / "canopy.json").read_text())
+    for split in told["splits"].values():
+        for shard in split["shards"]:
+            data = (folder / shard["name"]).read_bytes()
+            assert f"{google_crc32c.value(data):08x}" == shard["crc32c"]
+    for name in ("labels.txt", "features.json", "rejects.jsonl"):
+        assert (folder / name).exists()
+    return True
+
+
+@pytest.mark.parametrize("replacing", [False, True])
+def test_killed_at_any_moment_the_same_command_ends_in_the_same_bytes(
+    archive: Archive, run: Run, tmp_path: Path, replacing: bool
+) -> None:
+    archive.fill(30)
+    archive.put("cut", planet(noise(1))[:400])
+    flags = ["--num_shards", "3", "--max_bad_fraction", "0.1", *(["--overwrite"] if replacing else [])]
+    wanted = run(archive, *flags, output=tmp_path / "reference").shards
+    folder = tmp_path / "out"
+    moment, deaths = 1, 0
+    while True:
+        if replacing and not (folder / "dataset_info.json").exists():
+            assert run(archive, "--num_shards", "5", "--max_bad_fraction", "0.1", output=folder).code == 0
+        command = [
+            "--images",
+            str(archive.folder),
+            "--labels",
+            str(archive.labels),
+            "--output",
+            str(folder),
+            *flags,
+        ]
+        died = dies_at(moment, folder, lambda command=command: preprocess.main(command))  # type: ignore[misc]
+        whole = is_whole(folder) if folder.exists() else False
+        if not died:
+            assert whole
+            break
+        deaths += 1
+        if not replacing or not whole:
+            again = run(archive, *flags, output=folder)
+            if whole:
+                assert again.code == 2
+                assert "--overwrite" in again.err
+            else:
+                assert again.code == 0, again.err
+            assert is_whole(folder)
+            assert again.shards == wanted
+            leftovers = {path.name for path in folder.iterdir()} - {*wanted, *commit.FIXED, commit.STAGING}
+            assert not leftovers
+            if not replacing:
+                for path in sorted(folder.rglob("*"), reverse=True):
+                    path.rmdir() if path.is_dir() else path.unlink()
+                folder.rmdir()
+        moment += 1 + moment // 6
+    assert deaths >= 10
+
+
+def test_two_jobs_do_not_share_an_output_folder_with_strangers(tmp_path: Path) -> None:
+    (tmp_path / "dataset_info.json").write_text("{}")
+    with pytest.raises(UserError, match="Canopy did not write"):
+        commit.Output(str(tmp_path)).begin(overwrite=True)
+    assert (tmp_path / "dataset_info.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize(
+    "name", ["../../precious.txt", "/etc/passwd", "mine.txt", "planet-train.tfrecord", 7]
+)
+def test_a_forged_list_of_files_removes_nothing_else(tmp_path: Path, name: object) -> None:
+    folder = tmp_path / "a" / "out"
+    (folder / commit.STAGING).mkdir(parents=True)
+    (folder / "mine.txt").write_text("mine")
+    (tmp_path / "precious.txt").write_text("precious")
+    (folder / commit.STAGING / commit.RUN_JSON).write_text(json.dumps({"files": [name]}))
+    commit.Output(str(folder)).begin(overwrite=True)
+    assert (tmp_path / "precious.txt").read_text() == "precious"
+    assert (folder / "mine.txt").read_text() == "mine"
+
+
+def test_an_output_that_is_a_file_or_denied_is_one_clear_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match="is a file"):
+        commit.Output(str(tmp_path / "file")).begin(overwrite=False)
+    with pytest.raises(UserError, match="cannot"):
+        commit.Output(str(tmp_path / "file" / "below")).begin(overwrite=False)

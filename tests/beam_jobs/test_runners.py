@@ -1,0 +1,130 @@
+"""The same pipeline gives the same bytes on every runner."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from beam_jobs import runners
+from beam_jobs.runners import Choice
+from canopy import machine
+from canopy.cli import UserError
+from tests.beam_jobs.making import Archive, Run, noise, planet
+
+
+@contextmanager
+def server(module: str, port: int, flag: str, folder: Path) -> Iterator[None]:
+    """One of Beam's own servers, in a process of its own and in another folder than the job's."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    source = str(Path(__file__).parents[2])
+    with (folder / f"{port}.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, flag, str(port)],
+            stdout=log, stderr=log, cwd=folder, env={**os.environ, "PATH": path, "PYTHONPATH": source},
+        )  # fmt: skip
+        try:
+            for _ in range(300):
+                with socket.socket() as probe:
+                    if probe.connect_ex(("localhost", port)) == 0:
+                        break
+                assert process.poll() is None, (folder / f"{port}.log").read_text()
+                time.sleep(0.1)
+            yield
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def uneven(archive: Archive) -> Archive:
+    """An archive whose rejects leave shards uneven."""
+    archive.fill(70)
+    for i in range(12):
+        archive.put(f"cut_{i}", planet(noise(i))[:400])
+    return archive
+
+
+FLAGS = ["--num_shards", "5", "--max_bad_fraction", "0.5"]
+
+
+@pytest.mark.parametrize("mode", ["multi_threading", "multi_processing"])
+def test_direct_runners_in_every_mode_give_the_same_bytes(
+    uneven: Archive, run: Run, tmp_path: Path, mode: str
+) -> None:
+    one = run(uneven, *FLAGS, output=tmp_path / "one")
+    other = run(
+        uneven, *FLAGS, "--runner=DirectRunner", f"--direct_running_mode={mode}", "--direct_num_workers=2",
+        output=tmp_path / "other",
+    )  # fmt: skip
+    assert other.code == 0, other.err
+    assert other.canopy["run"]["mode"] == mode
+    assert other.canopy["run"]["workers"] == 2
+    assert other.shards == one.shards
+    assert other.rejects == one.rejects
+    assert {**other.canopy, "run": 0} == {**one.canopy, "run": 0}
+
+
+def test_the_portable_runner_with_workers_elsewhere_gives_the_same_bytes(
+    uneven: Archive, run: Run, tmp_path: Path
+) -> None:
+    one = run(uneven, *FLAGS, output=tmp_path / "one")
+    jobs, workers = free_port(), free_port()
+    with ExitStack() as stack:
+        stack.enter_context(
+            server("apache_beam.runners.portability.local_job_service_main", jobs, "--port", tmp_path)
+        )
+        stack.enter_context(
+            server("apache_beam.runners.worker.worker_pool_main", workers, "--service_port", tmp_path)
+        )
+        other = run(
+            uneven, *FLAGS, "--runner=PortableRunner", f"--job_endpoint=localhost:{jobs}",
+            "--environment_type=EXTERNAL", f"--environment_config=localhost:{workers}",
+            output=tmp_path / "other",
+        )  # fmt: skip
+    assert other.code == 0, other.err
+    assert other.shards == one.shards
+    assert {**other.canopy, "run": 0} == {**one.canopy, "run": 0}
+
+
+def choose(*arguments: str, images: int = 1000, remote: bool = False) -> Choice:
+    return runners.choose(runners.parse_options(arguments), arguments, images, remote)
+
+
+def test_the_default_fits_the_size_and_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "cores", lambda: 2)
+    assert choose(images=10**6) == Choice("FnApiRunner", "in_memory", 1, 3)
+    monkeypatch.setattr(machine, "cores", lambda: 16)
+    assert choose(images=1000).mode == "in_memory"
+    assert choose(images=10**6) == Choice("FnApiRunner", "multi_processing", 16, 1)
+    assert choose(images=10**6, remote=True).threads >= 8
+
+
+def test_what_the_user_says_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "cores", lambda: 16)
+    assert choose("--direct_running_mode=in_memory", images=10**6).mode == "in_memory"
+    assert choose("--direct_running_mode", "multi_processing", images=10).mode == "multi_processing"
+    assert choose("--direct_num_workers=3", images=10**6).workers in (1, 3)
+    assert choose("--runner=FlinkRunner").runner == "FlinkRunner"
+
+
+def test_misspelt_beam_options_are_refused() -> None:
+    with pytest.raises(UserError, match="--direct_num_worker "):
+        runners.parse_options(["--direct_num_worker", "3"])
+    with pytest.raises(UserError, match="direct_running_mode"):
+        runners.parse_options(["--direct_running_mode=fast"])
+    runners.parse_options(["--runner=FlinkRunner", "--parallelism=4"])
