@@ -26,6 +26,7 @@ from canopy.cli import UserError
 STORED, DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
 IN_TAR = -1  # stands for a tar's member where a zip's has its compression method
 ENCRYPTED = -2  # likewise, for a zip's member that wants a password
+HEADER_SLACK = 512  # bytes of name and extra field in a local header that are read along with it
 MAX_MEMBER_BYTES = 1 << 30  # unpacked; a JPEG within the pixel limit is far smaller
 ZIP_HEADER = struct.Struct("<4s22xHH")  # a local header's signature, then the lengths of name and extra field
 
@@ -136,10 +137,13 @@ def _tar_members(file: IO[bytes]) -> Iterator[tuple[str, Entry]]:
 
 @contextmanager
 def rejecting() -> Iterator[None]:
-    """Turns what reading raises into a `RejectedImage` with the reason UNREADABLE."""
+    """Turns what reading raises into a `RejectedImage` with the reason UNREADABLE.
+
+    Not a `UserError`: an archive that is gone or a store that does not answer is no fault of the image.
+    """
     try:
         yield
-    except (OSError, UserError, zlib.error, struct.error) as error:
+    except (OSError, zlib.error, struct.error) as error:
         text = getattr(error, "strerror", None) or str(error)
         raise RejectedImage(UNREADABLE, text) from error
 
@@ -160,11 +164,15 @@ class Handles:
         if entry.method not in (STORED, DEFLATED):
             how = "encrypted" if entry.method == ENCRYPTED else f"packed by method {entry.method}"
             raise RejectedImage(UNREADABLE, f"the archive holds it {how}")
-        header = self._range(archive, entry.offset, 30)
-        signature, name_length, extra_length = ZIP_HEADER.unpack(header)
+        # One read for header and data: in a store each costs a round trip.
+        part = self._range(archive, entry.offset, 30 + HEADER_SLACK + entry.stored, at_least=30)
+        signature, name_length, extra_length = ZIP_HEADER.unpack(part[:30])
         if signature != b"PK\x03\x04":
             raise RejectedImage(UNREADABLE, "the archive's index points to something else")
-        packed = self._range(archive, entry.offset + 30 + name_length + extra_length, entry.stored)
+        start = 30 + name_length + extra_length
+        packed = part[start : start + entry.stored]
+        if len(packed) < entry.stored:
+            packed = self._range(archive, entry.offset + start, entry.stored)
         data = packed
         if entry.method == DEFLATED:
             data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, entry.size + 1)
@@ -172,17 +180,14 @@ class Handles:
             raise RejectedImage(UNREADABLE, "its bytes do not fit the archive's checksum")
         return data
 
-    def _range(self, archive: str, start: int, length: int) -> bytes:
-        file = self._open(archive)
+    def _range(self, archive: str, start: int, length: int, at_least: int | None = None) -> bytes:
         if storage.is_remote(archive):
-            with self._lock:
-                file.seek(start)
-                data = file.read(length)
+            data = storage.read_range(archive, start, length)
         else:
-            data = os.pread(file.fileno(), length, start)
-        if len(data) != length:
+            data = os.pread(self._open(archive).fileno(), length, start)
+        if len(data) < (length if at_least is None else at_least):
             raise RejectedImage(
-                UNREADABLE, f"the archive ends within it, after {len(data):,} of {length:,} bytes"
+                UNREADABLE, f"the archive ends within it, {len(data):,} bytes after its start"
             )
         return data
 

@@ -72,7 +72,7 @@ class Output:
             storage.sync_folder(self.folder)
         storage.delete(storage.join(self.folder, name) for name in sorted(ours & there))
         self._clear_staging(keep=(RUN_JSON,))
-        for name in ("work", "results", "shards", "progress"):
+        for name in ("work", "results", "shards"):
             storage.make_folder(storage.join(self.staging, name))
 
     def _listed(self, name: str) -> set[str]:

@@ -136,8 +136,15 @@ def _typical_record_bytes(
     return sum(sizes) / len(sizes) if sizes else 1.0
 
 
-def work_lists(prepared: Prepared, settings: Settings, output: Output) -> Iterator[Work]:
-    """Each shard's work list, the main split's first."""
+def work_lists(prepared: Prepared, settings: Settings, output: Output, progress: str) -> Iterator[Work]:
+    """Each shard's work list, the main split's first.
+
+    Args:
+        prepared: the plan.
+        settings: the job's.
+        output: where the shards go.
+        progress: a local folder for the numbers of images done, or "" where workers are elsewhere.
+    """
     splits = sorted(prepared.order, key=lambda split: (split != settings.main_split, split))
     for split in splits:
         order, shards = prepared.order[split], prepared.shards[split]
@@ -159,7 +166,7 @@ def work_lists(prepared: Prepared, settings: Settings, output: Output) -> Iterat
                 shard=name,
                 path=output.shard_path(name),
                 result=storage.join(output.staging, "results", f"{name}.json"),
-                progress="" if output.remote else storage.join(output.staging, "progress", name),
+                progress=storage.join(progress, name) if progress else "",
                 classes=len(prepared.vocabulary),
                 encoding=settings.encoding,
                 items=items,

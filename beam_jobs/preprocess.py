@@ -8,6 +8,7 @@ of a shard's work list, and the worker that gets it reads, converts and writes t
 from __future__ import annotations
 
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -84,19 +85,17 @@ def preprocess(job: settings.Settings, arguments: Sequence[str]) -> dict[str, An
     output.begin(job.overwrite)
     _check_rejects(prepared.rejects, len(prepared.listing), job, output)
     output.claim(prepare.shard_names(prepared, job))
-    lists = []
-    works = []
-    for work in prepare.work_lists(prepared, job, output):
-        path = storage.join(output.staging, "work", f"{work.shard}.json")
-        work.save(path)
-        lists.append(path)
-        works.append(work.result)
-    planned = time.monotonic() - start
-
     total = sum(map(len, prepared.order.values()))
     choice = runners.choose(options, arguments, total, any(map(storage.is_remote, job.images)))
-    _run(options, choice, lists, total, output)
-    results = [Result.load(path) for path in works]
+    with tempfile.TemporaryDirectory(prefix="canopy-") as progress:
+        lists, kept = [], []
+        for work in prepare.work_lists(prepared, job, output, progress if choice.mode else ""):
+            lists.append(storage.join(output.staging, "work", f"{work.shard}.json"))
+            work.save(lists[-1])
+            kept.append(work.result)
+        planned = time.monotonic() - start
+        _run(options, choice, lists, total, progress)
+    results = [Result.load(path) for path in kept]
 
     rejects = prepared.rejects + [reject for result in results for reject in result.rejects]
     _check_rejects(rejects, len(prepared.listing), job, output)
@@ -119,15 +118,14 @@ def preprocess(job: settings.Settings, arguments: Sequence[str]) -> dict[str, An
     return document
 
 
-def _run(options: Any, choice: runners.Choice, lists: list[str], total: int, output: commit.Output) -> None:
+def _run(options: Any, choice: runners.Choice, lists: list[str], total: int, progress: str) -> None:
     import apache_beam as beam
 
     with runners.explained():
         pipeline = beam.Pipeline(runner=runners.make_runner(choice, options), options=options)
         build(pipeline, lists, choice.threads)
         if choice.mode:
-            folder = "" if output.remote else storage.join(output.staging, "progress")
-            with runners.followed(folder, total):
+            with runners.followed(progress, total):
                 pipeline.run().wait_until_finish()
         else:
             runners.wait(pipeline.run(), COUNTER, total)

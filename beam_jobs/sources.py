@@ -7,7 +7,6 @@ unpacking it. Names from archives are never used as paths. Beam is used for addr
 
 from __future__ import annotations
 
-import fnmatch
 import glob
 import os
 from array import array
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
 
-from beam_jobs import archives, storage
+from beam_jobs import archives, gcs, storage
 from canopy.cli import UserError
 
 ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif")  # of a JPEG's file name, in any case
@@ -186,9 +185,9 @@ def _walk(folder: str, above: set[tuple[int, int]]) -> Iterator[str]:
 
 def _remote_files(pattern: str) -> Iterator[str]:
     if glob.has_magic(pattern):
-        yield from (path for path in storage.match(pattern) if fnmatch.fnmatch(path, pattern))
+        yield from storage.match(pattern)
         return
-    if not pattern.endswith("/") and (found := storage.match(pattern)):
+    if not pattern.endswith("/") and pattern.count("/") > 2 and (found := storage.match(pattern)):
         yield from found
         return
     found = storage.match(pattern.rstrip("/") + "/**")
@@ -212,6 +211,8 @@ class Reader:
         with archives.rejecting():
             if source.entry is not None:
                 return self._archives.read(source.container, source.entry)
+            if source.container.startswith(gcs.SCHEME):
+                return gcs.read(source.path)
             if storage.is_remote(source.container):
                 return storage.read_bytes(source.path)
             with open(source.path, "rb", buffering=0) as file:  # noqa: PTH123 - half the time of Path.open

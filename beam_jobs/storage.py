@@ -1,8 +1,8 @@
 """Files on this machine and objects in a store, with one face.
 
-Promises: a path with `://` in it goes through Beam's FileSystems (gs://, s3:// with the `aws` extra), any
-other through the operating system; a file is either whole under its name or not there; whatever the store
-refuses becomes one clear sentence (`UserError`).
+Promises: gs:// goes through Google's client, any other path with `://` in it through Beam's FileSystems
+(s3:// with the `aws` extra), the rest through the operating system; a file is either whole under its name
+or not there; whatever the store refuses becomes one clear sentence (`UserError`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from beam_jobs import gcs
 from canopy.cli import UserError
 
 PART = ".part"  # ends the name of a file that is still being written
@@ -22,6 +23,10 @@ PART = ".part"  # ends the name of a file that is still being written
 def is_remote(path: str) -> bool:
     """Says whether `path` is an address such as gs://bucket/object."""
     return "://" in path
+
+
+def _is_gs(path: str) -> bool:
+    return path.startswith(gcs.SCHEME)
 
 
 def join(folder: str, *names: str) -> str:
@@ -79,12 +84,16 @@ def _first_line(error: BaseException) -> str:
 def exists(path: str) -> bool:
     """Says whether a file, folder or object of that name is there."""
     with explained(path, "look for"):
+        if _is_gs(path):
+            return gcs.exists(path)
         return bool(_file_systems().exists(path)) if is_remote(path) else os.path.lexists(path)
 
 
 def open_read(path: str) -> IO[bytes]:
     """Opens for reading, seekable."""
     with explained(path, "read"):
+        if _is_gs(path):
+            return gcs.open_read(path)
         if is_remote(path):
             opened: IO[bytes] = _file_systems().open(path, compression_type="uncompressed")
             return opened
@@ -93,6 +102,9 @@ def open_read(path: str) -> IO[bytes]:
 
 def read_bytes(path: str) -> bytes:
     """A whole file's content."""
+    if _is_gs(path):
+        with explained(path, "read"):
+            return gcs.read(path)
     with open_read(path) as file, explained(path, "read"):
         return file.read()
 
@@ -104,6 +116,10 @@ def open_write(path: str) -> Iterator[IO[bytes]]:
     On this machine that takes a second name, a flush to the disk and a rename; a store's upload is atomic.
     """
     with explained(path, "write"):
+        if _is_gs(path):
+            with gcs.open_write(path) as upload:
+                yield upload
+            return
         if is_remote(path):
             file = _file_systems().create(path, "application/octet-stream", "uncompressed")
             try:
@@ -131,6 +147,16 @@ def _abandon(file: Any) -> None:
     terminate = getattr(raw, "terminate", None)
     if terminate is not None:
         terminate()
+
+
+def read_range(path: str, start: int, length: int) -> bytes:
+    """A part of a file, shorter where the file ends within it."""
+    with explained(path, "read"):
+        if _is_gs(path):
+            return gcs.read(path, start, length)
+        with open_read(path) as file:
+            file.seek(start)
+            return file.read(length)
 
 
 def write_bytes(path: str, data: bytes) -> None:
@@ -162,21 +188,24 @@ def list_files(folder: str) -> list[str]:
     with explained(folder, "list"):
         if is_remote(folder):
             prefix = folder.rstrip("/") + "/"
-            found = (meta.path for meta in _match(prefix + "*"))
-            return sorted(path[len(prefix) :] for path in found if "/" not in path[len(prefix) :])
+            return sorted(
+                path[len(prefix) :] for path in _match(prefix + "*") if "/" not in path[len(prefix) :]
+            )
         if not Path(folder).is_dir():
             return []
         return sorted(entry.name for entry in os.scandir(folder) if not entry.is_dir())
 
 
-def _match(pattern: str) -> list[Any]:
-    return list(_file_systems().match([pattern])[0].metadata_list)
+def _match(pattern: str) -> list[str]:
+    if _is_gs(pattern):
+        return gcs.match(pattern)
+    return [meta.path for meta in _file_systems().match([pattern])[0].metadata_list]
 
 
 def match(pattern: str) -> list[str]:
     """The addresses that a pattern of a store matches, sorted."""
     with explained(pattern, "list"):
-        return sorted(meta.path for meta in _match(pattern))
+        return sorted(_match(pattern))
 
 
 def delete(paths: Iterable[str]) -> None:
@@ -185,6 +214,9 @@ def delete(paths: Iterable[str]) -> None:
         if not is_remote(path):
             with explained(path, "remove"):
                 Path(path).unlink(missing_ok=True)
+        elif _is_gs(path):
+            with explained(path, "remove"):
+                gcs.delete(path)
         elif exists(path):
             with explained(path, "remove"):
                 _file_systems().delete([path])

@@ -1,0 +1,207 @@
+"""Objects in Google Cloud Storage, by google-cloud-storage itself.
+
+Promises: whatever is worth a second try gets it (429, 5xx, a cut connection), for minutes; an upload is
+whole or not there; what is refused for good comes out as the exception that a local file would raise.
+Beam's own gcsio opens a new client for each object and takes several requests for a small one.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+from canopy.cli import UserError
+
+SCHEME = "gs://"
+TRY_SECONDS = 300.0  # for one request with all its repetitions
+CONNECTIONS = 64  # at least the readers of one process
+CHUNK_BYTES = 4 << 20  # of a large object that is read here and there
+
+
+class UnavailableError(UserError):
+    """The store did not answer in all that time: a reason to fail, not to skip an image."""
+
+
+@functools.cache
+def _client(process: int) -> Any:
+    """This process' client; forked ones must not share connections."""
+    import requests
+    from google.auth import exceptions
+    from google.cloud import storage  # type: ignore[import-untyped]
+
+    try:
+        client = storage.Client()
+    except (exceptions.DefaultCredentialsError, OSError) as error:
+        raise UserError(
+            "Google Cloud Storage needs credentials: run `gcloud auth application-default login`, "
+            "or set GOOGLE_APPLICATION_CREDENTIALS"
+        ) from error
+    adapter = requests.adapters.HTTPAdapter(pool_connections=CONNECTIONS, pool_maxsize=CONNECTIONS)
+    for scheme in ("https://", "http://"):
+        client._http.mount(scheme, adapter)
+    return client
+
+
+@functools.cache
+def _retry() -> Any:
+    from google.cloud.storage.retry import DEFAULT_RETRY  # type: ignore[import-untyped]
+
+    return DEFAULT_RETRY.with_delay(initial=0.2, maximum=20.0).with_timeout(TRY_SECONDS)
+
+
+def _parts(path: str) -> tuple[str, str]:
+    """Bucket and object name of an address."""
+    bucket, _, name = path[len(SCHEME) :].partition("/")
+    if not bucket:
+        raise UserError(f"{path} names no bucket")
+    return bucket, name
+
+
+def _blob(path: str) -> Any:
+    bucket, name = _parts(path)
+    if not name:
+        raise FileNotFoundError(path)
+    return _client(os.getpid()).bucket(bucket).blob(name)
+
+
+@contextmanager
+def _errors(path: str) -> Iterator[None]:
+    """Raises what a local file would; `UnavailableError` where repeating did not help."""
+    from google.api_core import exceptions
+    from google.auth import exceptions as auth
+
+    try:
+        yield
+    except exceptions.NotFound as error:
+        raise FileNotFoundError(f"{path} does not exist") from error
+    except (exceptions.Forbidden, exceptions.Unauthorized, auth.RefreshError) as error:
+        raise PermissionError(f"access to {path} is denied") from error
+    except (exceptions.GoogleAPICallError, exceptions.RetryError, auth.TransportError, OSError) as error:
+        if isinstance(error, (FileNotFoundError, PermissionError)):
+            raise
+        text = " ".join(str(error).split())[:200]
+        raise UnavailableError(f"Google Cloud Storage fails at {path}: {text}") from error
+
+
+def read(path: str, start: int = 0, length: int | None = None) -> bytes:
+    """An object's bytes, or `length` of them (fewer at its end) from `start`."""
+    if length == 0:
+        return b""
+    from google.api_core import exceptions
+
+    with _errors(path):
+        end = None if length is None else start + length - 1
+        try:
+            data: bytes = _blob(path).download_as_bytes(start=start or None, end=end, retry=_retry())
+        except exceptions.RequestRangeNotSatisfiable:
+            return b""
+        return data
+
+
+def open_read(path: str) -> IO[bytes]:
+    """A seekable reader of a large object; a small one is better fetched by `read`."""
+    with _errors(path):
+        blob = _blob(path)
+        blob.reload(retry=_retry())
+    return io.BufferedReader(_Ranges(path, blob.size), CHUNK_BYTES)
+
+
+class _Ranges(io.RawIOBase):
+    """An object as a raw file, each read a request of its own."""
+
+    def __init__(self, path: str, size: int) -> None:
+        super().__init__()
+        self._path, self._size, self._at = path, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        self._at = max(base + offset, 0)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        length = min(len(buffer), max(self._size - self._at, 0))
+        data = read(self._path, self._at, length)
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+
+@contextmanager
+def open_write(path: str) -> Iterator[IO[bytes]]:
+    """Collects an object in a temporary file, then uploads it, from its start again where that fails."""
+    with tempfile.TemporaryFile() as file:
+        yield file
+        size = file.tell()
+
+        def upload() -> None:
+            file.seek(0)
+            _blob(path).upload_from_file(
+                file, size=size, content_type="application/octet-stream", checksum="crc32c", retry=None
+            )
+
+        with _errors(path):
+            _retry()(upload)()
+
+
+def exists(path: str) -> bool:
+    """Whether an object of exactly that name is there."""
+    with _errors(path):
+        found: bool = _blob(path).exists(retry=_retry())
+        return found
+
+
+def delete(path: str) -> None:
+    """Removes an object; one that is gone is no mistake."""
+    with _errors(path):
+        try:
+            _blob(path).delete(retry=_retry())
+        except Exception as error:
+            if getattr(error, "code", None) != 404:
+                raise
+
+
+def match(pattern: str) -> list[str]:
+    """The addresses that a pattern matches, sorted: `*` and `?` within a folder, `**` across folders.
+
+    Raises:
+        FileNotFoundError: the bucket does not exist.
+    """
+    bucket, name = _parts(pattern)
+    prefix = re.split(r"[*?\[]", name, maxsplit=1)[0]
+    wanted = re.compile(_expression(name), re.DOTALL)
+    with _errors(f"{SCHEME}{bucket}"):
+        listed = _client(os.getpid()).list_blobs(
+            bucket, prefix=prefix, fields="items(name),nextPageToken", retry=_retry()
+        )
+        names = [blob.name for blob in listed]
+    return sorted(f"{SCHEME}{bucket}/{found}" for found in names if wanted.fullmatch(found))
+
+
+def _expression(pattern: str) -> str:
+    """A glob as a regular expression."""
+    result = ""
+    for part in re.findall(r"\*\*|\*|\?|\[[^\]]+\]|.", pattern, re.DOTALL):
+        if part == "**":
+            result += ".*"
+        elif part in ("*", "?"):
+            result += "[^/]*" if part == "*" else "[^/]"
+        elif len(part) > 1:
+            result += "[" + part[1:-1].replace("\\", "\\\\").replace("!", "^", part[1] == "!") + "]"
+        else:
+            result += re.escape(part)
+    return result

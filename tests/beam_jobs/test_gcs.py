@@ -1,0 +1,163 @@
+"""Objects in Google Cloud Storage, with a server that misbehaves."""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from beam_jobs import gcs, storage
+from beam_jobs.sources import list_images
+from canopy.cli import UserError
+from tests.beam_jobs.gcs_server import Faulty, serving
+from tests.beam_jobs.making import Archive, Done, Run, noise, planet
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faulty]:
+    with serving(tmp_path / "store", "here") as proxy:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.url)
+        gcs._client.cache_clear()
+        yield proxy
+    gcs._client.cache_clear()
+
+
+def test_objects_are_written_whole_and_read_in_parts(server: Faulty) -> None:
+    data = os.urandom(20_000_000)  # large enough for a resumable upload
+    server.share = 0.2
+    with storage.open_write("gs://here/a/b.bin") as file:
+        for start in range(0, len(data), 3_000_000):
+            file.write(data[start : start + 3_000_000])
+    assert storage.exists("gs://here/a/b.bin")
+    assert not storage.exists("gs://here/a/b")
+    assert storage.read_bytes("gs://here/a/b.bin") == data
+    assert storage.read_range("gs://here/a/b.bin", 5, 10) == data[5:15]
+    assert storage.read_range("gs://here/a/b.bin", len(data) - 5, 10) == data[-5:]
+    assert storage.read_range("gs://here/a/b.bin", len(data), 10) == b""
+    with storage.open_read("gs://here/a/b.bin") as reader:
+        reader.seek(-7, io.SEEK_END)
+        assert reader.read() == data[-7:]
+        reader.seek(4_000_000)
+        assert reader.read(5_000_000) == data[4_000_000:9_000_000]
+    storage.delete(["gs://here/a/b.bin", "gs://here/a/b.bin"])
+    assert not storage.exists("gs://here/a/b.bin")
+    assert sum(server.faults.values()) > 0
+
+
+def test_a_failed_writer_leaves_no_object(server: Faulty) -> None:
+    def work() -> None:
+        with storage.open_write("gs://here/half") as file:
+            file.write(b"half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        work()
+    assert not storage.exists("gs://here/half")
+
+
+def test_patterns_match_as_they_do_in_folders(server: Faulty) -> None:
+    for name in ("t/a.jpg", "t/b.jpg", "t/s/c.jpg", "t/[x].jpg", "other.txt"):
+        storage.write_bytes(f"gs://here/{name}", b"x")
+    assert storage.match("gs://here/t/*.jpg") == [f"gs://here/t/{x}.jpg" for x in ("[x]", "a", "b")]
+    assert storage.match("gs://here/t/?.jpg") == ["gs://here/t/a.jpg", "gs://here/t/b.jpg"]
+    assert storage.match("gs://here/t/[!a].jpg") == ["gs://here/t/b.jpg"]
+    assert len(storage.match("gs://here/**")) == 5
+    assert storage.list_files("gs://here/t") == ["[x].jpg", "a.jpg", "b.jpg"]
+    assert [source.name for source in list_images(["gs://here/t"])] == ["[x]", "a", "b", "c"]
+    assert len(list_images(["gs://here"])) == 4
+
+
+def test_what_is_missing_or_denied_is_one_clear_sentence(server: Faulty) -> None:
+    storage.write_bytes("gs://here/t/a.jpg", b"x")
+    for doing in (
+        lambda: storage.read_bytes("gs://here/gone.csv"),
+        lambda: list_images(["gs://gone/t"]),
+        lambda: list_images(["gs://here/gone"]),
+        lambda: storage.write_bytes("gs://gone/a", b"x"),
+        lambda: storage.list_files("gs://gone/a"),
+    ):
+        with pytest.raises(UserError, match=r"gone.*does not exist") as caught:
+            doing()
+        assert "\n" not in str(caught.value)
+    server.denied = "here"
+    for doing in (
+        lambda: storage.read_bytes("gs://here/t/a.jpg"),
+        lambda: list_images(["gs://here/t"]),
+        lambda: storage.write_bytes("gs://here/a", b"x"),
+    ):
+        with pytest.raises(UserError, match=r"here.*access is denied"):
+            doing()
+
+
+def test_a_store_that_never_answers_fails_the_job_and_rejects_no_image(
+    server: Faulty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage.write_bytes("gs://here/a.jpg", b"x")
+    source = list_images(["gs://here"])[0]
+    server.share = 1.0
+    monkeypatch.setattr(gcs, "TRY_SECONDS", 1.0)
+    gcs._retry.cache_clear()
+    try:
+        from beam_jobs.sources import Reader
+
+        with Reader() as reader, pytest.raises(gcs.UnavailableError, match="gs://here/a"):
+            reader.read(source)
+    finally:
+        gcs._retry.cache_clear()
+
+
+def whole(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("*.tfrecord-*")}
+
+
+@pytest.mark.parametrize("packed", ["folder", "zip"])
+def test_a_job_from_and_to_a_store_that_misbehaves_gives_the_same_bytes(
+    archive: Archive, run: Run, tmp_path: Path, server: Faulty, packed: str
+) -> None:
+    archive.fill(40)
+    for i in range(4):
+        archive.put(f"cut_{i}", planet(noise(i))[:400])
+    flags = ["--num_shards", "3", "--max_bad_fraction", "0.5"]
+    local = run(archive, *flags, output=tmp_path / "local")
+    store = tmp_path / "store" / "here"
+    if packed == "folder":
+        images = "gs://here/in/train-jpg"
+        for path in archive.folder.iterdir():
+            storage.write_bytes(f"{images}/{path.name}", path.read_bytes())
+    else:
+        images = "gs://here/in/train.zip"
+        content = io.BytesIO()
+        with zipfile.ZipFile(content, "w") as file:
+            for path in archive.folder.iterdir():
+                file.write(path, f"train-jpg/{path.name}")
+        storage.write_bytes(images, content.getvalue())
+    storage.write_bytes("gs://here/in/labels.csv", archive.labels.read_bytes())
+    storage.write_bytes("gs://here/out/stranger.txt", b"not ours")
+
+    def go(*more: str) -> Done:
+        output = ["--images", images, "--labels", "gs://here/in/labels.csv", "--output", "gs://here/out"]
+        return run(None, *output, *flags, *more)
+
+    server.share = 0.1
+    done = go()
+    assert done.code == 0, done.err
+    assert sum(server.faults.values()) > 5
+    assert whole(store / "out") == local.shards
+    assert (store / "out" / "rejects.jsonl").read_bytes() == (local.folder / "rejects.jsonl").read_bytes()
+    assert storage.match("gs://here/out/.canopy-staging/**") == []
+    again = go()
+    assert again.code == 2
+    assert "--overwrite" in again.err
+    (store / "out" / "dataset_info.json").unlink()  # as if the job had died before the marker
+    strange = go()
+    assert strange.code == 2
+    assert "no whole or begun job" in strange.err
+    storage.write_bytes("gs://here/out/dataset_info.json", b"{}")
+    replaced = go("--overwrite")
+    assert replaced.code == 0
+    assert whole(store / "out") == local.shards
+    assert (store / "out" / "stranger.txt").read_bytes() == b"not ours"
