@@ -1,22 +1,33 @@
-"""Checkpoints of the whole training state, written by all workers, kept by the chief.
+"""Checkpoints of the whole training state, written by the chief, read by all.
 
-Promises: a checkpoint is whole or not seen (TensorFlow renames it into place and then names it), two are
-kept, and a run finds its own: another data set or other settings are refused, never mixed.
+Promises: a checkpoint is whole or not seen (it is renamed into place), two are kept, a damaged one is passed
+over for the one before it; and a run finds its own: another data set or other settings are refused.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
-import shutil
-import tempfile
+import logging
+import re
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from canopy.cli import UserError
 from trainer.config import Config, differences
 
+log = logging.getLogger("canopy")
+LocalValue = Callable[[Any], npt.NDArray[Any]]
+
+# What reading a cut, overwritten or foreign file raises, from the disk up to NumPy.
+DAMAGED = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error, tf.errors.OpError)
 KEPT = 2  # the newest may be damaged by whatever ended the run
 RUN_JSON = "run.json"
 
@@ -65,42 +76,75 @@ def write_text(path: str, text: str) -> None:
 
 
 class Checkpoints:
-    """Saves and restores the model, the optimizer and the step."""
+    """Saves and restores the model, the optimizer and the step.
 
-    def __init__(self, model_dir: str, model: Any, optimizer: Any, is_chief: bool) -> None:
-        """Call in the strategy's scope, with the optimizer built.
+    A checkpoint is one NumPy archive of every variable's local value, written by the chief. Replicas hold the
+    same values (BatchNormalization's after they have agreed), so no other worker has to take part, and
+    none has to be there: TensorFlow's own checkpoints talk to all workers for each such variable, which
+    costs seconds.
+    """
+
+    def __init__(
+        self, model_dir: str, variables: Sequence[Any], local_value: LocalValue, writes: bool
+    ) -> None:
+        """Looks at nothing yet.
 
         Args:
             model_dir: where `checkpoints/` stands; every worker reads it.
-            model: whose variables to keep.
-            optimizer: likewise, iterations included.
-            is_chief: the other workers take part in each save, as the strategy demands, but keep nothing.
+            variables: of model and optimizer, in an order that is the same in every process.
+            local_value: gives this worker's value of a variable.
+            writes: whether this worker is the chief.
         """
-        self._step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
-        self._state = tf.train.Checkpoint(model=model, optimizer=optimizer, step=self._step)
+        self._variables, self._local_value, self._writes = list(variables), local_value, writes
         self._folder = f"{model_dir}/checkpoints"
-        self._scratch = None if is_chief else tempfile.mkdtemp(prefix="canopy-worker-")
-        self._manager = tf.train.CheckpointManager(
-            self._state, self._scratch or self._folder, max_to_keep=KEPT
-        )
 
     def restore(self) -> int:
-        """Takes up the newest checkpoint and returns its step, 0 where there is none."""
-        newest = tf.train.latest_checkpoint(self._folder)
-        if newest is None:
-            return 0
-        self._state.restore(newest).assert_existing_objects_matched()
-        return int(self._step.numpy())
+        """Takes up the newest checkpoint that is sound and returns its step, 0 where there is none."""
+        for step in sorted(self._steps(), reverse=True):
+            try:
+                self._load(self._path(step))
+            except DAMAGED as error:
+                log.warning("%s is damaged (%s): taking the one before it", self._path(step), error)
+                continue
+            return step
+        return 0
 
     def save(self, step: int) -> None:
-        """Saves the state after `step` steps; every worker has to call it."""
-        self._step.assign(step)
-        self._manager.save(checkpoint_number=step)
+        """Saves the state after `step` steps, whole or not at all, and drops all but the newest two."""
+        if not self._writes:
+            return
+        out = io.BytesIO()
+        np.savez(out, *map(self._local_value, self._variables))
+        tf.io.gfile.makedirs(self._folder)
+        with tf.io.gfile.GFile(f"{self._folder}/partial", "wb") as file:
+            file.write(out.getvalue())
+        tf.io.gfile.rename(f"{self._folder}/partial", self._path(step), overwrite=True)
+        for old in sorted(self._steps())[:-KEPT]:
+            tf.io.gfile.remove(self._path(old))
 
-    def close(self) -> None:
-        """Removes what a worker other than the chief wrote."""
-        if self._scratch is not None:
-            shutil.rmtree(self._scratch, ignore_errors=True)
+    def _load(self, path: str) -> None:
+        with (
+            tf.io.gfile.GFile(path, "rb") as file,
+            np.load(io.BytesIO(file.read()), allow_pickle=False) as found,
+        ):
+            # All are read, and so checked, before the first is assigned.
+            values = [found[f"arr_{i}"] for i in range(len(self._variables))]
+        for variable, value in zip(self._variables, values, strict=True):
+            if tuple(variable.shape) != value.shape:
+                raise ValueError(
+                    f"{variable.name} has shape {tuple(variable.shape)} and there is {value.shape}"
+                )
+        for variable, value in zip(self._variables, values, strict=True):
+            variable.assign(value)
+
+    def _path(self, step: int) -> str:
+        return f"{self._folder}/step-{step:08d}.npz"
+
+    def _steps(self) -> list[int]:
+        if not tf.io.gfile.exists(self._folder):
+            return []
+        found = (re.fullmatch(r"step-(\d+)\.npz", name) for name in tf.io.gfile.listdir(self._folder))
+        return [int(match.group(1)) for match in found if match]
 
 
 def _read_run(path: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -32,7 +33,10 @@ class Tagger(tf.Module):
             image_size: side of its images, pixels.
         """
         super().__init__(name="tagger")
-        self.model = model
+        self.weights = list(model.weights)  # what a checkpoint of the export holds, in Keras' order
+        # Behind a function the model itself is not saved: Keras would trace each layer once more, and
+        # exporting would take several times as long.
+        self._logits: Callable[[Any], Any] = lambda images: model(images, training=False)
         self._size = image_size
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
@@ -48,13 +52,19 @@ class Tagger(tf.Module):
         )
         return {"scores": self._scores(images)}
 
+    def lite(self) -> bytes:
+        """A TensorFlow Lite model: float32[batch, size, size, 3] in 0..255, resized already, to scores."""
+        spec = tf.TensorSpec([None, self._size, self._size, 3], tf.float32, name="images")
+        scores = tf.function(self._scores, input_signature=[spec]).get_concrete_function()
+        return bytes(tf.lite.TFLiteConverter.from_concrete_functions([scores], self).convert())
+
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="rgb")])
     def from_rgb(self, rgb: Any) -> dict[str, Any]:
         """uint8[batch, height, width, 3] of any size to float32[batch, classes] under `scores`."""
         return {"scores": self._scores(resize(rgb, self._size))}
 
     def _scores(self, images: Any) -> Any:
-        return tf.sigmoid(self.model(tf.cast(images, tf.float32), training=False))
+        return tf.sigmoid(self._logits(tf.cast(images, tf.float32)))
 
 
 def export(
@@ -79,7 +89,7 @@ def export(
     signatures = {contract.SIGNATURE_JPEG: tagger.from_jpeg, contract.SIGNATURE_RGB: tagger.from_rgb}
     tf.saved_model.save(tagger, fresh, signatures=signatures)
     with tf.io.gfile.GFile(f"{fresh}/{contract.MODEL_TFLITE}", "wb") as file:
-        file.write(_tflite(model, config.image_size))
+        file.write(tagger.lite())
     described = {
         "format_version": contract.MODEL_FORMAT_VERSION,
         "canopy_version": __version__,
@@ -110,19 +120,8 @@ def load_weights(model: Any, folder: str) -> None:
     if not tf.io.gfile.exists(f"{folder}/{contract.MODEL_JSON}"):
         raise UserError(f"--init_from {folder}: there is no {contract.MODEL_JSON}, so it is no export")
     try:
-        found = tf.train.Checkpoint(model=model).read(f"{folder}/variables/variables")
+        found = tf.train.Checkpoint(weights=list(model.weights)).read(f"{folder}/variables/variables")
         found.assert_existing_objects_matched().expect_partial()
     except (AssertionError, ValueError, tf.errors.OpError) as error:
         first = str(error).strip().splitlines()[0]
         raise UserError(f"--init_from {folder}: its network is not this one ({first})") from error
-
-
-def _tflite(model: Any, size: int) -> bytes:
-    """float32[batch, size, size, 3] in 0..255, resized already, to float32 scores."""
-
-    @tf.function(input_signature=[tf.TensorSpec([None, size, size, 3], tf.float32, name="images")])
-    def scores(images: Any) -> Any:
-        return tf.sigmoid(model(images, training=False))
-
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([scores.get_concrete_function()], model)
-    return bytes(converter.convert())

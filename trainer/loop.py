@@ -88,20 +88,15 @@ def train(config: Config, place: Place) -> Outcome:
             export.load_weights(network, config.init_from)
         optimizer = model.optimizer(config, reading.steps * config.epochs)
         optimizer.build(network.trainable_variables)
-        checkpoints = Checkpoints(config.model_dir, network, optimizer, place.is_chief)
     run = _Run(
         config=config,
         place=place,
         strategy=strategy,
         network=network,
         optimizer=optimizer,
-        checkpoints=checkpoints,
         reading=reading,
     )
-    try:
-        return run.to_the_end(info, validation_shards)
-    finally:
-        checkpoints.close()
+    return run.to_the_end(info, validation_shards)
 
 
 class _Run:
@@ -115,13 +110,16 @@ class _Run:
         strategy: Any,
         network: Any,
         optimizer: Any,
-        checkpoints: Checkpoints,
         reading: Reading,
     ) -> None:
         self.config, self.place, self.strategy, self.reading = config, place, strategy, reading
-        self.network, self.optimizer, self.checkpoints = network, optimizer, checkpoints
+        self.network, self.optimizer = network, optimizer
+        state = [*network.variables, *optimizer.variables]
+        self.checkpoints = Checkpoints(config.model_dir, state, self._local_value, place.is_chief)
+        self._statistics = [v for v in network.variables if not v.trainable]
         self._train_step = tf.function(self._distributed_train_step)
         self._score_step = tf.function(self._distributed_score_step)
+        self._agree = tf.function(lambda: strategy.run(self._replica_agree))
 
     def to_the_end(self, info: DataInfo, validation_shards: tuple[data_info.Shard, ...]) -> Outcome:
         """Trains the epochs that are left, validates after each, exports."""
@@ -144,7 +142,7 @@ class _Run:
         seconds = time.monotonic() - start
         if validated_at != step:
             result = self._validate(validating, info.vocabulary)
-        values = self.network.get_weights()
+        values = [self._local_value(variable) for variable in self.network.weights]
         folder = self._export(values, info, result) if self.place.is_chief else ""
         self._wait_for_all()
         images = int((step - first) / self.reading.steps * self.reading.total)
@@ -181,18 +179,25 @@ class _Run:
                     seen = step * self.reading.total // self.reading.steps
                     meter.update(seen, f"epoch {epoch + 1} of {self.config.epochs}, loss {value:.3f}")
             if step % self.config.checkpoint_steps == 0 or step % self.reading.steps == 0:
-                self._agree_on_statistics()
+                self._agree()
                 self.checkpoints.save(step)
         return step
 
-    def _agree_on_statistics(self) -> None:
+    def _replica_agree(self) -> None:
         """Gives every replica the mean of all replicas' BatchNormalization statistics.
 
         Each replica moves its own. Validation would score with another network than the one that is saved
-        and exported, which hold the mean.
+        and exported. One collective for all of them: one each takes seconds.
         """
-        for variable in self.network.non_trainable_variables:
-            variable.assign(variable.read_value())
+        flat = tf.concat([tf.reshape(v, [-1]) for v in self._statistics], axis=0)
+        mean = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, flat)
+        parts = tf.split(mean, [v.shape.num_elements() for v in self._statistics])
+        for variable, part in zip(self._statistics, parts, strict=True):
+            variable.assign(tf.reshape(part, variable.shape))
+
+    def _local_value(self, variable: Any) -> Any:
+        """This worker's value of a variable; nobody else is asked."""
+        return self.strategy.experimental_local_results(variable)[0].numpy()
 
     def _share_out(self, batches: Any) -> tuple[Any, ...]:
         """The next batch of each of this worker's replicas, as `strategy.run` takes them."""

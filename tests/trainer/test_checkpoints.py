@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
-import tf_keras
 
 from canopy.cli import UserError
 from trainer.checkpoints import Checkpoints, claim_model_dir
@@ -16,35 +15,56 @@ def settings(folder, **changes):
     return Config(data="", model_dir=str(folder), **changes)
 
 
-def state():
-    network = tf_keras.Sequential([tf_keras.layers.Dense(2)])
-    network.build([None, 3])
-    optimizer = tf_keras.optimizers.AdamW(0.1)
-    optimizer.build(network.trainable_variables)
-    return network, optimizer
+def of(folder, *variables, writes=True):
+    return Checkpoints(str(folder), variables, lambda variable: variable.numpy(), writes)
+
+
+def saved(folder):
+    return sorted(path.name for path in (folder / "checkpoints").iterdir())
 
 
 def test_the_newest_checkpoint_is_taken_up_and_two_are_kept(tmp_path):
-    network, optimizer = state()
-    checkpoints = Checkpoints(str(tmp_path), network, optimizer, is_chief=True)
+    kernel, count = tf.Variable(tf.zeros([3, 2])), tf.Variable(0, dtype=tf.int64)
+    checkpoints = of(tmp_path, kernel, count)
     assert checkpoints.restore() == 0
     for step in (10, 20, 30):
-        network.layers[0].kernel.assign(tf.fill([3, 2], float(step)))
+        kernel.assign(tf.fill([3, 2], float(step)))
+        count.assign(step)
         checkpoints.save(step)
-    assert sorted(path.name for path in (tmp_path / "checkpoints").glob("*.index")) == [
-        "ckpt-20.index",
-        "ckpt-30.index",
-    ]
-    fresh, its_optimizer = state()
-    assert Checkpoints(str(tmp_path), fresh, its_optimizer, is_chief=True).restore() == 30
-    np.testing.assert_array_equal(fresh.layers[0].kernel, np.full([3, 2], 30.0))
+    assert saved(tmp_path) == ["step-00000020.npz", "step-00000030.npz"]
+    fresh, its_count = tf.Variable(tf.ones([3, 2])), tf.Variable(7, dtype=tf.int64)
+    assert of(tmp_path, fresh, its_count).restore() == 30
+    np.testing.assert_array_equal(fresh, np.full([3, 2], 30.0))
+    assert its_count.numpy() == 30
 
 
-def test_a_worker_that_is_not_the_chief_leaves_nothing_behind(tmp_path):
-    checkpoints = Checkpoints(str(tmp_path / "model"), *state(), is_chief=False)
-    checkpoints.save(5)
-    checkpoints.close()
-    assert not (tmp_path / "model" / "checkpoints").exists()
+@pytest.mark.parametrize("damage", ["cut", "flipped", "emptied"])
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning_that_names_it(tmp_path, damage, caplog):
+    value = tf.Variable(tf.zeros([100]))
+    checkpoints = of(tmp_path, value)
+    for step in (1, 2):
+        value.assign(tf.fill([100], float(step)))
+        checkpoints.save(step)
+    newest = tmp_path / "checkpoints" / "step-00000002.npz"
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    newest.write_bytes({"cut": data[: len(data) // 2], "flipped": data, "emptied": b""}[damage])
+    with caplog.at_level("WARNING", logger="canopy"):
+        assert checkpoints.restore() == 1
+    assert "step-00000002.npz" in caplog.text
+    np.testing.assert_array_equal(value, np.full([100], 1.0))
+
+
+def test_a_checkpoint_of_another_network_is_not_taken_up(tmp_path):
+    of(tmp_path, tf.Variable([1.0])).save(1)
+    other = tf.Variable([5.0, 5.0])
+    assert of(tmp_path, other).restore() == 0
+    assert other.numpy().tolist() == [5.0, 5.0]
+
+
+def test_a_worker_that_is_not_the_chief_writes_nothing(tmp_path):
+    of(tmp_path, tf.Variable(1.0), writes=False).save(5)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_same_run_is_resumed(tmp_path):
