@@ -24,6 +24,7 @@ from canopy.progress import Meter
 DIRECT = ("", "DirectRunner", "SwitchingDirectRunner", "FnApiRunner")
 THREAD_CORES = 4  # up to here threads of one process keep all cores busy: decoders release Python's lock
 MANY_IMAGES = 20_000  # from here on processes are worth their start of seconds, with more cores than that
+POLL_SECONDS = 0.5
 REMOTE_THREADS = 8  # readers ahead of the decoder, so that a store's latency hides
 
 
@@ -107,8 +108,8 @@ def followed(folder: str, total: int) -> Iterator[None]:
     with Meter("converting", total) as meter:
 
         def watch() -> None:
-            while not stop.wait(0.5):
-                meter.update(_progress(folder))
+            while not stop.wait(POLL_SECONDS):
+                meter.update(max(meter.done, _progress(folder)))  # a file may be read while it is written
 
         thread = threading.Thread(target=watch, daemon=True)
         if folder:
@@ -155,11 +156,13 @@ def wait(result: Any, counter: str, total: int) -> None:
 
     wanted = MetricsFilter().with_name(counter)
     with Meter("converting", total) as meter:
-        while not PipelineState.is_terminal(result.state):
-            time.sleep(1.0)
+        running = True
+        while running:
+            time.sleep(POLL_SECONDS)
+            running = not PipelineState.is_terminal(result.state)
             try:
                 counters = result.metrics().query(wanted)["counters"]
             except Exception:  # a runner may report none, or none yet: progress is not worth a failure
                 continue
-            meter.update(sum(entry.attempted or 0 for entry in counters))
+            meter.update(max(meter.done, sum(entry.attempted or 0 for entry in counters)))
     result.wait_until_finish()

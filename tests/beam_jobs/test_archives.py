@@ -1,0 +1,154 @@
+"""Whole jobs from archives, with hostile names, and from the real ones."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from beam_jobs.images import to_rgb
+from tests.beam_jobs.making import Archive, Run, noise, planet, truth
+
+
+@pytest.mark.parametrize("kind", ["zip", "stored zip", "tar"])
+def test_an_archive_gives_the_same_bytes_as_the_folder(
+    archive: Archive, run: Run, tmp_path: Path, kind: str
+) -> None:
+    archive.fill(30)
+    wanted = run(archive, output=tmp_path / "folder")
+    paths = sorted(archive.folder.iterdir(), reverse=True)
+    packed = tmp_path / f"train.{kind[-3:]}"
+    if kind == "tar":
+        with tarfile.open(packed, "w") as tar:
+            for path in paths:
+                tar.add(path, f"train-jpg/{path.name}")
+    else:
+        with zipfile.ZipFile(
+            packed, "w", zipfile.ZIP_STORED if "stored" in kind else zipfile.ZIP_DEFLATED
+        ) as file:
+            for path in paths:
+                file.write(path, f"train-jpg/{path.name}")
+    done = run(None, "--images", str(packed), "--labels", str(archive.labels), output=tmp_path / "packed")
+    assert done.code == 0, done.err
+    assert done.shards == wanted.shards
+    assert done.canopy["fingerprint"] == wanted.canopy["fingerprint"]
+
+
+def test_two_folders_and_a_zip_together_are_one_archive(archive: Archive, run: Run, tmp_path: Path) -> None:
+    for i in range(30):
+        archive.put(f"chip_{i}", planet(noise(i)), folder=["one", "two", "three"][i % 3])
+    with zipfile.ZipFile(tmp_path / "three.zip", "w") as file:
+        for path in (archive.root / "three").iterdir():
+            file.write(path, path.name)
+    roots = [f"{archive.root}/one", f"{archive.root}/two/*.jpg", f"{tmp_path}/three.zip"]
+    flags = [part for root in roots for part in ("--images", root)]
+    done = run(None, *flags, "--labels", str(archive.labels))
+    assert done.code == 0, done.err
+    assert sorted(done.names) == sorted(f"chip_{i}" for i in range(30))
+
+
+def test_hostile_names_write_nothing_outside_and_break_no_file(
+    archive: Archive, run: Run, tmp_path: Path
+) -> None:
+    names = [
+        "../../evil",
+        "/abs",
+        "..",
+        "a\nb",
+        'q"uote',
+        "tab\there",
+        "🌳",
+        "%s%n",
+        "{DATASET}",
+        "-rf",
+        " space",
+    ]
+    members = {f"x/{name}.jpg" if name[0] not in "./" else f"{name}.jpg": name for name in names}
+    packed = tmp_path / "in" / "hostile.zip"
+    packed.parent.mkdir()
+    with zipfile.ZipFile(packed, "w") as file:
+        for i, member in enumerate(members):
+            file.writestr(member, planet(noise(i)))
+    archive.root.mkdir()
+    with archive.labels.open("w", newline="", encoding="utf-8") as table:
+        rows = csv.writer(table)
+        rows.writerow(["image_name", "tags"])
+        rows.writerow(["../../evil", "water"])  # a path in the CSV is no image's name
+        rows.writerows([name.rpartition("/")[2], "clear water"] for name in names)
+    before = sorted(path for path in tmp_path.rglob("*"))
+    output = tmp_path / "deep" / "out"
+    inputs = ["--images", str(packed), "--labels", str(archive.labels)]
+    done = run(None, *inputs, "--max_bad_fraction", "0.5", output=output)
+    assert done.code == 0, done.err
+    outside = sorted(path for path in tmp_path.rglob("*") if (tmp_path / "deep") not in (path, *path.parents))
+    assert outside == before
+    written, rejected = set(done.names), {row["name"] for row in done.rejects}
+    assert {"evil", "abs", "a\nb", 'q"uote', "tab\there", "🌳", "%s%n", "{DATASET}", "-rf"} <= written
+    assert len(written) + len(rejected) == done.canopy["images"]["found"]
+
+
+def test_names_that_are_no_text_are_rejected_and_break_no_file(archive: Archive, run: Run) -> None:
+    archive.fill(5)
+    raw = os.fsencode(archive.folder) + b"/caf\xe9.jpg"
+    with open(raw, "wb") as file:  # noqa: PTH123 - a name that no Path spells
+        file.write(planet(noise(1)))
+    done = run(archive, "--max_bad_fraction", "0.5")
+    assert done.code == 0, done.err
+    assert [row["reason"] for row in done.rejects] == ["bad_name"]
+    assert "\\udce9" in done.rejects[0]["name"]
+
+
+def test_the_original_chips_pass(real_data: Path, run: Run, tmp_path: Path) -> None:
+    chips = real_data / "planet" / "chips256"
+    inputs = ["--images", str(chips / "train-jpg"), "--labels", str(chips / "train_v2.csv")]
+    done = run(None, *inputs, "--image_format", "png", output=tmp_path / "png")
+    assert done.code == 0, done.err
+    assert done.canopy["images"] == {
+        "found": 62, "written": 62, "rejected": 0, "suspicious": 0, "suspicious_names": [], "mended": 0,
+        "files_ignored": 0,
+    }  # fmt: skip
+    kept = run(None, *inputs, "--image_format", "keep", output=tmp_path / "keep")
+    assert kept.canopy["images"]["mended"] == 62
+    for row in kept.examples:
+        original = (chips / "train-jpg" / f"{row['image/filename'][0].decode()}.jpg").read_bytes()
+        assert np.array_equal(to_rgb(row["image/encoded"][0]), truth(original))
+
+
+@pytest.mark.slow
+def test_the_archive_of_30000_small_chips_passes(real_data: Path, run: Run, tmp_path: Path) -> None:
+    with tarfile.open(real_data / "planet" / "train-jpg-32px.tar.gz") as packed:
+        packed.extractall(tmp_path / "in", filter="data")
+    inputs = ["--images", str(tmp_path / "in"), "--labels", str(real_data / "planet" / "train_v2.csv")]
+    done = run(None, *inputs, "--image_format", "png", output=tmp_path / "one")
+    assert done.code == 0, done.err
+    told = done.canopy
+    assert told["images"]["found"] == told["images"]["written"] == 30_000
+    assert told["labels"]["without_image"] == 10_479
+    assert len(told["vocabulary"]) == 17
+    sizes = [shard["records"] for shard in told["splits"]["train"]["shards"]]
+    assert max(sizes) - min(sizes) <= 1
+    assert abs(told["splits"]["validation"]["records"] - 3000) < 200
+    originals = {path.stem: path for path in (tmp_path / "in").rglob("*.jpg")}
+    with (real_data / "planet" / "train_v2.csv").open() as file:
+        tags = {row["image_name"]: set(row["tags"].split()) for row in csv.DictReader(file)}
+    seen = set()
+    for row in done.examples:
+        name = row["image/filename"][0].decode()
+        seen.add(name)
+        assert {told["vocabulary"][i] for i in row["image/class/label"]} == tags[name]
+        if len(seen) % 10 == 0:
+            stored = np.asarray(Image.open(io.BytesIO(row["image/encoded"][0])))
+            assert np.array_equal(stored, truth(originals[name].read_bytes()))
+    assert seen == set(originals)
+    again = run(
+        None, *inputs, "--image_format", "png", "--direct_running_mode=multi_processing",
+        "--direct_num_workers=2", output=tmp_path / "two",
+    )  # fmt: skip
+    assert again.shards == done.shards
