@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from typing import Any
 
 from canopy import cli, machine
 from canopy.cli import UserError
-from trainer import cluster, config, data_info
+from trainer import cluster, config, data_info, weights
 from trainer.cluster import Place
 
 POLL_SECONDS = 0.2
@@ -84,10 +85,7 @@ def _supervise(settings: Settings) -> int:
     places = (
         cluster.on_this_machine(settings.local_workers) if local else [cluster.from_indexed_job(os.environ)]
     )
-    config.check_batch(task.batch_size, places[0].workers)
-    if "://" not in task.data:
-        info = data_info.read(task.data)
-        info.shards("train"), info.shards("validation")
+    _check(task, places[0].workers)
     flags = list(settings.task_flags)
     pause, longest = BACKOFF_SECONDS
     with _Terminable():
@@ -110,11 +108,21 @@ def _supervise(settings: Settings) -> int:
     return cli.EXIT_PEER_LOST
 
 
+def _check(task: config.Config, workers: int) -> None:
+    """Finds what every worker would only find after seconds, and each for itself."""
+    config.check_batch(task.batch_size, workers)
+    if "://" not in task.data:
+        info = data_info.read(task.data)
+        info.shards("train"), info.shards("validation")
+    if task.backbone == "keras":
+        weights.resolve(task.weights, task.alpha, task.image_size)
+
+
 def _attempt(places: list[Place], flags: list[str]) -> int:
     """Runs one worker process for each place until all are done, or one failed and the rest are stopped."""
-    workers = [_start(place, flags, len(places)) for place in places]
+    workers = [_Worker(place, flags, len(places)) for place in places]
     try:
-        codes = _wait(workers)
+        _wait(workers)
     except _StoppedError:
         _stop(workers, signal.SIGTERM)
         return cli.EXIT_TERMINATED
@@ -122,55 +130,105 @@ def _attempt(places: list[Place], flags: list[str]) -> int:
         _stop(workers, signal.SIGINT)
         return cli.EXIT_INTERRUPTED
     finally:
+        # Those that have not ended by themselves do not count as failed: they were waiting for the others.
+        codes = [worker.process.poll() or 0 for worker in workers]
         _stop(workers, signal.SIGKILL)
-    failed = [(place.index, code) for place, code in zip(places, codes, strict=True) if code]
-    for index, code in failed:
-        if code != cli.EXIT_USER:
-            print(f"launch: worker {index} ended with {_describe(code)}", file=sys.stderr, flush=True)
-    return _verdict([code for _, code in failed])
+        for worker in workers:
+            worker.tell_errors(unless_said=codes[0] == cli.EXIT_USER)
+    for worker, code in zip(workers, codes, strict=True):
+        if code not in (cli.EXIT_OK, cli.EXIT_USER):
+            print(f"launch: worker {worker.index} ended with {_describe(code)}", file=sys.stderr, flush=True)
+    return _verdict([code for code in codes if code])
 
 
-def _start(place: Place, flags: list[str], here: int) -> subprocess.Popen[bytes]:
-    environment = dict(os.environ, TF_CONFIG=place.tf_config())
-    if here > 1:
-        # Each worker would start a thread for every core, and they would take turns at them.
-        threads = str(max(1, machine.cores() // here))
-        environment |= {"TF_NUM_INTRAOP_THREADS": threads, "OMP_NUM_THREADS": threads}
-    return subprocess.Popen([sys.executable, "-m", "trainer.task", *flags], env=environment)
+class _Worker:
+    """One training process. The chief's stderr is the user's; of the others, errors are held back.
+
+    Each worker finds a user's mistake for itself, and the user wants to read it once.
+    """
+
+    def __init__(self, place: Place, flags: list[str], here: int) -> None:
+        """Starts it.
+
+        Args:
+            place: its place in the cluster.
+            flags: trainer.task's.
+            here: how many workers share this machine.
+        """
+        environment = dict(os.environ, TF_CONFIG=place.tf_config())
+        if here > 1:
+            # Each worker would start a thread for every core, and they would take turns at them.
+            threads = str(max(1, machine.cores() // here))
+            environment |= {"TF_NUM_INTRAOP_THREADS": threads, "OMP_NUM_THREADS": threads}
+        self.index = place.index
+        self._held: list[bytes] = []
+        relayed = here > 1 and not place.is_chief
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "trainer.task", *flags],
+            env=environment,
+            stderr=subprocess.PIPE if relayed else None,
+        )
+        self._relay = threading.Thread(target=self._pass_on, daemon=True)
+        if relayed:
+            self._relay.start()
+
+    def _pass_on(self) -> None:
+        for line in self.process.stderr or ():
+            if line.startswith(b"error: "):
+                self._held.append(line)
+            else:
+                sys.stderr.buffer.write(line)
+                sys.stderr.flush()
+
+    def tell_errors(self, unless_said: bool) -> None:
+        """Shows the errors held back, now that the process has ended.
+
+        Args:
+            unless_said: whether the chief has said why the run ends.
+        """
+        if self._relay.ident is not None:
+            self._relay.join()
+        if not unless_said:
+            sys.stderr.buffer.write(b"".join(self._held))
+            sys.stderr.flush()
 
 
-def _wait(workers: list[subprocess.Popen[bytes]]) -> list[int]:
+def _wait(workers: list[_Worker]) -> None:
     """Waits until all ended well, or one did not: then the rest get a moment for their last words."""
     deadline = float("inf")
     while time.monotonic() < deadline:
-        codes = [worker.poll() for worker in workers]
+        codes = [worker.process.poll() for worker in workers]
         if all(code is not None for code in codes):
-            break
+            return
         if any(codes) and deadline == float("inf"):
             deadline = time.monotonic() + LAST_WORDS_SECONDS
         time.sleep(POLL_SECONDS)
-    return [worker.poll() or 0 for worker in workers]
 
 
-def _stop(workers: list[subprocess.Popen[bytes]], how: signal.Signals) -> None:
+def _stop(workers: list[_Worker], how: signal.Signals) -> None:
     """Ends what still runs, by force where asking does not help."""
-    running = [worker for worker in workers if worker.poll() is None]
-    for worker in running:
-        worker.send_signal(how)
+    running = [worker.process for worker in workers if worker.process.poll() is None]
+    for process in running:
+        process.send_signal(how)
     deadline = time.monotonic() + STOP_SECONDS
-    for worker in running:
+    for process in running:
         try:
-            worker.wait(max(0.0, deadline - time.monotonic()))
+            process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
-            worker.kill()
-            worker.wait()
+            process.kill()
+            process.wait()
 
 
 def _verdict(failures: list[int]) -> int:
-    """One exit code for all workers: what a restart cannot mend comes first."""
+    """One exit code for all workers: what a restart cannot mend comes first.
+
+    Where one was killed, the others may fail in any way: that is no bug of theirs.
+    """
     if not failures:
         return cli.EXIT_OK
-    for code in (cli.EXIT_USER, cli.EXIT_BUG, cli.EXIT_INTERRUPTED):
+    killed = any(code < 0 for code in failures)
+    final = [cli.EXIT_USER, cli.EXIT_INTERRUPTED] + ([] if killed else [cli.EXIT_BUG])
+    for code in final:
         if code in failures:
             return code
     return cli.EXIT_PEER_LOST

@@ -18,6 +18,7 @@ MISTAKES = [
     (["--local_workers", "2"], ["--batch_size", "9"], "--batch_size 9"),
     (["--local_workers", "2"], ["--epochs", "0"], "--epochs"),
     (["--local_workers", "2"], ["--data", "nowhere"], "nowhere"),
+    (["--local_workers", "2"], ["--weights", "nowhere.h5"], "nowhere.h5"),
     (["--local_worker", "2"], [], "--local_worker"),
     ([], [], "JOB_COMPLETION_INDEX"),
 ]
@@ -43,6 +44,16 @@ def test_what_a_restart_cannot_mend_is_the_runs_exit_code():
     assert launch._verdict([lost, killed]) == cli.EXIT_PEER_LOST
     assert launch._verdict([lost, cli.EXIT_USER]) == cli.EXIT_USER
     assert launch._verdict([lost, cli.EXIT_BUG]) == cli.EXIT_BUG
+    assert launch._verdict([killed, cli.EXIT_BUG]) == cli.EXIT_PEER_LOST
+
+
+def test_a_mistake_that_every_worker_finds_is_told_once(records, tmp_path, command):
+    (tmp_path / "run.json").write_text("{")
+    flags = ("--data", records, "--model_dir", tmp_path, *SMALLEST)
+    done = command("trainer.launch", "--local_workers", 2, "--", *flags)
+    assert done.returncode == cli.EXIT_USER
+    assert done.stderr.count("run.json cannot be understood") == 1
+    assert "Traceback" not in done.stderr
 
 
 def children(pid):
