@@ -8,17 +8,20 @@ rename is a copy, shards are uploaded under their final names, which nobody read
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import IO
 
 from beam_jobs import storage
 from canopy import contract
 from canopy.cli import UserError
 
 STAGING = ".canopy-staging"
+LOCK = "lock"  # likewise, held while a job of this machine runs
 RUN_JSON = "run.json"  # in the staging folder: the files that the job may leave behind
 TFDS_LABELS = "image.class.label.labels.txt"  # where TensorFlow Datasets looks for the class names
 FIXED = (
@@ -36,6 +39,7 @@ class Output:
         self.folder = folder
         self.remote = storage.is_remote(folder)
         self.staging = storage.join(folder, STAGING)
+        self._held: IO[bytes] | None = None
 
     def begin(self, overwrite: bool) -> None:
         """Takes the folder over, removing what an earlier job of Canopy left there.
@@ -66,14 +70,25 @@ class Output:
                     f"--output: {self.folder} holds {foreign[0]}, which no whole or begun job of Canopy wrote"
                 )
         storage.make_folder(self.staging)
+        self._lock()
         self.claim(ours)
         if contract.DATASET_INFO in there:
             storage.delete([storage.join(self.folder, contract.DATASET_INFO)])
             storage.sync_folder(self.folder)
         storage.delete(storage.join(self.folder, name) for name in sorted(ours & there))
-        self._clear_staging(keep=(RUN_JSON,))
+        self._clear_staging(keep=(RUN_JSON, LOCK))
         for name in ("work", "results", "shards"):
             storage.make_folder(storage.join(self.staging, name))
+
+    def _lock(self) -> None:
+        """Keeps other jobs of this machine out until this process ends, however it ends."""
+        if self.remote:
+            return
+        self._held = Path(self.staging, LOCK).open("wb")  # noqa: SIM115 - held as long as this object
+        try:
+            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(f"--output: another job is writing to {self.folder}") from error
 
     def _listed(self, name: str) -> set[str]:
         """The files that a run.json or a canopy.json speaks of, as far as their names can be ours."""
@@ -114,7 +129,7 @@ class Output:
     def write_rejects(self, lines: bytes) -> None:
         """Writes `rejects.jsonl` by itself, for a job that fails for their number."""
         self._put({contract.REJECTS_JSONL: lines})
-        self._clear_staging(keep=(RUN_JSON,))
+        self._clear_staging(keep=(RUN_JSON, LOCK))
 
     def _put(self, files: Mapping[str, bytes]) -> None:
         for name, data in files.items():

@@ -24,6 +24,7 @@ from beam_jobs.sources import Reader
 from beam_jobs.work import Item, Reject, Result, Work
 
 BATCH = 16  # images a thread takes at once: handing over costs as much as a tenth of a small image
+BATCH_BYTES = 4_000_000  # of records that a batch should hold: of large images it takes fewer
 PROGRESS_SECONDS = 0.5
 
 
@@ -69,15 +70,20 @@ def _convert_batch(items: list[Item], work: Work, reader: Reader) -> _Batch:
 def _ahead(work: Work, reader: Reader, threads: int) -> Iterator[_Batch]:
     """Converts batches in several threads, yields them in order; few are in the making at a time."""
     items = iter(work.items)
+    size = BATCH
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[_Batch]] = deque()
         try:
             while True:
-                while len(waiting) < 2 * threads and (taken := list(islice(items, BATCH))):
+                while len(waiting) < 2 * threads and (taken := list(islice(items, size))):
                     waiting.append(pool.submit(_convert_batch, taken, work, reader))
                 if not waiting:
                     return
-                yield waiting.popleft().result()
+                batch = waiting.popleft().result()
+                if batch.framed:
+                    typical = sum(map(len, batch.framed)) // len(batch.framed)
+                    size = max(1, min(BATCH, BATCH_BYTES // typical))
+                yield batch
         finally:
             for future in waiting:
                 future.cancel()

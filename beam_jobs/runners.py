@@ -6,6 +6,7 @@ never a runner that downloads something. A worker's `UserError` reaches the user
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import threading
@@ -135,15 +136,16 @@ def _progress(folder: str) -> int:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Lets a `UserError` of a worker, wrapped by whichever runner, come out as one."""
+    """Lets Ctrl-C and a worker's `UserError`, wrapped by whichever runner, come out as what they are."""
+    # Beam logs each failure with its whole traceback, and raises it as well.
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     try:
         yield
-    except (UserError, KeyboardInterrupt):
-        raise
     except Exception as error:
-        found = re.findall(
-            r"UserError: (.+?)(?: \[while running|\\n|\n|$)", f"{type(error).__name__}: {error}"
-        )
+        text = f"{type(error).__name__}: {error}"
+        if text.startswith("RuntimeError: KeyboardInterrupt"):
+            raise KeyboardInterrupt from error
+        found = re.findall(r"(?:UserError|UnavailableError): (.+?)(?: \[while running|\\n|\n|$)", text)
         if found:
             raise UserError(found[-1]) from error
         raise

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -137,3 +139,59 @@ def test_an_output_that_is_a_file_or_denied_is_one_clear_sentence(tmp_path: Path
         commit.Output(str(tmp_path / "file")).begin(overwrite=False)
     with pytest.raises(UserError, match="cannot"):
         commit.Output(str(tmp_path / "file" / "below")).begin(overwrite=False)
+
+
+def test_two_jobs_at_a_time_do_not_write_to_one_folder(tmp_path: Path) -> None:
+    first = commit.Output(str(tmp_path))
+    first.begin(overwrite=False)
+    with pytest.raises(UserError, match="another job"):
+        commit.Output(str(tmp_path)).begin(overwrite=False)
+    del first
+    commit.Output(str(tmp_path)).begin(overwrite=False)
+
+
+def test_a_full_disk_is_one_clear_sentence_and_leaves_no_marker(archive: Archive, tmp_path: Path) -> None:
+    archive.fill(60)
+    limit = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000)); "
+    code = limit + "from beam_jobs.preprocess import main; sys.exit(main(sys.argv[1:]))"
+    flags = [
+        "--images",
+        str(archive.folder),
+        "--labels",
+        str(archive.labels),
+        "--output",
+        str(tmp_path / "out"),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *flags, "--num_shards", "1"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    assert "cannot write" in done.stderr
+    assert "too large" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "out" / "dataset_info.json").exists()
+
+
+def test_an_interrupted_job_ends_with_its_own_exit_code(archive: Archive, tmp_path: Path) -> None:
+    archive.fill(3000)
+    flags = [
+        "--images",
+        str(archive.folder),
+        "--labels",
+        str(archive.labels),
+        "--output",
+        str(tmp_path / "out"),
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "beam_jobs.preprocess", *flags, "--image_format", "png"],
+        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    started = tmp_path / "out" / commit.STAGING / "shards"
+    while not (started.is_dir() and any(started.iterdir())):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said == "interrupted\n"
+    assert not (tmp_path / "out" / "dataset_info.json").exists()
