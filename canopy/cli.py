@@ -1,14 +1,18 @@
 """How every command ends: one clear sentence and the right exit code.
 
-Promises: a `UserError` becomes one line on stderr and exit code 2, Ctrl-C exit code 130, and only a bug
-shows a traceback (exit code 1). Exit codes are Canopy's own agreement with shells and Kubernetes.
+Promises: a `UserError` becomes one line on stderr and exit code 2, Ctrl-C exit code 130, a reader that went
+away (`| head`) 141, and only a bug shows a traceback (exit code 1). Exit codes are Canopy's own agreement
+with shells and Kubernetes.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import logging
 import os
+import select
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -18,6 +22,7 @@ EXIT_BUG = 1
 EXIT_USER = 2
 EXIT_PEER_LOST = 75  # EX_TEMPFAIL of sysexits.h: worth a restart
 EXIT_INTERRUPTED = 130  # 128 + SIGINT
+EXIT_PIPE = 141  # 128 + SIGPIPE: nobody reads what is printed
 EXIT_TERMINATED = 143  # 128 + SIGTERM
 
 
@@ -38,18 +43,55 @@ def run(command: Callable[[], None]) -> int:
     Returns:
         One of the EXIT_ codes. A bug's exception is not caught: Python's own traceback and code 1 serve.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A path that the terminal's encoding lacks must not turn finished work into a traceback.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        return _ending(command)
+    except BrokenPipeError:
+        if not _nobody_reads():
+            raise
+        return EXIT_PIPE
+    finally:
+        _flush()
+
+
+def _ending(command: Callable[[], None]) -> int:
     try:
         command()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return EXIT_USER
+        return _say(f"error: {error}", EXIT_USER)
     except PeerLostError as error:
-        print(f"peer lost: {error}", file=sys.stderr, flush=True)
-        return EXIT_PEER_LOST
+        return _say(f"peer lost: {error}", EXIT_PEER_LOST)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr, flush=True)
-        return EXIT_INTERRUPTED
+        return _say("interrupted", EXIT_INTERRUPTED)
     return EXIT_OK
+
+
+def _say(text: str, code: int) -> int:
+    """Prints one line, whatever a library's words within it hold."""
+    print(" ".join(text.splitlines()), file=sys.stderr, flush=True)
+    return code
+
+
+def _nobody_reads() -> bool:
+    """Whether the other end of stdout or stderr is closed: a pipe of the command's own is another matter."""
+    poll = select.poll()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            poll.register(stream.fileno(), 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+
+
+def _flush() -> None:
+    """Writes out what was printed; Python itself would do so at its end, and complain."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # As Python's documentation of SIGPIPE has it: what is left then goes nowhere.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 class Parser(argparse.ArgumentParser):

@@ -2,11 +2,51 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
+from pathlib import Path
+
+ROOT = Path("/")  # tests put another system's files elsewhere
 
 
-def cores() -> int:
-    """Cores that this process may use (taskset and cpusets counted in where the system tells)."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def cores(root: Path = ROOT) -> int:
+    """Cores that this process may use: taskset, cpusets and a container's CPU limit counted in.
+
+    Args:
+        root: where `proc` and `sys` are.
+    """
+    # Not everywhere does the system tell which cores a process may run on.
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(allowed, _limit(root))))
+
+
+def _limit(root: Path) -> float:
+    """The CPU limit, in cores, of this process' control group and those around it; infinite without one.
+
+    Version 2 of control groups: https://docs.kernel.org/admin-guide/cgroup-v2.html, `cpu.max`. Version 1:
+    https://docs.kernel.org/scheduler/sched-bwc.html, `cpu.cfs_quota_us`.
+    """
+    limits = [math.inf]
+    with contextlib.suppress(OSError, ValueError):
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers and "cpu" not in controllers.split(","):
+                continue
+            top = root / "sys/fs/cgroup" / controllers
+            group = top / path.strip("/")
+            # In a container the path may be the host's, of which only the top is to be seen.
+            for folder in (group, *(above for above in group.parents if above.is_relative_to(top))):
+                limits.append(_limit_of(folder))
+    return min(limits)
+
+
+def _limit_of(group: Path) -> float:
+    for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
+        try:
+            quota, period = " ".join((group / name).read_text() for name in names).split()
+            if quota not in ("max", "-1"):
+                return int(quota) / int(period)
+        except (OSError, ValueError):  # no such file: another version, or no limit at that level
+            continue
+    return math.inf

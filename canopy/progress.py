@@ -36,14 +36,15 @@ class Meter:
         self._bar: Progress | None = None
 
     def __enter__(self) -> Meter:
-        if sys.stderr.isatty():
+        console = Console(stderr=True)
+        if sys.stderr.isatty() and not console.is_dumb_terminal:  # which could not redraw a line
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[rate]}"),
                 TimeRemainingColumn(),
-                console=Console(stderr=True),
+                console=console,
                 transient=True,
             )
             self._bar.start()

@@ -11,10 +11,12 @@ import os
 import re
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 
 # absl writes these before its log level can be set: information, and a notice about the notice.
 _NOISE = re.compile(rb"^(I\d{4} |WARNING: All log messages before absl::InitializeLog)")
+_HOLDING = threading.RLock()  # a process has one file descriptor 2, and workers may be its threads
 
 
 @contextlib.contextmanager
@@ -28,18 +30,33 @@ def importing() -> Iterator[None]:
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # TensorFlow Hub's layer is one of tf_keras
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    if not _HOLDING.acquire(blocking=False):  # waiting could deadlock with Python's own lock on imports
+        yield
+        return
+    try:
+        with _held_back():
+            yield
+    finally:
+        _HOLDING.release()
+
+
+@contextlib.contextmanager
+def _held_back() -> Iterator[None]:
     sys.stderr.flush()
     real = os.dup(2)
+    failed = False
     with tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 2)
         try:
             yield
+        except Exception:
+            failed = True
+            raise
         finally:
             sys.stderr.flush()
             os.dup2(real, 2)
             os.close(real)
             held.seek(0)
-            for line in held:
-                if not _NOISE.match(line):
-                    sys.stderr.buffer.write(line)
-            sys.stderr.flush()
+            # Not sys.stderr: a notebook's is another place, and this was written to the descriptor.
+            with open(2, "wb", closefd=False) as screen:
+                screen.writelines(line for line in held if failed or not _NOISE.match(line))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Sequence
@@ -14,9 +13,9 @@ from canopy.sample.archive import SampleSettings, SampleSummary, write_archive
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; see `--help`."""
-    arguments = _parser().parse_args(argv)
 
     def command() -> None:
+        arguments = _parser().parse_args(argv)
         start = time.monotonic()
         options = {name: value for name, value in vars(arguments).items() if name != "output"}
         summary = write_archive(arguments.output, SampleSettings(**options))
@@ -25,11 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return cli.run(command)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m canopy.sample",
-        description="Draws a sample archive in the layout of Kaggle's Planet archive.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+def _parser() -> cli.Parser:
+    parser = cli.Parser(
+        "python -m canopy.sample", "Draws a sample archive in the layout of Kaggle's Planet archive."
     )
     defaults = SampleSettings()
     add = parser.add_argument

@@ -1,0 +1,157 @@
+"""How commands end: the exit code, one line on stderr, and never a traceback for what is no bug."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from canopy import cli
+from canopy.cli import Parser, PeerLostError, UserError
+from tests.conftest import ROOT
+
+
+def python(program: str, **options) -> subprocess.Popen[bytes]:
+    """Starts a program of a few lines that may call `cli`."""
+    words = [sys.executable, "-c", f"import os, sys, time\nfrom canopy import cli\n{program}"]
+    return subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, **options)
+
+
+def with_a_reader_that_goes_away(words: list[str], unbuffered: str = "") -> tuple[int, bytes]:
+    """Runs a command into a pipe that nobody reads, as `| head` after its last line; code and stderr."""
+    reader, writer = os.pipe()
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    process = subprocess.Popen(words, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, env=environment)
+    os.close(reader)
+    os.close(writer)
+    _, said = process.communicate(timeout=60)
+    return process.returncode, said
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "said"),
+    [
+        (UserError("--labels x.csv does not exist"), 2, "error: --labels x.csv does not exist\n"),
+        (PeerLostError("worker 1 did not come"), 75, "peer lost: worker 1 did not come\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+    ],
+)
+def test_an_expected_ending_is_one_line_on_stderr_and_its_exit_code(raised, code, said, capsys):
+    def command():
+        raise raised
+
+    assert cli.run(command) == code
+    assert capsys.readouterr() == ("", said)
+
+
+def test_a_command_that_returns_ends_with_0_and_adds_nothing(capsys):
+    assert cli.run(lambda: print("done")) == 0
+    assert capsys.readouterr() == ("done\n", "")
+
+
+def test_a_bug_is_not_hidden():
+    with pytest.raises(ZeroDivisionError):
+        cli.run(lambda: print(1 // 0))
+
+
+def test_a_librarys_words_of_several_lines_still_make_one_line(capsys):
+    def command():
+        raise UserError("cannot read a.csv: first\nsecond")
+
+    assert cli.run(command) == 2
+    assert capsys.readouterr().err == "error: cannot read a.csv: first second\n"
+
+
+def test_a_mistake_of_the_users_shows_no_traceback_in_a_real_process():
+    process = python("def command(): raise cli.UserError('no such file')\nsys.exit(cli.run(command))")
+    assert process.communicate(timeout=60)[1] == b"error: no such file\n"
+    assert process.returncode == 2
+
+
+@pytest.mark.parametrize("lines", [1, 100_000])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_goes_away_ends_a_command_without_a_word(lines, unbuffered):
+    program = (
+        "import sys\nfrom canopy import cli\n"
+        f"def command():\n    for i in range({lines}): print('line', i)\n"
+        "sys.exit(cli.run(command))"
+    )
+    code, said = with_a_reader_that_goes_away([sys.executable, "-c", program], unbuffered)
+    assert said == b""
+    # One line is still in the buffer when the work is done: then nothing was cut short.
+    assert code == (0 if lines == 1 and not unbuffered else 141)
+
+
+def test_help_into_a_reader_that_goes_away_shows_no_traceback():
+    code, said = with_a_reader_that_goes_away([sys.executable, "-m", "canopy.sample", "--help"])
+    assert said == b""
+    assert code == 0
+
+
+def test_a_mistake_is_told_even_where_nobody_reads_stdout():
+    program = (
+        "import sys\nfrom canopy import cli\n"
+        "def command():\n    print('begun')\n    raise cli.UserError('no such file')\n"
+        "sys.exit(cli.run(command))"
+    )
+    assert with_a_reader_that_goes_away([sys.executable, "-c", program]) == (2, b"error: no such file\n")
+
+
+def test_a_pipe_of_the_commands_own_that_breaks_is_a_bug():
+    process = python(
+        "def command():\n"
+        "    reader, writer = os.pipe()\n"
+        "    os.close(reader)\n"
+        "    os.write(writer, b'x')\n"
+        "sys.exit(cli.run(command))",
+        stdout=subprocess.DEVNULL,
+    )
+    assert b"BrokenPipeError" in process.communicate(timeout=60)[1]
+    assert process.returncode == 1
+
+
+def test_a_path_that_the_terminals_encoding_lacks_can_still_be_shown():
+    process = python(
+        r"sys.exit(cli.run(lambda: print('output caf\u00e9 \udcff')))",
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    out, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (0, b"")
+    assert out == b"output caf\\xe9 \\udcff\n"
+
+
+@pytest.fixture
+def parser():
+    parser = Parser("python -m something", "Does something.")
+    parser.add_argument("--images", type=int, default=7, help="how many")
+    return parser
+
+
+@pytest.mark.parametrize(
+    ("flags", "names"),
+    [
+        (["--imagse", "3"], "--imagse"),
+        (["--images", "many"], "--images"),
+        (["--images"], "--images"),
+        (["stray"], "stray"),
+    ],
+)
+def test_a_wrong_flag_is_one_sentence_that_names_it_and_points_to_the_help(parser, flags, names):
+    with pytest.raises(UserError) as caught:
+        parser.parse_args(flags)
+    assert names in str(caught.value)
+    assert str(caught.value).endswith("(see --help)")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_abbreviated_flag_is_refused_since_a_later_version_could_take_it_for_another(parser):
+    with pytest.raises(UserError, match="--image"):
+        parser.parse_args(["--image", "3"])
+
+
+def test_the_help_tells_defaults_and_ends_with_0(parser, capsys):
+    with pytest.raises(SystemExit) as end:
+        parser.parse_args(["--help"])
+    assert end.value.code == 0
+    assert "(default: 7)" in capsys.readouterr().out

@@ -1,0 +1,69 @@
+"""How many cores there are for us."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from canopy.machine import cores
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def many(monkeypatch):
+    """A machine of 64 cores."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+
+
+def system(root, groups: str, files: dict[str, str]):
+    """Lays out a system's files: /proc/self/cgroup, and some under /sys/fs/cgroup."""
+    (root / "proc/self").mkdir(parents=True)
+    (root / "proc/self/cgroup").write_text(groups)
+    for name, text in files.items():
+        path = root / "sys/fs/cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system does not pin processes")
+def test_a_process_pinned_to_one_core_has_one():
+    program = (
+        "import os\nos.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
+        "from canopy.machine import cores\nprint(cores())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, check=True)
+    assert done.stdout == b"1\n"
+
+
+def test_there_is_at_least_one_core_and_no_more_than_the_machine_has():
+    assert 1 <= cores() <= (os.cpu_count() or 1)
+
+
+@pytest.mark.parametrize(
+    ("limit", "wanted"),
+    [("200000 100000", 2), ("150000 100000", 2), ("10000 100000", 1), ("max 100000", 64), ("junk", 64)],
+)
+def test_a_containers_cpu_limit_counts_rounded_up(tmp_path, many, limit, wanted):
+    assert cores(system(tmp_path, "0::/\n", {"cpu.max": f"{limit}\n"})) == wanted
+
+
+def test_the_tightest_limit_of_the_groups_around_counts(tmp_path, many):
+    files = {"pods/cpu.max": "300000 100000\n", "pods/one/cpu.max": "max 100000\n"}
+    assert cores(system(tmp_path, "0::/pods/one\n", files)) == 3
+
+
+def test_a_limit_in_the_older_kind_of_control_groups_counts(tmp_path, many):
+    groups = "5:memory:/elsewhere\n4:cpu,cpuacct:/pod\n0::/\n"
+    files = {"cpu,cpuacct/cpu.cfs_quota_us": "400000\n", "cpu,cpuacct/cpu.cfs_period_us": "100000\n"}
+    assert cores(system(tmp_path, groups, files)) == 4
+
+
+def test_no_limit_in_the_older_kind_is_minus_one(tmp_path, many):
+    files = {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}
+    assert cores(system(tmp_path, "1:cpu:/\n", files)) == 64
+
+
+def test_a_system_without_control_groups_has_the_cores_it_says(tmp_path, many):
+    assert cores(tmp_path) == 64

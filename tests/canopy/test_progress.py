@@ -1,0 +1,115 @@
+"""Progress: lines in a log, a bar on a terminal, and stdout left to the command."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+
+import pytest
+
+from canopy import progress
+from canopy.progress import Meter
+from tests.conftest import ROOT
+
+
+class Clock:
+    """Time that passes when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(progress, "time", clock)
+    return clock
+
+
+def test_a_log_gets_at_most_one_line_each_ten_seconds_however_often_it_is_told(clock, capsys):
+    with Meter("reading", 4_000) as meter:
+        for done in range(1, 351):
+            clock.now += 0.125
+            meter.update(done * 10)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [
+        f"reading: {done:,} of 4,000 images, 80 images/s, {(4_000 - done) // 80} s left"
+        for done in (800, 1_600, 2_400, 3_200)
+    ]
+
+
+def test_short_work_leaves_no_line(clock, capsys):
+    with Meter("reading", 10) as meter:
+        for done in range(10):
+            clock.now += 0.9
+            meter.update(done)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_work_without_a_known_end_says_how_much_is_done_and_a_note(clock, capsys):
+    with Meter("training", None, unit="steps") as meter:
+        clock.now += 20
+        meter.update(50, note="loss 0.31")
+    assert capsys.readouterr().err == "training: 50 steps, 2 steps/s, loss 0.31\n"
+
+
+def test_work_that_has_not_begun_promises_no_end(clock, capsys):
+    with Meter("reading", 10) as meter:
+        clock.now += 60
+        meter.update(0)
+    assert capsys.readouterr().err == "reading: 0 of 10 images, 0 images/s\n"
+
+
+def on_a_terminal(kind: str) -> tuple[str, str]:
+    """What a command with a meter writes to a terminal of that kind (stderr), and to stdout."""
+    program = (
+        "import time\nfrom canopy.progress import Meter\n"
+        "with Meter('reading', 40) as meter:\n"
+        "    for done in range(41):\n"
+        "        meter.update(done)\n"
+        "        time.sleep(0.02)\n"
+        "print('made it')\n"
+    )
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        env={**os.environ, "TERM": kind, "COLUMNS": "100"},
+    )
+    os.close(theirs)
+    shown = b""
+    try:
+        while part := os.read(ours, 4096):
+            shown += part
+    except OSError:  # the terminal's last writer went away
+        pass
+    finally:
+        os.close(ours)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, shown
+    return shown.decode(), out.decode()
+
+
+def test_a_terminal_shows_a_bar_that_goes_away_and_stdout_only_the_commands_own_words():
+    shown, out = on_a_terminal("xterm-256color")
+    assert out == "made it\n"
+    assert "reading" in shown
+    assert "━" in shown
+    assert "images/s" in shown
+    counts = [int(count) for count in re.findall(r"(\d+)/40", shown)]
+    assert counts == sorted(counts)
+    assert len(set(counts)) > 3
+    assert "\x1b[2K" in shown.rpartition("images/s")[2]  # the line is cleared in the end
+
+
+def test_a_terminal_that_cannot_redraw_a_line_gets_none_of_the_escapes():
+    shown, out = on_a_terminal("dumb")
+    assert out == "made it\n"
+    assert "\x1b" not in shown
