@@ -1,19 +1,19 @@
 """Scores an archive of JPEGs with an exported model and writes the submission: flags and graph.
 
-Promises: `--output` is there whole or not at all; every image found is in it, listed as a reject, or
-counted as not asked for. What passes through Beam are lists of names; the worker that gets one reads,
-converts and scores its images and leaves their scores in a staging folder beside the output.
+Promises: `--output` is there whole or not at all; every image found is in it, listed in the rejects beside
+it, or counted as not asked for; every row that had to be guessed is listed there too. What passes through
+Beam are lists of names; the worker that gets one reads, converts and scores its images and leaves their
+scores in a staging folder beside the output.
 """
 
 from __future__ import annotations
 
-import io
-import json
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beam_jobs import runners, scoring, settings, sources, storage, submission, summary
-from beam_jobs.images import DEFAULT_MAX_PIXELS, DUPLICATE_NAME
-from beam_jobs.scoring import ModelInfo, Scored, WorkList
-from beam_jobs.sources import Listing, Source
+from beam_jobs.images import DEFAULT_MAX_PIXELS
+from beam_jobs.scoring import ModelInfo, WorkList
+from beam_jobs.sources import Source
 from beam_jobs.work import Reject
 from canopy import cli, machine
 from canopy.cli import UserError
@@ -109,7 +109,15 @@ def parse(argv: Sequence[str] | None) -> tuple[Settings, list[str]]:
         help="of images that the sample does not name, above which the job fails",
     )
     flags, rest = parser.parse_known_args(argv)
-    return Settings(**{**vars(flags), "images": tuple(flags.images)}), rest
+    for flag in ("model", "output", "sample_submission", "scores"):
+        value = getattr(flags, flag)
+        if value == "":
+            raise UserError(f"--{flag} is empty")
+        setattr(flags, flag, value and storage.absolute(value))
+    if "" in flags.images:
+        raise UserError("--images is empty")
+    flags.images = tuple(map(storage.absolute, flags.images))
+    return Settings(**vars(flags)), rest
 
 
 def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
@@ -122,45 +130,35 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
     options = runners.parse_options(arguments)
     model = scoring.read_model_info(job.model)
     sample = submission.read_sample(job.sample_submission) if job.sample_submission else None
+    _check_targets(job)
     listing = sources.list_images(job.images)
-    unique, rejects = _first_of_each_name(listing)
-    storage.make_folder(storage.split(job.output)[0])
+    unique, rejects = submission.usable_names(listing)
     staging = f"{job.output}.partial"
-    _clear(staging)
-    storage.make_folder(storage.join(staging, "progress"))
-    lists = _work_lists(unique, staging)
     remote = any(map(storage.is_remote, job.images))
     choice = runners.choose(options, arguments, len(unique), remote)
+    _clear(staging)
     try:
+        for folder in (
+            storage.join(staging, "progress"),
+            *(storage.split(path)[0] for path in _targets(job)),
+        ):
+            storage.make_folder(folder)
+        lists = _work_lists(unique, staging)
         _run(options, choice, lists, model, job)
         scored: dict[str, NDArray[np.float32]] = {}
         for work in lists:
-            rejects += _collect(work.path, scored)
-        _write_rejects(job.output, rejects)
-        _check("of the images cannot be used", len(rejects), len(listing), "max_bad_fraction", job)
+            outcome = scoring.unpack(storage.read_bytes(work.path))
+            scored.update(zip(outcome.names, outcome.scores, strict=True))
+            rejects += outcome.rejects
         result = submission.assemble(scored, model, sample)
-        _check(
-            "names of the sample have no usable image",
-            len(result.missing),
-            len(result.rows),
-            "max_missing_fraction",
-            job,
-        )
-        if sample is not None:
-            _check(
-                "of the images are not in the sample",
-                len(result.extra),
-                len(listing),
-                "max_extra_fraction",
-                job,
-            )
+        _write_rejects(job.output, rejects + submission.unseen(result, rejects))
+        _check(job, len(listing), rejects, result)
         if job.scores:
-            storage.write_bytes(job.scores, _parquet(scored, model))
+            storage.write_bytes(job.scores, submission.as_parquet(scored, model.classes))
         storage.write_bytes(job.output, submission.as_csv(result.rows))
     finally:
         _clear(staging)
-    seconds = time.monotonic() - start
-    return _summary(job, len(listing), rejects, result, seconds)
+    return _summary(job, len(listing), rejects, result, time.monotonic() - start)
 
 
 def build(pipeline: Any, lists: Sequence[WorkList], model: ModelInfo, job: Settings, threads: int) -> None:
@@ -184,7 +182,7 @@ def build(pipeline: Any, lists: Sequence[WorkList], model: ModelInfo, job: Setti
 
         def process(self, work: WorkList) -> None:
             scored = scoring.score_all(work.sources, self._scorer.scores, job.max_pixels, threads)
-            storage.write_bytes(work.path, _pack(scored))
+            storage.write_bytes(work.path, scoring.pack(scored))
             if work.progress:
                 Path(work.progress).write_text(str(len(work.sources)))
             Metrics.counter("canopy", COUNTER).inc(len(work.sources))
@@ -208,16 +206,17 @@ def _run(
             runners.wait(pipeline.run(), COUNTER, sum(len(work.sources) for work in lists))
 
 
-def _first_of_each_name(listing: Listing) -> tuple[list[Source], list[Reject]]:
-    """The images to score, and those whose name came before."""
-    kept: dict[str, Source] = {}
-    rejects = []
-    for source in sorted(listing, key=lambda source: source.path):
-        if source.name in kept:
-            rejects.append(Reject(source.name, DUPLICATE_NAME, f"{kept[source.name].path} comes first"))
-        else:
-            kept[source.name] = source
-    return list(kept.values()), rejects
+def _targets(job: Settings) -> list[str]:
+    return [job.output, job.scores] if job.scores else [job.output]
+
+
+def _check_targets(job: Settings) -> None:
+    """Finds before the work what would spoil its last step."""
+    if job.scores == job.output:
+        raise UserError(f"--scores and --output are the same file, {job.output}")
+    for path in _targets(job):
+        if not storage.is_remote(path) and Path(path).is_dir():
+            raise UserError(f"{path} is a folder, and a file is to be written there")
 
 
 def _work_lists(found: list[Source], staging: str) -> list[WorkList]:
@@ -232,51 +231,32 @@ def _work_lists(found: list[Source], staging: str) -> list[WorkList]:
     ]
 
 
-def _pack(scored: Scored) -> bytes:
-    """A list's outcome as one file: what a worker can only write whole."""
-    out = io.BytesIO()
-    rejects = json.dumps([asdict(reject) for reject in scored.rejects])
-    np.savez(
-        out,
-        names=np.array(json.dumps(scored.names)),
-        scores=np.array(scored.scores, np.float32),
-        rejects=np.array(rejects),
-    )
-    return out.getvalue()
-
-
-def _collect(path: str, scored: dict[str, NDArray[np.float32]]) -> list[Reject]:
-    """Adds a list's scores to `scored` and returns its rejects."""
-    with np.load(io.BytesIO(storage.read_bytes(path)), allow_pickle=False) as found:
-        scored.update(zip(json.loads(str(found["names"])), found["scores"], strict=True))
-        return [Reject(**reject) for reject in json.loads(str(found["rejects"]))]
-
-
-def _parquet(scored: dict[str, NDArray[np.float32]], model: ModelInfo) -> bytes:
-    """image_name and one float32 column a class, sorted by name."""
-    import pandas as pd
-
-    names = sorted(scored)
-    table = pd.DataFrame(np.array([scored[name] for name in names]), columns=list(model.classes))
-    table.insert(0, submission.COLUMNS[0], names)
-    out = io.BytesIO()
-    table.to_parquet(out, index=False)
-    return out.getvalue()
-
-
 def _write_rejects(output: str, rejects: list[Reject]) -> None:
     """Lists them beside the output; an earlier run's list never stays."""
-    path = f"{output}.rejects.jsonl"
+    path = _rejects_path(output)
     storage.delete([path])
     if rejects:
         storage.write_bytes(path, summary.reject_lines(rejects))
 
 
-def _check(what: str, count: int, total: int, flag: str, job: Settings) -> None:
+def _rejects_path(output: str) -> str:
+    return f"{output}.rejects.jsonl"
+
+
+def _check(job: Settings, found: int, rejects: list[Reject], result: submission.Submission) -> None:
     """Ends the job where too many are affected."""
-    allowed = getattr(job, flag)
-    if count > allowed * total:
-        raise UserError(f"{count:,} of {total:,} {what}, more than --{flag} {allowed:g} allows")
+    rows = len(result.rows)
+    for count, total, what, flag in (
+        (len(rejects), found, "images cannot be used", "max_bad_fraction"),
+        (len(result.missing), rows, "names of the sample have no usable image", "max_missing_fraction"),
+        (len(result.extra), found, "images are not named in the sample", "max_extra_fraction"),
+    ):
+        allowed = getattr(job, flag)
+        if count > allowed * total:
+            where = result.extra[0] if flag == "max_extra_fraction" else f"see {_rejects_path(job.output)}"
+            raise UserError(f"{count:,} of {total:,} {what}, more than --{flag} {allowed:g} allows ({where})")
+    if len(rejects) == found:
+        raise UserError(f"none of {found:,} images can be used (see {_rejects_path(job.output)})")
 
 
 def _clear(staging: str) -> None:
@@ -290,7 +270,11 @@ def _clear(staging: str) -> None:
 def _summary(
     job: Settings, found: int, rejects: list[Reject], result: submission.Submission, seconds: float
 ) -> list[str]:
-    lines = [f"images     {found:,} found, {found - len(rejects):,} scored, {len(rejects):,} rejected"]
+    counts = sorted(Counter(reject.reason for reject in rejects).items())
+    reasons = f" ({', '.join(f'{count:,} {reason}' for reason, count in counts)})" if counts else ""
+    lines = [
+        f"images     {found:,} found, {found - len(rejects):,} scored, {len(rejects):,} rejected{reasons}"
+    ]
     lines.append(f"rows       {len(result.rows):,}")
     if result.missing:
         some = ", ".join(result.missing[:5]) + (" …" if len(result.missing) > 5 else "")
@@ -299,6 +283,8 @@ def _summary(
         )
     if result.extra:
         lines.append(f"left out   {len(result.extra):,} images that the sample does not name")
+    if rejects or result.missing:
+        lines.append(f"rejects    {_rejects_path(job.output)}")
     lines.append(f"time       {seconds:.1f} s, {found / seconds:,.0f} images/s")
     lines.append(f"output     {job.output}")
     return lines

@@ -6,12 +6,13 @@ preprocessing does; a picture that cannot be used is a reject, never a score.
 
 from __future__ import annotations
 
+import io
 import json
+import math
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from canopy import contract, quiet
 from canopy.cli import UserError
 
 BATCH = 64  # images a call: MobileNetV2 gains nothing from more on CPUs, and GPUs are busy with it
+BATCH_BYTES = 100_000_000  # of pixels a call, where pictures are large: the model needs several times that
 TTA_VIEWS = (1, 8)
 
 
@@ -73,12 +75,27 @@ def read_model_info(folder: str) -> ModelInfo:
                 f"--model {folder} has model format version {version}, and this Canopy reads up to "
                 f"{contract.MODEL_FORMAT_VERSION}: upgrade Canopy or export again"
             )
-        classes, thresholds = tuple(found["classes"]), tuple(float(t) for t in found["thresholds"])
-        if len(classes) != len(thresholds):
-            raise ValueError(f"{len(classes)} classes and {len(thresholds)} thresholds")
-        return ModelInfo(folder, classes, thresholds, tuple(found["metrics"]["constant_tags"]))
+        info = ModelInfo(
+            folder,
+            tuple(found["classes"]),
+            tuple(float(threshold) for threshold in found["thresholds"]),
+            tuple(found["metrics"]["constant_tags"]),
+        )
+        _check(info)
+        return info
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} cannot be understood ({error!r})") from error
+
+
+def _check(info: ModelInfo) -> None:
+    if not info.classes or not all(isinstance(name, str) and name for name in info.classes):
+        raise ValueError("classes are no names")
+    if len(info.classes) != len(info.thresholds):
+        raise ValueError(f"{len(info.classes)} classes and {len(info.thresholds)} thresholds")
+    if not all(map(math.isfinite, info.thresholds)):
+        raise ValueError("a threshold is no number")
+    if not set(info.constant) <= set(info.classes):
+        raise ValueError("constant_tags are no classes")
 
 
 class Scorer:
@@ -100,10 +117,9 @@ class Scorer:
             self._model = tf.saved_model.load(info.folder)
             self._call = self._model.signatures[contract.SIGNATURE_RGB]
         except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
-            raise UserError(
-                f"--model {info.folder} cannot be loaded ({str(error).splitlines()[0]})"
-            ) from error
-        self._constant, self._tta = tf.constant, tta
+            why = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise UserError(f"--model {info.folder} cannot be loaded ({why})") from error
+        self._constant, self._tta, self._folder = tf.constant, tta, info.folder
 
     def scores(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Scores a batch.
@@ -113,11 +129,16 @@ class Scorer:
 
         Returns:
             float32[batch, classes] in 0..1, averaged over the views.
+
+        Raises:
+            UserError: they are no numbers, as those of a model whose training diverged.
         """
         total = [
             self._call(rgb=self._constant(view))["scores"].numpy() for view in _views(pictures, self._tta)
         ]
         mean: NDArray[np.float32] = np.mean(total, axis=0, dtype=np.float32)
+        if not np.isfinite(mean).all():
+            raise UserError(f"--model {self._folder} gives scores that are no numbers: train it again")
         return mean
 
 
@@ -141,30 +162,59 @@ def score_all(
     result = Scored()
     waiting: dict[tuple[int, ...], list[tuple[str, NDArray[np.uint8]]]] = {}
 
+    def bytes_of(shape: tuple[int, ...]) -> int:
+        return len(waiting[shape]) * math.prod(shape)
+
     def flush(shape: tuple[int, ...]) -> None:
         group = waiting.pop(shape)
         result.names.extend(name for name, _ in group)
         result.scores.extend(scorer(np.stack([picture for _, picture in group])))
 
     with Reader() as reader, ThreadPoolExecutor(threads) as pool:
-        for source, outcome in _ahead(sources, reader, max_pixels, pool):
+        for source, outcome in _ahead(sources, reader, max_pixels, pool, threads):
             if isinstance(outcome, images.RejectedImage):
                 result.rejects.append(Reject(source.name, outcome.reason, outcome.detail))
                 continue
-            waiting.setdefault(outcome.shape, []).append((source.name, outcome))
-            if len(waiting[outcome.shape]) == BATCH:
-                flush(outcome.shape)
-            elif sum(map(len, waiting.values())) >= 4 * BATCH:  # many sizes: memory stays bounded
-                flush(max(waiting, key=lambda shape: len(waiting[shape])))
+            shape = outcome.shape
+            waiting.setdefault(shape, []).append((source.name, outcome))
+            if len(waiting[shape]) >= BATCH or bytes_of(shape) >= BATCH_BYTES:
+                flush(shape)
+            # Many sizes: memory stays bounded.
+            elif (
+                sum(map(len, waiting.values())) >= 4 * BATCH or sum(map(bytes_of, waiting)) >= 4 * BATCH_BYTES
+            ):
+                flush(max(waiting, key=bytes_of))
         for shape in list(waiting):
             flush(shape)
     return result
 
 
+def pack(scored: Scored) -> bytes:
+    """A work list's outcome as one file: what a worker can only write whole."""
+    out = io.BytesIO()
+    np.savez(
+        out,
+        names=np.array(json.dumps(scored.names)),
+        scores=np.array(scored.scores, np.float32),
+        rejects=np.array(json.dumps([asdict(reject) for reject in scored.rejects])),
+    )
+    return out.getvalue()
+
+
+def unpack(data: bytes) -> Scored:
+    """Reads what `pack` wrote."""
+    with np.load(io.BytesIO(data), allow_pickle=False) as found:
+        return Scored(
+            json.loads(str(found["names"])),
+            list(found["scores"]),
+            [Reject(**reject) for reject in json.loads(str(found["rejects"]))],
+        )
+
+
 def _ahead(
-    sources: Sequence[Source], reader: Reader, max_pixels: int, pool: ThreadPoolExecutor
+    sources: Sequence[Source], reader: Reader, max_pixels: int, pool: ThreadPoolExecutor, threads: int
 ) -> Iterator[tuple[Source, NDArray[np.uint8] | images.RejectedImage]]:
-    """Pictures in order, decoded up to two batches before they are asked for."""
+    """Pictures in order, decoded up to two batches before they are asked for; fewer where they are large."""
 
     def convert(source: Source) -> NDArray[np.uint8] | images.RejectedImage:
         try:
@@ -172,14 +222,18 @@ def _ahead(
         except images.RejectedImage as reject:
             return reject
 
-    left = iter(sources)
-    pending: list[tuple[Source, Any]] = [(s, pool.submit(convert, s)) for s in islice(left, 2 * BATCH)]
-    pending.reverse()
-    while pending:
-        source, future = pending.pop()
-        for following in islice(left, 1):
-            pending.insert(0, (following, pool.submit(convert, following)))
-        yield source, future.result()
+    pending: deque[tuple[Source, Future[NDArray[np.uint8] | images.RejectedImage]]] = deque()
+    left, room = iter(sources), threads
+    while True:
+        while len(pending) < room and (following := next(left, None)) is not None:
+            pending.append((following, pool.submit(convert, following)))
+        if not pending:
+            return
+        source, future = pending.popleft()
+        outcome = future.result()
+        if isinstance(outcome, np.ndarray):
+            room = max(threads, min(2 * BATCH, 2 * BATCH_BYTES // outcome.nbytes))
+        yield source, outcome
 
 
 def _views(pictures: NDArray[np.uint8], count: int) -> Iterator[NDArray[np.uint8]]:

@@ -1,4 +1,4 @@
-"""Scores to the rows of a submission: which tags, in which order, and nothing left out.
+"""Names and scores to the rows of a submission: which tags, in which order, and nothing left out.
 
 Promises: pure functions; a row never has an empty tag cell; with a sample submission there is one row for
 each of its names, in its order, and what had to be guessed or left out is listed.
@@ -15,10 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beam_jobs import storage
+from beam_jobs.images import BAD_NAME, DUPLICATE_NAME
 from beam_jobs.scoring import ModelInfo
+from beam_jobs.sources import Source
+from beam_jobs.work import Reject
 from canopy.cli import UserError
 
 COLUMNS = ("image_name", "tags")
+NO_IMAGE = "no_image"  # the reason listed for a name of the sample that no image has
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,27 @@ class Submission:
     rows: list[tuple[str, str]]  # image name, tags separated by spaces
     missing: list[str]  # names of the sample without a usable image: answered with the constant tags
     extra: list[str]  # images that the sample does not name: left out
+
+
+def usable_names(listing: Iterable[Source]) -> tuple[list[Source], list[Reject]]:
+    """The images to score, and those whose name came before or cannot stand in a CSV."""
+    kept: dict[str, Source] = {}
+    rejects = []
+    for source in sorted(listing, key=lambda source: source.path):
+        name = _printable(source.name)
+        if not name or name != source.name:
+            rejects.append(Reject(name, BAD_NAME, "the file's name is no UTF-8 text"))
+        elif name in kept:
+            first = _printable(kept[name].path)
+            rejects.append(Reject(name, DUPLICATE_NAME, f"{_printable(source.path)} comes after {first}"))
+        else:
+            kept[name] = source
+    return list(kept.values()), rejects
+
+
+def _printable(text: str) -> str:
+    """Text as UTF-8 can hold it: undecodable bytes of a file's name become escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def tags_of(scores: NDArray[np.float32], model: ModelInfo) -> str:
@@ -65,31 +90,43 @@ def assemble(
     )
 
 
+def unseen(result: Submission, rejects: Sequence[Reject]) -> list[Reject]:
+    """The names of the sample for which there is no image at all, to be listed with the rejected ones."""
+    listed = {reject.name for reject in rejects}
+    return [
+        Reject(name, NO_IMAGE, "the sample names it; its row has the constant tags")
+        for name in result.missing
+        if name not in listed
+    ]
+
+
 def read_sample(path: str) -> list[str]:
     """The names of a sample submission, in order.
 
     Raises:
-        UserError: it is not there, has no column image_name, no row, or a name twice.
+        UserError: it is not there, is no UTF-8 text, has no column image_name, no row, a row without a
+            name, or a name twice.
     """
     try:
         text = storage.read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"--sample_submission {path} is not UTF-8 text ({error})") from error
     reader = csv.DictReader(io.StringIO(text, newline=""))
-    if COLUMNS[0] not in (reader.fieldnames or ()):
-        raise UserError(f"--sample_submission {path} has no column {COLUMNS[0]}")
-    names: list[str] = []
-    seen: set[str] = set()
-    for row in reader:
-        name = row[COLUMNS[0]] or ""
-        if not name or name in seen:
-            what = f"names {name} twice" if name else "has no name"
-            raise UserError(f"--sample_submission {path}: line {reader.line_num} {what}")
-        seen.add(name)
-        names.append(name)
+    names: dict[str, None] = {}
+    try:
+        if COLUMNS[0] not in (reader.fieldnames or ()):
+            raise UserError(f"--sample_submission {path} has no column {COLUMNS[0]}")
+        for row in reader:
+            name = row[COLUMNS[0]] or ""
+            if not name or name in names:
+                what = f"names {name!r} again" if name else "has no name"
+                raise UserError(f"--sample_submission {path}: line {reader.line_num} {what}")
+            names[name] = None
+    except csv.Error as error:
+        raise UserError(f"--sample_submission {path}: line {reader.line_num}: {error}") from error
     if not names:
         raise UserError(f"--sample_submission {path} has no row")
-    return names
+    return list(names)
 
 
 def as_csv(rows: Iterable[tuple[str, str]]) -> bytes:
@@ -97,5 +134,21 @@ def as_csv(rows: Iterable[tuple[str, str]]) -> bytes:
     out = io.StringIO(newline="")
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
-    writer.writerows(rows)
-    return out.getvalue().encode("utf-8", "surrogateescape")
+    # Before Python 3.13 a lone carriage return was not quoted, and no reader took it.
+    quoting = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for row in rows:
+        (quoting if "\r" in row[0] else writer).writerow(row)
+    return out.getvalue().encode()
+
+
+def as_parquet(scored: Mapping[str, NDArray[np.float32]], classes: Sequence[str]) -> bytes:
+    """The content of the file of scores: image_name and one float32 column a class, sorted by name."""
+    import pandas as pd
+
+    names = sorted(scored)
+    scores = np.array([scored[name] for name in names], np.float32).reshape(len(names), len(classes))
+    table = pd.DataFrame(scores, columns=list(classes))
+    table.insert(0, COLUMNS[0], pd.Series(names, dtype="str"))
+    out = io.BytesIO()
+    table.to_parquet(out, index=False)
+    return out.getvalue()
