@@ -1,13 +1,15 @@
 """`python -m canopy.demo`: archive, records, model, report, submission, and a table of it all.
 
 Promises: each stage is a command of its own, printed before it runs; the first that fails ends the demo with
-its exit code; run again, it does everything again.
+its exit code; Ctrl-C ends the stage first, in its own way; run again, it does everything again.
 """
 
 from __future__ import annotations
 
+import csv
 import json
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -26,6 +28,7 @@ PASSES = 18_000  # images trained on: two minutes on two cores at 96 pixels
 MOST_EPOCHS = 30
 SMALL = 500  # records below which a global batch of 64 leaves too few steps
 LABELLED, UNLABELLED = 1_200, 300  # images of the sample archive
+GRACE_SECONDS = 15.0  # that an interrupted stage has to end by itself
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,12 @@ def _parse(argv: Sequence[str] | None) -> Settings:
         "--image_size", type=int, help="side in pixels for training (default: 96, or 64 for small chips)"
     )
     flags = parser.parse_args(argv)
+    for flag in ("epochs", "image_size"):
+        value = getattr(flags, flag)
+        if value is not None and value < 1:
+            raise UserError(f"--{flag} {value} is not at least 1")
+    if flags.weights not in (None, "imagenet", "none") and not Path(flags.weights).is_file():
+        raise UserError(f"--weights {flags.weights}: there is no such file")
     if flags.data is not None:
         flags.data = flags.data.resolve()
     name = "demo" if flags.data is None else f"demo-{flags.data.name}"
@@ -133,7 +142,7 @@ def _demo(settings: Settings) -> None:
         "beam_jobs.predict",
         *("--model", str(export), "--images", str(images), "--output", str(submission), *flags),
     )
-    stages.append(Stage("predict", sum(1 for _ in images.iterdir()), seconds))
+    stages.append(Stage("predict", len(layout.images_in(images)), seconds))
     names = layout.read_column(sample or submission, "image_name")
     rows = layout.check_submission(submission, names, data["vocabulary"])
     against = f", the names and order of {sample.name}" if sample else ""
@@ -147,17 +156,33 @@ def _run(module: str, *flags: str) -> float:
     words = ["python", "-m", module, *flags]
     print(f"\n$ {shlex.join(words)}", flush=True)
     start = time.monotonic()
-    code = subprocess.run([sys.executable, *words[1:]], check=False).returncode
+    code = _wait(subprocess.Popen([sys.executable, *words[1:]]))
+    if code < 0:
+        print(f"error: {module} was ended by {signal.Signals(-code).name}", file=sys.stderr, flush=True)
     if code:
         raise _StageError(code if code > 0 else 128 - code)
     return time.monotonic() - start
 
 
+def _wait(stage: subprocess.Popen[bytes]) -> int:
+    """Waits for a stage. A terminal sends Ctrl-C to it as well: it must not be killed while it tidies up."""
+    try:
+        return stage.wait()
+    except KeyboardInterrupt:
+        for end in (None, signal.SIGTERM, signal.SIGKILL):
+            if end is not None:
+                stage.send_signal(end)
+            try:
+                stage.wait(GRACE_SECONDS)
+                break
+            except subprocess.TimeoutExpired:
+                continue
+        raise
+
+
 def _weights(settings: Settings, size: int) -> str:
     """What the backbone starts from; says so where it is not what one would wish."""
     if settings.weights not in (None, "imagenet"):
-        if settings.weights != "none" and not Path(settings.weights).is_file():
-            raise UserError(f"WEIGHTS={settings.weights}: there is no such file")
         return settings.weights
     fetched = subprocess.run(
         [sys.executable, "-m", "trainer.weights", "--image_size", str(size)],
@@ -177,12 +202,16 @@ def _weights(settings: Settings, size: int) -> str:
 def _validation_images(archive: Archive, report: Path, output: Path) -> tuple[Path, Path]:
     """Stands in for the test images where an archive has none."""
     print(
-        f"\npredict: the archive holds no {layout.TEST}, so the validation images are predicted", flush=True
+        f"\npredict: the archive holds no images in {layout.TEST}, so the validation images are predicted",
+        flush=True,
     )
     names = layout.read_column(report / "predictions.csv", "image_name")
     folder, sample = output / "validation-jpg", output / "validation_sample.csv"
     layout.copy_images(names, archive.images, folder)
-    sample.write_text("image_name,tags\n" + "".join(f"{name},\n" for name in sorted(names)), encoding="utf-8")
+    with sample.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("image_name", "tags"))
+        writer.writerows((name, "") for name in sorted(names))
     return folder, sample
 
 

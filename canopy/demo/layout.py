@@ -6,7 +6,6 @@ Promises: nothing is ever written into the archive; what is missing is named in 
 from __future__ import annotations
 
 import csv
-import os
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from canopy.cli import UserError
 
 TRAIN, TEST = "train-jpg", "test-jpg"
 LABELS, SAMPLE = "train_v2.csv", "sample_submission_v2.csv"
+ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif")  # of an image's file name, in any case
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Archive:
 
     images: Path  # folder of labelled images
     labels: Path  # CSV image_name,tags
-    test_images: Path | None  # folder of unlabelled images, where there is one
+    test_images: Path | None  # folder of unlabelled images, where there are any
     sample: Path | None  # the sample submission, where there is one
 
 
@@ -48,7 +48,7 @@ def open_archive(folder: Path) -> Archive:
     return Archive(
         folder / TRAIN,
         folder / LABELS,
-        test if test.is_dir() else None,
+        test if images_in(test) else None,
         sample if sample.is_file() else None,
     )
 
@@ -59,14 +59,19 @@ def smallest_side(folder: Path) -> int:
     Raises:
         UserError: it can open none.
     """
-    with os.scandir(folder) as entries:
-        for entry in sorted(entries, key=lambda entry: entry.name):
-            try:
-                with Image.open(entry.path) as image:
-                    return min(image.size)
-            except OSError:
-                continue
+    for path in images_in(folder):
+        try:
+            with Image.open(path) as image:
+                return min(image.size)
+        except (OSError, ValueError, Image.DecompressionBombError):
+            continue
     raise UserError(f"{folder} holds no image that can be opened")
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The images of a folder and of those below it, sorted by path; none where the folder is not there."""
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
+    return sorted(found, key=str)
 
 
 def copy_images(names: Iterable[str], source: Path, target: Path) -> None:
@@ -74,14 +79,16 @@ def copy_images(names: Iterable[str], source: Path, target: Path) -> None:
 
     Args:
         names: without folder and ending.
-        source: a folder of images.
+        source: a folder of images; where two have the same name, the first by its path counts.
         target: replaced where it exists.
     """
-    shutil.rmtree(target, ignore_errors=True)
+    if target.exists():
+        shutil.rmtree(target)
     target.mkdir(parents=True)
-    wanted = set(names)
-    for path in source.iterdir():
-        if path.stem in wanted:
+    left = set(names)
+    for path in images_in(source):
+        if path.stem in left:
+            left.remove(path.stem)
             try:
                 (target / path.name).hardlink_to(path)
             except OSError:
@@ -92,15 +99,18 @@ def read_column(path: Path, column: str) -> list[str]:
     """One column of a CSV, in order.
 
     Raises:
-        UserError: the file or the column is not there.
+        UserError: the file or the column is not there, or it is no CSV.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            return [row[column] or "" for row in csv.DictReader(file)]
+            reader = csv.DictReader(file)
+            if column not in (reader.fieldnames or ()):
+                raise UserError(f"{path} has no column {column}")
+            return [row[column] or "" for row in reader]
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist") from error
-    except KeyError as error:
-        raise UserError(f"{path} has no column {column}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} is no CSV in UTF-8 ({error})") from error
 
 
 def check_submission(path: Path, names: list[str], tags: Iterable[str]) -> int:

@@ -35,7 +35,8 @@ def print_summary(
         report: the report's metrics.json.
         paths: what was made, by what it is.
     """
-    console = Console(width=110, highlight=False)
+    # Tags and reasons are other people's words: brackets and colons in them are no commands to rich.
+    console = Console(width=110, highlight=False, markup=False, emoji=False)
     found = data["images"]
     reasons = ", ".join(f"{count} {reason}" for reason, count in data["rejects"].items())
     facts = Table(box=SIMPLE, show_header=False, pad_edge=False)
@@ -63,7 +64,6 @@ def print_summary(
     scores.add_row(f"always {' '.join(report['constant_tags'])}", f"{report['f2_constant']:.4f}")
     console.print(scores)
 
-    made = Table(box=SIMPLE, show_header=False, pad_edge=False)
-    for name, path in paths.items():
-        made.add_row(name, str(path))
-    console.print(made)
+    wide = max(map(len, paths))
+    for name, path in paths.items():  # no table: a path is there to be copied, however long it is
+        print(f"{name:<{wide}}  {path}")
