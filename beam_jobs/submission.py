@@ -111,7 +111,7 @@ def read_sample(path: str) -> list[str]:
         text = storage.read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"--sample_submission {path} is not UTF-8 text ({error})") from error
-    reader = csv.DictReader(io.StringIO(text, newline=""))
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     names: dict[str, None] = {}
     try:
         if COLUMNS[0] not in (reader.fieldnames or ()):
@@ -123,7 +123,7 @@ def read_sample(path: str) -> list[str]:
                 raise UserError(f"--sample_submission {path}: line {reader.line_num} {what}")
             names[name] = None
     except csv.Error as error:
-        raise UserError(f"--sample_submission {path}: line {reader.line_num}: {error}") from error
+        raise UserError(f"--sample_submission {path}: after line {reader.line_num}: {error}") from error
     if not names:
         raise UserError(f"--sample_submission {path} has no row")
     return list(names)
