@@ -61,6 +61,7 @@ def train(config: Config, place: Place) -> Outcome:
         else None
     )
     claim_model_dir(config, info.fingerprint, place.is_chief)
+    log.info("meeting the %d workers", place.workers)
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     local_replicas = strategy.num_replicas_in_sync // place.workers
     reading = Reading(
@@ -256,6 +257,7 @@ class _Run:
 
     def _export(self, values: list[Any], info: DataInfo, result: Validation) -> str:
         """Rebuilds the network outside the strategy: its variables must not need the other workers."""
+        log.info("exporting")
         tf_keras.mixed_precision.set_global_policy("float32")
         network = model.build(self.config, self.reading.classes, _prior(info), None)
         network.set_weights(values)

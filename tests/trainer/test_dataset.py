@@ -54,7 +54,7 @@ def read(settings, epoch=0, first_step=0):
 @pytest.mark.parametrize(("counts", "workers"), [([5, 0, 7, 3], 1), ([5, 7, 3], 2), ([2, 1], 4), ([9], 3)])
 def test_the_workers_together_see_every_record_once_an_epoch(tmp_path, counts, workers):
     shards = write_shards(tmp_path, counts)
-    seen = Counter()
+    seen: Counter[int] = Counter()
     for index in range(workers):
         for batch, weights in read(reading(shards, workers=workers, index=index), epoch=3):
             assert len(batch) == 4
