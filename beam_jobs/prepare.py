@@ -7,7 +7,7 @@ so that millions of images fit in memory.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,14 +22,16 @@ from canopy import contract
 from canopy.cli import UserError
 
 SAMPLED = 64  # images converted beforehand to learn how large a record is
-MEASURED = 2_048  # images of the main split that `keep` decodes in full, for the channel statistics
+MEASURED = 4_096  # images of the main split, at least, that the channel statistics are over
 
 
 @dataclass(frozen=True)
 class Prepared:
     """The whole plan."""
 
-    listing: Listing
+    found: int  # images listed
+    ignored: int  # other files
+    listing: Listing  # the images
     vocabulary: tuple[str, ...]
     ids: list[tuple[int, ...]]  # class ids of each distinct set of tags; empty where they are refused
     set_of: NDArray[np.int32]  # of each image: its position in `ids`
@@ -38,6 +40,10 @@ class Prepared:
     rejects: list[Reject]
     label_rows: int  # in the CSV
     labels_without_image: int
+
+    def summary(self) -> Prepared:
+        """The same without what grows with the images, for when the work lists are written."""
+        return replace(self, listing=Listing(), order={}, set_of=np.empty(0, np.int32))
 
 
 def prepare(settings: Settings) -> Prepared:
@@ -97,9 +103,18 @@ def prepare(settings: Settings) -> Prepared:
     hit[row[row >= 0]] = True
     missing = len(np.unique(label_digest, axis=0)) - int(hit.sum()) if len(hit) else 0
     return Prepared(
-        listing, vocabulary, ids, set_of, orders, _shards(settings, listing, orders, len(vocabulary)),
-        rejects, len(table.names), missing,
-    )  # fmt: skip
+        found=len(listing),
+        ignored=listing.ignored,
+        listing=listing,
+        vocabulary=vocabulary,
+        ids=ids,
+        set_of=set_of,
+        order=orders,
+        shards=_shards(settings, listing, orders, len(vocabulary)),
+        rejects=rejects,
+        label_rows=len(table.names),
+        labels_without_image=missing,
+    )
 
 
 def _safe(text: str) -> str:
@@ -149,7 +164,8 @@ def work_lists(prepared: Prepared, settings: Settings, output: Output, progress:
     for split in splits:
         order, shards = prepared.order[split], prepared.shards[split]
         edges = plan.bounds(len(order), shards)
-        stride = max(len(order) // MEASURED, 1) if settings.encoding.image_format == "keep" else 1
+        # The order is a shuffle, so every n-th image is a fair sample.
+        stride = max(len(order) // MEASURED, 1)
         for index in range(shards):
             name = contract.shard_name(settings.dataset, split, index, shards)
             items = [

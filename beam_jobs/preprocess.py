@@ -83,7 +83,7 @@ def preprocess(job: settings.Settings, arguments: Sequence[str]) -> dict[str, An
     prepared = prepare.prepare(job)
     output = commit.Output(job.output)
     output.begin(job.overwrite)
-    _check_rejects(prepared.rejects, len(prepared.listing), job, output)
+    _check_rejects(prepared.rejects, prepared.found, job, output)
     output.claim(prepare.shard_names(prepared, job))
     total = sum(map(len, prepared.order.values()))
     choice = runners.choose(options, arguments, total, any(map(storage.is_remote, job.images)))
@@ -93,12 +93,13 @@ def preprocess(job: settings.Settings, arguments: Sequence[str]) -> dict[str, An
             lists.append(storage.join(output.staging, "work", f"{work.shard}.json"))
             work.save(lists[-1])
             kept.append(work.result)
+        prepared = prepared.summary()
         planned = time.monotonic() - start
         _run(options, choice, lists, total, progress)
     results = [Result.load(path) for path in kept]
 
     rejects = prepared.rejects + [reject for result in results for reject in result.rejects]
-    _check_rejects(rejects, len(prepared.listing), job, output)
+    _check_rejects(rejects, prepared.found, job, output)
     run = summary.Run(
         time.monotonic() - start, planned, choice.runner, choice.mode, choice.workers, choice.threads
     )

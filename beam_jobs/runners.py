@@ -83,8 +83,7 @@ def choose(options: Any, arguments: Sequence[str], images: int, remote: bool) ->
     else:
         mode = "multi_processing" if workers > THREAD_CORES and images >= MANY_IMAGES else "in_memory"
     if mode == "in_memory":
-        # One more than cores: threads wait for Python's lock at times.
-        return Choice("FnApiRunner", mode, 1, max(least, workers + 1 if workers > 1 else 1))
+        return Choice("FnApiRunner", mode, 1, max(least, workers))
     return Choice("FnApiRunner", mode, workers, max(least, 1))
 
 

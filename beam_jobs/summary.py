@@ -64,7 +64,7 @@ def canopy_json(
         run: how it went.
     """
     written = sum(result.records for result in results)
-    found = len(prepared.listing)
+    found = prepared.found
     if found != written + len(rejects):
         raise RuntimeError(f"{found} images found, but {written} written and {len(rejects)} rejected")
     main = settings.main_split
@@ -84,7 +84,7 @@ def canopy_json(
             "suspicious": len(suspicious),
             "suspicious_names": suspicious[:100],
             "mended": sum(result.mended for result in results),
-            "files_ignored": prepared.listing.ignored,
+            "files_ignored": prepared.ignored,
         },
         "rejects": dict(sorted(Counter(reject.reason for reject in rejects).items())),
         "labels": {"rows": prepared.label_rows, "without_image": prepared.labels_without_image},

@@ -107,7 +107,7 @@ def choose(*arguments: str, images: int = 1000, remote: bool = False) -> Choice:
 
 def test_the_default_fits_the_size_and_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "cores", lambda: 2)
-    assert choose(images=10**6) == Choice("FnApiRunner", "in_memory", 1, 3)
+    assert choose(images=10**6) == Choice("FnApiRunner", "in_memory", 1, 2)
     monkeypatch.setattr(machine, "cores", lambda: 16)
     assert choose(images=1000).mode == "in_memory"
     assert choose(images=10**6) == Choice("FnApiRunner", "multi_processing", 16, 1)
