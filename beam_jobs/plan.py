@@ -124,9 +124,13 @@ def shard_count(images: int, record_bytes: float, shard_mb: float) -> int:
 
 
 def shard_counts(images: Mapping[str, int], main: str, main_shards: int) -> dict[str, int]:
-    """Shards of every split: the others in proportion to the main one, at least one each."""
+    """Shards of every split: the others in proportion to the main one.
+
+    A split has one at least, and no more than images.
+    """
     scale = main_shards / max(images[main], 1)
-    return {split: main_shards if split == main else max(1, round(n * scale)) for split, n in images.items()}
+    wanted = {split: main_shards if split == main else round(n * scale) for split, n in images.items()}
+    return {split: max(1, min(wanted[split], n)) for split, n in images.items()}
 
 
 def bounds(records: int, shards: int) -> list[int]:
