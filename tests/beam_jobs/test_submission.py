@@ -147,7 +147,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> Non
         (b"tags,image_name\nclear\n", "line 2 has no name"),
         (b"image_name,tags\ncaf\xe9,clear\n", "is not UTF-8 text"),
         (b'image_name,tags\n"' + b"a" * 200_000, "after line 1: field larger than"),
-        (b'image_name,tags\na,clear\n"b,clear\nc,clear\n', "after line 4: unexpected end of data"),
+        (b'image_name,tags\na,clear\n"b,clear\nc,clear\n', "after line 2: unexpected end of data"),
     ],
 )
 def test_a_samples_mistake_is_one_sentence_with_its_line(tmp_path: Path, content: bytes, said: str) -> None:
