@@ -80,6 +80,7 @@ def preprocess(job: settings.Settings, arguments: Sequence[str]) -> dict[str, An
     """
     start = time.monotonic()
     options = runners.parse_options(arguments)
+    runners.check_places(options, images=job.images, output=(job.output,))
     prepared = prepare.prepare(job)
     output = commit.Output(job.output)
     output.begin(job.overwrite)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from beam_jobs import storage
 from beam_jobs.settings import Parser
 from canopy import machine
 from canopy.cli import UserError
@@ -54,6 +55,28 @@ def parse_options(arguments: Sequence[str]) -> Any:
     if unknown and (known.runner or "") in DIRECT:
         raise UserError(f"unknown flag or value: {' '.join(unknown)} (see --help)")
     return PipelineOptions(list(arguments))
+
+
+def check_places(options: Any, **places: Sequence[str]) -> None:
+    """Sees to it that workers in a cloud can reach what they are to read and write.
+
+    Args:
+        options: from `parse_options`.
+        places: by the flag's name, the paths that its workers open.
+
+    Raises:
+        UserError: Dataflow's workers would look for a path of this machine.
+    """
+    from apache_beam.options.pipeline_options import StandardOptions
+
+    if (options.view_as(StandardOptions).runner or "") != "DataflowRunner":
+        return
+    for flag, paths in places.items():
+        for path in paths:
+            if not storage.is_remote(path):
+                raise UserError(
+                    f"--{flag}: {path} is on this machine, where Dataflow's workers cannot reach it"
+                )
 
 
 def choose(options: Any, arguments: Sequence[str], images: int, remote: bool) -> Choice:
