@@ -23,12 +23,10 @@ from numpy.typing import NDArray
 from beam_jobs import runners, scoring, settings, sources, storage, submission, summary
 from beam_jobs.images import DEFAULT_MAX_PIXELS
 from beam_jobs.scoring import ModelInfo, WorkList
-from beam_jobs.sources import Source
 from beam_jobs.work import Reject
 from canopy import cli, machine
 from canopy.cli import UserError
 
-LIST_IMAGES = 256  # images a work list: seconds of work, so that runners can share them out
 COUNTER = "images"  # the metric of images done
 
 
@@ -143,11 +141,13 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
             *(storage.split(path)[0] for path in _targets(job)),
         ):
             storage.make_folder(folder)
-        lists = _work_lists(unique, staging)
+        lists = scoring.work_lists(unique, staging)
         _run(options, choice, lists, model, job)
         scored: dict[str, NDArray[np.float32]] = {}
         for work in lists:
             outcome = scoring.unpack(storage.read_bytes(work.path))
+            if outcome.error:
+                raise UserError(outcome.error)
             scored.update(zip(outcome.names, outcome.scores, strict=True))
             rejects += outcome.rejects
         result = submission.assemble(scored, model, sample)
@@ -175,13 +175,23 @@ def build(pipeline: Any, lists: Sequence[WorkList], model: ModelInfo, job: Setti
     from apache_beam.metrics import Metrics
 
     class Score(beam.DoFn):
-        """Loads the model once a worker, not once a list."""
+        """Loads the model once a worker, not once a list; after the first error it does nothing."""
+
+        _error = ""
 
         def setup(self) -> None:
-            self._scorer = scoring.Scorer(model, job.tta)
+            try:
+                self._scorer = scoring.Scorer(model, job.tta)
+            except UserError as error:
+                self._error = str(error)
 
         def process(self, work: WorkList) -> None:
-            scored = scoring.score_all(work.sources, self._scorer.scores, job.max_pixels, threads)
+            scored = scoring.Scored(error=self._error)
+            if not self._error:
+                try:
+                    scored = scoring.score_all(work.sources, self._scorer.scores, job.max_pixels, threads)
+                except UserError as error:
+                    self._error = scored.error = str(error)
             storage.write_bytes(work.path, scoring.pack(scored))
             if work.progress:
                 Path(work.progress).write_text(str(len(work.sources)))
@@ -217,18 +227,6 @@ def _check_targets(job: Settings) -> None:
     for path in _targets(job):
         if not storage.is_remote(path) and Path(path).is_dir():
             raise UserError(f"{path} is a folder, and a file is to be written there")
-
-
-def _work_lists(found: list[Source], staging: str) -> list[WorkList]:
-    local = not storage.is_remote(staging)
-    return [
-        WorkList(
-            tuple(found[begin : begin + LIST_IMAGES]),
-            storage.join(staging, f"scores-{number:05d}.npz"),
-            storage.join(staging, "progress", str(number)) if local else "",
-        )
-        for number, begin in enumerate(range(0, len(found), LIST_IMAGES))
-    ]
 
 
 def _write_rejects(output: str, rejects: list[Reject]) -> None:

@@ -24,6 +24,7 @@ from canopy import contract, quiet
 from canopy.cli import UserError
 
 BATCH = 64  # images a call: MobileNetV2 gains nothing from more on CPUs, and GPUs are busy with it
+LIST_IMAGES = 256  # images a work list: seconds of work, so that runners can share them out
 BATCH_BYTES = 100_000_000  # of pixels a call, where pictures are large: the model needs several times that
 TTA_VIEWS = (1, 8)
 
@@ -54,6 +55,7 @@ class Scored:
     names: list[str] = field(default_factory=list)  # of the images scored
     scores: list[NDArray[np.float32]] = field(default_factory=list)  # float32[classes] each, in their order
     rejects: list[Reject] = field(default_factory=list)  # images that could not be used
+    error: str = ""  # the `UserError` that ended the work: raised in a worker, Beam would show its traceback
 
 
 def read_model_info(folder: str) -> ModelInfo:
@@ -96,6 +98,19 @@ def _check(info: ModelInfo) -> None:
         raise ValueError("a threshold is no number")
     if not set(info.constant) <= set(info.classes):
         raise ValueError("constant_tags are no classes")
+
+
+def work_lists(found: Sequence[Source], staging: str) -> list[WorkList]:
+    """Cuts the images into lists whose outcomes go to a staging folder."""
+    local = not storage.is_remote(staging)
+    return [
+        WorkList(
+            tuple(found[begin : begin + LIST_IMAGES]),
+            storage.join(staging, f"scores-{number:05d}.npz"),
+            storage.join(staging, "progress", str(number)) if local else "",
+        )
+        for number, begin in enumerate(range(0, len(found), LIST_IMAGES))
+    ]
 
 
 class Scorer:
@@ -197,6 +212,7 @@ def pack(scored: Scored) -> bytes:
         names=np.array(json.dumps(scored.names)),
         scores=np.array(scored.scores, np.float32),
         rejects=np.array(json.dumps([asdict(reject) for reject in scored.rejects])),
+        error=np.array(json.dumps(scored.error)),
     )
     return out.getvalue()
 
@@ -208,6 +224,7 @@ def unpack(data: bytes) -> Scored:
             json.loads(str(found["names"])),
             list(found["scores"]),
             [Reject(**reject) for reject in json.loads(str(found["rejects"]))],
+            json.loads(str(found["error"])),
         )
 
 

@@ -298,13 +298,16 @@ def test_a_users_mistake_is_one_sentence_and_leaves_nothing_behind(
     assert len(left_in(chips)) == 7
 
 
-def test_a_damaged_model_is_one_sentence_in_a_real_process_and_leaves_no_half(
+def test_a_damaged_model_is_one_sentence_from_workers_of_their_own_and_leaves_no_half(
     model: Path, chips: Path, tmp_path: Path
 ) -> None:
     damaged = tmp_path / "export"
     shutil.copytree(model, damaged)
     (damaged / "saved_model.pb").write_bytes(b"\x00\x01 no model")
-    flags = ("--model", damaged, "--images", chips, "--output", tmp_path / "out" / "submission.csv")
+    flags = (
+        *("--model", damaged, "--images", chips, "--output", tmp_path / "out" / "submission.csv"),
+        *("--direct_running_mode", "multi_processing", "--direct_num_workers", 2),
+    )
     words = [sys.executable, "-m", "beam_jobs.predict", *map(str, flags)]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 2, done.stderr
@@ -396,7 +399,7 @@ def test_several_workers_write_the_same_submission(
     mode: str, run: Run, chips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = run("--images", chips).rows
-    monkeypatch.setattr(predict, "LIST_IMAGES", 3)
+    monkeypatch.setattr(scoring, "LIST_IMAGES", 3)
     done = run(
         *("--images", chips, "--direct_running_mode", mode, "--direct_num_workers", 2),
         output=tmp_path / "several.csv",

@@ -235,9 +235,9 @@ def test_no_images_are_no_scores() -> None:
 )
 def test_a_lists_outcome_survives_its_file(names: list[str], rejects: list[Reject]) -> None:
     rng = np.random.default_rng(len(names))
-    scored = Scored(names, list(rng.random((len(names), 3), np.float32)), rejects)
+    scored = Scored(names, list(rng.random((len(names), 3), np.float32)), rejects, "".join(names))
     found = unpack(pack(scored))
-    assert (found.names, found.rejects) == (names, rejects)
+    assert (found.names, found.rejects, found.error) == (names, rejects, "".join(names))
     assert [row.tobytes() for row in found.scores] == [row.tobytes() for row in scored.scores]
 
 
