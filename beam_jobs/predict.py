@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse(argv: Sequence[str] | None) -> tuple[Settings, list[str]]:
     """Reads the flags; what is left is for Beam."""
-    parser = settings.Parser(
+    parser = cli.Parser(
         "python -m beam_jobs.predict",
         "Writes a submission for an archive of JPEGs. Every option of Apache Beam may be given as well.",
     )
@@ -208,12 +208,13 @@ def _run(
     with runners.explained():
         pipeline = beam.Pipeline(runner=runners.make_runner(choice, options), options=options)
         build(pipeline, lists, model, job, max(2, choice.threads, machine.cores() if choice.mode else 0))
+        total = sum(len(work.sources) for work in lists)
         if choice.mode:
             folder = storage.split(lists[0].progress)[0] if lists else ""
-            with runners.followed(folder, sum(len(work.sources) for work in lists)):
+            with runners.followed(folder, total, "scoring"):
                 pipeline.run().wait_until_finish()
         else:
-            runners.wait(pipeline.run(), COUNTER, sum(len(work.sources) for work in lists))
+            runners.wait(pipeline.run(), COUNTER, total, "scoring")
 
 
 def _targets(job: Settings) -> list[str]:

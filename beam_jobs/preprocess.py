@@ -127,10 +127,10 @@ def _run(options: Any, choice: runners.Choice, lists: list[str], total: int, pro
         pipeline = beam.Pipeline(runner=runners.make_runner(choice, options), options=options)
         build(pipeline, lists, choice.threads)
         if choice.mode:
-            with runners.followed(progress, total):
+            with runners.followed(progress, total, "converting"):
                 pipeline.run().wait_until_finish()
         else:
-            runners.wait(pipeline.run(), COUNTER, total)
+            runners.wait(pipeline.run(), COUNTER, total, "converting")
 
 
 def _check_rejects(rejects: list[Any], found: int, job: settings.Settings, output: commit.Output) -> None:

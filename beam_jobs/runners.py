@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from beam_jobs import storage
-from beam_jobs.settings import Parser
 from canopy import machine
-from canopy.cli import UserError
+from canopy.cli import Parser, UserError
 from canopy.progress import Meter
 
 DIRECT = ("", "DirectRunner", "SwitchingDirectRunner", "FnApiRunner")
@@ -125,10 +124,16 @@ def make_runner(choice: Choice, options: Any) -> Any:
 
 
 @contextmanager
-def followed(folder: str, total: int) -> Iterator[None]:
-    """Shows progress while a pipeline runs, from the numbers that workers leave in a local folder."""
+def followed(folder: str, total: int, doing: str) -> Iterator[None]:
+    """Shows progress while a pipeline runs, from the numbers that workers leave in a local folder.
+
+    Args:
+        folder: a file a work list, holding the number of its images done; "": nothing is shown.
+        total: images in all.
+        doing: what is done to them, a verb.
+    """
     stop = threading.Event()
-    with Meter("converting", total) as meter:
+    with Meter(doing, total) as meter:
 
         def watch() -> None:
             while not stop.wait(POLL_SECONDS):
@@ -173,13 +178,13 @@ def explained() -> Iterator[None]:
         raise
 
 
-def wait(result: Any, counter: str, total: int) -> None:
+def wait(result: Any, counter: str, total: int, doing: str) -> None:
     """Waits for a run on a runner that works elsewhere, showing its metrics where it reports any."""
     from apache_beam.metrics.metric import MetricsFilter
     from apache_beam.runners.runner import PipelineState
 
     wanted = MetricsFilter().with_name(counter)
-    with Meter("converting", total) as meter:
+    with Meter(doing, total) as meter:
         running = True
         while running:
             time.sleep(POLL_SECONDS)

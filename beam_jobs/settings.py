@@ -10,11 +10,10 @@ import argparse
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NoReturn
 
 from beam_jobs import storage
 from beam_jobs.images import DEFAULT_MAX_PIXELS, SUBSAMPLING, Encoding
-from canopy.cli import UserError
+from canopy.cli import Parser, UserError
 
 DATASET_PATTERN = re.compile(r"[a-z][a-z0-9_]*")  # TensorFlow Datasets takes no other
 SPLIT_PATTERN = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
@@ -43,22 +42,6 @@ class Settings:
         """The split that statistics are of: `train`, or the first."""
         names = [name for name, _ in self.splits]
         return "train" if "train" in names else names[0]
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose mistakes are `UserError`s, and that takes no abbreviations."""
-
-    def __init__(self, prog: str, description: str) -> None:
-        super().__init__(
-            prog=prog,
-            description=description,
-            allow_abbrev=False,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        )
-
-    def error(self, message: str) -> NoReturn:
-        """Raises instead of printing the whole usage."""
-        raise UserError(f"{message} (see --help)")
 
 
 def whole_number(low: int, high: int | None = None) -> type[int]:

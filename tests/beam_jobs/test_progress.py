@@ -21,7 +21,7 @@ def test_numbers_that_workers_leave_are_added_up_and_shown(
 ) -> None:
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
     monkeypatch.setattr(runners, "POLL_SECONDS", 0.02)
-    with runners.followed(str(tmp_path), 100):
+    with runners.followed(str(tmp_path), 100, "converting"):
         (tmp_path / "a").write_text("30")
         (tmp_path / "b").write_text("12")
         time.sleep(0.2)
