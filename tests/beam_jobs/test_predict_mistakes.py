@@ -1,0 +1,175 @@
+"""What prediction refuses, lists or leaves out, and that an earlier submission then stays."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.beam_jobs.making import noise, planet
+from tests.beam_jobs.predicting import (
+    CONSTANT,
+    Run,
+    export,
+    is_one_sentence,
+    left_in,
+    sample_of,
+)
+from tests.beam_jobs.predicting import chips as chips
+from tests.beam_jobs.predicting import model as model
+from tests.beam_jobs.predicting import run as run
+from tests.conftest import ROOT
+from tests.conftest import archive as archive  # the trained model's, not this folder's own
+
+
+def test_a_corrupt_image_is_listed_and_its_row_has_the_constant_tags(
+    run: Run, chips: Path, tmp_path: Path
+) -> None:
+    (chips / "cut.jpg").write_bytes(planet(noise(9))[:300])
+    names = ["chip_1", "cut", "nowhere", "chip_0"]
+    flags = ("--max_bad_fraction", 0.2, "--max_missing_fraction", 0.5)
+    done = run("--images", chips, "--sample_submission", sample_of(tmp_path / "sample.csv", names), *flags)
+    assert done.code == 0, done.err
+    assert [name for name, _ in done.rows] == names
+    assert dict(done.rows)["cut"] == dict(done.rows)["nowhere"] == CONSTANT
+    assert sorted(done.rejects) == [("cut", "undecodable"), ("nowhere", "no_image")]
+    assert "8 found, 7 scored, 1 rejected (1 undecodable)" in done.out
+    assert "2 names" in done.out
+    assert "5 images that the sample does not name" in done.out
+    assert f"{done.output}.rejects.jsonl" in done.out
+
+
+def test_an_earlier_list_of_rejects_does_not_outlive_a_run_without_any(run: Run, chips: Path) -> None:
+    broken = chips / "broken.jpg"
+    broken.write_bytes(b"")
+    assert run("--images", chips, "--max_bad_fraction", 0.2).rejects == [("broken", "empty")]
+    broken.unlink()
+    done = run("--images", chips)
+    assert left_in(done.output.parent) == {"submission.csv"}
+
+
+def test_too_many_corrupt_images_fail_and_an_earlier_submission_stays(
+    run: Run, chips: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out" / "submission.csv"
+    output.parent.mkdir()
+    output.write_text("earlier")
+    (chips / "cut.jpg").write_bytes(planet(noise(9))[:300])
+    done = run("--images", chips, "--scores", tmp_path / "scores.parquet", output=output)
+    assert done.code == 2
+    assert is_one_sentence(done), done.err
+    assert "1 of 8 images cannot be used, more than --max_bad_fraction 0.01 allows" in done.err
+    assert output.read_text() == "earlier"
+    assert left_in(output.parent) == {"submission.csv", "submission.csv.rejects.jsonl"}
+    assert not (tmp_path / "scores.parquet").exists()
+
+
+def test_too_many_names_without_an_image_fail_and_nothing_is_written_but_their_list(
+    run: Run, chips: Path, tmp_path: Path
+) -> None:
+    names = [f"chip_{i}" for i in range(9)]
+    done = run("--images", chips, "--sample_submission", sample_of(tmp_path / "sample.csv", names))
+    assert done.code == 2
+    assert is_one_sentence(done), done.err
+    assert "2 of 9 names of the sample have no usable image" in done.err
+    assert left_in(done.output.parent) == {"submission.csv.rejects.jsonl"}
+    assert sorted(done.rejects) == [("chip_7", "no_image"), ("chip_8", "no_image")]
+
+
+def test_too_many_images_that_the_sample_does_not_name_fail(run: Run, chips: Path, tmp_path: Path) -> None:
+    sample = sample_of(tmp_path / "sample.csv", ["chip_0"])
+    done = run("--images", chips, "--sample_submission", sample, "--max_extra_fraction", 0.5)
+    assert done.code == 2
+    assert is_one_sentence(done), done.err
+    assert "6 of 7 images are not named in the sample" in done.err
+    assert left_in(done.output.parent) == set()
+
+
+def test_images_of_which_none_can_be_used_fail_whatever_is_allowed(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "chips"
+    folder.mkdir()
+    (folder / "one.jpg").write_bytes(b"")
+    done = run("--images", folder, "--max_bad_fraction", 1)
+    assert done.code == 2
+    assert "none of 1 images can be used" in done.err
+    assert not done.output.exists()
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "said"),
+    [
+        ("--model", "nowhere", "there is no model.json"),
+        ("--images", "nowhere", "does not exist"),
+        ("--sample_submission", "nowhere.csv", "does not exist"),
+        ("--sample_submission", "chips", "cannot read"),
+        ("--images", "", "--images is empty"),
+        ("--output", "", "--output is empty"),
+        ("--output", "chips", "is a folder"),
+        ("--scores", "chips", "is a folder"),
+        ("--scores", "out/submission.csv", "the same file"),
+        ("--tta", "4", "--tta"),
+        ("--max_bad_fraction", "2", "--max_bad_fraction"),
+        ("--imagse", "chips", "--imagse"),
+        ("--imag", "chips", "--imag"),
+    ],
+)
+def test_a_users_mistake_is_one_sentence_and_leaves_nothing_behind(
+    flag: str, value: str, said: str, run: Run, chips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = left_in(tmp_path)
+    done = run("--images", chips, flag, value)
+    assert done.code == 2
+    assert is_one_sentence(done), done.err
+    assert said in done.err
+    assert left_in(tmp_path) == before
+    assert len(left_in(chips)) == 7
+
+
+def test_a_damaged_model_is_one_sentence_from_workers_of_their_own_and_leaves_no_half(
+    model: Path, chips: Path, tmp_path: Path
+) -> None:
+    damaged = tmp_path / "export"
+    shutil.copytree(model, damaged)
+    (damaged / "saved_model.pb").write_bytes(b"\x00\x01 no model")
+    flags = (
+        *("--model", damaged, "--images", chips, "--output", tmp_path / "out" / "submission.csv"),
+        *("--direct_running_mode", "multi_processing", "--direct_num_workers", 2),
+    )
+    words = [sys.executable, "-m", "beam_jobs.predict", *map(str, flags)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith(f"error: --model {damaged} cannot be loaded")
+    assert done.stderr.count("\n") == 1
+    assert left_in(tmp_path / "out") == set()
+
+
+def test_a_model_whose_training_diverged_is_one_sentence(run: Run, chips: Path, tmp_path: Path) -> None:
+    diverged = export(tmp_path / "export", np.full((16 * 16 * 3, 4), np.nan, np.float32))
+    done = run("--images", chips, model=diverged)
+    assert done.code == 2
+    assert is_one_sentence(done), done.err
+    assert "gives scores that are no numbers" in done.err
+    assert left_in(done.output.parent) == set()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_an_output_folder_that_is_denied_is_one_sentence(run: Run, chips: Path, tmp_path: Path) -> None:
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o500)
+    done = run("--images", chips, output=locked / "below" / "submission.csv")
+    assert done.code == 2
+    assert "access is denied" in done.err
+
+
+def test_an_output_below_a_file_is_one_sentence(run: Run, chips: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    done = run("--images", chips, output=tmp_path / "file" / "submission.csv")
+    assert done.code == 2
+    assert is_one_sentence(done), done.err
+    assert (tmp_path / "file").read_text() == "x"
