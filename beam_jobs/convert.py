@@ -6,6 +6,7 @@ alone; an image that cannot be used is set down with its reason; memory stays th
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -125,7 +126,8 @@ def convert_shard(work: Work, threads: int, count: Callable[[int], None] = lambd
             count(new)
             if work.progress and time.monotonic() - told > PROGRESS_SECONDS:
                 told = time.monotonic()
-                Path(work.progress).write_text(str(done))
+                with contextlib.suppress(OSError):  # a worker elsewhere has no such folder
+                    Path(work.progress).write_text(str(done))
     result.converted = len(result.lengths)
     result.crc32c = writer.crc32c
     result.channel_sums = images.channel_sums(histogram).tolist()

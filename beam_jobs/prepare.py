@@ -22,7 +22,7 @@ from canopy import contract
 from canopy.cli import UserError
 
 SAMPLED = 64  # images converted beforehand to learn how large a record is
-MEASURED = 4_096  # images of the main split, at least, that the channel statistics are over
+MEASURED = 2_048  # images of the main split, at least, that the channel statistics are over
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def work_lists(prepared: Prepared, settings: Settings, output: Output, progress:
         prepared: the plan.
         settings: the job's.
         output: where the shards go.
-        progress: a local folder for the numbers of images done, or "" where workers are elsewhere.
+        progress: a folder of this machine for the numbers of images done.
     """
     splits = sorted(prepared.order, key=lambda split: (split != settings.main_split, split))
     for split in splits:
@@ -182,7 +182,7 @@ def work_lists(prepared: Prepared, settings: Settings, output: Output, progress:
                 shard=name,
                 path=output.shard_path(name),
                 result=storage.join(output.staging, "results", f"{name}.json"),
-                progress=storage.join(progress, name) if progress else "",
+                progress=storage.join(progress, name),
                 classes=len(prepared.vocabulary),
                 encoding=settings.encoding,
                 items=items,

@@ -79,23 +79,26 @@ def preprocess(job: settings.Settings, arguments: Sequence[str]) -> dict[str, An
         UserError: see its text.
     """
     start = time.monotonic()
-    options = runners.parse_options(arguments)
-    runners.check_places(options, images=job.images, output=(job.output,))
+    if arguments:  # else Beam is imported later, when the plan's memory is given back
+        options = runners.parse_options(arguments)
+        runners.check_places(options, images=job.images, output=(job.output,))
     prepared = prepare.prepare(job)
     output = commit.Output(job.output)
     output.begin(job.overwrite)
     _check_rejects(prepared.rejects, prepared.found, job, output)
     output.claim(prepare.shard_names(prepared, job))
-    total = sum(map(len, prepared.order.values()))
-    choice = runners.choose(options, arguments, total, any(map(storage.is_remote, job.images)))
     with tempfile.TemporaryDirectory(prefix="canopy-") as progress:
         lists, kept = [], []
-        for work in prepare.work_lists(prepared, job, output, progress if choice.mode else ""):
+        for work in prepare.work_lists(prepared, job, output, progress):
             lists.append(storage.join(output.staging, "work", f"{work.shard}.json"))
             work.save(lists[-1])
             kept.append(work.result)
+        total = sum(map(len, prepared.order.values()))
         prepared = prepared.summary()
+        runners.give_back_memory()
         planned = time.monotonic() - start
+        options = runners.parse_options(arguments)
+        choice = runners.choose(options, arguments, total, any(map(storage.is_remote, job.images)))
         _run(options, choice, lists, total, progress)
     results = [Result.load(path) for path in kept]
 

@@ -43,7 +43,7 @@ class Work:
     shard: str  # the file's name
     path: str  # where to write it
     result: str  # where to put the result
-    progress: str  # a local file for the number of images done so far, or ""
+    progress: str  # where to put the number of images done so far, by workers on the driver's machine
     classes: int  # size of the vocabulary
     encoding: Encoding
     items: list[Item] = field(default_factory=list)
