@@ -24,7 +24,7 @@ from canopy.demo.layout import Archive
 from canopy.demo.table import Stage, print_summary
 
 WORKERS = 2  # training processes: what makes it distributed
-PASSES = 18_000  # images trained on: two minutes on two cores at 96 pixels
+PASSES = 10_000  # images trained on: a minute on two cores at 96 pixels
 MOST_EPOCHS = 30
 SMALL = 500  # records below which a global batch of 64 leaves too few steps
 LABELLED, UNLABELLED = 1_200, 300  # images of the sample archive
