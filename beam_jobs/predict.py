@@ -8,6 +8,7 @@ scores in a staging folder beside the output.
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 import time
@@ -133,7 +134,7 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
     unique, rejects = submission.usable_names(listing)
     staging = f"{job.output}.partial"
     remote = any(map(storage.is_remote, job.images))
-    choice = runners.choose(options, arguments, len(unique), remote)
+    choice = runners.choose(options, arguments, len(unique), remote, processes_from=math.inf)
     _clear(staging)
     try:
         for folder in (

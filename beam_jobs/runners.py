@@ -26,8 +26,9 @@ from canopy.cli import Parser, UserError
 from canopy.progress import Meter
 
 DIRECT = ("", "DirectRunner", "SwitchingDirectRunner", "FnApiRunner")
-THREAD_CORES = 4  # up to here threads of one process keep all cores busy: decoders release Python's lock
-MANY_IMAGES = 20_000  # from here on processes are worth their start of seconds, with more cores than that
+# Threads of one process keep 1.4 of two cores busy, for Python's lock; processes keep both, and take two
+# seconds more to start. 30,000 chips took 18 s and 15 s: by their rates the two are even at some 11,000.
+MANY_IMAGES = 12_000
 POLL_SECONDS = 0.5
 REMOTE_THREADS = 8  # readers ahead of the decoder, so that a store's latency hides
 
@@ -81,7 +82,9 @@ def check_places(options: Any, **places: Sequence[str]) -> None:
                 )
 
 
-def choose(options: Any, arguments: Sequence[str], images: int, remote: bool) -> Choice:
+def choose(
+    options: Any, arguments: Sequence[str], images: int, remote: bool, processes_from: float = MANY_IMAGES
+) -> Choice:
     """Picks runner, mode, processes and threads.
 
     Args:
@@ -89,6 +92,8 @@ def choose(options: Any, arguments: Sequence[str], images: int, remote: bool) ->
         arguments: what they were made of: says what the user gave, as against defaults.
         images: to convert.
         remote: whether images are read from a store.
+        processes_from: images from which several processes are worth their start; infinity where the work
+            keeps all cores busy by itself.
     """
     from apache_beam.options.pipeline_options import DirectOptions, StandardOptions
 
@@ -106,7 +111,7 @@ def choose(options: Any, arguments: Sequence[str], images: int, remote: bool) ->
     if given("--direct_running_mode"):
         mode = direct.direct_running_mode
     else:
-        mode = "multi_processing" if workers > THREAD_CORES and images >= MANY_IMAGES else "in_memory"
+        mode = "multi_processing" if workers > 1 and images >= processes_from else "in_memory"
     if mode == "in_memory":
         return Choice("FnApiRunner", mode, 1, max(least, workers))
     return Choice("FnApiRunner", mode, workers, max(least, 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import subprocess
@@ -106,12 +107,20 @@ def choose(*arguments: str, images: int = 1000, remote: bool = False) -> Choice:
 
 
 def test_the_default_fits_the_size_and_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "cores", lambda: 1)
+    assert choose(images=10**6) == Choice("FnApiRunner", "in_memory", 1, 1)
     monkeypatch.setattr(machine, "cores", lambda: 2)
-    assert choose(images=10**6) == Choice("FnApiRunner", "in_memory", 1, 2)
+    assert choose(images=8_000) == Choice("FnApiRunner", "in_memory", 1, 2)
+    assert choose(images=80_000) == Choice("FnApiRunner", "multi_processing", 2, 1)
     monkeypatch.setattr(machine, "cores", lambda: 16)
     assert choose(images=1000).mode == "in_memory"
     assert choose(images=10**6) == Choice("FnApiRunner", "multi_processing", 16, 1)
     assert choose(images=10**6, remote=True).threads >= 8
+
+
+def test_work_that_keeps_all_cores_busy_by_itself_stays_in_one_process() -> None:
+    choice = runners.choose(runners.parse_options([]), [], 10**6, False, processes_from=math.inf)
+    assert choice.mode == "in_memory"
 
 
 def test_what_the_user_says_wins(monkeypatch: pytest.MonkeyPatch) -> None:
