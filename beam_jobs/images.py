@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin
 
+from canopy.contract import ADOBE_MARKER
+
 # The fixed list of reasons for which an image is not used; `rejects.jsonl` and `canopy.json` speak in these.
 UNREADABLE = "unreadable"  # its bytes could not be fetched: permissions, a damaged archive
 EMPTY = "empty"  # no bytes at all
@@ -32,9 +34,6 @@ REASONS = (*OF_BYTES, DUPLICATE_NAME, BAD_NAME, NO_LABEL, NO_TAGS, UNKNOWN_TAG)
 DEFAULT_MAX_PIXELS = 50_000_000  # 200 MB while a 4-component image is decoded
 MAX_SCANS = 1_000  # progressive files of encoders have about ten; each costs a pass over all pixels
 
-# Adobe APP14 with transform 0: "four components, inverted CMYK, no YCCK". Right after SOI it makes every
-# decoder read what Pillow assumes anyway.
-ADOBE_MARKER = bytes.fromhex("FFEE000E41646F626500640000000000")
 SUBSAMPLING = {"420": 2, "444": 0}  # Pillow's own numbers
 
 

@@ -30,6 +30,10 @@ MODEL_TFLITE = "model.tflite"
 SIGNATURE_JPEG = "serving_default"  # string[batch], JPEG bytes -> scores float32[batch, classes]
 SIGNATURE_RGB = "rgb"  # uint8[batch, height, width, 3] -> scores float32[batch, classes]
 
+# Adobe APP14, version 100, no flags, transform 0: "four components, inverted CMYK, no YCCK". Right after
+# SOI it makes every decoder read what Pillow assumes anyway.
+ADOBE_MARKER = bytes.fromhex("FFEE000E41646F626500640000000000")
+
 BETA = 2.0  # of F-beta: Kaggle's Planet competition scores F2
 DEFAULT_THRESHOLD = 0.2  # where validation cannot tell: Kaggle's own baseline
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import tensorflow as tf
 
-# APP14 "Adobe", version 100, no flags, transform 0: the four components are stored inverted, as they are.
-ADOBE_MARKER = bytes.fromhex("ffee000e41646f626500640000000000")
+from canopy.contract import ADOBE_MARKER
+
 _SOI_BYTES = 2  # the marker goes right behind the start of image
 # Frame headers: every SOFn of ITU-T T.81, table B.1, that is not DHT, JPG or DAC.
 _FRAMES = tuple(code for code in range(0xC0, 0xD0) if code not in (0xC4, 0xC8, 0xCC))

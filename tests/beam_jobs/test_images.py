@@ -17,6 +17,7 @@ from PIL import Image
 
 from beam_jobs import images
 from beam_jobs.images import Encoding, RejectedImage, convert, has_adobe_marker, mend, to_rgb
+from canopy.contract import ADOBE_MARKER
 from tests.beam_jobs.making import jpeg, noise, ours, pillow, planet, truth
 
 SIZES = [(1, 1), (1, 40), (40, 1), (7, 9), (8, 8), (17, 33), (64, 64)]
@@ -87,7 +88,7 @@ def test_keep_changes_only_what_lacks_the_adobe_marker() -> None:
         done = convert(data, Encoding("keep"))
         if kind.startswith("4 components"):
             assert done.mended
-            assert done.encoded == data[:2] + images.ADOBE_MARKER + data[2:], kind
+            assert done.encoded == data[:2] + ADOBE_MARKER + data[2:], kind
             assert np.array_equal(to_rgb(done.encoded), truth(data)), kind
         else:
             assert not done.mended

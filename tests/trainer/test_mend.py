@@ -8,8 +8,9 @@ import tensorflow as tf
 from PIL import Image
 
 from beam_jobs import images
+from canopy.contract import ADOBE_MARKER
 from canopy.sample.encode import Kind, encode
-from trainer.mend import ADOBE_MARKER, mend
+from trainer.mend import mend
 
 PICTURE = np.asarray(
     Image.fromarray(np.random.default_rng(1).integers(0, 256, (6, 6, 3), np.uint8)).resize((48, 40))
