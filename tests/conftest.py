@@ -35,7 +35,7 @@ def command() -> Command:
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real chips, labels and weights; skips where there is none."""
-    folder = Path(os.environ.get("CANOPY_DATA", ROOT.parent / "shared" / "data"))
+    folder = Path(os.environ.get("CANOPY_DATA") or ROOT.parent / "shared" / "data")
     if not (folder / "planet").is_dir():
         pytest.skip(f"no real data: neither CANOPY_DATA nor {folder} holds it")
     return folder

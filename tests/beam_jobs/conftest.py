@@ -1,8 +1,7 @@
-"""Fixtures: an archive in the making, a job run in this process, the real data where it is at hand."""
+"""Fixtures: an archive in the making, and a job run in this process."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -29,12 +28,3 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
         return Done(code, folder, said.out, said.err)
 
     return go
-
-
-@pytest.fixture(scope="session")
-def real_data() -> Path:
-    """The folder of real data, or a skip."""
-    folder = Path(os.environ.get("CANOPY_DATA") or Path(__file__).parents[2].parent / "shared" / "data")
-    if not folder.is_dir():
-        pytest.skip(f"no real data: neither CANOPY_DATA nor {folder.name} beside the repository is there")
-    return folder

@@ -1,8 +1,6 @@
 """The encodings, checked segment by segment and against the decoders that matter."""
 
 import io
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -36,14 +34,6 @@ def psnr(one, other) -> float:
     return float(10 * np.log10(255**2 / error))
 
 
-def real_chip() -> bytes:
-    data = Path(os.environ.get("CANOPY_DATA") or Path(__file__).parents[4] / "shared" / "data")
-    path = data / "planet" / "chips256" / "train-jpg" / "train_1.jpg"
-    if not path.exists():
-        pytest.skip("no real data: set CANOPY_DATA to a folder holding planet/chips256")
-    return path.read_bytes()
-
-
 @pytest.fixture(scope="module")
 def chip():
     return draw_chip(("agriculture", "clear", "primary", "road"), (7,), 256)
@@ -63,8 +53,9 @@ def test_the_scan_of_a_planet_jpeg_names_components_0_to_3_on_tables_0(chip):
     assert scan == bytes([4, 0, 0, 1, 0, 2, 0, 3, 0, 0, 63, 0])
 
 
-def test_a_planet_jpeg_has_the_skeleton_of_an_original_chip(chip):
-    real, drawn = segments(real_chip()), segments(planet_jpeg(chip))
+def test_a_planet_jpeg_has_the_skeleton_of_an_original_chip(chip, real_data):
+    original = real_data / "planet/chips256/train-jpg/train_1.jpg"
+    real, drawn = segments(original.read_bytes()), segments(planet_jpeg(chip))
     assert [marker for marker, _ in drawn] == [marker for marker, _ in real]
     for marker in (0xDB, 0xC0, 0xDA):
         assert of_kind(drawn, marker) == of_kind(real, marker)
