@@ -69,9 +69,22 @@ def _ending(command: Callable[[], None]) -> int:
 
 
 def _say(text: str, code: int) -> int:
-    """Prints one line, whatever a library's words within it hold."""
-    print(" ".join(text.splitlines()), file=sys.stderr, flush=True)
+    """Prints one line, whatever a library's words within it hold, and leaves it where Kubernetes looks."""
+    line = " ".join(text.splitlines())
+    print(line, file=sys.stderr, flush=True)
+    leave_word(line)
     return code
+
+
+def leave_word(line: str) -> None:
+    """Writes why a pod ends into the file that CANOPY_TERMINATION_LOG names: `kubectl describe` shows it.
+
+    Kubernetes keeps 4096 bytes. A file that cannot be written must not hide the reason itself.
+    """
+    path = os.environ.get("CANOPY_TERMINATION_LOG")
+    if path:
+        with contextlib.suppress(OSError), open(path, "w", encoding="utf-8") as file:  # noqa: PTH123
+            file.write(line[:2000])
 
 
 def _nobody_reads() -> bool:

@@ -9,11 +9,12 @@ import pytest
 
 from tests.conftest import ROOT
 
-ROOMS = ("beam_jobs", "canopy", "trainer")
+ROOMS = ("beam_jobs", "canopy", "infra", "trainer")
 MUST_NOT = {
-    "canopy": ("beam_jobs", "trainer", "apache_beam", "tensorflow", "tf_keras", "kubernetes"),
-    "beam_jobs": ("trainer", "kubernetes"),
-    "trainer": ("beam_jobs", "apache_beam", "kubernetes"),
+    "canopy": ("beam_jobs", "infra", "trainer", "apache_beam", "tensorflow", "tf_keras", "kubernetes"),
+    "beam_jobs": ("infra", "trainer", "kubernetes"),
+    "infra": ("beam_jobs", "trainer", "apache_beam", "tensorflow", "tf_keras"),
+    "trainer": ("beam_jobs", "infra", "apache_beam", "kubernetes"),
 }
 
 

@@ -145,13 +145,21 @@ def differences(config: Config, earlier: dict[str, Any]) -> list[str]:
     ]
 
 
+def _truth(text: str) -> bool:
+    """What a switch's value says; a switch without a value is on."""
+    if text not in {"true", "false"}:
+        raise argparse.ArgumentTypeError(f"must be true or false, and is {text!r}")
+    return text == "true"
+
+
 def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field[Any], hint: Any) -> None:
     required = field.default is dataclasses.MISSING
     options: dict[str, Any] = {"help": field.metadata["help"]}
     if not required:
         options["default"] = field.default
     if hint is bool:
-        options["action"] = argparse.BooleanOptionalAction
+        # A manifest can only fill in values: `--require_gpu=$(REQUIRE_GPU)`.
+        options |= {"type": _truth, "nargs": "?", "const": True, "metavar": "true|false"}
     elif typing.get_origin(hint) is Literal:
         options["choices"] = typing.get_args(hint)
     else:

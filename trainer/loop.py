@@ -24,6 +24,7 @@ from trainer.config import Config, check_batch
 from trainer.data_info import DataInfo
 from trainer.dataset import Reading
 from trainer.journal import Journal
+from trainer.steps import Steps
 from trainer.validation import Validation
 
 log = logging.getLogger("canopy")
@@ -117,10 +118,7 @@ class _Run:
         self.network, self.optimizer = network, optimizer
         state = [*network.variables, *optimizer.variables]
         self.checkpoints = Checkpoints(config.model_dir, state, self._local_value, place.is_chief)
-        self._statistics = [v for v in network.variables if not v.trainable]
-        self._train_step = tf.function(self._distributed_train_step)
-        self._score_step = tf.function(self._distributed_score_step)
-        self._agree = tf.function(lambda: strategy.run(self._replica_agree))
+        self.steps = Steps(config, strategy, network, optimizer)
 
     def to_the_end(self, info: DataInfo, validation_shards: tuple[data_info.Shard, ...]) -> Outcome:
         """Trains the epochs that are left, validates after each, exports."""
@@ -158,7 +156,7 @@ class _Run:
             asked = time.monotonic()
             batch = self._share_out(batches)
             waited += time.monotonic() - asked
-            loss = self._train_step(*batch, tf.constant([self.config.seed, step], tf.int32))
+            loss = self.steps.train(*batch, tf.constant([self.config.seed, step], tf.int32))
             step += 1
             if step % self.config.log_steps == 0 or step % self.reading.steps == 0:
                 value, now = float(loss), time.monotonic()
@@ -180,21 +178,9 @@ class _Run:
                     seen = step * self.reading.total // self.reading.steps
                     meter.update(seen, f"epoch {epoch + 1} of {self.config.epochs}, loss {value:.3f}")
             if step % self.config.checkpoint_steps == 0 or step % self.reading.steps == 0:
-                self._agree()
+                self.steps.agree()
                 self.checkpoints.save(step)
         return step
-
-    def _replica_agree(self) -> None:
-        """Gives every replica the mean of all replicas' BatchNormalization statistics.
-
-        Each replica moves its own. Validation would score with another network than the one that is saved
-        and exported. One collective for all of them: one each takes seconds.
-        """
-        flat = tf.concat([tf.reshape(v, [-1]) for v in self._statistics], axis=0)
-        mean = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, flat)
-        parts = tf.split(mean, [v.shape.num_elements() for v in self._statistics])
-        for variable, part in zip(self._statistics, parts, strict=True):
-            variable.assign(tf.reshape(part, variable.shape))
 
     def _local_value(self, variable: Any) -> Any:
         """This worker's value of a variable; nobody else is asked."""
@@ -212,44 +198,11 @@ class _Run:
             for column in columns
         )
 
-    def _distributed_train_step(self, images: Any, labels: Any, weights: Any, seed: Any) -> Any:
-        losses = self.strategy.run(self._replica_train_step, (images, labels, weights, seed))
-        return self.strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
-
-    def _replica_train_step(self, images: Any, labels: Any, weights: Any, seed: Any) -> Any:
-        images = tf.cast(images, tf.float32)
-        if self.config.augment == "d4":
-            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-            images = model.augment(images, seed + tf.stack([0, replica * 1_000_003]))
-        with tf.GradientTape() as tape:
-            logits = self.network(images, training=True)
-            each = tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=logits)
-            loss = tf.reduce_sum(tf.reduce_mean(each, axis=1) * weights)
-            scaled = self.optimizer.get_scaled_loss(loss) if self._is_scaled else loss
-        variables = self.network.trainable_variables
-        gradients = tape.gradient(scaled, variables)
-        if self._is_scaled:
-            gradients = self.optimizer.get_unscaled_gradients(gradients)
-        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        return loss
-
-    @property
-    def _is_scaled(self) -> bool:
-        return isinstance(self.optimizer, tf_keras.mixed_precision.LossScaleOptimizer)
-
-    def _distributed_score_step(self, images: Any, labels: Any, weights: Any) -> Any:
-        return self.strategy.run(self._replica_score_step, (images, labels, weights))
-
-    def _replica_score_step(self, images: Any, labels: Any, weights: Any) -> Any:
-        scores = tf.sigmoid(self.network(tf.cast(images, tf.float32), training=False))
-        rows = tf.concat([scores, labels, weights[:, None]], axis=1)
-        return tf.distribute.get_replica_context().all_gather(rows, axis=0)
-
     def _validate(self, reading: Reading, tags: tuple[str, ...]) -> Validation:
         """Scores every validation record once, on all workers together."""
         batches, rows = iter(dataset.batches(reading)), []
         for _ in range(reading.steps):
-            gathered = self._score_step(*self._share_out(batches))
+            gathered = self.steps.score(*self._share_out(batches))
             rows.append(self.strategy.experimental_local_results(gathered)[0].numpy())
         table = np.concatenate(rows)
         table = table[table[:, -1] > 0]

@@ -155,3 +155,23 @@ def test_the_help_tells_defaults_and_ends_with_0(parser, capsys):
         parser.parse_args(["--help"])
     assert end.value.code == 0
     assert "(default: 7)" in capsys.readouterr().out
+
+
+def test_the_reason_is_left_where_kubernetes_looks_for_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("CANOPY_TERMINATION_LOG", str(tmp_path / "termination-log"))
+
+    def command():
+        raise cli.UserError("chip.jpg is no JPEG")
+
+    assert cli.run(command) == cli.EXIT_USER
+    assert (tmp_path / "termination-log").read_text() == "error: chip.jpg is no JPEG"
+
+
+def test_a_termination_log_that_cannot_be_written_hides_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("CANOPY_TERMINATION_LOG", str(tmp_path / "missing" / "termination-log"))
+
+    def command():
+        raise cli.UserError("chip.jpg is no JPEG")
+
+    assert cli.run(command) == cli.EXIT_USER
+    assert "chip.jpg is no JPEG" in capsys.readouterr().err

@@ -66,3 +66,21 @@ def test_only_settings_that_change_the_result_stand_in_the_way_of_resuming():
     assert config.differences(same, earlier) == []
     other = config.parse([*NEEDED, "--learning_rate", "0.5"])
     assert config.differences(other, earlier) == ["--learning_rate: was 0.001, is 0.5"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ((), False),
+        (("--require_gpu",), True),
+        (("--require_gpu=true",), True),
+        (("--require_gpu=false",), False),
+    ],
+)
+def test_a_switch_can_be_given_a_value_as_manifests_must(flags, expected):
+    assert config.parse([*flags, "--data", "d", "--model_dir", "m"]).require_gpu is expected
+
+
+def test_a_switch_takes_no_other_word():
+    with pytest.raises(UserError, match="true or false"):
+        config.parse(["--require_gpu=maybe", "--data", "d", "--model_dir", "m"])
