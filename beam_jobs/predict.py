@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 
 from beam_jobs import runners, scoring, settings, sources, storage, submission, summary
 from beam_jobs.images import DEFAULT_MAX_PIXELS
-from beam_jobs.scoring import ModelInfo, WorkList
+from beam_jobs.scoring import WorkList
 from beam_jobs.work import Reject
 from canopy import cli, machine
 from canopy.cli import UserError
+from canopy.model_info import ModelInfo
 
 COUNTER = "images"  # the metric of images done
 

@@ -20,23 +20,14 @@ from numpy.typing import NDArray
 from beam_jobs import images, storage
 from beam_jobs.sources import Reader, Source
 from beam_jobs.work import Reject
-from canopy import contract, quiet
+from canopy import contract, model_info, quiet
 from canopy.cli import UserError
+from canopy.model_info import ModelInfo
 
 BATCH = 64  # images a call: MobileNetV2 gains nothing from more on CPUs, and GPUs are busy with it
 LIST_IMAGES = 256  # images a work list: seconds of work, so that runners can share them out
 BATCH_BYTES = 100_000_000  # of pixels a call, where pictures are large: the model needs several times that
 TTA_VIEWS = (1, 8)
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """What `model.json` says that prediction needs."""
-
-    folder: str  # the export, local or gs://
-    classes: tuple[str, ...]  # names in the order of the scores
-    thresholds: tuple[float, ...]  # one a class
-    constant: tuple[str, ...]  # the tags that score best where nothing is known of an image
 
 
 @dataclass(frozen=True)
@@ -65,39 +56,7 @@ def read_model_info(folder: str) -> ModelInfo:
         UserError: there is none, it is damaged, or of a newer format version.
     """
     path = storage.join(folder, contract.MODEL_JSON)
-    if not storage.exists(path):
-        raise UserError(
-            f"--model {folder}: there is no {contract.MODEL_JSON}, so it is no export of the trainer"
-        )
-    try:
-        found = json.loads(storage.read_bytes(path))
-        version = int(found["format_version"])
-        if version > contract.MODEL_FORMAT_VERSION:
-            raise UserError(
-                f"--model {folder} has model format version {version}, and this Canopy reads up to "
-                f"{contract.MODEL_FORMAT_VERSION}: upgrade Canopy or export again"
-            )
-        info = ModelInfo(
-            folder,
-            tuple(found["classes"]),
-            tuple(float(threshold) for threshold in found["thresholds"]),
-            tuple(found["metrics"]["constant_tags"]),
-        )
-        _check(info)
-        return info
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} cannot be understood ({error!r})") from error
-
-
-def _check(info: ModelInfo) -> None:
-    if not info.classes or not all(isinstance(name, str) and name for name in info.classes):
-        raise ValueError("classes are no names")
-    if len(info.classes) != len(info.thresholds):
-        raise ValueError(f"{len(info.classes)} classes and {len(info.thresholds)} thresholds")
-    if not all(map(math.isfinite, info.thresholds)):
-        raise ValueError("a threshold is no number")
-    if not set(info.constant) <= set(info.classes):
-        raise ValueError("constant_tags are no classes")
+    return model_info.parse(storage.read_bytes(path) if storage.exists(path) else None, folder)
 
 
 def work_lists(found: Sequence[Source], staging: str) -> list[WorkList]:

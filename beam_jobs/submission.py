@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from beam_jobs import storage
 from beam_jobs.images import BAD_NAME, DUPLICATE_NAME
-from beam_jobs.scoring import ModelInfo
 from beam_jobs.sources import Source
 from beam_jobs.work import Reject
 from canopy.cli import UserError
+from canopy.model_info import ModelInfo
 
 COLUMNS = ("image_name", "tags")
 NO_IMAGE = "no_image"  # the reason listed for a name of the sample that no image has

@@ -21,7 +21,7 @@ import jinja2
 import numpy as np
 import numpy.typing as npt
 
-from canopy import cli, contract, quiet
+from canopy import cli, contract, model_info, quiet
 from canopy.cli import UserError
 from canopy.progress import Meter
 from trainer import data_info, metrics
@@ -103,22 +103,11 @@ def _evaluate(flags: argparse.Namespace) -> None:
 
 def _model_json(tf: Any, folder: str) -> dict[str, Any]:
     path = f"{folder}/{contract.MODEL_JSON}"
-    if not tf.io.gfile.exists(path):
-        raise UserError(
-            f"--model {folder}: there is no {contract.MODEL_JSON}, so it is no export of the trainer"
-        )
-    with tf.io.gfile.GFile(path) as file:
-        try:
-            found: dict[str, Any] = json.loads(file.read())
-            version = int(found["format_version"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} cannot be understood ({error!r})") from error
-    if version > contract.MODEL_FORMAT_VERSION:
-        raise UserError(
-            f"--model {folder} has model format version {version}, and this Canopy reads up to "
-            f"{contract.MODEL_FORMAT_VERSION}: upgrade Canopy or export again"
-        )
-    return found
+    content = None
+    if tf.io.gfile.exists(path):
+        with tf.io.gfile.GFile(path, "rb") as file:
+            content = file.read()
+    return model_info.parse(content, folder).document
 
 
 def _score(tf: Any, model: str, info: DataInfo, split: str) -> Scored:

@@ -72,6 +72,7 @@ def export(folder: Path, weights: NDArray[np.float32]) -> Path:
         "format_version": 1,
         "classes": CLASSES,
         "thresholds": [0.3, 0.5, 0.4, 0.6],
+        "image_size": 16,
         "metrics": {"constant_tags": CONSTANT.split()},
     }
     (folder / "model.json").write_text(json.dumps(described))

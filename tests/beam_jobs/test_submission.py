@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from beam_jobs.scoring import ModelInfo
 from beam_jobs.sources import Source
 from beam_jobs.submission import (
     as_csv,
@@ -27,6 +26,7 @@ from beam_jobs.submission import (
 )
 from beam_jobs.work import Reject
 from canopy.cli import UserError
+from canopy.model_info import ModelInfo
 
 CLASSES = ("agriculture", "clear", "primary", "water")
 scores_4 = hnp.arrays(np.float32, 4, elements=st.floats(0, 1, width=32))
@@ -37,7 +37,8 @@ names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8
 def model(
     thresholds: list[float] | None = None, constant: tuple[str, ...] = ("clear", "primary")
 ) -> ModelInfo:
-    return ModelInfo("export", CLASSES, tuple(thresholds or [0.2] * 4), constant)
+    limits = tuple(thresholds or [0.2] * 4)
+    return ModelInfo("export", CLASSES, limits, limits, constant, 16, {})
 
 
 def row(*values: float) -> NDArray[np.float32]:

@@ -1,0 +1,95 @@
+"""What an export's `model.json` says, read in one place for prediction and the report.
+
+Promises: what comes out is consistent (a threshold for each class, constant tags that are classes); a file
+that is missing, damaged or of a newer format version is one sentence. Nothing is read here: the caller, who
+knows how to reach a store, hands over the bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from canopy import contract
+from canopy.cli import UserError
+
+KEY_THRESHOLDS_TTA8 = "thresholds_tta8"  # optional: for scores averaged over the eight flips and turns
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """An export's description."""
+
+    folder: str  # the export, local or gs://
+    classes: tuple[str, ...]  # names in the order of the scores
+    thresholds: tuple[float, ...]  # one a class, for scores of one view
+    thresholds_tta8: tuple[float, ...]  # one a class, for scores averaged over eight views
+    constant: tuple[str, ...]  # the tags that score best where nothing is known of an image
+    image_size: int  # side of the pictures that the network looks at, pixels
+    document: dict[str, Any]  # the whole file, for the report
+
+    def thresholds_for(self, views: int) -> tuple[float, ...]:
+        """The thresholds for scores averaged over so many views."""
+        return self.thresholds if views == 1 else self.thresholds_tta8
+
+
+def parse(content: bytes | None, folder: str) -> ModelInfo:
+    """Reads what `model.json` holds.
+
+    Args:
+        content: the file's bytes; None where the folder has no such file.
+        folder: the export, for messages.
+
+    Raises:
+        UserError: there is no file, or it is damaged, or of a newer format version.
+    """
+    if content is None:
+        raise UserError(
+            f"--model {folder}: there is no {contract.MODEL_JSON}, so it is no export of the trainer"
+        )
+    try:
+        found = json.loads(content)
+        version = int(found["format_version"])
+        if version > contract.MODEL_FORMAT_VERSION:
+            raise UserError(
+                f"--model {folder} has model format version {version}, and this Canopy reads up to "
+                f"{contract.MODEL_FORMAT_VERSION}: upgrade Canopy or export again"
+            )
+        thresholds = _numbers(found["thresholds"])
+        averaged = found.get(KEY_THRESHOLDS_TTA8)
+        info = ModelInfo(
+            folder=folder,
+            classes=tuple(found["classes"]),
+            thresholds=thresholds,
+            thresholds_tta8=thresholds if averaged is None else _numbers(averaged),
+            constant=tuple(found["metrics"]["constant_tags"]),
+            image_size=int(found["image_size"]),
+            document=found,
+        )
+        _check(info)
+        return info
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise UserError(f"{folder}/{contract.MODEL_JSON} cannot be understood ({error!r})") from error
+
+
+def _numbers(values: list[Any]) -> tuple[float, ...]:
+    numbers = tuple(map(float, values))
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError("a threshold is no number")
+    return numbers
+
+
+def _check(info: ModelInfo) -> None:
+    if not info.classes or not all(isinstance(name, str) and name for name in info.classes):
+        raise ValueError("classes are no names")
+    if len(set(info.classes)) < len(info.classes):
+        raise ValueError("a class comes twice")
+    for thresholds in (info.thresholds, info.thresholds_tta8):
+        if len(info.classes) != len(thresholds):
+            raise ValueError(f"{len(info.classes)} classes and {len(thresholds)} thresholds")
+    if not set(info.constant) <= set(info.classes):
+        raise ValueError("constant_tags are no classes")
+    if info.image_size < 1:
+        raise ValueError(f"image_size is {info.image_size}")

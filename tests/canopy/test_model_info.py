@@ -1,0 +1,103 @@
+"""An export's description: what is read from it, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from canopy import model_info
+from canopy.cli import UserError
+from canopy.model_info import ModelInfo
+
+DESCRIBED = {
+    "format_version": 1,
+    "classes": ["clear", "primary", "water"],
+    "thresholds": [0.2, 0.25, 0.1],
+    "image_size": 96,
+    "metrics": {"constant_tags": ["clear", "primary"]},
+}
+
+
+def parse(**changes: Any) -> ModelInfo:
+    return model_info.parse(json.dumps({**DESCRIBED, **changes}).encode(), "export")
+
+
+def test_the_models_description_is_read() -> None:
+    info = parse(dataset={"name": "planet"})
+    assert info.folder == "export"
+    assert info.classes == ("clear", "primary", "water")
+    assert info.thresholds == (0.2, 0.25, 0.1)
+    assert info.constant == ("clear", "primary")
+    assert info.image_size == 96
+    assert info.document["dataset"] == {"name": "planet"}
+
+
+def test_averaged_scores_have_thresholds_of_their_own_where_the_model_has_them() -> None:
+    info = parse(thresholds_tta8=[0.3, 0.3, 0.3])
+    assert info.thresholds_for(1) == (0.2, 0.25, 0.1)
+    assert info.thresholds_for(8) == (0.3, 0.3, 0.3)
+
+
+@pytest.mark.parametrize("changes", [{}, {"thresholds_tta8": None}])
+def test_a_model_without_them_uses_its_plain_thresholds_for_averaged_scores(changes: dict[str, Any]) -> None:
+    assert parse(**changes).thresholds_for(8) == (0.2, 0.25, 0.1)
+
+
+def test_a_folder_without_model_json_is_no_export() -> None:
+    with pytest.raises(UserError, match=r"--model export: there is no model\.json"):
+        model_info.parse(None, "export")
+
+
+def test_a_newer_version_says_what_to_do() -> None:
+    with pytest.raises(UserError, match="version 2, and this Canopy reads up to 1: upgrade Canopy"):
+        parse(format_version=2)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"{", b"[]", b"null", b'"text"', b"\xff\xfe", b"{}", b'{"format_version": "one"}'),
+        *(b'{"format_version": Infinity}', b"[" * 100_000),
+    ],
+)
+def test_a_damaged_description_is_one_sentence_with_its_path(content: bytes) -> None:
+    with pytest.raises(UserError, match=r"export/model\.json cannot be understood") as caught:
+        model_info.parse(content, "export")
+    assert "\n" not in str(caught.value)
+
+
+@given(st.binary(max_size=40) | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps))
+def test_whatever_the_bytes_are_they_are_refused_and_never_a_bug(content: bytes | str) -> None:
+    with pytest.raises(UserError):
+        model_info.parse(content if isinstance(content, bytes) else content.encode(), "export")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"thresholds": [0.2, 0.25]},
+        {"thresholds": [0.2, 0.25, 0.1, 0.1]},
+        {"thresholds": [0.2, None, 0.1]},
+        {"thresholds": [0.2, float("nan"), 0.1]},
+        {"thresholds": 0.2},
+        {"thresholds_tta8": [0.2]},
+        {"thresholds_tta8": [0.2, 0.1, float("inf")]},
+        {"classes": [], "thresholds": []},
+        {"classes": ["clear", "", "water"]},
+        {"classes": ["clear", 3, "water"]},
+        {"classes": ["clear", "clear", "water"]},
+        {"metrics": {}},
+        {"metrics": {"constant_tags": ["fog"]}},
+        {"metrics": {"constant_tags": [["fog"]]}},
+        {"metrics": None},
+        {"image_size": 0},
+        {"image_size": None},
+    ],
+)
+def test_a_description_that_does_not_add_up_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"model\.json cannot be understood"):
+        parse(**changes)
