@@ -75,8 +75,18 @@ def parse(argv: Sequence[str] | None) -> tuple[Settings, list[str]]:
         help="folder, glob, .zip or uncompressed .tar, local or gs://; may be given more than once",
     )
     add("--output", required=True, metavar="FILE", help="the CSV to write, local or gs://")
-    add("--sample_submission", metavar="FILE", help="CSV whose names, in their order, the rows shall have")
-    add("--scores", metavar="FILE", help="Parquet file to write with all scores")
+    add(
+        "--sample_submission",
+        type=settings.optional,
+        metavar="FILE",
+        help="CSV whose names, in their order, the rows shall have; none: the images' names, sorted",
+    )
+    add(
+        "--scores",
+        type=settings.optional,
+        metavar="FILE",
+        help="Parquet file to write with all scores; none: no such file",
+    )
     add(
         "--tta",
         type=int,

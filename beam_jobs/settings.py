@@ -93,6 +93,18 @@ def splits(text: str) -> tuple[tuple[str, float], ...]:
     return tuple(result.items())
 
 
+def optional(text: str) -> str | None:
+    """A flag's type: a file, or `none`: a manifest can fill in a value but not leave a flag out."""
+    return None if text == "none" else text
+
+
+def switch(text: str) -> bool:
+    """A flag's type: `true` or `false`; without a value it is on."""
+    if text not in {"true", "false"}:
+        raise argparse.ArgumentTypeError(f"{text!r} is not true or false")
+    return text == "true"
+
+
 def dataset_name(text: str) -> str:
     """A flag's type: a data set's name."""
     if not DATASET_PATTERN.fullmatch(text):
@@ -122,8 +134,9 @@ def make_parser() -> Parser:
     add("--seed", type=int, default=0, help="decides split and order, together with an image's name")
     add(
         "--vocabulary",
+        type=optional,
         metavar="FILE",
-        help="the tags in the order of their class ids, one a line; without it the CSV's tags, sorted",
+        help="the tags in the order of their class ids, one a line; none: the CSV's tags, sorted",
     )
     size = parser.add_mutually_exclusive_group()
     size.add_argument(
@@ -158,7 +171,15 @@ def make_parser() -> Parser:
         default=0.01,
         help="of images rejected, above which the job fails",
     )
-    add("--overwrite", action="store_true", help="replace the data set that the output folder holds")
+    add(
+        "--overwrite",
+        type=switch,
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="true|false",
+        help="replace the data set that the output folder holds",
+    )
     return parser  # fmt: skip
 
 

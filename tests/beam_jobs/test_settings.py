@@ -1,0 +1,39 @@
+"""What a manifest gives: it fills in values, and can leave no flag out."""
+
+import pytest
+
+from beam_jobs import predict, settings
+from canopy.cli import UserError
+
+PREPROCESS = ("--images=chips", "--labels=tags.csv", "--output=records")
+PREDICT = ("--model=export", "--images=chips", "--output=submission.csv")
+
+
+def test_none_stands_for_a_file_that_is_not_given() -> None:
+    assert settings.parse((*PREPROCESS, "--vocabulary=none"))[0].vocabulary is None
+    job, _ = predict.parse((*PREDICT, "--sample_submission=none", "--scores=none"))
+    assert job.sample_submission is None
+    assert job.scores is None
+
+
+def test_a_file_called_none_can_be_named_all_the_same() -> None:
+    assert settings.parse((*PREPROCESS, "--vocabulary=./none"))[0].vocabulary == "./none"
+
+
+@pytest.mark.parametrize("flag", ["vocabulary", "labels", "output"])
+def test_an_empty_value_is_still_a_mistake(flag: str) -> None:
+    with pytest.raises(UserError, match=f"--{flag} is empty"):
+        settings.parse((*PREPROCESS, f"--{flag}="))
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [((), False), (("--overwrite",), True), (("--overwrite=true",), True)]
+)
+def test_a_switch_takes_a_value_or_none(given: tuple[str, ...], expected: bool) -> None:
+    assert settings.parse((*PREPROCESS, *given))[0].overwrite is expected
+    assert settings.parse((*PREPROCESS, "--overwrite=false"))[0].overwrite is False
+
+
+def test_another_value_of_a_switch_is_refused() -> None:
+    with pytest.raises(UserError, match="'yes' is not true or false"):
+        settings.parse((*PREPROCESS, "--overwrite=yes"))
