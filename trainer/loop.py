@@ -156,7 +156,8 @@ class _Run:
             asked = time.monotonic()
             batch = self._share_out(batches)
             waited += time.monotonic() - asked
-            loss = self.steps.train(*batch, tf.constant([self.config.seed, step], tf.int32))
+            seed = tf.constant([self.config.seed, step], tf.int32)
+            loss, _ = self.steps.train(*batch, seed, tf.constant(0.0))
             step += 1
             if step % self.config.log_steps == 0 or step % self.reading.steps == 0:
                 value, now = float(loss), time.monotonic()

@@ -34,9 +34,14 @@ class Steps:
         self.score = tf.function(self._distributed_score_step)
         self.agree = tf.function(lambda: strategy.run(self._replica_agree))
 
-    def _distributed_train_step(self, images: Any, labels: Any, weights: Any, seed: Any) -> Any:
+    def _distributed_train_step(self, images: Any, labels: Any, weights: Any, seed: Any, stop: Any) -> Any:
+        """Takes a step; returns float32[2]: the loss, and how many replicas were told to stop.
+
+        The one collective carries both, so that all workers learn at the same step that one has to stop.
+        """
         losses = self._strategy.run(self._replica_train_step, (images, labels, weights, seed))
-        return self._strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
+        pairs = self._strategy.run(lambda loss: tf.stack([loss, stop]), (losses,))
+        return self._strategy.reduce(tf.distribute.ReduceOp.SUM, pairs, axis=None)
 
     def _replica_train_step(self, images: Any, labels: Any, weights: Any, seed: Any) -> Any:
         images = tf.cast(images, tf.float32)
