@@ -1,7 +1,9 @@
 """Which worker reads which records of an epoch: pure arithmetic, the same on every worker.
 
-Promises: for any numbers of shards and workers the workers' parts are disjoint, complete and equal within
-one record, and every worker takes the same number of steps.
+Promises: for any numbers of shards and readers the readers' parts are disjoint, complete and equal within
+one record, and every reader takes the same number of steps. An epoch is cut among streams, and each worker
+reads some of them: as long as the number of streams stays, a step's global batch holds the same records
+whatever the number of workers, so a run may be resumed in mid-epoch by more or fewer of them.
 """
 
 from __future__ import annotations
@@ -13,6 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+# Each stream begins within a shard, and passes over what lies before: more of them cost reading.
+STREAMS = 8
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,26 @@ def worker_parts(counts: Sequence[int], order: Sequence[int], workers: int, inde
             parts.append(Part(shard, first, last - first))
         position += counts[shard]
     return parts
+
+
+def stream_records(total: int, streams: int, number: int) -> int:
+    """How many of `total` records stream `number` of `streams` holds: the size of its `worker_parts`."""
+    return total * (number + 1) // streams - total * number // streams
+
+
+def streams(global_batch: int, workers: int) -> int:
+    """Into how many streams an epoch is cut, each with an equal share of every global batch.
+
+    Args:
+        global_batch: records a step, over all workers.
+        workers: how many workers share them; divides the global batch.
+
+    Returns:
+        The largest divisor of the global batch that is not above `STREAMS`, whatever the number of workers,
+        as long as they can share the streams equally; else as many streams as workers.
+    """
+    most = max(count for count in range(1, STREAMS + 1) if global_batch % count == 0)
+    return most if most % workers == 0 else workers
 
 
 def steps_per_epoch(total: int, workers: int, batch: int) -> int:

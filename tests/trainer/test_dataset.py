@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from beam_jobs.images import Encoding, convert
+from beam_jobs.images import Converted, Encoding, convert
 from beam_jobs.records import frame, serialise
 from canopy.sample.encode import Kind, encode
 from trainer import dataset
@@ -60,6 +60,37 @@ def test_the_workers_together_see_every_record_once_an_epoch(tmp_path, counts, w
             assert len(batch) == 4
             seen.update(batch[weights > 0].tolist())
     assert seen == Counter(range(sum(counts)))
+
+
+@pytest.mark.parametrize("batch", [1, 3, 8])
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_validation_counts_every_record_once_whatever_the_batch(tmp_path, batch, workers):
+    shards = write_shards(tmp_path, [5, 0, 3, 9])
+    seen: Counter[int] = Counter()
+    for index in range(workers):
+        settings = reading(shards, workers=workers, index=index, replica_batch=batch, shuffle=False)
+        for found, weights in read(settings):
+            seen.update(found[weights > 0].tolist())
+    assert seen == Counter(range(17))
+
+
+def global_batches(shards, workers, first_step=0):
+    """The records of each step's global batch, sorted."""
+    each = [
+        read(reading(shards, workers=workers, index=i, replica_batch=8 // workers), 1, first_step)
+        for i in range(workers)
+    ]
+    return [
+        sorted(n for batch, weights in step for n in batch[weights > 0]) for step in zip(*each, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_a_steps_records_are_the_same_for_another_number_of_workers(tmp_path, workers):
+    shards = write_shards(tmp_path, [11, 30, 9])
+    alone = global_batches(shards, 1)
+    assert global_batches(shards, workers) == alone
+    assert global_batches(shards, workers, first_step=3) == alone[3:]
 
 
 def test_the_weights_of_a_step_sum_to_one_over_all_workers(tmp_path):
@@ -143,3 +174,44 @@ def test_evaluation_reads_names_pictures_and_labels(tmp_path):
         number = int(name.decode().removeprefix("chip_"))
         assert numbers(labels[None])[0] == number
         assert abs(np.asarray(Image.open(io.BytesIO(picture))).astype(int) - number).max() <= 1
+
+
+def test_a_shard_with_fewer_records_than_promised_is_an_error_and_no_shorter_epoch(tmp_path):
+    import tensorflow as tf
+
+    (whole,) = write_shards(tmp_path, [6])
+    with pytest.raises(tf.errors.FailedPreconditionError):
+        read(reading((Shard(whole.path, 9),)))
+
+
+def noise(height, width):
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+
+
+@pytest.mark.parametrize(("side", "size"), [(32, 96), (32, 64), (64, 100), (40, 33), (256, 224), (7, 7)])
+def test_resizing_is_bilinear_and_antialiased_where_it_shrinks(side, size):
+    import tensorflow as tf
+
+    picture = noise(side, side)
+    expected = np.round(tf.image.resize(picture, [size, size], antialias=True).numpy())
+    found = dataset.resize(tf.constant(picture), size).numpy()
+    assert found.dtype == np.uint8
+    assert np.abs(found - expected).max() <= (0 if side != 64 else 1), "a tie may round either way"
+    if side == size:
+        np.testing.assert_array_equal(found, picture)
+
+
+def test_pictures_of_several_sizes_may_stand_in_one_shard(tmp_path):
+    import tensorflow as tf
+
+    pictures = [noise(32, 32), noise(64, 48), noise(8, 8), noise(32, 32)]
+    encoded = [
+        Converted(tf.io.encode_png(each).numpy(), "png", each.shape[0], each.shape[1], None, False, False)
+        for each in pictures
+    ]
+    path = tmp_path / "shard"
+    path.write_bytes(b"".join(frame(serialise(f"chip_{i}", e, [0], 2)) for i, e in enumerate(encoded)))
+    settings = reading((Shard(str(path), 4),), classes=2, shuffle=False)
+    images, _, _ = next(iter(dataset.batches(settings).as_numpy_iterator()))
+    for found, picture in zip(images, pictures, strict=True):
+        np.testing.assert_array_equal(found, dataset.resize(tf.constant(picture), SIZE))

@@ -36,6 +36,23 @@ def test_every_record_counts_in_one_step(total, workers, batch):
     assert (valid <= workers * batch).all()
 
 
+@given(batch=st.integers(1, 12), replicas=st.integers(1, 12), other=st.integers(1, 12))
+def test_streams_share_every_global_batch_and_are_shared_by_the_workers(batch, replicas, other):
+    streams = plan.streams(batch * replicas, replicas)
+    assert batch * replicas % streams == 0
+    assert streams % replicas == 0
+    if batch * replicas % other == 0 and plan.streams(batch * replicas, 1) % replicas == 0:
+        assert plan.streams(batch * replicas, other) in (streams, other)
+
+
+@given(total=st.integers(0, 500), streams=st.integers(1, 20))
+def test_a_stream_holds_the_records_of_its_parts(total, streams):
+    counts = [total // 3, total - total // 3]
+    for number in range(streams):
+        parts = plan.worker_parts(counts, [1, 0], streams, number)
+        assert plan.stream_records(total, streams, number) == sum(part.take for part in parts)
+
+
 def test_epochs_differ_in_order_and_repeat_with_the_seed():
     orders = [tuple(plan.epoch_order(20, 0, epoch)) for epoch in range(5)]
     assert len(set(orders)) == 5
