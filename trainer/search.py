@@ -1,0 +1,214 @@
+"""The space that a search looks through: which flags of trainer.task vary, and between what.
+
+Promises: a space is written and stored as text (`3e-4..1e-2:log`, `96..224:32`, `d4,none`), every value drawn
+from it is a flag that `trainer.config` takes, and a mistake in it is found before the first trial.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import re
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from canopy.cli import UserError
+from trainer import config
+from trainer.config import Config
+
+Value = float | int | str | bool
+
+# A flag that Config lacks, or that the user fixes, is left out. Ranges around the defaults that README's runs
+# were made with; the image sizes are those for which ImageNet weights were published, near enough.
+DEFAULTS = {
+    "learning_rate": "1e-4..1e-2:log",
+    "weight_decay": "1e-4..1e-1:log",
+    "augment": "d4,none",
+    "image_size": "96..224:32",
+    "dropout": "0..0.5",
+}
+# The search itself sets these, or they change nothing that is learned.
+NOT_SEARCHED = config.RESUMABLE | {"init_from"}
+DIGITS = 4  # significant ones of a drawn number: a command line to paste has no use for sixteen
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several values, of which none is nearer to another."""
+
+    values: tuple[Value, ...]
+
+    def __contains__(self, value: object) -> bool:
+        return value in self.values
+
+    def ends(self) -> tuple[Value, ...]:
+        """The values to check before a search."""
+        return self.values
+
+
+@dataclass(frozen=True)
+class Range:
+    """A number between two ends, both included."""
+
+    low: float
+    high: float
+    whole: bool = False  # whole numbers only
+    log: bool = False  # drawn evenly in its logarithm
+    step: float | None = None  # distance of neighbours; None: any number, or any whole one
+
+    def __contains__(self, value: object) -> bool:
+        if not isinstance(value, (int, float)) or not self.low <= value <= self.high:
+            return False
+        return self.step is None or math.isclose((value - self.low) / self.step % 1, 0, abs_tol=1e-9)
+
+    def ends(self) -> tuple[Value, ...]:
+        """The values to check before a search: each step where steps are few, else both ends."""
+        kind = int if self.whole else float
+        count = (self.high - self.low) / self.step if self.step else math.inf
+        if self.step and count <= 100:
+            return tuple(kind(self.low + i * self.step) for i in range(round(count) + 1))
+        return kind(self.low), kind(self.high)
+
+
+@dataclass(frozen=True)
+class Space:
+    """The flags that are searched, each with its text and what that means."""
+
+    texts: dict[str, str]
+    parts: dict[str, Choice | Range]
+
+    @staticmethod
+    def of(texts: Mapping[str, str]) -> Space:
+        """Reads the text of each flag.
+
+        Raises:
+            UserError: for a flag that there is not, or a text that means nothing.
+        """
+        return Space(dict(texts), {name: _part(name, text) for name, text in texts.items()})
+
+    def baseline(self) -> dict[str, Value]:
+        """The defaults of `Config`, as far as the space holds them: where a search begins."""
+        fields: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(Config)}
+        return {name: fields[name] for name, part in self.parts.items() if fields[name] in part}
+
+    def probes(self) -> Iterator[dict[str, Value]]:
+        """Sets of values in which each value to check comes up at least once."""
+        columns = {name: itertools.cycle(part.ends()) for name, part in self.parts.items()}
+        longest = max((len(part.ends()) for part in self.parts.values()), default=1)
+        for _ in range(longest):
+            yield {name: next(column) for name, column in columns.items()}
+
+
+def chosen(given: Iterable[str], fixed: Iterable[str]) -> Space:
+    """The space of a search: the defaults, changed by what is given, without what is fixed.
+
+    Args:
+        given: `NAME=VALUES`, as `--space` takes it.
+        fixed: names of the flags that have one value in all trials.
+
+    Raises:
+        UserError: for a text that cannot be read, a name that is fixed too, or an empty space.
+    """
+    taken, known = set(fixed), {field.name for field in dataclasses.fields(Config)}
+    texts = {name: text for name, text in DEFAULTS.items() if name in known and name not in taken}
+    if "loss" in known and "loss" not in taken:
+        texts["loss"] = ",".join(map(str, typing.get_args(typing.get_type_hints(Config)["loss"])))
+    for each in given:
+        name, equals, text = each.partition("=")
+        if not equals:
+            raise UserError(f"--space {each!r} must be NAME=VALUES, such as learning_rate=1e-4..1e-2:log")
+        if name in taken:
+            raise UserError(f"--space {each}: --{name} is fixed behind -- and cannot be searched")
+        texts[name] = text
+    if not texts:
+        raise UserError("nothing is left to search: every flag of the space is fixed behind --")
+    return Space.of(texts)
+
+
+def names(flags: Sequence[str]) -> list[str]:
+    """The names of the flags in a command line, without dashes."""
+    return [flag[2:].partition("=")[0] for flag in flags if flag.startswith("--")]
+
+
+def tidy(params: Mapping[str, Value]) -> dict[str, Value]:
+    """Rounds drawn numbers to `DIGITS` significant digits."""
+    return {
+        name: float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+        for name, value in params.items()
+    }
+
+
+def flags(params: Mapping[str, Value]) -> list[str]:
+    """Turns values into words of a command line; a switch takes its value behind an equals sign."""
+    words: list[str] = []
+    for name, value in params.items():
+        if isinstance(value, bool):
+            words.append(f"--{name}={str(value).lower()}")
+        else:
+            words += [f"--{name}", f"{value:g}" if isinstance(value, float) else str(value)]
+    return words
+
+
+def _part(name: str, text: str) -> Choice | Range:
+    """What `text` means for the flag `name`."""
+    hint = typing.get_type_hints(Config).get(name)
+    if hint is None:
+        raise UserError(f"--space {name}={text}: trainer.task has no flag --{name}")
+    if name in NOT_SEARCHED:
+        raise UserError(f"--space {name}={text}: --{name} cannot be searched")
+    found = re.fullmatch(r"([^,]+?)\.\.([^,:]+)(?::(\S+))?", text)
+    if found and hint in (int, float):
+        return _range(name, text, hint, found)
+    values = [_value(name, text, hint, word.strip()) for word in text.split(",")]
+    if len(set(values)) != len(values):
+        raise UserError(f"--space {name}={text}: a value stands there twice")
+    return Choice(tuple(values))
+
+
+def _range(name: str, text: str, hint: type, found: re.Match[str]) -> Range:
+    low, high, how = found.groups()
+    first, last = (_number(name, text, hint, word) for word in (low, high))
+    whole = hint is int
+    if not first < last:
+        raise UserError(f"--space {name}={text}: the first end must be below the second")
+    if how == "log":
+        if first <= 0:
+            raise UserError(f"--space {name}={text}: a logarithm needs ends above 0")
+        return Range(first, last, whole=whole, log=True)
+    step = None if how is None else _number(name, text, hint, how)
+    if step is not None and not 0 < step <= last - first:
+        raise UserError(f"--space {name}={text}: the step must be above 0 and fit between the ends")
+    if step is not None:
+        # Optuna would do the same, with a warning: the last step is the end.
+        last = first + math.floor((last - first) / step + 1e-9) * step
+    return Range(first, last, whole=whole, step=step)
+
+
+def _number(name: str, text: str, hint: type, word: str) -> float:
+    try:
+        value = float(hint(word))
+    except ValueError as error:
+        kind = "a whole number" if hint is int else "a number"
+        raise UserError(f"--space {name}={text}: {word!r} is not {kind}") from error
+    if not math.isfinite(value):
+        raise UserError(f"--space {name}={text}: {word!r} is not finite")
+    return value
+
+
+def _value(name: str, text: str, hint: type, word: str) -> Value:
+    if hint is bool:
+        if word not in ("true", "false"):
+            raise UserError(f"--space {name}={text}: {word!r} is neither true nor false")
+        return word == "true"
+    if hint in (int, float):
+        number = _number(name, text, hint, word)
+        return int(number) if hint is int else number
+    options = typing.get_args(hint)
+    if options and word not in options:
+        raise UserError(f"--space {name}={text}: {word!r} is none of {', '.join(map(str, options))}")
+    if not word:
+        raise UserError(f"--space {name}={text}: a value is empty")
+    return word

@@ -1,0 +1,250 @@
+"""Where a study is kept: a file on a shared disk, or a database; and what Optuna is set to do with it.
+
+Promises: all workers of a study agree on the data set, the space and every fixed flag, or the one that does
+not ends with what differs; the n-th trial's draw depends on the seed and n, so that workers that start
+together do not draw the same.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.exceptions import DuplicatedStudyError, StorageInternalError
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
+from optuna.samplers import BaseSampler, TPESampler
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from canopy.cli import UserError
+from trainer.search import Choice, Range, Space
+
+TERMS = "canopy"  # the study's attribute that says what it is about
+UNREACHABLE = (SQLAlchemyError, StorageInternalError)
+UNREADABLE = (*UNREACHABLE, OSError, ValueError, KeyError, TypeError, AssertionError, ImportError)
+RANDOM_TRIALS = 10  # drawn at random before the sampler follows what it has seen: Optuna's own default
+UNPRUNED_TRIALS = 5  # whole ones before the first may be cut: Optuna's own default
+
+
+def journal_path(text: str) -> Path | None:
+    """The file that `--study` names; None where it is a database's address."""
+    return None if "://" in text else Path(text)
+
+
+def shown(text: str) -> str:
+    """`--study` without a password."""
+    if journal_path(text):
+        return text
+    try:
+        return make_url(text).render_as_string(hide_password=True)
+    except ArgumentError:
+        return text.partition("://")[0] + "://..."
+
+
+def beside(text: str) -> Path | None:
+    """The folder of trials beside a study that is a file; None for a database elsewhere."""
+    path = journal_path(text)
+    if path is None:
+        if not text.startswith("sqlite:///") or text.endswith(":memory:"):
+            return None
+        path = Path(text.removeprefix("sqlite:///"))
+    return path.with_name(f"{path.stem}-trials")
+
+
+def open_study(
+    text: str, name: str, *, terms: dict[str, Any], output: Path, sampler: BaseSampler, pruner: BasePruner
+) -> tuple[optuna.Study, bool]:
+    """Opens a study, or begins it.
+
+    Args:
+        text: a file, or a database's address as SQLAlchemy takes it.
+        name: of the study within it.
+        terms: what has to be the same for all its workers: words to JSON's values.
+        output: the folder of its trials.
+        sampler: draws values.
+        pruner: ends bad trials.
+
+    Returns:
+        The study, and whether this worker began it.
+
+    Raises:
+        UserError: where it cannot be opened, or is about something else.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        storage, began = _storage(text), False
+        try:
+            study = optuna.load_study(study_name=name, storage=storage, sampler=sampler, pruner=pruner)
+        except KeyError:
+            _check_new(text, output)
+            study, began = _begin(storage, name, sampler, pruner)
+        if TERMS not in study.user_attrs:
+            study.set_user_attr(TERMS, terms)
+        found = differences(study.user_attrs[TERMS], terms)
+    except UNREADABLE as error:
+        lines = str(error).strip().splitlines() or [repr(error)]
+        raise UserError(f"--study {shown(text)} cannot be opened ({lines[0]})") from error
+    if found:
+        raise UserError(
+            f"--study {shown(text)} is about something else ({'; '.join(found)}): take another --study"
+        )
+    return study, began
+
+
+def differences(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Lists what a study is about and this worker is not, one `word: was X, is Y` each.
+
+    A word that only one of them has is a difference in the space, and none among the fixed flags: those of
+    a newer Canopy may have been added since.
+    """
+    names = [*earlier, *(name for name in now if name not in earlier)]
+    told = []
+    for name in names:
+        was, is_now = earlier.get(name), now.get(name)
+        if was == is_now or (not name.startswith("--space ") and (name not in earlier or name not in now)):
+            continue
+        old, new = ("not there" if value is None else value for value in (was, is_now))
+        told.append(f"{name}: was {old}, is {new}")
+    return told
+
+
+def distributions(space: Space) -> dict[str, BaseDistribution]:
+    """The space, as Optuna takes it."""
+    return {name: _distribution(part) for name, part in space.parts.items()}
+
+
+def make_pruner(kind: str, epochs: int) -> BasePruner:
+    """What ends bad trials after an epoch.
+
+    Args:
+        kind: median (worse than half of the others were at that epoch), hyperband, or none.
+        epochs: of a whole trial. The learning rate warms up and the first epochs say little: a third of them
+            is never cut short.
+    """
+    if kind == "median":
+        return MedianPruner(n_startup_trials=UNPRUNED_TRIALS, n_warmup_steps=1 + epochs // 3)
+    if kind == "hyperband":
+        return HyperbandPruner(min_resource=max(1, epochs // 9), max_resource=epochs, reduction_factor=3)
+    return NopPruner()
+
+
+class SeededSampler(BaseSampler):
+    """The Tree-structured Parzen Estimator with a seed of its own for each trial.
+
+    Workers of one study that start with one seed would otherwise draw the same values.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._inner = TPESampler(seed=seed)
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Draws anew for each trial."""
+        # Joint, as the learning rate that suits depends on the other values; constant_liar keeps workers
+        # from trying at the same time what one of them tries already.
+        self._inner = TPESampler(
+            seed=(self._seed * 1_000_003 + trial.number) % 2**32,
+            n_startup_trials=RANDOM_TRIALS,
+            multivariate=True,
+            constant_liar=True,
+        )
+        self._inner.before_trial(study, trial)
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """As Optuna's."""
+        return self._inner.infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """As Optuna's."""
+        return self._inner.sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """As Optuna's."""
+        return self._inner.sample_independent(study, trial, param_name, param_distribution)
+
+    def after_trial(
+        self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        """As Optuna's."""
+        self._inner.after_trial(study, trial, state, values)
+
+
+def _distribution(part: Choice | Range) -> BaseDistribution:
+    if isinstance(part, Choice):
+        return CategoricalDistribution(part.values)
+    if part.whole:
+        return IntDistribution(int(part.low), int(part.high), log=part.log, step=int(part.step or 1))
+    return FloatDistribution(part.low, part.high, log=part.log, step=part.step)
+
+
+def _storage(text: str) -> BaseStorage:
+    path = journal_path(text)
+    if path is None:
+        # A connection that a database closed while a trial ran is noticed, and made anew.
+        return RDBStorage(text, engine_kwargs={"pool_pre_ping": True})
+    path = path.absolute()
+    # Created exclusively, which NFS has guaranteed since version 3; a lock left behind falls after 30 s.
+    lock = JournalFileOpenLock(str(path))
+    backend = JournalFileBackend(str(path), lock_obj=lock)
+    _mend(path, lock)
+    return JournalStorage(backend)
+
+
+def _mend(path: Path, lock: JournalFileOpenLock) -> None:
+    """Drops a line that a machine's end cut short: with another behind it, no worker could read on."""
+    with path.open("rb") as file:
+        first = file.readline()
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 1))
+        if file.read() == b"\n" or b'"op_code"' not in first:  # whole, or no study: not ours to touch
+            return
+    lock.acquire()
+    try:
+        whole = path.read_bytes().rpartition(b"\n")
+        if whole[2]:
+            os.truncate(path, len(whole[0]) + len(whole[1]))
+    finally:
+        lock.release()
+
+
+def _check_new(text: str, output: Path) -> None:
+    """Refuses a folder of trials that the study which begins does not know."""
+    if output.is_dir() and any(output.glob("trial-*")):
+        path = journal_path(text)
+        if path is not None and path.stat().st_size == 0:
+            path.unlink()
+        raise UserError(
+            f"--output {output} holds trials that --study {shown(text)} does not know: take another"
+        )
+
+
+def _begin(
+    storage: BaseStorage, name: str, sampler: BaseSampler, pruner: BasePruner
+) -> tuple[optuna.Study, bool]:
+    try:
+        return (
+            optuna.create_study(
+                study_name=name, storage=storage, sampler=sampler, pruner=pruner, direction="maximize"
+            ),
+            True,
+        )
+    except DuplicatedStudyError:  # another worker was faster
+        return optuna.load_study(study_name=name, storage=storage, sampler=sampler, pruner=pruner), False
