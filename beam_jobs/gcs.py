@@ -8,24 +8,17 @@ Beam's own gcsio opens a new client for each object and takes several requests f
 from __future__ import annotations
 
 import functools
-import io
 import os
-import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
+from beam_jobs import objects
+from beam_jobs.objects import CONNECTIONS, TRY_SECONDS, UnavailableError
 from canopy.cli import UserError
 
 SCHEME = "gs://"
-TRY_SECONDS = 300.0  # for one request with all its repetitions
-CONNECTIONS = 64  # at least the readers of one process
-CHUNK_BYTES = 4 << 20  # of a large object that is read here and there
-
-
-class UnavailableError(UserError):
-    """The store did not answer in all that time: a reason to fail, not to skip an image."""
 
 
 @functools.cache
@@ -55,16 +48,8 @@ def _retry() -> Any:
     return DEFAULT_RETRY.with_delay(initial=0.2, maximum=20.0).with_timeout(TRY_SECONDS)
 
 
-def _parts(path: str) -> tuple[str, str]:
-    """Bucket and object name of an address."""
-    bucket, _, name = path[len(SCHEME) :].partition("/")
-    if not bucket:
-        raise UserError(f"{path} names no bucket")
-    return bucket, name
-
-
 def _blob(path: str) -> Any:
-    bucket, name = _parts(path)
+    bucket, name = objects.parts(path)
     if not name:
         raise FileNotFoundError(path)
     return _client(os.getpid()).bucket(bucket).blob(name)
@@ -109,36 +94,7 @@ def open_read(path: str) -> IO[bytes]:
     with _errors(path):
         blob = _blob(path)
         blob.reload(retry=_retry())
-    return io.BufferedReader(_Ranges(path, blob.size), CHUNK_BYTES)
-
-
-class _Ranges(io.RawIOBase):
-    """An object as a raw file, each read a request of its own."""
-
-    def __init__(self, path: str, size: int) -> None:
-        super().__init__()
-        self._path, self._size, self._at = path, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        self._at = max(base + offset, 0)
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        length = min(len(buffer), max(self._size - self._at, 0))
-        data = read(self._path, self._at, length)
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
+    return objects.reader(blob.size, lambda start, length: read(path, start, length))
 
 
 @contextmanager
@@ -181,27 +137,11 @@ def match(pattern: str) -> list[str]:
     Raises:
         FileNotFoundError: the bucket does not exist.
     """
-    bucket, name = _parts(pattern)
-    prefix = re.split(r"[*?\[]", name, maxsplit=1)[0]
-    wanted = re.compile(_expression(name), re.DOTALL)
+    bucket, name = objects.parts(pattern)
+    prefix, wanted = objects.fixed_part(name), objects.expression(name)
     with _errors(f"{SCHEME}{bucket}"):
         listed = _client(os.getpid()).list_blobs(
             bucket, prefix=prefix, fields="items(name),nextPageToken", retry=_retry()
         )
         names = [blob.name for blob in listed]
     return sorted(f"{SCHEME}{bucket}/{found}" for found in names if wanted.fullmatch(found))
-
-
-def _expression(pattern: str) -> str:
-    """A glob as a regular expression."""
-    result = ""
-    for part in re.findall(r"\*\*|\*|\?|\[[^\]]+\]|.", pattern, re.DOTALL):
-        if part == "**":
-            result += ".*"
-        elif part in ("*", "?"):
-            result += "[^/]*" if part == "*" else "[^/]"
-        elif len(part) > 1:
-            result += "[" + part[1:-1].replace("\\", "\\\\").replace("!", "^", part[1] == "!") + "]"
-        else:
-            result += re.escape(part)
-    return result

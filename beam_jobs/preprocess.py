@@ -79,7 +79,8 @@ def preprocess(job: settings.Settings, arguments: Sequence[str]) -> dict[str, An
         UserError: see its text.
     """
     start = time.monotonic()
-    if arguments:  # else Beam is imported later, when the plan's memory is given back
+    places = (*job.images, job.labels, job.output)
+    if arguments or any(map(storage.is_beams, places)):  # else later, when the plan's memory is given back
         options = runners.parse_options(arguments)
         runners.check_places(options, images=job.images, output=(job.output,))
     prepared = prepare.prepare(job)

@@ -49,6 +49,7 @@ def parse_options(arguments: Sequence[str]) -> Any:
     Raises:
         UserError: nobody knows one of them, or it has a wrong value.
     """
+    from apache_beam.io.filesystems import FileSystems
     from apache_beam.options.pipeline_options import PipelineOptions
 
     parser = Parser("beam", "")
@@ -57,7 +58,10 @@ def parse_options(arguments: Sequence[str]) -> Any:
     known, unknown = parser.parse_known_args(list(arguments))
     if unknown and (known.runner or "") in DIRECT:
         raise UserError(f"unknown flag or value: {' '.join(unknown)} (see --help)")
-    return PipelineOptions(list(arguments))
+    options = PipelineOptions(list(arguments))
+    # Beam's file systems are asked before there is a pipeline, and S3's refuses to work without options.
+    FileSystems.set_options(options)
+    return options
 
 
 def check_places(options: Any, **places: Sequence[str]) -> None:

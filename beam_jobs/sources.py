@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
 
-from beam_jobs import archives, gcs, storage
+from beam_jobs import archives, storage
 from canopy.cli import UserError
 
 ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif")  # of a JPEG's file name, in any case
@@ -211,8 +211,8 @@ class Reader:
         with archives.rejecting():
             if source.entry is not None:
                 return self._archives.read(source.container, source.entry)
-            if source.container.startswith(gcs.SCHEME):
-                return gcs.read(source.path)
+            if (objects := storage.store(source.container)) is not None:
+                return bytes(objects.read(source.path))
             if storage.is_remote(source.container):
                 return storage.read_bytes(source.path)
             with open(source.path, "rb", buffering=0) as file:  # noqa: PTH123 - half the time of Path.open

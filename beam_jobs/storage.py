@@ -1,7 +1,7 @@
 """Files on this machine and objects in a store, with one face.
 
-Promises: gs:// goes through Google's client, any other path with `://` in it through Beam's FileSystems
-(s3:// with the `aws` extra), the rest through the operating system; a file is either whole under its name
+Promises: gs:// goes through Google's client, s3:// through Amazon's, any other path with `://` in it through
+Beam's FileSystems, the rest through the operating system; a file is either whole under its name
 or not there; whatever the store refuses becomes one clear sentence (`UserError`).
 """
 
@@ -12,9 +12,10 @@ import posixpath
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import IO, Any
 
-from beam_jobs import gcs
+from beam_jobs import gcs, s3
 from canopy.cli import UserError
 
 PART = ".part"  # ends the name of a file that is still being written
@@ -25,8 +26,14 @@ def is_remote(path: str) -> bool:
     return "://" in path
 
 
-def _is_gs(path: str) -> bool:
-    return path.startswith(gcs.SCHEME)
+def store(path: str) -> ModuleType | None:
+    """The module that serves an object store's addresses, or None for any other path."""
+    return next((module for module in (gcs, s3) if path.startswith(module.SCHEME)), None)
+
+
+def is_beams(path: str) -> bool:
+    """Says whether `path` is read and written through Beam's file systems, such as hdfs://host/file."""
+    return is_remote(path) and store(path) is None
 
 
 def join(folder: str, *names: str) -> str:
@@ -84,16 +91,17 @@ def _first_line(error: BaseException) -> str:
 def exists(path: str) -> bool:
     """Says whether a file, folder or object of that name is there."""
     with explained(path, "look for"):
-        if _is_gs(path):
-            return gcs.exists(path)
+        if (objects := store(path)) is not None:
+            return bool(objects.exists(path))
         return bool(_file_systems().exists(path)) if is_remote(path) else os.path.lexists(path)
 
 
 def open_read(path: str) -> IO[bytes]:
     """Opens for reading, seekable."""
     with explained(path, "read"):
-        if _is_gs(path):
-            return gcs.open_read(path)
+        if (objects := store(path)) is not None:
+            whole: IO[bytes] = objects.open_read(path)
+            return whole
         if is_remote(path):
             opened: IO[bytes] = _file_systems().open(path, compression_type="uncompressed")
             return opened
@@ -102,9 +110,9 @@ def open_read(path: str) -> IO[bytes]:
 
 def read_bytes(path: str) -> bytes:
     """A whole file's content."""
-    if _is_gs(path):
+    if (objects := store(path)) is not None:
         with explained(path, "read"):
-            return gcs.read(path)
+            return bytes(objects.read(path))
     with open_read(path) as file, explained(path, "read"):
         return file.read()
 
@@ -116,8 +124,8 @@ def open_write(path: str) -> Iterator[IO[bytes]]:
     On this machine that takes a second name, a flush to the disk and a rename; a store's upload is atomic.
     """
     with explained(path, "write"):
-        if _is_gs(path):
-            with gcs.open_write(path) as upload:
+        if (objects := store(path)) is not None:
+            with objects.open_write(path) as upload:
                 yield upload
             return
         if is_remote(path):
@@ -152,8 +160,8 @@ def _abandon(file: Any) -> None:
 def read_range(path: str, start: int, length: int) -> bytes:
     """A part of a file, shorter where the file ends within it."""
     with explained(path, "read"):
-        if _is_gs(path):
-            return gcs.read(path, start, length)
+        if (objects := store(path)) is not None:
+            return bytes(objects.read(path, start, length))
         with open_read(path) as file:
             file.seek(start)
             return file.read(length)
@@ -197,8 +205,8 @@ def list_files(folder: str) -> list[str]:
 
 
 def _match(pattern: str) -> list[str]:
-    if _is_gs(pattern):
-        return gcs.match(pattern)
+    if (objects := store(pattern)) is not None:
+        return list(objects.match(pattern))
     return [meta.path for meta in _file_systems().match([pattern])[0].metadata_list]
 
 
@@ -214,9 +222,9 @@ def delete(paths: Iterable[str]) -> None:
         if not is_remote(path):
             with explained(path, "remove"):
                 Path(path).unlink(missing_ok=True)
-        elif _is_gs(path):
+        elif (objects := store(path)) is not None:
             with explained(path, "remove"):
-                gcs.delete(path)
+                objects.delete(path)
         elif exists(path):
             with explained(path, "remove"):
                 _file_systems().delete([path])

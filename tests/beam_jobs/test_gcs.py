@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from beam_jobs import gcs, storage
+from beam_jobs.objects import UnavailableError
 from beam_jobs.sources import list_images
 from canopy.cli import UserError
 from tests.beam_jobs.gcs_server import Faulty, serving
@@ -104,7 +105,7 @@ def test_a_store_that_never_answers_fails_the_job_and_rejects_no_image(
     try:
         from beam_jobs.sources import Reader
 
-        with Reader() as reader, pytest.raises(gcs.UnavailableError, match="gs://here/a"):
+        with Reader() as reader, pytest.raises(UnavailableError, match="gs://here/a"):
             reader.read(source)
     finally:
         gcs._retry.cache_clear()

@@ -1,0 +1,143 @@
+"""Objects in Amazon S3, or in any store that speaks its protocol, by boto3 (`pip install 'canopy[aws]'`).
+
+Promises: whatever is worth a second try gets it, by boto3's standard mode; an upload is whole or not there;
+what is refused for good comes out as the exception that a local file would raise. Credentials, region and
+endpoint are what boto3 finds: AWS_PROFILE, AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL and so on.
+Beam's own s3io opens a new client for each object, which costs more than the object.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+from beam_jobs import objects
+from beam_jobs.objects import CONNECTIONS, UnavailableError
+from canopy.cli import UserError
+
+SCHEME = "s3://"
+ATTEMPTS = 10  # with boto3's backoff of at most 20 s between two: minutes
+MISSING = {"404", "NoSuchKey", "NoSuchBucket", "NotFound"}
+DENIED = {"401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"}
+
+
+@functools.cache
+def _client(process: int) -> Any:
+    """This process' client, which its threads may share; forked ones must not share connections."""
+    try:
+        import boto3
+        from botocore.config import Config
+    except ImportError as error:
+        raise UserError("s3:// needs boto3: run `pip install 'canopy[aws]'`") from error
+    settings = Config(
+        retries={"mode": "standard", "max_attempts": ATTEMPTS}, max_pool_connections=CONNECTIONS
+    )
+    return boto3.session.Session().client("s3", config=settings)
+
+
+@contextmanager
+def _errors(path: str) -> Iterator[Any]:
+    """Gives the client; raises what a local file would, `UnavailableError` where repeating did not help."""
+    client = _client(os.getpid())
+    from botocore import exceptions
+
+    try:
+        yield client
+    except exceptions.ClientError as error:
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        if code in MISSING:
+            raise FileNotFoundError(f"{path} does not exist") from error
+        if code in DENIED:
+            raise PermissionError(f"access to {path} is denied") from error
+        raise UnavailableError(f"S3 fails at {path}: {_words(error)}") from error
+    except exceptions.NoCredentialsError as error:
+        raise UserError(
+            "S3 needs credentials: run `aws configure`, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        ) from error
+    except exceptions.BotoCoreError as error:
+        raise UnavailableError(f"S3 fails at {path}: {_words(error)}") from error
+
+
+def _words(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def _address(path: str) -> dict[str, str]:
+    bucket, key = objects.parts(path)
+    if not key:
+        raise FileNotFoundError(path)
+    return {"Bucket": bucket, "Key": key}
+
+
+def read(path: str, start: int = 0, length: int | None = None) -> bytes:
+    """An object's bytes, or `length` of them (fewer at its end) from `start`."""
+    if length == 0:
+        return b""
+    from botocore.exceptions import ClientError
+
+    end = "" if length is None else start + length - 1
+    wanted = {"Range": f"bytes={start}-{end}"} if start or length is not None else {}
+    with _errors(path) as client:
+        try:
+            data: bytes = client.get_object(**_address(path), **wanted)["Body"].read()
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") == "InvalidRange":  # it ends before `start`
+                return b""
+            raise
+        return data
+
+
+def open_read(path: str) -> IO[bytes]:
+    """A seekable reader of a large object; a small one is better fetched by `read`."""
+    with _errors(path) as client:
+        size = client.head_object(**_address(path))["ContentLength"]
+    return objects.reader(size, lambda start, length: read(path, start, length))
+
+
+@contextmanager
+def open_write(path: str) -> Iterator[IO[bytes]]:
+    """Collects an object in a temporary file, then uploads it, a large one in parts that appear together."""
+    with tempfile.TemporaryFile() as file:
+        yield file
+        file.seek(0)
+        address = _address(path)
+        with _errors(path) as client:
+            try:
+                client.upload_fileobj(file, address["Bucket"], address["Key"])
+            except Exception as error:
+                # The transfer manager hides the client's error in one of its own.
+                raise error.__cause__ or error.__context__ or error from None
+
+
+def exists(path: str) -> bool:
+    """Whether an object of exactly that name is there."""
+    try:
+        with _errors(path) as client:
+            client.head_object(**_address(path))
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def delete(path: str) -> None:
+    """Removes an object; one that is gone is no mistake."""
+    with _errors(path) as client:
+        client.delete_object(**_address(path))
+
+
+def match(pattern: str) -> list[str]:
+    """The addresses that a pattern matches, sorted: `*` and `?` within a folder, `**` across folders.
+
+    Raises:
+        FileNotFoundError: the bucket does not exist.
+    """
+    bucket, name = objects.parts(pattern)
+    prefix, wanted = objects.fixed_part(name), objects.expression(name)
+    with _errors(f"{SCHEME}{bucket}") as client:
+        pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        names = [found["Key"] for page in pages for found in page.get("Contents", ())]
+    return sorted(f"{SCHEME}{bucket}/{found}" for found in names if wanted.fullmatch(found))

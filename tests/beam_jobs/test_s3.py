@@ -1,0 +1,122 @@
+"""Objects in S3, with a real server of its protocol."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from moto.server import ThreadedMotoServer
+
+from beam_jobs import s3, storage
+from beam_jobs.objects import UnavailableError
+from beam_jobs.sources import Reader, list_images
+from canopy.cli import UserError
+from tests.beam_jobs.making import Archive, Run
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """An S3 client, and the bucket `here`, empty."""
+    settings = {"ENDPOINT_URL": endpoint, "ACCESS_KEY_ID": "me", "SECRET_ACCESS_KEY": "me"}
+    for name, value in {**settings, "DEFAULT_REGION": "us-east-1"}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    s3._client.cache_clear()
+    client = s3._client(os.getpid())
+    client.create_bucket(Bucket="here")
+    yield client
+    for found in client.list_objects_v2(Bucket="here").get("Contents", ()):
+        client.delete_object(Bucket="here", Key=found["Key"])
+    s3._client.cache_clear()
+
+
+def test_objects_are_written_whole_and_read_in_parts(bucket: Any) -> None:
+    data = os.urandom(20_000_000)  # large enough for an upload in parts
+    with storage.open_write("s3://here/a/b.bin") as file:
+        for start in range(0, len(data), 3_000_000):
+            file.write(data[start : start + 3_000_000])
+    assert storage.exists("s3://here/a/b.bin")
+    assert not storage.exists("s3://here/a/b")
+    assert storage.read_bytes("s3://here/a/b.bin") == data
+    assert storage.read_range("s3://here/a/b.bin", 5, 10) == data[5:15]
+    assert storage.read_range("s3://here/a/b.bin", len(data) - 5, 10) == data[-5:]
+    assert storage.read_range("s3://here/a/b.bin", len(data), 10) == b""
+    with storage.open_read("s3://here/a/b.bin") as reader:
+        reader.seek(-7, io.SEEK_END)
+        assert reader.read() == data[-7:]
+        reader.seek(4_000_000)
+        assert reader.read(5_000_000) == data[4_000_000:9_000_000]
+    storage.delete(["s3://here/a/b.bin", "s3://here/a/b.bin"])
+    assert not storage.exists("s3://here/a/b.bin")
+
+
+def test_a_failed_writer_leaves_no_object(bucket: Any) -> None:
+    def work() -> None:
+        with storage.open_write("s3://here/half") as file:
+            file.write(b"half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        work()
+    assert not storage.exists("s3://here/half")
+
+
+def test_patterns_match_names_within_a_folder(bucket: Any) -> None:
+    for name in ("t/a.jpg", "t/b.jpg", "t/u/c.jpg", "v.jpg"):
+        storage.write_bytes(f"s3://here/{name}", b"x")
+    assert storage.match("s3://here/t/*.jpg") == ["s3://here/t/a.jpg", "s3://here/t/b.jpg"]
+    assert len(storage.match("s3://here/**")) == 4
+    assert storage.list_files("s3://here/t") == ["a.jpg", "b.jpg"]
+    assert [source.name for source in list_images(["s3://here/t"])] == ["a", "b", "c"]
+
+
+def test_what_is_not_there_is_one_sentence(bucket: Any) -> None:
+    for attempt in (
+        lambda: storage.read_bytes("s3://here/gone.csv"),
+        lambda: list_images(["s3://gone/t"]),
+        lambda: list_images(["s3://here/gone"]),
+        lambda: storage.write_bytes("s3://gone/a", b"x"),
+        lambda: storage.write_bytes("s3://gone/a", b"x" * 20_000_000),
+        lambda: storage.list_files("s3://gone/a"),
+    ):
+        with pytest.raises(UserError, match=r"s3://(here|gone)\S* does not exist|it does not exist"):
+            attempt()
+
+
+def test_an_image_that_cannot_be_fetched_stops_the_job_where_the_store_fails(
+    bucket: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage.write_bytes("s3://here/a.jpg", b"x")
+    source = list_images(["s3://here"])[0]
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # where nobody listens
+    monkeypatch.setattr(s3, "ATTEMPTS", 1)
+    s3._client.cache_clear()
+    with Reader() as reader, pytest.raises(UnavailableError, match="s3://here/a"):
+        reader.read(source)
+
+
+def test_an_archive_in_s3_becomes_the_same_bytes_as_one_on_disk(
+    bucket: Any, archive: Archive, run: Run, tmp_path: Path
+) -> None:
+    archive.fill(12)
+    local = run(archive, "--num_shards", "2", output=tmp_path / "local")
+    for path in archive.folder.iterdir():
+        storage.write_bytes(f"s3://here/in/{path.name}", path.read_bytes())
+    storage.write_bytes("s3://here/labels.csv", archive.labels.read_bytes())
+    places = ["--images", "s3://here/in", "--labels", "s3://here/labels.csv", "--output", "s3://here/out"]
+    done = run(None, *places, "--num_shards", "2")
+    assert done.code == 0, done.err
+    assert {name: storage.read_bytes(f"s3://here/out/{name}") for name in local.shards} == local.shards
+    assert storage.exists("s3://here/out/dataset_info.json")
