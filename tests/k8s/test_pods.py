@@ -1,0 +1,127 @@
+"""Every pod of every manifest and overlay: as safe as the platform can enforce, and bounded."""
+
+import re
+
+import pytest
+
+from tests.k8s.manifests import all_pods, containers
+
+# What Pod Security's "restricted" lets a pod mount:
+# https://kubernetes.io/docs/concepts/security/pod-security-standards/
+VOLUMES = {
+    "configMap",
+    "csi",
+    "downwardAPI",
+    "emptyDir",
+    "ephemeral",
+    "persistentVolumeClaim",
+    "projected",
+    "secret",
+}
+every_pod = pytest.mark.parametrize("pod", all_pods())
+
+
+@every_pod
+def test_it_meets_pod_securitys_restricted_standard(pod):
+    spec = pod["spec"]
+    context = spec["securityContext"]
+    assert context["runAsNonRoot"] is True
+    assert context["runAsUser"] > 0
+    assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert not {"sysctls", "windowsOptions", "seLinuxOptions", "appArmorProfile"} & context.keys()
+    assert not {"hostNetwork", "hostPID", "hostIPC", "ephemeralContainers"} & spec.keys()
+    for volume in spec["volumes"]:
+        (kind,) = volume.keys() - {"name"}
+        assert kind in VOLUMES
+    for container in containers(pod):
+        own = container["securityContext"]
+        assert own["allowPrivilegeEscalation"] is False
+        assert own["capabilities"] == {"drop": ["ALL"]}
+        assert not {"privileged", "procMount", "runAsUser", "runAsNonRoot", "seccompProfile"} & own.keys()
+        assert not any("hostPort" in port for port in container.get("ports", []))
+
+
+@every_pod
+def test_it_goes_beyond_the_standard_where_that_costs_nothing(pod):
+    spec, context = pod["spec"], pod["spec"]["securityContext"]
+    # High, so that it is no account of the node's; one number for every file on the volume.
+    assert context["runAsUser"] == context["runAsGroup"] == context["fsGroup"] == 10001
+    assert context["fsGroupChangePolicy"] == "OnRootMismatch", "else each start walks the whole volume"
+    assert spec["automountServiceAccountToken"] is False
+    assert spec["serviceAccountName"] != "default"
+    assert spec["enableServiceLinks"] is False
+    for container in containers(pod):
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+
+
+@every_pod
+def test_it_can_write_where_libraries_do(pod):
+    scratch = {v["name"] for v in pod["spec"]["volumes"] if "emptyDir" in v}
+    for container in containers(pod):
+        mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+        assert mounts["/tmp"] in scratch
+        assert {"name": "HOME", "value": "/tmp"} in container["env"]
+
+
+@every_pod
+def test_every_resource_has_a_request_and_a_limit(pod):
+    limits = {}
+    for container in containers(pod):
+        resources = container["resources"]
+        for name in ("cpu", "memory", "ephemeral-storage"):
+            assert quantity(resources["requests"][name]) <= quantity(resources["limits"][name])
+        limits = resources["limits"]
+    disk = memory = 0.0
+    for volume in pod["spec"]["volumes"]:
+        if "emptyDir" in volume:
+            size = quantity(volume["emptyDir"]["sizeLimit"])
+            if volume["emptyDir"].get("medium") == "Memory":
+                memory += size
+            else:
+                disk += size
+    assert memory <= quantity(limits["memory"]) / 4, "a memory-backed volume counts into the memory limit"
+    assert disk <= quantity(limits["ephemeral-storage"]), "else the pod is evicted before /tmp is full"
+
+
+@every_pod
+def test_requests_fit_an_ordinary_node(pod):
+    for container in containers(pod):
+        assert quantity(container["resources"]["requests"]["cpu"]) <= 2
+        assert quantity(container["resources"]["requests"]["memory"]) <= 6 * 2**30
+
+
+@every_pod
+def test_its_image_is_named_and_taken_from_the_node_where_it_is_there(pod):
+    for container in containers(pod):
+        assert re.search(r"(^|/)canopy:0\.1\.0(-gpu)?$", container["image"])
+        assert container["imagePullPolicy"] == "IfNotPresent"
+
+
+@every_pod
+def test_no_shell_stands_between_the_kubelet_and_the_command(pod):
+    for container in containers(pod):
+        assert container["command"][0] in {"python", "sleep"}
+        assert "-c" not in container["command"]
+
+
+@every_pod
+def test_its_ending_says_why(pod):
+    for container in containers(pod):
+        assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"
+        if container["command"][2:] and container["command"][2].startswith(("trainer.", "beam_jobs.")):
+            assert {"name": "CANOPY_TERMINATION_LOG", "value": "/dev/termination-log"} in container["env"]
+
+
+@every_pod
+def test_every_variable_in_its_command_line_is_set(pod):
+    for container in containers(pod):
+        named = re.findall(r"\$\(([^)]*)\)", " ".join([*container["command"], *container.get("args", [])]))
+        assert len(named) == len(set(named))
+        assert bool(named) == bool(container.get("envFrom"))
+
+
+def quantity(text):
+    """A Kubernetes quantity as a number, for the suffixes that the manifests use."""
+    found = re.fullmatch(r"([\d.]+)(m|Ki|Mi|Gi)?", str(text))
+    assert found, text
+    return float(found[1]) * {None: 1, "m": 1e-3, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}[found[2]]
