@@ -1,7 +1,8 @@
 """What a data folder says of itself: classes, shards, counts, fingerprint.
 
-Promises: a folder without its commit marker, of a newer format version, or without the split asked for
-is refused with one sentence. Local folders are read without TensorFlow, so that flags can be checked at once.
+Promises: a folder without its commit marker, of a newer format version, without the split asked for or
+without one of its shards is refused with one sentence. Local folders are read without TensorFlow, so that
+flags can be checked at once.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ class Shard:
 
     path: str  # where it lies, local or gs://
     records: int  # how many records it holds
+    bytes: int = -1  # its size; -1: not known
+    crc32c: str = ""  # of the whole file, eight hexadecimal digits; empty: not known
 
 
 @dataclass(frozen=True)
@@ -38,14 +41,18 @@ class DataInfo:
         """The shards of a split that holds at least one record.
 
         Raises:
-            UserError: where there is no such split, or nothing in it.
+            UserError: where there is no such split, or nothing in it, or where a local shard is missing or
+                has another size than canopy.json says.
         """
+        from trainer import integrity
+
         shards = self.splits.get(split, ())
         if not sum(shard.records for shard in shards):
             have = ", ".join(
                 f"{name} ({sum(s.records for s in found)})" for name, found in self.splits.items()
             )
             raise UserError(f"{self.folder} holds no records of split {split!r}: it has {have or 'no split'}")
+        integrity.check_sizes(shards)
         return shards
 
 
@@ -78,7 +85,7 @@ def read(folder: str) -> DataInfo:
                 f"{contract.DATA_FORMAT_VERSION}: upgrade Canopy or preprocess again"
             )
         splits = {
-            split: tuple(Shard(f"{folder}/{s['name']}", int(s["records"])) for s in found["shards"])
+            split: tuple(_shard(folder, each) for each in found["shards"])
             for split, found in facts["splits"].items()
         }
         return DataInfo(
@@ -91,6 +98,15 @@ def read(folder: str) -> DataInfo:
         )
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder}/{contract.CANOPY_JSON} cannot be understood ({error!r})") from error
+
+
+def _shard(folder: str, facts: dict[str, Any]) -> Shard:
+    return Shard(
+        f"{folder}/{facts['name']}",
+        int(facts["records"]),
+        int(facts.get("bytes", -1)),
+        str(facts.get("crc32c", "")),
+    )
 
 
 def _read_text(path: str) -> str | None:

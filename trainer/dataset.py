@@ -8,7 +8,7 @@ records than it should is an error, never a shorter epoch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from canopy import contract, machine
-from trainer import plan
+from trainer import faults, plan
 from trainer.data_info import Shard
 
 SHUFFLE_RECORDS = 2048  # encoded records held for shuffling, over all streams: some 32 MB of chips
@@ -55,6 +55,18 @@ class Reading:
         return plan.streams(self.workers * self.worker_batch, self.workers) if self.shuffle else self.workers
 
     @property
+    def own_streams(self) -> range:
+        """The numbers of this worker's streams."""
+        share = self.streams // self.workers
+        return range(self.index * share, (self.index + 1) * share)
+
+    def parts(self, epoch: int, number: int) -> list[plan.Part]:
+        """What stream `number` reads in an epoch; empty where there are more streams than records."""
+        order = plan.epoch_order(len(self.shards), self.seed, epoch)
+        counts = [shard.records for shard in self.shards]
+        return plan.worker_parts(counts, order if self.shuffle else range(len(counts)), self.streams, number)
+
+    @property
     def stream_batch(self) -> int:
         """Records that each stream adds to a step."""
         return self.workers * self.worker_batch // self.streams
@@ -78,12 +90,7 @@ def batches(reading: Reading, epoch: int = 0, first_step: int = 0) -> Any:
         weights float32[batch]). The weights of one step sum to 1 over all replicas of all workers, so a
         weighted sum over the cluster is the mean over the step's records; padding weighs 0.
     """
-    order = plan.epoch_order(len(reading.shards), reading.seed, epoch)
-    if not reading.shuffle:
-        order = list(range(len(reading.shards)))
-    share = reading.streams // reading.workers
-    own = range(reading.index * share, (reading.index + 1) * share)
-    sources = tuple(_stream(reading, order, epoch, number, first_step) for number in own)
+    sources = tuple(_stream(reading, epoch, number, first_step) for number in reading.own_streams)
     chunk = max(count for count in range(1, CHUNK + 1) if reading.replica_batch % count == 0)
     records = tf.data.Dataset.zip(sources).map(lambda *each: tf.concat(each, axis=0)).rebatch(chunk)
     # Not AUTOTUNE, which takes the cores of the host for those of the container.
@@ -92,9 +99,20 @@ def batches(reading: Reading, epoch: int = 0, first_step: int = 0) -> Any:
         num_parallel_calls=machine.cores(),
         deterministic=True,
     ).rebatch(reading.replica_batch, drop_remainder=True)
-    weights = tf.data.Dataset.from_tensor_slices(_record_weights(reading, own)[first_step:]).unbatch()
+    weights = tf.data.Dataset.from_tensor_slices(_record_weights(reading)[first_step:]).unbatch()
     paired = tf.data.Dataset.zip((examples, weights))
     return paired.map(lambda example, weight: (*example, weight)).prefetch(PREFETCH_BATCHES)
+
+
+def iterate(reading: Reading, epoch: int = 0, first_step: int = 0) -> Iterator[Any]:
+    """Yields what `batches` holds.
+
+    Raises:
+        UserError: names the shard and the record that cannot be read.
+    """
+    read = sorted({part.shard for number in reading.own_streams for part in reading.parts(epoch, number)})
+    own = [reading.shards[index] for index in read]
+    yield from faults.naming(batches(reading, epoch, first_step), own, reading.classes, decode)
 
 
 def encoded(shards: Sequence[Shard], classes: int) -> Any:
@@ -178,10 +196,9 @@ def _examples(records: Any, count: int, reading: Reading) -> tuple[Any, Any]:
     return tf.ensure_shape(resized, [count, reading.image_size, reading.image_size, 3]), labels
 
 
-def _stream(reading: Reading, order: Sequence[int], epoch: int, number: int, first_step: int) -> Any:
+def _stream(reading: Reading, epoch: int, number: int, first_step: int) -> Any:
     """One stream's records, `stream_batch` for each step that is left of the epoch."""
-    counts = [shard.records for shard in reading.shards]
-    parts = plan.worker_parts(counts, order, reading.streams, number)
+    parts = reading.parts(epoch, number)
     records = _read_parts(parts, reading.shards)
     if reading.shuffle:
         seed = _order_seed(reading.seed, epoch, number)
@@ -189,7 +206,7 @@ def _stream(reading: Reading, order: Sequence[int], epoch: int, number: int, fir
         records = records.shuffle(room, seed=seed, reshuffle_each_iteration=False)
     missing = reading.steps * reading.stream_batch - sum(part.take for part in parts)
     if missing:
-        filler = records if parts else _read_parts([_any_record(counts)], reading.shards)
+        filler = records if parts else _read_parts([_any_record(reading.shards)], reading.shards)
         records = records.concatenate(filler.repeat().take(missing))
     records = records.skip(first_step * reading.stream_batch)
     return records.batch(reading.stream_batch, drop_remainder=True).prefetch(PREFETCH_BATCHES)
@@ -214,19 +231,21 @@ def _read_parts(parts: Sequence[plan.Part], shards: tuple[Shard, ...]) -> Any:
     return table.flat_map(read)
 
 
-def _record_weights(reading: Reading, own: range) -> npt.NDArray[np.float32]:
+def _record_weights(reading: Reading) -> npt.NDArray[np.float32]:
     """float32[steps, replicas, replica batch]: 1 over the records that count in a step, 0 for padding."""
     counted = plan.valid_records(reading.total, reading.streams, reading.stream_batch)
-    have = np.array([plan.stream_records(reading.total, reading.streams, number) for number in own])
+    have = np.array(
+        [plan.stream_records(reading.total, reading.streams, number) for number in reading.own_streams]
+    )
     place = np.arange(reading.steps * reading.stream_batch).reshape(reading.steps, 1, reading.stream_batch)
     weights = (place < have[None, :, None]) / counted[:, None, None]
     shape = (reading.steps, reading.local_replicas, reading.replica_batch)
     return weights.reshape(shape).astype(np.float32)
 
 
-def _any_record(counts: Sequence[int]) -> plan.Part:
+def _any_record(shards: Sequence[Shard]) -> plan.Part:
     """The first record of the split: padding for a stream that has none of its own."""
-    return plan.Part(next(i for i, count in enumerate(counts) if count), 0, 1)
+    return plan.Part(next(i for i, shard in enumerate(shards) if shard.records), 0, 1)
 
 
 def _order_seed(seed: int, epoch: int, number: int) -> int:

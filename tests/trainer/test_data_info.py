@@ -27,6 +27,8 @@ FACTS = {
 def folder(tmp_path):
     (tmp_path / "canopy.json").write_text(json.dumps(FACTS))
     (tmp_path / "dataset_info.json").write_text("{}")
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(b"")
     return tmp_path
 
 

@@ -1,0 +1,215 @@
+"""Shards that are not what preprocessing wrote end a run, which names the shard and the record."""
+
+import dataclasses
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from beam_jobs.images import Converted
+from beam_jobs.records import frame, serialise
+from canopy.cli import UserError
+from tests.beam_jobs.gcs_server import serving
+from trainer import data_info, dataset, faults, integrity
+from trainer.data_info import Shard
+from trainer.integrity import Verification
+
+
+@pytest.fixture(autouse=True)
+def own_temporary_folder(tmp_path, monkeypatch):
+    """What one test has verified is no other's."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+
+
+@pytest.fixture
+def folder(records, tmp_path):
+    return shutil.copytree(records, tmp_path / "records")
+
+
+def shard_path(folder, number=0, split="train"):
+    facts = json.loads((folder / "canopy.json").read_text())
+    return folder / facts["splits"][split]["shards"][number]["name"]
+
+
+def verify(folder, workers=1, index=0):
+    verification = Verification(data_info.read(str(folder)).shards("train"), workers, index)
+    verification.finish()
+
+
+def frames(path):
+    """The offset of each record of a shard, and its end."""
+    data, offsets = path.read_bytes(), [0]
+    while offsets[-1] < len(data):
+        length = int.from_bytes(data[offsets[-1] : offsets[-1] + 8], "little")
+        offsets.append(offsets[-1] + length + 16)
+    return offsets
+
+
+def test_what_preprocessing_wrote_is_sound(folder):
+    verify(folder)
+
+
+def test_a_missing_shard_is_named(folder):
+    path = shard_path(folder, 1)
+    path.unlink()
+    with pytest.raises(UserError, match=rf"{path.name} is missing"):
+        data_info.read(str(folder)).shards("train")
+
+
+@pytest.mark.parametrize("cut", [1, 20])
+def test_a_shard_that_is_cut_off_is_named_with_its_last_record(folder, cut):
+    path = shard_path(folder)
+    os.truncate(path, path.stat().st_size - cut)
+    last = len(frames(path)) - 2
+    with pytest.raises(UserError, match=rf"{path.name}: record {last} of .* is cut off"):
+        data_info.read(str(folder)).shards("train")
+
+
+def test_a_shard_that_ends_between_two_records_is_named_with_the_first_missing_one(folder):
+    path = shard_path(folder)
+    os.truncate(path, frames(path)[3])
+    with pytest.raises(UserError, match=rf"{path.name} ends before record 3"):
+        data_info.read(str(folder)).shards("train")
+
+
+def flip(path, position):
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(("within", "what"), [(0, "of its length"), (30, "its checksum")])
+def test_a_flipped_bit_is_found_and_its_record_named(folder, within, what):
+    path = shard_path(folder)
+    flip(path, frames(path)[2] + within)
+    with pytest.raises(UserError, match=rf"{path.name}: record 2 of .* corrupt: .*{what}"):
+        verify(folder)
+
+
+def test_each_shard_is_verified_by_one_of_the_workers(folder):
+    count = len(data_info.read(str(folder)).shards("train"))
+    for number in range(count):
+        path = shard_path(folder, number)
+        whole = path.read_bytes()
+        flip(path, 40)
+        found = 0
+        for index in range(2):
+            try:
+                verify(folder, 2, index)
+            except UserError:
+                found += 1
+        assert found == 1
+        path.write_bytes(whole)
+
+
+def test_sound_records_that_are_not_those_promised_are_refused(folder):
+    path, facts = shard_path(folder), json.loads((folder / "canopy.json").read_text())
+    facts["splits"]["train"]["shards"][0]["crc32c"] = "01234567"
+    (folder / "canopy.json").write_text(json.dumps(facts))
+    with pytest.raises(UserError, match=rf"{path.name} has CRC-32C .*01234567"):
+        verify(folder)
+
+
+def test_what_was_verified_is_not_read_again_until_it_changes(folder, monkeypatch):
+    verify(folder)
+    read = []
+    whole = integrity.checksum
+
+    def checksum(path):
+        read.append(path)
+        return whole(path)
+
+    monkeypatch.setattr(integrity, "checksum", checksum)
+    verify(folder)
+    assert read == []
+    path = shard_path(folder)
+    os.utime(path, ns=(1, 1))
+    verify(folder)
+    assert read == [str(path)]
+
+
+def example(encoded=b"", classes=2, name="chip"):
+    return serialise(name, Converted(encoded, "jpeg", 1, 1, None, False, False), [0], classes)
+
+
+def test_a_record_that_breaks_the_contract_is_named(tmp_path):
+    import tensorflow as tf
+
+    picture = tf.io.encode_jpeg(tf.zeros([8, 8, 3], tf.uint8)).numpy()
+    sound = example(picture)
+    for bad, said in [
+        (example(b"no picture", name="chip_7"), r"record 1 .*chip_7.*cannot be decoded"),
+        (example(picture[:200]), "record 1 .*cannot be decoded"),
+        (example(picture, classes=5), "record 1 .*has 5 numbers .*2 classes"),
+        (sound.replace(b"image/encoded", b"image/ENCODED"), "record 1 .*lacks image/encoded"),
+        (b"\xff\xff", "record 1 .*no tf.train.Example"),
+    ]:
+        path = tmp_path / "shard"
+        path.write_bytes(b"".join(map(frame, (sound, bad, sound))))
+        settings = dataset.Reading(
+            shards=(Shard(str(path), 3),),
+            classes=2, image_size=32, replica_batch=1, workers=1, index=0, shuffle=False,
+        )  # fmt: skip
+        with pytest.raises(UserError, match=said):
+            list(dataset.iterate(settings))
+
+
+def test_more_records_than_promised_are_named(tmp_path):
+    path = tmp_path / "shard"
+    path.write_bytes(frame(b"one") + frame(b"two"))
+    assert "holds more than the 1 records" in str(faults.first([Shard(str(path), 1)], 0))
+
+
+def test_an_error_with_sound_records_stays_what_it_was(folder):
+    import tensorflow as tf
+
+    def fails():
+        yield "a batch"
+        raise tf.errors.DataLossError(None, None, "the network broke")
+
+    info = data_info.read(str(folder))
+    with pytest.raises(tf.errors.DataLossError, match="the network broke"):
+        list(faults.naming(fails(), info.shards("train"), len(info.vocabulary), dataset.decode))
+
+
+@pytest.fixture
+def objects(folder, tmp_path, monkeypatch):
+    """The training shards as objects of a bucket."""
+    from google.cloud import storage  # type: ignore[import-untyped]
+
+    with serving(tmp_path / "store", "here") as server:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
+        bucket = storage.Client().bucket("here")
+        shards = []
+        for shard in data_info.read(str(folder)).shards("train"):
+            name = f"data/{Path(shard.path).name}"
+            bucket.blob(name).upload_from_filename(shard.path)
+            shards.append(dataclasses.replace(shard, path=f"gs://here/{name}"))
+        yield server, bucket, tuple(shards)
+
+
+def test_a_bucket_is_asked_for_its_objects_sizes_and_checksums(objects):
+    _, bucket, shards = objects
+    Verification(shards, 2, 0).finish()
+    blob = bucket.blob(shards[1].path.removeprefix("gs://here/"))
+    blob.upload_from_string(b"x" * shards[1].bytes)
+    with pytest.raises(UserError, match=rf"{shards[1].path} has CRC-32C"):
+        Verification(shards, 2, 0).finish()
+    blob.upload_from_string(b"x")
+    with pytest.raises(UserError, match=rf"{shards[1].path} has 1 bytes"):
+        Verification(shards, 2, 0).finish()
+    blob.delete()
+    with pytest.raises(UserError, match=rf"{shards[1].path} is missing"):
+        Verification(shards, 2, 0).finish()
+
+
+def test_a_bucket_that_may_not_be_listed_is_no_mistake_of_the_data(objects, caplog):
+    server, _, shards = objects
+    server.denied = "/o?"
+    with caplog.at_level(logging.WARNING, "canopy"):
+        Verification(shards, 1, 0).finish()
+    assert "cannot be asked for" in caplog.text

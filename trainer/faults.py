@@ -1,0 +1,171 @@
+"""Which record stopped a run: the sentence that TensorFlow's own error is not.
+
+Promises: where reading fails, the shards are read again, record by record, and the first bad one is named
+with its shard and number; where nothing is wrong with them, the error stays what it was.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from typing import IO, Any
+
+import google_crc32c
+
+from canopy import contract
+from canopy.cli import UserError
+from canopy.progress import Meter
+from trainer.data_info import Shard
+
+log = logging.getLogger("canopy")
+
+# TFRecord's framing: uint64 length, masked CRC-32C of those 8 bytes, data, masked CRC-32C of the data; all
+# little-endian (tensorflow/core/lib/io/record_writer.h).
+_HEAD, _FOOT = struct.Struct("<QI"), struct.Struct("<I")
+_LENGTH_BYTES = 8
+_MASK_DELTA = 0xA282EAD8
+
+Decode = Callable[[bytes], Any]
+
+
+class BadRecordError(Exception):
+    """What is wrong with a record, as the end of a sentence."""
+
+
+def naming(
+    elements: Iterable[Any], shards: Sequence[Shard], classes: int, decode: Decode | None = None
+) -> Iterator[Any]:
+    """Hands on what a `tf.data.Dataset` gives, and names the bad record where it fails.
+
+    Args:
+        elements: the data set.
+        shards: that it reads.
+        classes: size of the vocabulary.
+        decode: raises `tf.errors.OpError` for a picture that cannot be decoded; None: nobody decodes.
+
+    Raises:
+        UserError: names the shard and the record at which reading failed.
+    """
+    import tensorflow as tf
+
+    kinds = (
+        tf.errors.DataLossError,  # a checksum differs, or the file ends within a record
+        tf.errors.FailedPreconditionError,  # fewer records than there should be
+        tf.errors.InvalidArgumentError,  # a feature or a picture
+        tf.errors.NotFoundError,
+        tf.errors.OutOfRangeError,
+        UnicodeDecodeError,  # TensorFlow quotes a record that is no Example, and Python chokes on it
+    )
+    each = iter(elements)
+    while True:
+        try:
+            element = next(each)
+        except StopIteration:
+            return
+        except kinds as error:
+            log.warning("a record cannot be read: looking for it")
+            said = first(shards, classes, decode)
+            if said is None:
+                raise
+            raise UserError(said) from error
+        yield element
+
+
+def first(shards: Sequence[Shard], classes: int, decode: Decode | None = None) -> str | None:
+    """Says what is wrong with the first bad record of `shards`, in their order; None where all are sound.
+
+    Args:
+        shards: to read whole.
+        classes: size of the vocabulary; 0: what the records hold is not looked at.
+        decode: see `naming`.
+    """
+    with Meter("looking for the bad record", sum(shard.records for shard in shards), "records") as meter:
+        for shard in shards:
+            said = _first_of(shard, classes, decode, meter)
+            if said is not None:
+                return said
+    return None
+
+
+def _first_of(shard: Shard, classes: int, decode: Decode | None, meter: Meter) -> str | None:
+    number = 0
+    try:
+        with closing(_open(shard.path)) as file:
+            for data in _records(file):
+                if number >= shard.records:
+                    return (
+                        f"{shard.path} holds more than the {shard.records} records that canopy.json promises"
+                    )
+                if classes:
+                    _look_into(data, classes, decode)
+                number += 1
+                meter.update(meter.done + 1)
+    except BadRecordError as error:
+        return f"{shard.path}: record {number} of {shard.records}, counted from 0, {error}"
+    except FileNotFoundError:
+        return f"{shard.path} is missing: canopy.json promises {shard.records} records in it"
+    if number < shard.records:
+        return (
+            f"{shard.path} ends before record {number}, counted from 0: canopy.json promises "
+            f"{shard.records} records"
+        )
+    return None
+
+
+def _open(path: str) -> Any:
+    if "://" not in path:
+        return open(path, "rb")  # noqa: PTH123
+    import tensorflow as tf
+
+    if not tf.io.gfile.exists(path):
+        raise FileNotFoundError(path)
+    return tf.io.gfile.GFile(path, "rb")
+
+
+def _records(file: IO[bytes]) -> Iterator[bytes]:
+    """Each record's data; raises `BadRecordError` for what TensorFlow's reader refuses."""
+    while head := file.read(_HEAD.size):
+        if len(head) < _HEAD.size:
+            raise BadRecordError("is cut off")
+        length, crc = _HEAD.unpack(head)
+        if crc != _masked(head[:_LENGTH_BYTES]):
+            raise BadRecordError("is corrupt: the checksum of its length differs")
+        data = file.read(length + _FOOT.size)
+        if len(data) < length + _FOOT.size:
+            raise BadRecordError("is cut off")
+        if _FOOT.unpack(data[length:])[0] != _masked(data[:length]):
+            raise BadRecordError("is corrupt: its checksum differs")
+        yield data[:length]
+
+
+def _masked(data: bytes) -> int:
+    crc = int(google_crc32c.value(data))
+    return ((crc >> 15 | crc << 17) + _MASK_DELTA) & 0xFFFFFFFF
+
+
+def _look_into(data: bytes, classes: int, decode: Decode | None) -> None:
+    """Raises `BadRecordError` where an Example is not what the contract says."""
+    import tensorflow as tf
+    from google.protobuf.message import DecodeError
+
+    try:
+        feature = tf.train.Example.FromString(data).features.feature
+    except DecodeError as error:
+        raise BadRecordError("is no tf.train.Example") from error
+    for key in (contract.KEY_FILENAME, contract.KEY_ENCODED):
+        if len(feature[key].bytes_list.value) != 1:
+            raise BadRecordError(f"lacks {key}")
+    found = len(feature[contract.KEY_MULTI_HOT].int64_list.value)
+    if found != classes:
+        raise BadRecordError(
+            f"has {found} numbers in {contract.KEY_MULTI_HOT}, and there are {classes} classes"
+        )
+    if decode is not None:
+        try:
+            decode(feature[contract.KEY_ENCODED].bytes_list.value[0])
+        except tf.errors.OpError as error:
+            name = feature[contract.KEY_FILENAME].bytes_list.value[0].decode("utf-8", "replace")
+            why = str(error).split("[Op:")[0].split("}} ")[-1].strip()
+            raise BadRecordError(f"({name}) holds a picture that cannot be decoded ({why})") from error
