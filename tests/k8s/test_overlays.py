@@ -1,0 +1,105 @@
+"""The overlays: each changes what it is for, and nothing else."""
+
+import copy
+
+import pytest
+import yaml
+
+from tests.k8s.manifests import K8S, OVERLAYS, STAGES, file_of, objects, of_kind, rendered, template, the
+
+CPU, GKE, KUEUE = (next(path for path in OVERLAYS if path.name == name) for name in ("cpu", "gke", "kueue"))
+GPU = "nvidia.com/gpu"
+
+
+def by_name(found):
+    return {(each["kind"], each["metadata"]["name"]): each for each in found}
+
+
+def workload_of(found, stage):
+    (one,) = (
+        each for each in of_kind(found, "Job", "Deployment") if each["metadata"]["name"] == f"canopy-{stage}"
+    )
+    return one
+
+
+def test_the_base_renders_to_the_manifests_themselves():
+    plain = [each for stage in STAGES for each in objects(file_of(stage))]
+    assert by_name(rendered(K8S)) == by_name(plain)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.name)
+def test_an_overlay_makes_the_same_objects_and_takes_one_stage_at_a_time(overlay):
+    assert by_name(rendered(overlay)).keys() == by_name(rendered(K8S)).keys()
+    for stage in STAGES:
+        chosen = [
+            each
+            for each in rendered(overlay)
+            if each["metadata"]["labels"]["app.kubernetes.io/instance"] == f"canopy-{stage}"
+        ]
+        assert by_name(chosen).keys() == by_name(objects(file_of(stage))).keys()
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.name)
+def test_an_overlay_is_short_and_says_how_to_apply_it(overlay):
+    text = (overlay / "kustomization.yaml").read_text()
+    assert [path.name for path in overlay.iterdir()] == ["kustomization.yaml"]
+    for word, command in (("Apply", "apply"), ("Clean", "delete")):
+        assert f"# {word}:  kubectl {command} -k infra/overlays/{overlay.name}" in text
+    assert set(yaml.safe_load(text)) <= {"apiVersion", "kind", "resources", "images", "patches"}
+
+
+def test_without_a_gpu_no_pod_asks_for_one_and_all_else_stays():
+    before, after = by_name(rendered(K8S)), by_name(rendered(CPU))
+    expected = copy.deepcopy(before)
+    for stage in ("train", "tune"):
+        expected["ConfigMap", f"canopy-{stage}"]["data"]["REQUIRE_GPU"] = "false"
+        (container,) = template(expected["Job", f"canopy-{stage}"])["spec"]["containers"]
+        container["image"] = "canopy:0.1.0"
+        del container["resources"]["limits"][GPU]
+        container["resources"]["requests"] |= {"cpu": "1", "memory": "3Gi"}
+    assert after == expected
+
+
+def test_with_kueue_every_job_waits_for_its_queue():
+    before, after = by_name(rendered(K8S)), by_name(rendered(KUEUE))
+    expected = copy.deepcopy(before)
+    for job in of_kind(list(expected.values()), "Job"):
+        job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "canopy"
+        job["spec"]["suspend"] = True
+    assert after == expected
+
+
+def test_on_gke_no_stage_but_tuning_needs_the_claim_and_all_data_is_in_the_bucket():
+    found = rendered(GKE)
+    for stage in STAGES:
+        workload = workload_of(found, stage)
+        volumes = {each["name"]: each for each in template(workload)["spec"]["volumes"]}
+        assert ("persistentVolumeClaim" in volumes["data"]) == (stage == "tune")
+        settings = the(found, "ConfigMap", f"canopy-{stage}")["data"]
+        left = {name: value for name, value in settings.items() if value.startswith("/data/")}
+        assert left == ({"STUDY": "/data/tune/study.log"} if stage == "tune" else {})
+
+
+def test_on_gke_the_bucket_is_laid_out_as_the_claim_is():
+    before, after = rendered(K8S), rendered(GKE)
+    for stage in set(STAGES) - {"tune"}:
+        here = the(before, "ConfigMap", f"canopy-{stage}")["data"]
+        there = the(after, "ConfigMap", f"canopy-{stage}")["data"]
+        assert {k: v.replace("gs://BUCKET/", "/data/") for k, v in there.items()} == here
+
+
+def test_on_gke_pods_are_who_they_are_without_a_key():
+    for account in of_kind(rendered(GKE), "ServiceAccount"):
+        assert account["metadata"]["annotations"] == {
+            "iam.gke.io/gcp-service-account": "canopy@PROJECT.iam.gserviceaccount.com"
+        }
+        assert account["automountServiceAccountToken"] is False
+
+
+def test_on_gke_gpu_pods_name_their_gpu_and_images_come_from_the_projects_registry():
+    for stage in STAGES:
+        spec = template(workload_of(rendered(GKE), stage))["spec"]
+        on_gpu = stage in {"train", "tune"}
+        assert ("cloud.google.com/gke-accelerator" in spec.get("nodeSelector", {})) == on_gpu
+        tag = "0.1.0-gpu" if on_gpu else "0.1.0"
+        assert spec["containers"][0]["image"] == f"REGION-docker.pkg.dev/PROJECT/canopy/canopy:{tag}"

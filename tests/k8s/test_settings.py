@@ -1,0 +1,97 @@
+"""The ConfigMaps: every setting that a user may change, with the code's own defaults, as the code reads them."""
+
+import dataclasses
+import re
+
+import pytest
+
+from beam_jobs import predict
+from beam_jobs import settings as preprocess
+from tests.k8s.manifests import STAGES, command_of, file_of, objects, of_kind, the
+from trainer import config, tune_flags
+
+
+def command(stage):
+    found = objects(file_of(stage))
+    (workload,) = of_kind(found, "Job", "Deployment")
+    return command_of(found, workload)
+
+
+def flags(stage):
+    """The words behind `python -m MODULE`."""
+    return command(stage).words[3:]
+
+
+def behind_dashes(words):
+    return words[words.index("--") + 1 :]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_setting_is_used_and_every_variable_is_a_setting(stage):
+    found = objects(file_of(stage))
+    (workload,) = of_kind(found, "Job", "Deployment")
+    (container,) = workload["spec"]["template"]["spec"]["containers"]
+    used = re.findall(r"\$\(([^)]*)\)", " ".join(container["args"]))
+    (settings,) = of_kind(found, "ConfigMap")
+    assert sorted(used) == sorted(settings["data"])
+    assert all(isinstance(value, str) for value in settings["data"].values())
+    assert "$(" not in " ".join(command(stage).words)
+
+
+def test_training_has_a_setting_for_every_flag_with_the_codes_default():
+    settings = the(objects(file_of("train")), "ConfigMap", "canopy-train")["data"]
+    fields = {field.name: field.default for field in dataclasses.fields(config.Config)}
+    assert fields.keys() <= {name.lower() for name in settings}
+    parsed = dataclasses.asdict(config.parse(behind_dashes(flags("train"))))
+    other = {name for name, value in parsed.items() if value != fields[name]}
+    assert other - {"weights"} == {"data", "model_dir", "require_gpu"}
+    assert parsed["weights"] == "auto", "most clusters cannot fetch ImageNet's"
+    assert (parsed["data"], parsed["model_dir"]) == ("/data/tfrecords", "/data/model")
+    assert parsed["require_gpu"] is True
+
+
+def test_preprocessing_has_a_setting_for_every_flag_with_the_codes_default():
+    given, rest = preprocess.parse(flags("preprocess"))
+    assert not rest, "Beam's options are left to Canopy, which fits them to the pod"
+    places = ("--images=/data/archive/train-jpg", "--labels=/data/archive/train_v2.csv")
+    assert given == preprocess.parse((*places, "--output=/data/tfrecords"))[0]
+    known = {flag for action in preprocess.make_parser()._actions for flag in action.option_strings}
+    # The size of a shard decides their number.
+    assert {word.split("=")[0] for word in flags("preprocess")} == known - {"-h", "--help", "--num_shards"}
+
+
+def test_prediction_has_the_codes_defaults_but_for_rows_whose_images_kaggle_ships_apart():
+    given, rest = predict.parse(flags("predict"))
+    assert not rest
+    default, _ = predict.parse(
+        (
+            "--model=/data/model/export",
+            "--images=/data/archive/test-jpg",
+            "--output=/data/submission.csv",
+            "--sample_submission=/data/archive/sample_submission_v2.csv",
+        )
+    )
+    assert given == dataclasses.replace(default, max_missing_fraction=0.4)
+    assert len(flags("predict")) == len(dataclasses.fields(predict.Settings))
+
+
+def test_the_search_has_the_codes_defaults():
+    given = tune_flags.parse(flags("tune"))
+    default = tune_flags.parse(("--data=/data/tfrecords", "--study=/data/tune/study.log"))
+    assert dataclasses.replace(given, space=(), fixed=()) == default
+    fixed = config.parse((*given.fixed, "--data=x", "--model_dir=y"))
+    assert fixed.require_gpu is True
+    assert {text.split("=")[0] for text in given.space}.isdisjoint(
+        word.split("=")[0].removeprefix("--") for word in given.fixed
+    )
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stages_hand_on_what_the_next_one_takes(stage):
+    def settings(name):
+        return the(objects(file_of(name)), "ConfigMap", f"canopy-{name}")["data"]
+
+    assert settings("preprocess")["OUTPUT"] == settings("train")["DATA"] == settings("tune")["DATA"]
+    assert settings("predict")["MODEL"] == settings("train")["MODEL_DIR"] + "/export"
+    assert settings("tensorboard")["LOGDIR"] == settings("train")["MODEL_DIR"] + "/logs"
+    assert all("$" not in value for value in settings(stage).values())
