@@ -48,12 +48,13 @@ class Config:
     require_gpu: bool = _flag("end with exit code 2 where TensorFlow sees no GPU", False)
     init_from: str = _flag("an export folder whose weights the run starts from", "")
     restart: bool = _flag("delete this model_dir's earlier run and begin anew", False)
+    profile: bool = _flag("record some steps after warm-up for TensorBoard's profiler", False)
     log_format: Literal["text", "json"] = _flag("form of the log lines", "text")
 
 
 # What may change between a run and its resumption: none of it alters what is learned.
 RESUMABLE = frozenset(
-    {"checkpoint_steps", "log_steps", "restart", "log_format", "require_gpu", "model_dir", "data"}
+    {"checkpoint_steps", "log_steps", "restart", "profile", "log_format", "require_gpu", "model_dir", "data"}
 )
 
 
