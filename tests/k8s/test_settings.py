@@ -1,4 +1,4 @@
-"""The ConfigMaps: every setting that a user may change, with the code's own defaults, as the code reads them."""
+"""The ConfigMaps: every setting that a user may change, with the code's defaults, as the code reads them."""
 
 import dataclasses
 import re
