@@ -62,7 +62,8 @@ class Range:
     def __contains__(self, value: object) -> bool:
         if not isinstance(value, (int, float)) or not self.low <= value <= self.high:
             return False
-        return self.step is None or math.isclose((value - self.low) / self.step % 1, 0, abs_tol=1e-9)
+        steps = (value - self.low) / (self.step or 1)
+        return self.step is None or math.isclose(steps, round(steps), abs_tol=1e-6)
 
     def ends(self) -> tuple[Value, ...]:
         """The values to check before a search: each step where steps are few, else both ends."""

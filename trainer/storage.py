@@ -8,6 +8,7 @@ together do not draw the same.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,13 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    IntegrityError,
+    OperationalError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
 
 from canopy.cli import UserError
 from trainer.search import Choice, Range, Space
@@ -198,8 +205,7 @@ def _distribution(part: Choice | Range) -> BaseDistribution:
 def _storage(text: str) -> BaseStorage:
     path = journal_path(text)
     if path is None:
-        # A connection that a database closed while a trial ran is noticed, and made anew.
-        return RDBStorage(text, engine_kwargs={"pool_pre_ping": True})
+        return _database(text)
     path = path.absolute()
     # Created exclusively, which NFS has guaranteed since version 3; a lock left behind falls after 30 s.
     lock = JournalFileOpenLock(str(path))
@@ -208,19 +214,38 @@ def _storage(text: str) -> BaseStorage:
     return JournalStorage(backend)
 
 
+def _database(text: str) -> RDBStorage:
+    """Connects; again where workers that start together make the same tables at the same moment."""
+    for pause in (0.5, 1.0, 0.0):
+        try:
+            # A connection that the database closed while a trial ran is noticed, and made anew.
+            return RDBStorage(text, engine_kwargs={"pool_pre_ping": True})
+        except (IntegrityError, OperationalError, ProgrammingError):
+            if not pause:
+                raise
+            time.sleep(pause)
+    raise AssertionError("the last attempt returns or raises")
+
+
 def _mend(path: Path, lock: JournalFileOpenLock) -> None:
-    """Drops a line that a machine's end cut short: with another behind it, no worker could read on."""
+    """Drops a line that a machine's end cut short: with another behind it, no worker could read on.
+
+    Raises:
+        ValueError: for a file that is no study. It must stay as it is.
+    """
     with path.open("rb") as file:
         first = file.readline()
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - 1))
-        if file.read() == b"\n" or b'"op_code"' not in first:  # whole, or no study: not ours to touch
-            return
+        whole = not size or file.read() == b"\n"
+    if size and b'"op_code"' not in first:
+        raise ValueError("it is no study")
+    if whole:
+        return
     lock.acquire()
     try:
-        whole = path.read_bytes().rpartition(b"\n")
-        if whole[2]:
-            os.truncate(path, len(whole[0]) + len(whole[1]))
+        content = path.read_bytes()
+        os.truncate(path, content.rfind(b"\n") + 1)
     finally:
         lock.release()
 

@@ -24,6 +24,7 @@ from canopy import cli, contract
 LOG = "log.txt"
 STOP_SECONDS = 25.0  # the launcher gives its workers 20 s to save their state
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+OF_THE_POD = frozenset({"CANOPY_TERMINATION_LOG", "CANOPY_RUN_ID", "TF_CONFIG"})  # and of none of its trials
 KEPT_FILES = frozenset({"metrics.jsonl", "run.json", LOG})  # of a trial that is not the best
 
 
@@ -84,7 +85,7 @@ class Training:
         self._folder, self._read, self._told = folder, 0, 0
         words = [sys.executable, "-m", "trainer.launch", *launch_flags, "--", *task_flags]
         words += ["--model_dir", str(folder)]
-        environment = {k: v for k, v in os.environ.items() if k != "CANOPY_TERMINATION_LOG"}
+        environment = {name: value for name, value in os.environ.items() if name not in OF_THE_POD}
         with (folder / LOG).open("ab") as log:
             self._log_start = log.tell()
             # In a session of its own Ctrl-C reaches the search alone, which then ends the trial in order.

@@ -111,8 +111,6 @@ def _terms(base: Config, space: Space, info: DataInfo) -> dict[str, object]:
 def _make_output(settings: Settings) -> Path:
     """Makes the folders that the search writes to."""
     output, path = Path(settings.output), storage.journal_path(settings.study)
-    if path is not None and path.is_dir():
-        raise UserError(f"--study {path} is a folder: name a file in it")
     for flag, folder in (("--study", path.parent if path else None), ("--output", output)):
         try:
             if folder is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from canopy.cli import Parser, UserError
@@ -48,29 +48,36 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
     given = list(sys.argv[1:] if argv is None else argv)
     at = given.index("--") if "--" in given else len(given)
     flags = vars(_parser().parse_args(given[:at]))
-    beside = storage.beside(flags["study"])
-    output = flags.pop("output") or (str(beside) if beside else "")
     space = tuple(flags.pop("space"))
-    settings = Settings(**flags, output=output, space=space, fixed=tuple(given[at + 1 :]))
+    settings = Settings(**flags, space=space, fixed=tuple(given[at + 1 :]))
     _check(settings)
-    return settings
+    return settings if settings.output else replace(settings, output=_beside(settings.study))
+
+
+def _beside(study: str) -> str:
+    """The folder of trials where none is given."""
+    folder = storage.beside(study)
+    if folder is None:
+        raise UserError(
+            "--output is missing: a study in a database needs the folder of its trials, on a disk that all "
+            "workers share"
+        )
+    return str(folder)
 
 
 def _check(settings: Settings) -> None:
     for name in ("data", "study", "study_name"):
         if not getattr(settings, name):
             raise UserError(f"--{name} is empty")
-    if not settings.output:
-        raise UserError(
-            "--output is missing: a study in a database needs the folder of its trials, on a disk that all "
-            "workers share"
-        )
     for name in ("study", "output"):
         if getattr(settings, name).startswith(("gs://", "s3://", "http://", "https://")):
             raise UserError(
                 f"--{name} {getattr(settings, name)}: a search writes to a disk that all its workers share, "
                 "not to object storage"
             )
+    path = storage.journal_path(settings.study)
+    if path is not None and path.is_dir():
+        raise UserError(f"--study {path} is a folder: name a file in it")
     for name in ("trials", "local_workers", "max_failures"):
         if getattr(settings, name) < 1:
             raise UserError(f"--{name} must be at least 1, and is {getattr(settings, name)}")

@@ -1,0 +1,105 @@
+"""The space of a search: what its texts mean, what is refused, and that what is drawn are flags."""
+
+import dataclasses
+
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from canopy.cli import UserError
+from trainer import config, search, storage
+from trainer.config import Config
+from trainer.search import Choice, Range
+
+FOLDERS = ["--data", "d", "--model_dir", "m"]
+
+
+def test_a_range_a_stepped_range_and_a_choice_mean_what_they_say():
+    texts = ["learning_rate=1e-4..1e-2:log", "image_size=64..120:32", "augment=none,d4", "epochs=2..5"]
+    parts = search.chosen(texts, []).parts
+    assert parts["learning_rate"] == Range(1e-4, 1e-2, log=True)
+    assert parts["image_size"] == Range(64, 96, whole=True, step=32)
+    assert parts["image_size"].ends() == (64, 96)
+    assert parts["augment"] == Choice(("none", "d4"))
+    assert parts["epochs"] == Range(2, 5, whole=True)
+    assert 3 in parts["epochs"]
+    assert 6 not in parts["epochs"]
+    assert 80 not in parts["image_size"]
+
+
+def test_what_is_fixed_is_not_searched_and_what_is_given_replaces_the_default():
+    space = search.chosen(["weight_decay=0..0.1"], ["learning_rate", "image_size"])
+    assert "learning_rate" not in space.parts
+    assert "image_size" not in space.parts
+    assert space.texts["weight_decay"] == "0..0.1"
+    assert space.texts["augment"] == search.DEFAULTS["augment"]
+
+
+def test_every_value_of_the_default_space_is_one_that_training_takes():
+    space = search.chosen([], [])
+    for probe in space.probes():
+        settings = config.parse([*FOLDERS, *search.flags(probe)])
+        assert {name: getattr(settings, name) for name in probe} == probe
+
+
+def test_a_search_begins_with_the_defaults_of_training():
+    defaults = {field.name: field.default for field in dataclasses.fields(Config)}
+    space = search.chosen(["learning_rate=0.1,0.2"], [])
+    baseline = space.baseline()
+    assert "learning_rate" not in baseline  # its default is not in the space
+    assert baseline == {name: defaults[name] for name in space.parts if name != "learning_rate"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("learning_rate", "NAME=VALUES"),
+        ("learning_rat=1,2", "no flag --learning_rat"),
+        ("learning_rate=1e-2..1e-4", "first end"),
+        ("learning_rate=0..1:log", "above 0"),
+        ("learning_rate=a..b", "'a' is not a number"),
+        ("learning_rate=0..inf", "not finite"),
+        ("learning_rate=0.1,,0.2", "'' is not a number"),
+        ("learning_rate=0..1:2", "the step"),
+        ("image_size=32.5..64", "whole number"),
+        ("augment=d4,flip", "'flip' is none of"),
+        ("augment=d4,d4", "twice"),
+        ("require_gpu=true,false", "cannot be searched"),
+        ("model_dir=a,b", "cannot be searched"),
+        ("epochs=1..2", "is fixed"),
+        ("backbone=", "empty"),
+    ],
+)
+def test_a_text_that_means_nothing_is_refused_in_one_sentence(text, said):
+    with pytest.raises(UserError, match="--space") as refused:
+        search.chosen([text], ["epochs"])
+    assert said in str(refused.value)
+
+
+def test_a_space_in_which_all_is_fixed_is_refused():
+    with pytest.raises(UserError, match="nothing is left"):
+        search.chosen([], search.chosen([], []).parts)
+
+
+def test_the_names_of_flags_are_found_with_and_without_an_equals_sign():
+    assert search.names(["--epochs", "2", "--weights=none", "--require_gpu"]) == [
+        "epochs",
+        "weights",
+        "require_gpu",
+    ]
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 2**31))
+def test_whatever_is_drawn_is_read_by_training_as_it_was_drawn(seed):
+    space = search.chosen(["batch_size=8..64:log", "bn_momentum=0.5..0.9:0.1"], [])
+    study = optuna.create_study(sampler=storage.SeededSampler(seed))
+    drawn = search.tidy(study.ask(storage.distributions(space)).params)
+    settings = config.parse([*FOLDERS, *search.flags(drawn)])
+    assert {name: getattr(settings, name) for name in drawn} == drawn
+    assert all(drawn[name] in part for name, part in space.parts.items())
+
+
+def test_a_switch_takes_its_value_behind_an_equals_sign():
+    assert search.flags({"require_gpu": True, "epochs": 2}) == ["--require_gpu=true", "--epochs", "2"]

@@ -1,0 +1,229 @@
+"""A study that workers share, in a file and in a database: who takes what, and what outlives a worker."""
+
+import contextlib
+import multiprocessing
+import time
+
+import pytest
+
+from canopy.cli import UserError
+from trainer import search, slots, storage
+from trainer.study import MAX_DEATHS, Study, TakenError, best_of
+
+SPACE = search.chosen(["learning_rate=1e-4..1e-2:log", "augment=d4,none"], ["weight_decay", "image_size"])
+TERMS = {"fingerprint of --data": "abc", "--space learning_rate": "1e-4..1e-2:log", "--epochs": 3}
+
+
+@pytest.fixture(params=["file", "database"])
+def place(request, tmp_path):
+    return str(tmp_path / "study.log") if request.param == "file" else f"sqlite:///{tmp_path}/study.db"
+
+
+def join(place, tmp_path, wanted=3, stale_after=60.0, terms=TERMS, seed=0, name="canopy"):
+    """A worker: each opens the study for itself, as processes on several machines do."""
+    study, _ = storage.open_study(
+        place,
+        name,
+        terms=terms,
+        output=tmp_path / "trials",
+        sampler=storage.SeededSampler(seed),
+        pruner=storage.make_pruner("median", 3),
+    )
+    return Study(study, wanted, stale_after)
+
+
+def number_of_best(worker):
+    best = best_of(worker.trials())
+    return best and best.number
+
+
+def test_workers_together_end_at_the_number_wanted(place, tmp_path):
+    workers = [join(place, tmp_path), join(place, tmp_path)]
+    done = 0
+    for turn in range(20):
+        worker = workers[turn % 2]
+        trial = worker.claim(SPACE)
+        if trial is None:
+            break
+        worker.tell(trial, 0.5 + turn / 100, seconds=1.0)
+        done += 1
+    assert done == 3
+    assert [len(worker.trials()) for worker in workers] == [3, 3]
+    assert number_of_best(workers[0]) == 2
+
+
+def test_workers_that_start_with_one_seed_do_not_draw_the_same_and_a_search_can_be_repeated(place, tmp_path):
+    first, second = join(place, tmp_path), join(place, tmp_path)
+    drawn = [first.claim(SPACE).params, second.claim(SPACE).params]
+    assert drawn[0] != drawn[1]
+    again = join(place, tmp_path, name="again")
+    assert [again.claim(SPACE).params, again.claim(SPACE).params] == drawn
+
+
+def test_a_silent_workers_trial_is_tried_again_by_one_of_the_others(place, tmp_path):
+    dead = join(place, tmp_path, wanted=1)
+    lost = dead.claim(SPACE)
+    others = [join(place, tmp_path, wanted=1, stale_after=0.2) for _ in range(2)]
+    assert [other.claim(SPACE) for other in others] == [None, None]
+    assert [other.rescue() for other in others] == [[], []]
+    time.sleep(0.3)
+    assert sorted(others[0].rescue() + others[1].rescue()) == [lost.number]
+    taken = [trial for other in others if (trial := other.claim(SPACE))]
+    assert [trial.params for trial in taken] == [lost.params]
+    assert taken[0].user_attrs["previous"] == lost.number
+    with pytest.raises(TakenError):
+        dead.tell(lost, 0.9)
+    with pytest.raises(TakenError):
+        dead.report(lost, 1, 0.9)
+    dead._beats.clear()
+    with pytest.raises(TakenError):
+        dead.beat(lost)
+
+
+def test_a_worker_that_gives_signs_of_life_keeps_its_trial(place, tmp_path):
+    busy, watching = join(place, tmp_path, wanted=1), join(place, tmp_path, wanted=1, stale_after=0.5)
+    trial = busy.claim(SPACE)
+    for _ in range(6):
+        busy._beats[trial.number] = (busy._beats[trial.number][0], -1e9)  # one is due
+        busy.beat(trial)
+        assert watching.rescue() == []
+        time.sleep(0.15)
+    busy.tell(trial, 0.7)
+    assert len(watching.trials()) == 1
+
+
+def test_a_trial_that_costs_worker_after_worker_is_given_up(place, tmp_path):
+    watching = join(place, tmp_path, wanted=1, stale_after=0.05)
+    tries = 0
+    for _ in range(10):
+        if join(place, tmp_path, wanted=1).claim(SPACE) is None:
+            break
+        tries += 1
+        watching.rescue()
+        time.sleep(0.1)
+        watching.rescue()
+    assert tries == MAX_DEATHS + 1
+    assert "gave up" in watching.trials()[0].user_attrs["why"]
+
+
+def test_a_stopped_trial_is_taken_up_again_however_often_it_is_stopped(place, tmp_path):
+    worker = join(place, tmp_path, wanted=1)
+    params = []
+    for _ in range(MAX_DEATHS + 3):
+        trial = worker.claim(SPACE)
+        params.append(trial.params)
+        worker.tell(trial, why=slots.STOPPED)
+    assert all(each == params[0] for each in params)
+    worker.tell(worker.claim(SPACE), 0.8)
+    assert len(worker.trials()) == 1
+
+
+def test_a_trial_that_is_worse_than_half_of_the_others_were_is_ended(place, tmp_path):
+    worker = join(place, tmp_path, wanted=10)
+    for _ in range(storage.UNPRUNED_TRIALS):
+        trial = worker.claim(SPACE)
+        assert not any(worker.report(trial, epoch, 0.8) for epoch in (1, 2, 3))
+        worker.tell(trial, 0.8)
+    bad = worker.claim(SPACE)
+    assert not worker.report(bad, 1, 0.3)  # the first epoch says little
+    assert worker.report(bad, 2, 0.3)
+    worker.tell(bad)
+    assert len(worker.trials()) == storage.UNPRUNED_TRIALS + 1
+
+
+def test_of_equal_trials_the_first_is_the_best_and_failed_ones_never_are(place, tmp_path):
+    worker = join(place, tmp_path)
+    worker.tell(worker.claim(SPACE), why="exit code 1")
+    worker.tell(worker.claim(SPACE), 0.7)
+    worker.tell(worker.claim(SPACE), 0.7)
+    assert worker.claim(SPACE) is None
+    assert number_of_best(worker) == 1
+    assert best_of([]) is None
+
+
+def test_another_data_set_another_space_or_another_flag_is_refused_with_what_differs(place, tmp_path):
+    join(place, tmp_path)
+    changed = {
+        "fingerprint of --data": "xyz",
+        "--space learning_rate": "1e-3..1e-2:log",
+        "--space dropout": "0..0.5",
+        "--epochs": 4,
+        "--newer_flag": 1,
+    }
+    with pytest.raises(UserError) as refused:
+        join(place, tmp_path, terms=changed)
+    told = str(refused.value)
+    assert "fingerprint of --data: was abc, is xyz" in told
+    assert "--space learning_rate: was 1e-4..1e-2:log, is 1e-3..1e-2:log" in told
+    assert "--space dropout: was not there, is 0..0.5" in told
+    assert "--epochs: was 3, is 4" in told
+    assert "newer_flag" not in told
+    join(place, tmp_path, terms={**TERMS, "--newer_flag": 1})
+
+
+def test_trials_of_an_unknown_study_are_not_written_over(place, tmp_path):
+    (tmp_path / "trials" / "trial-0000").mkdir(parents=True)
+    with pytest.raises(UserError, match="does not know"):
+        join(place, tmp_path)
+    assert not (tmp_path / "study.log").exists()
+
+
+@pytest.mark.parametrize("content", [b"image_name,tags\na,b", b"\x00\xff\x00", b'{"a": 1}\n', b"[1]\n"])
+def test_a_file_that_is_no_study_is_refused_and_left_alone(content, tmp_path):
+    path = tmp_path / "train.csv"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="cannot be opened"):
+        join(str(path), tmp_path)
+    assert path.read_bytes() == content
+
+
+def test_a_line_that_was_cut_short_costs_that_line_alone(tmp_path):
+    path = tmp_path / "study.log"
+    worker = join(str(path), tmp_path)
+    worker.tell(worker.claim(SPACE), 0.7)
+    with path.open("ab") as file:
+        file.write(b'{"op_code":5,"worker_id"')
+    again = join(str(path), tmp_path)
+    again.tell(again.claim(SPACE), 0.8)
+    assert [trial.value for trial in join(str(path), tmp_path).trials()] == [0.7, 0.8]
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("nodatabase://user:secret@host/name", "cannot be opened"),
+        ("sqlite:////nowhere/at/all/study.db", "cannot be opened"),
+        ("://", "cannot be opened"),
+    ],
+)
+def test_an_address_that_leads_nowhere_is_one_sentence_without_the_password(address, said, tmp_path):
+    with pytest.raises(UserError, match=said) as refused:
+        join(address, tmp_path)
+    assert "secret" not in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def _take_turns(place, folder, wanted, numbers):
+    worker = join(place, folder, wanted=wanted)
+    while len(worker.standing().finished) < wanted:
+        trial = worker.claim(SPACE)
+        if trial is not None:
+            numbers.append(trial.number)
+            with contextlib.suppress(TakenError):
+                worker.tell(trial, 0.5)
+
+
+def test_processes_that_hurry_share_one_study(place, tmp_path):
+    join(place, tmp_path)  # the tables of a database are made once
+    context = multiprocessing.get_context("fork")
+    with context.Manager() as manager:
+        numbers = manager.list()
+        turns = (place, tmp_path, 6, numbers)
+        processes = [context.Process(target=_take_turns, args=turns) for _ in range(3)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(60)
+            assert process.exitcode == 0
+        assert len(set(numbers)) == len(numbers) == 6
+    assert len(join(place, tmp_path).trials()) == 6
