@@ -45,7 +45,21 @@ def test_an_overlay_is_short_and_says_how_to_apply_it(overlay):
     assert [path.name for path in overlay.iterdir()] == ["kustomization.yaml"]
     for word, command in (("Apply", "apply"), ("Clean", "delete")):
         assert f"# {word}:  kubectl {command} -k infra/overlays/{overlay.name}" in text
-    assert set(yaml.safe_load(text)) <= {"apiVersion", "kind", "resources", "images", "patches"}
+    assert set(yaml.safe_load(text)) <= {
+        "apiVersion",
+        "kind",
+        "sortOptions",
+        "resources",
+        "images",
+        "patches",
+    }
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.name)
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_policy_is_there_before_the_pods_it_is_for(overlay, stage):
+    kinds = [each["kind"] for each in rendered(overlay) if each["metadata"]["name"] == f"canopy-{stage}"]
+    assert kinds.index("NetworkPolicy") < max(map(kinds.index, {"Job", "Deployment"} & set(kinds)))
 
 
 def test_without_a_gpu_no_pod_asks_for_one_and_all_else_stays():

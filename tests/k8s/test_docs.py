@@ -1,0 +1,139 @@
+"""The documents under docs/: every command, flag, file, setting and manifest that they show exists."""
+
+import argparse
+import functools
+import re
+import shlex
+import subprocess
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from tests.conftest import ROOT, run_module
+from tests.k8s.manifests import FILES, OVERLAYS, STAGES, file_of, kubectl, objects, of_kind
+
+DOCUMENTS = sorted((ROOT / "docs").glob("*.md"))
+TEXTS = {path.name: path.read_text() for path in DOCUMENTS}
+EVERYTHING = "\n".join(TEXTS.values()) + "".join(path.read_text() for path in FILES)
+
+
+def lines(text):
+    """Shell commands of indented blocks, continued lines joined."""
+    return re.findall(r"^ {4}(\S[^\n]*)$", re.sub(r" *\\\n +", " ", text), re.MULTILINE)
+
+
+def python_commands():
+    return [
+        pytest.param(shlex.split(line), id=f"{name}-{number}")
+        for name, text in TEXTS.items()
+        for number, line in enumerate(lines(text))
+        if line.startswith("python -m ")
+    ]
+
+
+@functools.cache
+def flags_of(module):
+    found = set(re.findall(r"--\w+", run_module(module, "--help").stdout))
+    if module.startswith("beam_jobs."):
+        from apache_beam.options.pipeline_options import PipelineOptions
+
+        parser = argparse.ArgumentParser(conflict_handler="resolve")
+        for kind in PipelineOptions.__subclasses__():
+            kind._add_argparse_args(parser)
+        found |= {flag for action in parser._actions for flag in action.option_strings}
+    return found
+
+
+@pytest.mark.parametrize("words", python_commands())
+def test_each_flag_shown_is_one_that_the_command_has(words):
+    if words[2] == "infra.submit" and not (ROOT / "infra" / "submit.py").exists():
+        pytest.skip("there is no infra.submit")
+    shown = {word.split("=")[0] for word in words if word.startswith("--")}
+    # What another runner takes beyond Beam's own is not Beam's to know.
+    assert shown - {"--parallelism"} <= flags_of(words[2])
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_each_file_shown_exists(name):
+    for path in re.findall(r"\b((?:k8s|infra|docs|benchmarks)/[\w/.-]*\w)", TEXTS[name]):
+        assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_lines_are_as_long_as_elsewhere(name):
+    prose = [line for line in TEXTS[name].splitlines() if not line.startswith(("|", "    "))]
+    assert max(map(len, prose)) <= 130
+
+
+def test_every_manifest_overlay_and_setting_is_spoken_of_by_its_name():
+    text = TEXTS["kubernetes.md"]
+    for path in FILES:
+        assert path.name in text or path.name == "rbac.yaml", path.name
+    for overlay in OVERLAYS:
+        assert f"infra/overlays/{overlay.name}" in text
+    settings = {key for path in FILES for each in of_kind(objects(path), "ConfigMap") for key in each["data"]}
+    resources = {"RENDEZVOUS_TIMEOUT", "MAX_RESTARTS"}
+    named = set(re.findall(r"`([A-Z]+(?:_[A-Z]+)*)[:` ]", text)) - {"READY"}
+    assert named <= settings | resources, named - settings
+
+
+def test_the_objects_that_commands_name_are_there():
+    have = {f"{each['kind'].lower()}/{each['metadata']['name']}" for path in FILES for each in objects(path)}
+    named = re.findall(r"\b(job|pod|deployment|service)/(canopy-[a-z]+)", EVERYTHING)
+    assert named
+    for kind, name in named:
+        assert f"{kind}/{name}" in have
+    instances = set(re.findall(r"app.kubernetes.io/instance=(canopy-[a-z]+)", EVERYTHING))
+    assert instances <= {f"canopy-{stage}" for stage in STAGES}
+    assert f"{file_of('train').name}" in TEXTS["kubernetes.md"]
+
+
+def kubectl_flags(verb):
+    text = subprocess.run([kubectl(), verb, "--help"], capture_output=True, text=True, check=False).stdout
+    options = subprocess.run([kubectl(), "options"], capture_output=True, text=True, check=False).stdout
+    return set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", text + options))
+
+
+def test_kubectl_has_each_command_and_flag_shown():
+    shown = re.findall(r"kubectl ((?:[a-z-]+)[^\n`|;&()]*)", EVERYTHING)
+    seen = set()
+    for line in shown:
+        verb = line.split()[0]
+        if verb in {"config", "create", "taint", "auth", "rollout"}:
+            continue  # their flags stand in the help of what follows
+        flags = {word.split("=")[0] for word in line.split(" -- ")[0].split() if re.match(r"--?[a-z]", word)}
+        assert flags <= kubectl_flags(verb) | {"-i"}, f"kubectl {line}"
+        seen.add(verb)
+    assert {"apply", "delete", "logs", "wait", "get", "exec", "cp", "port-forward", "describe"} <= seen
+
+
+def blocks(name, language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", TEXTS[name], re.MULTILINE | re.DOTALL)
+
+
+def test_the_flink_cluster_shown_is_well_formed_and_its_workers_are_as_safe_as_canopys_pods():
+    (text,) = blocks("distributed-beam.md", "yaml")
+    found = list(yaml.safe_load_all(text))
+    for each in found:
+        if each["kind"] != "FlinkDeployment":
+            kubernetes_validate.validate(each, "1.30", strict=True)
+    (flink,) = of_kind(found, "FlinkDeployment")
+    pod = flink["spec"]["taskManager"]["podTemplate"]
+    kubernetes_validate.validate(pod | {"apiVersion": "v1", "kind": "Pod"}, "1.30", strict=True)
+    (container,) = pod["spec"]["containers"]
+    assert container["command"][:2] == ["python", "-m"]
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    ports = {str(port["port"]) for port in of_kind(found, "Service")[0]["spec"]["ports"]}
+    assert ports <= set(re.findall(r"\b80\d\d\b", " ".join(container["command"]) + text))
+    for line in lines(TEXTS["distributed-beam.md"]):
+        if "PortableRunner" in line:
+            assert all(f"canopy-flink-jobs:{port}" in line for port in ports)
+            assert "localhost:" + container["command"][-1].split("=")[1] in line
+
+
+def test_beams_version_is_the_locked_one():
+    locked = re.search(r"^apache-beam==(\S+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
+    assert locked
+    versions = re.findall(r"apache/beam_\w[\w.]*:(\S+)", TEXTS["distributed-beam.md"])
+    assert set(versions) == {locked[1]}
