@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -24,7 +23,7 @@ from optuna.trial import Trial
 
 from canopy import cli
 from canopy.cli import PeerLostError, UserError
-from trainer import config, data_info, search, slots, storage, study, trial, tune_report, weights
+from trainer import config, data_info, outputs, search, slots, storage, study, trial, tune_report, weights
 from trainer.config import Config
 from trainer.data_info import DataInfo
 from trainer.halt import Halt
@@ -51,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _tune(settings: Settings) -> None:
     space = search.chosen(settings.space, search.names(settings.fixed))
     base, info = _check(settings, space)
-    output = _make_output(settings)
+    output = _check_output(settings)
     opened, began = storage.open_study(
         settings.study,
         settings.study_name,
@@ -108,18 +107,15 @@ def _terms(base: Config, space: Space, info: DataInfo) -> dict[str, object]:
     return {"fingerprint of --data": info.fingerprint, **searched, **fixed}
 
 
-def _make_output(settings: Settings) -> Path:
-    """Makes the folders that the search writes to."""
-    output, path = Path(settings.output), storage.journal_path(settings.study)
-    for flag, folder in (("--study", path.parent if path else None), ("--output", output)):
-        try:
-            if folder is not None:
-                folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"{flag}: the folder {folder} cannot be made ({error.strerror})") from error
-        if folder is not None and not os.access(folder, os.W_OK):
-            raise UserError(f"{flag}: the folder {folder} cannot be written to")
-    return output
+def _check_output(settings: Settings) -> Path:
+    """Finds out whether the search can be written down, and returns the folder of its trials."""
+    path = storage.journal_path(settings.study)
+    if path is not None:
+        outputs.check_folder("--study", str(path.parent))
+    outputs.check_folder("--output", settings.output)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    return Path(settings.output)
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def words(records, tmp_path, *own, task=()):
         (["--study", "gs://bucket/study.log"], [], "--study gs://bucket/study.log"),
         (["--study", "postgresql://user:secret@host/name"], [], "--output is missing"),
         (["--output", "gs://bucket/trials"], [], "--output gs://bucket/trials"),
-        (["--output", "file/trials"], [], "--output: the folder file/trials"),
+        (["--output", "file/trials"], [], "--output file/trials"),
         (["--space", "learning_rate=1..0"], [], "--space learning_rate=1..0"),
         (["--space", "image_size=64,96"], [], "--image_size is fixed"),
         (["--space", "bn_momentum=0.5..1"], [], "--bn_momentum must be"),

@@ -1,0 +1,35 @@
+"""Folders to write to are looked at before the work, and left as they are."""
+
+import os
+
+import pytest
+
+from canopy.cli import UserError
+from trainer.outputs import check_folder
+
+
+def test_a_folder_that_is_there_or_can_be_made_will_do(tmp_path):
+    check_folder("--output", str(tmp_path))
+    check_folder("--output", str(tmp_path / "a" / "b"))
+    check_folder("--output", "gs://bucket/a")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("below", ["", "/a", "/a/b"])
+def test_a_file_in_place_of_a_folder_is_named(below, tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match=f"--output {tmp_path}/file{below}: .*is not a folder"):
+        check_folder("--output", f"{tmp_path}/file{below}")
+
+
+def test_a_link_that_leads_nowhere_is_no_folder(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    with pytest.raises(UserError, match="not a folder"):
+        check_folder("--output", str(tmp_path / "link" / "a"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_is_denied_is_named(tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    with pytest.raises(UserError, match="locked cannot be written to"):
+        check_folder("--output", str(tmp_path / "locked" / "a"))
