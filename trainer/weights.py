@@ -24,6 +24,7 @@ BASE_URL = "https://storage.googleapis.com/tensorflow/keras-applications/mobilen
 ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
 SIZES = (96, 128, 160, 192, 224)
 TIMEOUT_SECONDS = 20.0
+HDF5 = b"\x89HDF\r\n\x1a\n"  # what such a file begins with: HDF5 File Format Specification, III.A
 
 
 def file_name(alpha: float, image_size: int) -> str:
@@ -87,6 +88,9 @@ def resolve(choice: str, alpha: float, image_size: int) -> str | None:
         return str(fetch(alpha, image_size))
     if not Path(choice).is_file():
         raise UserError(f"--weights {choice}: there is no such file")
+    with Path(choice).open("rb") as file:
+        if file.read(len(HDF5)) != HDF5:
+            raise UserError(f"--weights {choice} is no HDF5 file, as Keras' weights are")
     return choice
 
 
