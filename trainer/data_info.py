@@ -114,9 +114,12 @@ def _read_text(path: str) -> str | None:
     if "://" in path:
         import tensorflow as tf
 
-        if not tf.io.gfile.exists(path):
-            return None
-        with tf.io.gfile.GFile(path) as file:
-            return str(file.read())
+        try:
+            if not tf.io.gfile.exists(path):
+                return None
+            with tf.io.gfile.GFile(path) as file:
+                return str(file.read())
+        except tf.errors.OpError as error:  # no such bucket, no permission, no way to the store
+            raise UserError(f"{path} cannot be read ({str(error).splitlines()[0]})") from error
     local = Path(path)
     return local.read_text(encoding="utf-8") if local.is_file() else None
