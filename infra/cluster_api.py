@@ -1,0 +1,309 @@
+"""The cluster's API, as far as `infra.submit` needs it: the official client behind a dozen plain methods.
+
+Promises: objects go in and come out as plain dicts; what is worth a new try (429, 5xx, a connection cut
+off) is tried again by itself; what a cluster refuses is a `RefusedError` with the cluster's own words.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import urllib3
+from kubernetes import client, config
+from kubernetes import watch as typeless_watch
+from kubernetes.client.exceptions import ApiException
+from kubernetes.config.config_exception import ConfigException
+from kubernetes.dynamic import DynamicClient
+from kubernetes.dynamic.exceptions import ResourceNotFoundError, ResourceNotUniqueError
+from urllib3.util.retry import Retry
+
+from canopy.cli import UserError
+from infra.manifests import JOB_NAME_LABEL, KubeObject, is_job, title
+
+FIELD_MANAGER = "canopy"
+AGAIN = (429, 500, 502, 503, 504)
+TRIES = 4  # further ones, after 0, 1, 2 and 4 s, unless the server names a time
+READ_SECONDS = 60.0  # a stream that is silent for longer is asked for anew: its connection may be dead
+CONNECT_SECONDS = 10.0
+NOWHERE = (404, 410)
+_watch: Any = typeless_watch  # most of the client carries no types
+
+
+class RefusedError(Exception):
+    """The cluster said no."""
+
+    def __init__(self, status: int, message: str, causes: tuple[str, ...] = ()) -> None:
+        """Keeps the answer.
+
+        Args:
+            status: HTTP's.
+            message: the API server's sentence.
+            causes: the fields at fault, where it names them.
+        """
+        super().__init__(message)
+        self.status, self.message, self.causes = status, message, causes
+
+
+class UnreachableError(Exception):
+    """The cluster does not answer, after several tries."""
+
+
+class Cluster:
+    """One namespace of one cluster."""
+
+    def __init__(self, api_client: Any, namespace: str) -> None:
+        """Asks the cluster what kinds it has.
+
+        Args:
+            api_client: the official client's, configured.
+            namespace: where everything happens.
+
+        Raises:
+            RefusedError, UnreachableError: as every method below.
+        """
+        self.namespace = namespace
+        untyped: Any = DynamicClient
+        with tempfile.TemporaryDirectory() as folder, _translated():
+            # The client's own cache is a file under /tmp that anybody may have put there.
+            self._client = untyped(api_client, cache_file=str(Path(folder, "discovery.json")))
+
+    def get(self, item: KubeObject) -> KubeObject | None:
+        """The cluster's version of an object, or None where it has none."""
+        try:
+            found: KubeObject = self._call(self._resource(item).get, name=item["metadata"]["name"])
+            return found
+        except RefusedError as refused:
+            if refused.status == 404:
+                return None
+            raise
+
+    def apply(self, item: KubeObject, force_conflicts: bool) -> KubeObject:
+        """Creates or changes an object, server-side.
+
+        Args:
+            item: the object, whole.
+            force_conflicts: whether fields that somebody else has set are taken over.
+
+        Returns:
+            The object as the cluster has it now.
+        """
+        applied: KubeObject = self._call(
+            self._resource(item).server_side_apply,
+            body=dict(item),
+            field_manager=FIELD_MANAGER,
+            force_conflicts=force_conflicts,
+        )
+        return applied
+
+    def delete(self, item: KubeObject) -> bool:
+        """Deletes an object; a Job goes when its pods are gone.
+
+        Returns:
+            Whether it was there.
+        """
+        policy = "Foreground" if is_job(item) else "Background"
+        try:
+            self._call(self._resource(item).delete, name=item["metadata"]["name"], propagation_policy=policy)
+        except RefusedError as refused:
+            if refused.status == 404:
+                return False
+            raise
+        return True
+
+    def pods(self, job: str) -> list[KubeObject]:
+        """A Job's pods, those that ended included."""
+        found = self._call(self._pods().get, label_selector=f"{JOB_NAME_LABEL}={job}")
+        return list(found.get("items") or [])
+
+    def events(self, item: KubeObject) -> list[KubeObject]:
+        """What the cluster's parts said about an object, oldest first; nothing where that is forbidden."""
+        events = self._client.resources.get(api_version="v1", kind="Event")
+        try:
+            found = self._call(
+                events.get, field_selector=f"involvedObject.uid={item['metadata'].get('uid', '')}"
+            )
+        except RefusedError:
+            return []
+        return sorted(
+            found.get("items") or [],
+            key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime")),
+        )
+
+    def job_changes(self, job: KubeObject, seconds: int) -> Iterator[KubeObject | None]:
+        """Follows a Job.
+
+        Args:
+            job: the Job, as last seen.
+            seconds: how long to watch.
+
+        Yields:
+            Each new version of it, None when it is deleted. Ends after `seconds`, or when the version last
+            seen is too old to watch from: then read the Job anew.
+        """
+        metadata = job["metadata"]
+        resource = self._resource({"apiVersion": "batch/v1", "kind": "Job"})
+        stream = _watch.Watch().stream(
+            resource.get,
+            namespace=self.namespace,
+            field_selector=f"metadata.name={metadata['name']}",
+            resource_version=metadata["resourceVersion"],
+            timeout_seconds=seconds,
+            serialize=False,
+            _request_timeout=(CONNECT_SECONDS, seconds + READ_SECONDS),
+        )
+        try:
+            with _translated():
+                for event in stream:
+                    yield None if event["type"] == "DELETED" else event["raw_object"]
+        except RefusedError as refused:
+            if refused.status not in NOWHERE:
+                raise
+        except UnreachableError:
+            return  # the next call finds out whether the cluster is still there
+
+    def log(
+        self,
+        pod: str,
+        container: str,
+        since: str | None = None,
+        follow: bool = False,
+        tail: int | None = None,
+    ) -> Iterator[str]:
+        """A container's log, each line with its time in front.
+
+        Args:
+            pod: its pod's name.
+            container: its name.
+            since: RFC 3339; lines before that second are left out. None: all lines.
+            follow: whether to wait for more until the container ends.
+            tail: only so many of the last lines; None: all.
+
+        Yields:
+            Lines without their ends.
+        """
+        query = [("container", container), ("timestamps", "true"), ("follow", str(follow).lower())]
+        if since is not None:
+            query.append(("sinceTime", since))
+        if tail is not None:
+            query.append(("tailLines", str(tail)))
+        with _translated():
+            response = self._client.request(
+                "get",
+                f"/api/v1/namespaces/{self.namespace}/pods/{pod}/log",
+                query_params=query,
+                header_params={"Accept": "*/*"},
+                serialize=False,
+                _request_timeout=(CONNECT_SECONDS, READ_SECONDS),
+            )
+            try:
+                yield from _watch.watch.iter_resp_lines(response)
+            finally:
+                response.close()
+                response.release_conn()
+
+    def _pods(self) -> Any:
+        return self._client.resources.get(api_version="v1", kind="Pod")
+
+    def _resource(self, item: KubeObject) -> Any:
+        try:
+            with _translated():
+                return self._client.resources.get(api_version=item["apiVersion"], kind=item["kind"])
+        except (ResourceNotFoundError, ResourceNotUniqueError):
+            raise UserError(
+                f"the cluster does not know {item['kind']} of {item['apiVersion']}"
+                + (f" ({title(item)})" if "metadata" in item else "")
+                + ": is the part that defines it installed?"
+            ) from None
+
+    def _call(self, method: Callable[..., Any], **arguments: Any) -> Any:
+        with _translated():
+            return method(
+                namespace=self.namespace,
+                serializer=lambda _, answer: answer,
+                _request_timeout=(CONNECT_SECONDS, READ_SECONDS),
+                **arguments,
+            )
+
+
+def connect(context: str | None, namespace: str | None) -> Cluster:
+    """Finds the cluster as kubectl does: KUBECONFIG, ~/.kube/config, or the pod that this runs in.
+
+    Args:
+        context: the kubeconfig's context; None: its current one.
+        namespace: None: the context's own, else `default`.
+
+    Returns:
+        The cluster, reached.
+
+    Raises:
+        UserError: no configuration, or a context that it lacks.
+    """
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # it would report each new try
+    settings: Any = client.Configuration()
+    try:
+        found = _from_kubeconfig(settings, context)
+    except ConfigException as missing:
+        found = _from_inside(settings, missing, asked_for=context)
+    settings.retries = Retry(
+        total=TRIES,
+        backoff_factor=0.5,
+        status_forcelist=AGAIN,
+        allowed_methods=None,  # every request here may be sent twice: apply and delete end the same
+        raise_on_status=False,
+    )
+    return Cluster(client.ApiClient(settings), namespace or found or "default")
+
+
+def _from_kubeconfig(settings: Any, context: str | None) -> str | None:
+    load: Any = config.load_kube_config
+    load(context=context, client_configuration=settings)
+    list_contexts: Any = config.list_kube_config_contexts
+    contexts, current = list_contexts()
+    chosen = next((item for item in contexts if item["name"] == context), current)
+    own = chosen["context"].get("namespace")
+    return str(own) if own else None
+
+
+def _from_inside(settings: Any, missing: ConfigException, asked_for: str | None) -> str | None:
+    load: Any = config.load_incluster_config
+    try:
+        if asked_for is not None:
+            raise ConfigException(f"no context {asked_for}")
+        load(client_configuration=settings)
+    except ConfigException:
+        raise UserError(f"no cluster: {missing} (see KUBECONFIG, ~/.kube/config, --context)") from None
+    file = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+    return file.read_text().strip() if file.is_file() else None
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """Turns the client's and urllib3's exceptions into this module's."""
+    try:
+        yield
+    except ApiException as error:
+        refusal = _refusal(error)
+        raise (UnreachableError(refusal.message) if error.status in AGAIN else refusal) from None
+    except (urllib3.exceptions.HTTPError, OSError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise UnreachableError(str(reason)) from None
+
+
+def _refusal(error: ApiException) -> RefusedError:
+    body = error.body or ""
+    try:
+        answer = json.loads(body)
+    except (TypeError, ValueError):
+        answer = {}
+    if not isinstance(answer, dict):
+        answer = {}
+    message = answer.get("message") or error.reason or f"HTTP status {error.status}"
+    causes = (answer.get("details") or {}).get("causes") or []
+    fields = tuple(f"{cause.get('field', '')}: {cause.get('message', '')}" for cause in causes)
+    return RefusedError(int(error.status or 0), str(message), fields)

@@ -1,0 +1,231 @@
+"""Waits for a Job, and says on the way what happens to it.
+
+Promises: returns once the Job has succeeded, and raises `UnfinishedError` with the exit code otherwise;
+the chief's log goes on across lost connections and replaced pods; the same trouble is told once.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from canopy import cli
+from infra import diagnosis
+from infra.cluster_api import Cluster, RefusedError, UnreachableError
+from infra.diagnosis import End, Trouble
+from infra.logs import LogTail
+from infra.manifests import DEFAULT_CONTAINER, KubeObject, title
+from infra.screen import Screen
+
+WATCH_SECONDS = 5  # pods are looked at whenever the Job changes, and this often
+LOST_SECONDS = 300.0  # that the cluster may be silent
+LAST_LINES = 20  # of a failed pod's log
+SHOWN_PODS = 3  # of a failed Job's, in full
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to wait."""
+
+    timeout: float  # seconds for a Job to end; 0: as long as it takes
+    hopeless: float  # seconds that a trouble may last which waiting does not mend
+
+
+class UnfinishedError(Exception):
+    """A Job failed, or was not waited for to its end."""
+
+    def __init__(self, sentence: str, code: int) -> None:
+        """Keeps why.
+
+        Args:
+            sentence: for the user.
+            code: the command's exit code.
+        """
+        super().__init__(sentence)
+        self.code = code
+
+
+class Follower:
+    """Follows one Job."""
+
+    def __init__(self, cluster: Cluster, screen: Screen, patience: Patience, show_log: bool) -> None:
+        """Takes what it works with.
+
+        Args:
+            cluster: where the Job is.
+            screen: where everything is shown.
+            patience: how long to wait.
+            show_log: whether the chief's log is followed.
+        """
+        self._cluster, self._screen, self._patience, self._show_log = cluster, screen, patience, show_log
+        self._tail: LogTail | None = None
+        self._told: set[tuple[str, str]] = set()
+        self._hopeless_since: float | None = None
+
+    def wait(self, job: KubeObject) -> float:
+        """Waits until the Job has succeeded.
+
+        Args:
+            job: as the cluster has it.
+
+        Returns:
+            Seconds from the Job's creation to now, as this machine has waited for it.
+
+        Raises:
+            UnfinishedError: it failed, is gone, took too long, or the cluster fell silent.
+            RefusedError: the cluster does not let this be watched.
+        """
+        started = time.monotonic()
+        try:
+            for seen, pods in self._states(job):
+                if self._show_log:
+                    self._follow_chief(pods)
+                end = diagnosis.job_end(seen)
+                if end is not None:
+                    self._finish(seen, pods, end)
+                    return time.monotonic() - started
+                self._tell(seen, pods)
+                self._check_patience(seen, time.monotonic() - started)
+        finally:
+            if self._tail is not None:
+                self._tail.stop()
+        raise AssertionError("states end with an exception only")
+
+    def _states(self, job: KubeObject) -> Iterator[tuple[KubeObject, list[KubeObject]]]:
+        """The Job with its pods: at each change of the Job, and every few seconds."""
+        heard = time.monotonic()
+        while True:
+            try:
+                current = self._cluster.get(job)
+                changes = () if current is None else self._cluster.job_changes(current, WATCH_SECONDS)
+                for seen in itertools.chain([current], changes):
+                    if seen is None or seen["metadata"]["uid"] != job["metadata"]["uid"]:
+                        raise UnfinishedError(f"{title(job)} was deleted by somebody", cli.EXIT_BUG)
+                    pods = self._cluster.pods(job["metadata"]["name"])
+                    heard = time.monotonic()
+                    yield seen, pods
+            except UnreachableError as error:
+                silent = time.monotonic() - heard
+                self._screen.note(f"the cluster has not answered for {silent:.0f} s ({error}): trying again")
+                if silent >= LOST_SECONDS:
+                    raise UnfinishedError(
+                        f"the cluster does not answer any more ({error}); {title(job)} may go on: the same "
+                        "command follows it again",
+                        cli.EXIT_PEER_LOST,
+                    ) from None
+                time.sleep(1)
+
+    def _follow_chief(self, pods: Iterable[KubeObject]) -> None:
+        chief = chief_of(pods)
+        if chief is None:
+            return
+        if self._tail is None or self._tail.uid != chief["metadata"]["uid"]:
+            name = chief["metadata"]["name"]
+            if self._tail is not None:
+                self._tail.finish()
+                self._screen.note(f"pod {name} replaces {self._tail.pod}: its log follows")
+            self._tail = LogTail(self._cluster, chief, container_of(chief), self._screen.log)
+        self._tail.look(chief)
+
+    def _finish(self, job: KubeObject, pods: list[KubeObject], end: End) -> None:
+        if self._tail is not None:
+            self._tail.finish()
+        if end.succeeded:
+            return
+        ends = []
+        for pod in sorted(pods, key=_by_worker):
+            found = diagnosis.pod_end(pod)
+            if found is None:
+                continue
+            ends.append(found)
+            if len(ends) <= SHOWN_PODS:
+                self._screen.note(f"{called(pod)}: {found.sentence}")
+                self._last_words(pod)
+        for trouble in self._job_troubles(job, pods):
+            self._screen.note(f"{title(job)}: {trouble}")
+        more = f", {len(ends) - SHOWN_PODS} more pods likewise" if len(ends) > SHOWN_PODS else ""
+        raise UnfinishedError(f"{title(job)} {end.sentence}{more}", diagnosis.verdict(ends))
+
+    def _last_words(self, pod: KubeObject) -> None:
+        if self._tail is not None and self._tail.uid == pod["metadata"]["uid"]:
+            return  # they stand right above
+        try:
+            lines = list(self._cluster.log(pod["metadata"]["name"], container_of(pod), tail=LAST_LINES))
+        except (RefusedError, UnreachableError):
+            return  # a lost node's logs are lost with it
+        for line in lines:
+            self._screen.note(f"    {line.partition(' ')[2]}")
+
+    def _tell(self, job: KubeObject, pods: list[KubeObject]) -> None:
+        """Shows how the Job stands, and each trouble once."""
+        self._screen.standing(f"{title(job)}: {diagnosis.standing(job, pods)}")
+        hopeless = False
+        for trouble in self._job_troubles(job, pods):
+            self._once(job, f"{title(job)}: {trouble}", trouble.what)
+            hopeless |= trouble.hopeless
+        for pod in sorted(pods, key=_by_worker):
+            waits = pod.get("status", {}).get("phase") == "Pending"
+            found = diagnosis.pod_trouble(pod, self._cluster.events(pod) if waits else ())
+            if found is not None:
+                self._once(pod, f"{called(pod)} waits: {found}", found.what)
+                hopeless |= found.hopeless
+            ended = diagnosis.pod_end(pod)
+            if ended is not None:
+                self._once(pod, f"{called(pod)}: {ended.sentence}", ended.sentence)
+        if not hopeless:
+            self._hopeless_since = None
+        elif self._hopeless_since is None:
+            self._hopeless_since = time.monotonic()
+
+    def _job_troubles(self, job: KubeObject, pods: list[KubeObject]) -> list[Trouble]:
+        if pods:
+            return []
+        found = diagnosis.job_trouble(job, self._cluster.events(job))
+        return [found] if found else []
+
+    def _once(self, item: KubeObject, text: str, what: str) -> None:
+        key = (str(item["metadata"]["uid"]), what)
+        if key not in self._told:
+            self._told.add(key)
+            self._screen.note(text)
+
+    def _check_patience(self, job: KubeObject, waited: float) -> None:
+        name = title(job)
+        if self._hopeless_since is not None:
+            lasted = time.monotonic() - self._hopeless_since
+            if lasted >= self._patience.hopeless:
+                raise UnfinishedError(
+                    f"{name} does not start for the reason above, and waiting does not mend it (--patience): "
+                    "mend it and give the same command with --replace, or take it away with --delete",
+                    cli.EXIT_USER,
+                )
+        if self._patience.timeout and waited >= self._patience.timeout:
+            raise UnfinishedError(
+                f"{name} has not ended after {waited:.0f} s (--timeout); it goes on, and the same command "
+                "follows it again",
+                cli.EXIT_PEER_LOST,
+            )
+
+
+def chief_of(pods: Iterable[KubeObject]) -> KubeObject | None:
+    """The newest pod of completion index 0; of a Job without indices, its newest pod."""
+    chiefs = [pod for pod in pods if not diagnosis.worker(pod)]
+    return max(chiefs, key=lambda pod: str(pod["metadata"].get("creationTimestamp")), default=None)
+
+
+def container_of(pod: KubeObject) -> str:
+    """The container whose log counts: the one that an annotation names, else the first."""
+    named = (pod["metadata"].get("annotations") or {}).get(DEFAULT_CONTAINER)
+    return str(named or pod["spec"]["containers"][0]["name"])
+
+
+def called(pod: KubeObject) -> str:
+    """How a pod is named in sentences: `pod canopy-train-1-x7f2k (worker 1)`."""
+    index = diagnosis.worker(pod)
+    return f"pod {pod['metadata']['name']}" + (f" (worker {index})" if index is not None else "")
+
+
+def _by_worker(pod: KubeObject) -> tuple[int, str]:
+    return diagnosis.worker(pod) or 0, str(pod["metadata"].get("creationTimestamp"))

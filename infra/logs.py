@@ -1,0 +1,125 @@
+"""Follows one pod's log through lost connections.
+
+Promises: lines come in order and none twice; none is lost as long as the node keeps the log (one that turns
+its log files over, or dies, takes lines with it that nobody has read yet).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from infra.cluster_api import Cluster, RefusedError, UnreachableError
+from infra.manifests import KubeObject
+
+PAUSE_SECONDS = 0.5  # before a log is asked for again
+DRAIN_SECONDS = 20.0  # for what is left of an ended container's log
+
+
+class Deduplicator:
+    """Tells lines of a log that was read on from an earlier second: the API cannot start in between.
+
+    Lines carry their time in nanoseconds; those of one and the same instant are told apart by counting.
+    """
+
+    def __init__(self) -> None:
+        self.last: str | None = None  # the time of the last line that was passed on, as the API writes it
+        self._at_last = 0  # lines passed on with that time
+        self._met = 0  # lines of that time met since the log was last asked for
+
+    def restart(self) -> None:
+        """The log is read anew, from the second of `last` on."""
+        self._met = 0
+
+    def fresh(self, line: str) -> str | None:
+        """A line without its time, or None where it was passed on before.
+
+        Args:
+            line: RFC 3339 time, a blank, the text.
+        """
+        stamp, _, text = line.partition(" ")
+        key, last = _key(stamp), _key(self.last or "")
+        if key < last:
+            return None
+        if self.last is not None and key == last:
+            self._met += 1
+            if self._met <= self._at_last:
+                return None
+            self._at_last += 1
+            return text
+        self.last, self._at_last, self._met = stamp, 1, 1
+        return text
+
+
+def _key(stamp: str) -> tuple[str, str]:
+    """Orders times whose fractions have lost their trailing zeros: 7.1 s is after 7.09 s and 7 s."""
+    seconds, _, fraction = stamp.removesuffix("Z").partition(".")
+    return seconds, fraction.ljust(9, "0")
+
+
+class LogTail:
+    """Passes a container's log on, line by line, on a thread of its own."""
+
+    def __init__(
+        self, cluster: Cluster, pod: KubeObject, container: str, write: Callable[[str], None]
+    ) -> None:
+        """Starts once the container has.
+
+        Args:
+            cluster: where the pod is.
+            pod: the pod.
+            container: its container.
+            write: takes a line; called on this object's thread.
+        """
+        self.pod, self.uid = str(pod["metadata"]["name"]), str(pod["metadata"]["uid"])
+        self._cluster, self._container, self._write = cluster, container, write
+        self._ended = threading.Event()  # the container has: one more reading is whole
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+
+    def look(self, pod: KubeObject) -> None:
+        """Takes note of the pod's status: whether there is something to read, or nothing more to come."""
+        phase = (pod.get("status") or {}).get("phase")
+        if phase in ("Succeeded", "Failed"):
+            self._ended.set()
+        if phase not in (None, "Pending") and self._thread.ident is None:
+            self._thread.start()
+
+    def finish(self) -> None:
+        """Waits for the rest of the log: the pod has ended or is gone."""
+        self._ended.set()
+        if self._thread.ident is not None:
+            self._thread.join(DRAIN_SECONDS)
+        self.stop()
+
+    def stop(self) -> None:
+        """Passes nothing on any more."""
+        self._stopped.set()
+
+    def _follow(self) -> None:
+        lines = Deduplicator()
+        while not self._stopped.is_set():
+            whole = self._ended.is_set()  # before the reading begins, not after
+            if self._read(lines) and whole:
+                return
+            self._stopped.wait(PAUSE_SECONDS)
+
+    def _read(self, lines: Deduplicator) -> bool:
+        """Reads the log to its end, and returns whether there is no use in asking again once it has ended."""
+        lines.restart()
+        try:
+            for line in self._cluster.log(self.pod, self._container, since=lines.last, follow=True):
+                if self._stopped.is_set():
+                    return True
+                text = lines.fresh(line)
+                if text is not None:
+                    self._write(text)
+        except UnreachableError:
+            return False
+        except RefusedError as refused:
+            if refused.status in (401, 403):
+                self._write(f"(the log of {self.pod} may not be read: {refused.message})")
+                self.stop()
+            # 404: the pod is gone. 400: its container has not started, or its log is gone.
+            return refused.status in (400, 404)
+        return True

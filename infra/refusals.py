@@ -1,0 +1,51 @@
+"""What a cluster's refusal means for whoever asked: pure functions from its answer to a sentence.
+
+Promises: the sentence names the object and its file, what to do, and the cluster's own words.
+"""
+
+from __future__ import annotations
+
+from infra.cluster_api import RefusedError
+from infra.manifests import KubeObject, title
+
+
+def sentence(refused: RefusedError, doing: str) -> str:
+    """Says what was refused, and why.
+
+    Args:
+        refused: the cluster's answer.
+        doing: what was asked for, as in `applying job/canopy-train of k8s/train-job.yaml`.
+    """
+    return f"{doing}: {_why(refused)}"
+
+
+def immutable(refused: RefusedError) -> bool:
+    """Whether an object is there already and differs in a field that cannot be changed."""
+    return refused.status == 422 and "field is immutable" in refused.message
+
+
+def differs(item: KubeObject, path: str) -> str:
+    """What to do about a Job that is there already, and is another one."""
+    return (
+        f"{title(item)} of {path} is in the cluster already, and differs in what a Job cannot change "
+        "once it is there: --replace deletes it and starts this one, or give this one another name"
+    )
+
+
+# Where the status and a sign within the message fit, in this order: what it means, and what to do.
+MEANINGS = (
+    (401, "", "the cluster does not accept these credentials ({}): log in again"),
+    (403, "quota", "the namespace's quota has no room for it ({})"),
+    (403, "PodSecurity", "the namespace's Pod Security level forbids it ({})"),
+    (403, " cannot ", "a right is missing ({}): k8s/rbac.yaml has those that it takes"),
+    (403, "", "the cluster forbids it ({})"),
+    (404, "namespaces", "the namespace is not there ({}): make it, or name another with --namespace"),
+    (409, "onflict", "somebody else has set fields of it ({}): --force_conflicts takes them over"),
+)
+
+
+def _why(refused: RefusedError) -> str:
+    for status, sign, meaning in MEANINGS:
+        if refused.status == status and sign in refused.message:
+            return meaning.format(refused.message)
+    return f"the cluster refuses it ({refused.message})"

@@ -1,0 +1,34 @@
+"""Telling the lines of a log that is read on from an earlier second."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infra.logs import Deduplicator
+
+
+def stamp(nanoseconds, trimmed):
+    seconds, rest = divmod(nanoseconds, 10**9)
+    fraction = f"{rest:09d}".rstrip("0") if trimmed else f"{rest:09d}"
+    return f"2026-11-22T10:00:{seconds:02d}{'.' if fraction else ''}{fraction}Z"
+
+
+@given(
+    times=st.lists(st.integers(0, 5 * 10**9) | st.sampled_from([10**9, 10**9 + 1]), max_size=30).map(sorted),
+    cuts=st.lists(st.integers(0, 30), max_size=6),
+    trimmed=st.booleans(),
+)
+def test_however_often_a_log_is_cut_off_each_line_comes_once_and_in_order(times, cuts, trimmed):
+    lines = [f"{stamp(at, trimmed)} line {number}" for number, at in enumerate(times)]
+    told, passed_on = Deduplicator(), []
+    for cut in [*cuts, len(lines)]:
+        told.restart()
+        since = (told.last or "")[:19]
+        offered = [line for line in lines if line[:19] >= since]  # the API starts at a whole second
+        passed_on += [text for text in map(told.fresh, offered[:cut]) if text is not None]
+    assert passed_on == [f"line {number}" for number in range(len(times))]
+
+
+def test_blanks_and_empty_lines_are_kept():
+    told = Deduplicator()
+    assert told.fresh("2026-11-22T10:00:00.5Z   two  blanks ") == "  two  blanks "
+    assert told.fresh("2026-11-22T10:00:00.6Z ") == ""

@@ -1,0 +1,249 @@
+"""`python -m infra.submit` as a process, against a test API server that allows what k8s/rbac.yaml does."""
+
+import signal
+import time
+
+from tests.infra.conftest import job, settings_map
+from tests.infra.playing import play
+from tests.infra.store import RefusalError
+
+
+def test_files_are_applied_in_order_each_after_the_jobs_before_have_succeeded(server, submit, write):
+    order = []
+
+    def slow(stage):
+        order.append(f"{stage.job} starts")
+        pod = stage.pod()
+        stage.run(pod)
+        time.sleep(1)
+        stage.end(pod)
+        order.append(f"{stage.job} ends")
+        stage.complete()
+
+    play(server, first=slow, second=slow)
+    done = submit(write("1.yaml", settings_map("one", A="1"), job("first")), write("2.yaml", job("second")))
+    assert done.returncode == 0, done.stderr
+    assert order == ["first starts", "first ends", "second starts", "second ends"]
+    assert "job/first succeeded" in done.stdout
+    assert "job/second succeeded" in done.stdout
+    assert "configmap/one created" in done.stderr
+
+
+def test_the_chiefs_log_is_followed_on_stdout_and_nobody_elses(server, submit, write):
+    def training(stage):
+        chief, other = stage.pod(0), stage.pod(1)
+        for pod in (chief, other):
+            stage.run(pod)
+        for step in range(3):
+            stage.say(chief, f"chief, step {step}")
+            stage.say(other, f"other, step {step}")
+            time.sleep(0.1)
+        stage.end(chief)
+        stage.end(other)
+        stage.complete()
+
+    play(server, train=training)
+    done = submit(write("t.yaml", job("train", completions=2)), "--follow")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[:3] == [f"chief, step {step}" for step in range(3)]
+    assert "other" not in done.stdout
+
+
+def test_without_follow_no_log_is_read(server, submit, write):
+    play(server)
+    done = submit(write("t.yaml", job("train")))
+    assert done.returncode == 0, done.stderr
+    assert not server.log_reads
+    assert "at work" not in done.stdout
+
+
+def test_a_job_that_is_there_already_unchanged_is_followed_not_started_again(server, start, submit, write):
+    def waits(stage):
+        pod = stage.pod()
+        stage.run(pod)
+        time.sleep(4)
+        stage.end(pod)
+        stage.complete()
+
+    play(server, train=waits)
+    path = write("t.yaml", job("train"))
+    first = start(path)
+    time.sleep(2)
+    second = submit(path)
+    assert second.returncode == 0, second.stderr
+    assert "job/train is there already, unchanged" in second.stderr
+    assert first.wait(30) == 0
+    assert len(server.store.list("pods")) == 1
+
+
+def test_a_job_that_has_succeeded_is_not_run_again_unless_asked_to(server, submit, write):
+    play(server)
+    path = write("t.yaml", job("train"))
+    assert submit(path).returncode == 0
+    uid = server.store.get("jobs", "train")["metadata"]["uid"]
+    again = submit(path, "--follow")
+    assert again.returncode == 0
+    assert "had succeeded already" in again.stdout
+    assert "--replace runs it again" in again.stderr
+    assert server.store.get("jobs", "train")["metadata"]["uid"] == uid
+    replaced = submit(path, "--replace")
+    assert replaced.returncode == 0, replaced.stderr
+    assert server.store.get("jobs", "train")["metadata"]["uid"] != uid
+
+
+def test_a_job_that_failed_before_says_how_and_is_not_run_again(server, submit, write):
+    def fails(stage):
+        pod = stage.pod()
+        stage.end(pod, 2, message="error: --data: no such folder")
+        stage.fail("PodFailurePolicy", "Container canopy failed with exit code 2")
+
+    play(server, train=fails)
+    path = write("t.yaml", job("train"))
+    first, second = submit(path), submit(path)
+    assert (first.returncode, second.returncode) == (2, 2)
+    assert "--data: no such folder" in second.stderr
+    assert len(server.store.list("pods")) == 1
+
+
+def test_a_job_that_differs_in_what_cannot_change_is_told_so(server, submit, write):
+    play(server)
+    assert submit(write("t.yaml", job("train"))).returncode == 0
+    path = write("t.yaml", job("train", image="canopy:0.2.0"))
+    done = submit(path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "differs in what a Job cannot change" in done.stderr
+    assert "--replace" in done.stderr
+    assert submit(path, "--replace").returncode == 0
+
+
+def test_settings_that_changed_under_a_job_that_is_there_are_pointed_out(server, submit, write):
+    play(server)
+    assert submit(write("t.yaml", settings_map("train", EPOCHS="1"), job("train"))).returncode == 0
+    server.store.change("jobs", "train", lambda item: item.pop("status"))
+    server.store.change("jobs", "train", lambda item: item.update(status={}))
+    done = submit(write("t.yaml", settings_map("train", EPOCHS="2"), job("train")), "--timeout", 1)
+    assert "runs with what configmap/train held before" in done.stderr
+
+
+def test_fields_that_somebody_else_has_set_are_left_alone_unless_forced(server, submit, write):
+    play(server)
+    theirs = settings_map("train", EPOCHS="9")
+    server.store.apply("configmaps", theirs, "kubectl-client-side-apply", force=False)
+    path = write("t.yaml", settings_map("train", EPOCHS="2"), job("train"))
+    done = submit(path)
+    assert done.returncode == 2
+    assert 'conflict with "kubectl-client-side-apply": .data.EPOCHS' in done.stderr
+    assert "--force_conflicts" in done.stderr
+    assert submit(path, "--force_conflicts").returncode == 0
+    assert server.store.get("configmaps", "train")["data"] == {"EPOCHS": "2"}
+
+
+def test_a_failure_names_the_pod_the_reason_and_the_last_lines_and_stops_the_row(server, submit, write):
+    def fails(stage):
+        chief, other = stage.pod(0), stage.pod(1)
+        stage.run(chief)
+        stage.run(other)
+        stage.say(other, *(f"line {number}" for number in range(30)))
+        stage.end(other, 137, "OOMKilled")
+        stage.end(chief, 75, message="peer lost: worker 1 did not answer")
+        stage.fail()
+
+    play(server, train=fails)
+    done = submit(write("t.yaml", job("train", completions=2)), write("p.yaml", job("predict")))
+    assert done.returncode == 1
+    assert "(worker 1): it took more memory than its limit and was killed (OOMKilled)" in done.stderr
+    assert (
+        '(worker 0): exit code 75 (another worker was lost or did not come); it said "peer lost'
+        in done.stderr
+    )
+    assert "    line 29" in done.stderr
+    assert "line 9\n" not in done.stderr
+    assert "job/train failed (BackoffLimitExceeded" in done.stderr
+    assert [item["metadata"]["name"] for item in server.store.list("jobs")] == ["train"]
+
+
+def test_a_job_lost_to_its_nodes_is_worth_another_try(server, submit, write):
+    def lost(stage):
+        pod = stage.pod()
+        stage.run(pod)
+        stage.condition(pod, type="DisruptionTarget", reason="DeletionByTaintManager")
+        stage.end(pod, 137)
+        stage.fail()
+
+    play(server, train=lost)
+    done = submit(write("t.yaml", job("train")))
+    assert done.returncode == 75
+    assert "its node is lost" in done.stderr
+
+
+def test_ctrl_c_leaves_the_job_running_and_says_how_to_come_back(server, start, write):
+    def endless(stage):
+        stage.run(stage.pod())
+
+    play(server, train=endless)
+    process = start(write("t.yaml", job("train")), "--follow")
+    time.sleep(4)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "goes on; the same command follows it again" in stderr
+    assert "Traceback" not in stderr
+    assert server.store.get("jobs", "train")
+
+
+def test_a_job_that_takes_longer_than_the_timeout_goes_on(server, submit, write):
+    play(server, train=lambda stage: stage.run(stage.pod()))
+    done = submit(write("t.yaml", job("train")), "--timeout", 2)
+    assert done.returncode == 75
+    assert "--timeout" in done.stderr
+    assert server.store.get("jobs", "train")
+
+
+def test_a_job_that_somebody_deletes_meanwhile_is_told(server, submit, write):
+    def deleted(stage):
+        stage.run(stage.pod())
+        time.sleep(1)
+        stage.store.delete("jobs", stage.job)
+
+    play(server, train=deleted)
+    done = submit(write("t.yaml", job("train")))
+    assert done.returncode == 1
+    assert "job/train was deleted by somebody" in done.stderr
+
+
+def test_delete_takes_everything_away_but_the_claims(server, submit, write):
+    play(server)
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "data"},
+        "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}},
+    }
+    paths = write("s.yaml", claim, settings_map("train", A="1")), write("t.yaml", job("train"))
+    assert submit(*paths).returncode == 0
+    done = submit(*paths, "--delete")
+    assert done.returncode == 0, done.stderr
+    assert "persistentvolumeclaim/data stays" in done.stderr
+    assert [name for _, name in server.store.objects if not name.startswith("train")] == ["data"]
+    assert not server.store.list("pods")
+    assert submit(*paths, "--delete", "--delete_claims").returncode == 0
+    assert not server.store.objects
+
+
+def test_a_flaky_server_is_asked_again(server, submit, write):
+    def takes_its_time(stage):
+        pod = stage.pod()
+        stage.run(pod)
+        time.sleep(6)
+        stage.end(pod)
+        stage.complete()
+
+    play(server, train=takes_its_time)
+    busy = RefusalError(429, "TooManyRequests", "too many requests")
+    down = RefusalError(503, "ServiceUnavailable", "etcd leader changed")
+    for verb in ("get", "patch", "list", "watch"):
+        server.refusals += [(verb, "*", busy), (verb, "*", down)]
+    done = submit(write("t.yaml", job("train")))
+    assert done.returncode == 0, done.stderr
+    assert not server.refusals

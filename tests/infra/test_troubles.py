@@ -1,0 +1,178 @@
+"""What `infra.submit` says of Jobs that do not start, and how it follows logs through lost connections."""
+
+import time
+
+import pytest
+
+from tests.infra.conftest import job
+from tests.infra.playing import play
+from tests.infra.store import RefusalError
+
+NO_GPU = (
+    "0/3 nodes are available: 1 node(s) had untolerated taint {node-role.kubernetes.io/control-plane: }, "
+    "2 Insufficient nvidia.com/gpu. preemption: 0/3 nodes are available: 3 Preemption is not helpful."
+)
+PULL = 'Back-off pulling image "canopy:0.1.0": ErrImagePull: not found'
+
+
+def test_an_image_that_is_not_there_is_waited_for_and_then_given_up(server, submit, write):
+    play(server, train=lambda stage: stage.waiting(stage.pod(), "ImagePullBackOff", PULL))
+    done = submit(write("t.yaml", job("train")), "--patience", 1)
+    assert done.returncode == 2
+    assert done.stderr.count("the image canopy:0.1.0 cannot be pulled") == 1
+    assert "--replace" in done.stderr
+    assert server.store.get("jobs", "train")
+
+
+def test_a_gpu_that_is_still_to_come_is_waited_for_longer_than_patience(server, submit, write):
+    def later(stage):
+        pod = stage.pod()
+        stage.condition(pod, type="PodScheduled", status="False", reason="Unschedulable", message=NO_GPU)
+        time.sleep(3)
+        stage.store.change("pods", pod, lambda item: item["status"].update(conditions=[]))
+        stage.run(pod)
+        stage.end(pod)
+        stage.complete()
+
+    play(server, train=later)
+    done = submit(write("t.yaml", job("train")), "--patience", 1)
+    assert done.returncode == 0, done.stderr
+    assert "no node has a free GPU (nvidia.com/gpu): 0/3 nodes are available" in done.stderr
+
+
+def test_a_volume_that_cannot_be_mounted_is_told_from_the_pods_events(server, submit, write):
+    def stuck(stage):
+        pod = stage.pod()
+        stage.event("pods", pod, "FailedMount", 'MountVolume.SetUp failed: configmap "x" not found')
+
+    play(server, train=stuck)
+    done = submit(write("t.yaml", job("train")), "--patience", 0.5)
+    assert done.returncode == 2
+    assert (
+        'a volume of it cannot be mounted: MountVolume.SetUp failed: configmap "x" not found' in done.stderr
+    )
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        (
+            'pods "train-x" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot',
+            "Pod Security",
+        ),
+        ('error looking up service account lab/train: serviceaccount "train" not found', "ServiceAccount"),
+    ],
+)
+def test_pods_that_may_not_be_created_are_told_from_the_jobs_events(server, submit, write, message, words):
+    play(
+        server, train=lambda stage: stage.event("jobs", "train", "FailedCreate", f"Error creating: {message}")
+    )
+    done = submit(write("t.yaml", job("train")), "--patience", 0.5)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert message in done.stderr
+
+
+def test_a_log_whose_connection_breaks_goes_on_with_no_line_twice_or_lost(server, submit, write):
+    server.cut_logs_after += [3, 0, 4, 5]
+
+    def talks(stage):
+        pod = stage.pod()
+        stage.run(pod)
+        for number in range(0, 40, 4):
+            stage.say(pod, *(f"line {number + more}" for more in range(4)))  # four at one and the same time
+            time.sleep(0.15)
+        stage.end(pod)
+        stage.complete()
+
+    play(server, train=talks)
+    done = submit(write("t.yaml", job("train")), "--follow")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[:-1] == [f"line {number}" for number in range(40)]
+    assert len(server.log_reads) > 4
+
+
+def test_a_chief_that_is_replaced_is_followed_on_its_new_pod(server, submit, write):
+    def replaced(stage):
+        first = stage.pod(0)
+        stage.run(first)
+        stage.say(first, "epoch 1")
+        time.sleep(2)
+        stage.lose(first)
+        time.sleep(1)
+        second = stage.pod(0)
+        stage.touch()
+        stage.run(second)
+        stage.say(second, "epoch 1 again", "epoch 2")
+        stage.end(second)
+        stage.complete()
+
+    play(server, train=replaced)
+    done = submit(write("t.yaml", job("train", completions=1)), "--follow")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[:3] == ["epoch 1", "epoch 1 again", "epoch 2"]
+    assert "replaces" in done.stderr
+
+
+@pytest.mark.parametrize("how", ["in the stream", "at once"])
+def test_a_watch_that_is_too_old_is_begun_anew(server, submit, write, how):
+    def talks(stage):
+        pod = stage.pod()
+        stage.run(pod)
+        for _ in range(4):
+            if how == "in the stream":
+                stage.store.compact()
+            else:
+                server.watch_gone += 1
+            time.sleep(0.5)
+        stage.end(pod)
+        stage.complete()
+
+    play(server, train=talks)
+    done = submit(write("t.yaml", job("train")))
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "words"),
+    [
+        (403, 'User "ci" cannot patch resource "jobs"', "k8s/rbac.yaml"),
+        (403, "exceeded quota: compute, requested: cpu=8", "quota has no room"),
+        (422, "Job.batch is invalid: spec.backoffLimit: Invalid value: -1", "the cluster refuses it"),
+    ],
+)
+def test_what_the_cluster_refuses_is_told_in_a_sentence(server, submit, write, status, message, words):
+    server.refusals.append(("patch", "jobs", RefusalError(status, "Forbidden", message)))
+    path = write("t.yaml", job("train"))
+    done = submit(path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert f"applying job/train of {path}" in done.stderr
+    assert words in done.stderr
+    assert message in done.stderr
+
+
+def test_credentials_that_are_not_accepted_are_told(server, submit, write):
+    done = submit(write("t.yaml", job("train")), token="expired")
+    assert done.returncode == 2
+    assert "does not accept these credentials" in done.stderr
+
+
+def test_a_namespace_that_is_not_there_is_told(server, submit, write):
+    done = submit(write("t.yaml", job("train")), "--namespace", "elsewhere")
+    assert done.returncode == 2
+    assert "--namespace" in done.stderr
+
+
+def test_a_cluster_that_goes_away_for_good_is_told_with_the_way_back(server, submit, write, monkeypatch):
+    monkeypatch.setattr("infra.cluster_api.TRIES", 1)
+    monkeypatch.setattr("infra.following.LOST_SECONDS", 0.0)
+
+    def ends_with_the_server(stage):
+        stage.run(stage.pod())
+        server.refusals += [("get", "jobs", RefusalError(503, "ServiceUnavailable", "down"))] * 20
+
+    play(server, train=ends_with_the_server)
+    done = submit(write("t.yaml", job("train")))
+    assert done.returncode == 75
+    assert "the same command follows it again" in done.stderr
