@@ -29,6 +29,7 @@ DEFAULTS = {
     "augment": "d4,none",
     "image_size": "96..224:32",
     "dropout": "0..0.5",
+    "fine_tune_from_epoch": "0..2",
 }
 # The search itself sets these, or they change nothing that is learned.
 NOT_SEARCHED = config.RESUMABLE | {"init_from"}

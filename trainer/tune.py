@@ -90,9 +90,10 @@ def _check(settings: Settings, space: Space) -> tuple[Config, DataInfo]:
         config.check_batch(probe.batch_size, settings.local_workers)
     info = data_info.read(settings.data)
     info.shards("train"), info.shards("validation")
-    for probe in probes:
-        if probe.backbone == "keras":
-            weights.resolve(probe.weights, probe.alpha, probe.image_size)
+    for start in {
+        (probe.weights, probe.alpha, probe.image_size) for probe in probes if probe.backbone == "keras"
+    }:
+        weights.resolve(*start)
     return base, info
 
 
@@ -133,7 +134,7 @@ class _Worker:
         """Trains trial after trial until the study has as many as wanted, or this worker has to end.
 
         Raises:
-            UserError: where too many trials in a row failed: the next would, too.
+            UserError, SystemExit: where too many trials in a row failed: the next would, too.
         """
         failed, told = 0, False
         while not self.halt.asked and len(self.shared.standing().finished) < self.settings.trials:
@@ -148,7 +149,7 @@ class _Worker:
             end, why = self._train(taken)
             failed = failed + 1 if end == "failed" else 0
             if failed >= self.settings.max_failures:
-                raise UserError(f"{failed} trials in a row failed here, the last one with: {why}")
+                self._give_up(f"{failed} trials in a row failed here, the last one with: {why}")
 
     def _train(self, taken: Trial) -> tuple[End, str]:
         """Trains a trial and returns how it ended, and why it failed."""
@@ -194,6 +195,17 @@ class _Worker:
             self.shared.beat(taken)
             self._rescue()
             self.halt.wait(POLL_SECONDS)
+
+    def _give_up(self, why: str) -> None:
+        """Ends this worker: for good where no trial has ever gone well, else so that it is started elsewhere.
+
+        A machine whose GPU is broken would fail trial after trial, and take them all from the others.
+        """
+        if not any(each.value is not None for each in self.shared.trials()):
+            raise UserError(why)
+        _say(why)
+        cli.leave_word(why)
+        raise SystemExit(cli.EXIT_PEER_LOST)
 
     def _rescue(self) -> None:
         for number in self.shared.rescue():

@@ -8,7 +8,10 @@ import subprocess
 import sys
 import time
 
+import optuna
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 from canopy import cli
 from tests.conftest import ROOT, run_module
@@ -111,13 +114,38 @@ def test_one_trial_from_flags_to_the_command_line_to_paste(records, tmp_path):
     assert "--space learning_rate: was 1e-4..1e-2:log, is not there" in other.stderr
 
 
-def test_trials_that_all_fail_end_the_search_with_their_reason(records, tmp_path, capfd):
-    flags = words(records, tmp_path, "--max_failures", "2", task=["--require_gpu=true"])
-    assert tune.main(flags) == cli.EXIT_USER
+@pytest.fixture
+def broken(tmp_path, monkeypatch):
+    """A machine on which every new process fails."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(
+        "import os, sys\nprint('error: the device is gone', file=sys.stderr, flush=True)\nos._exit(2)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+
+
+def test_trials_that_all_fail_end_the_search_with_their_reason(broken, records, tmp_path, capfd):
+    assert tune.main(words(records, tmp_path)) == cli.EXIT_USER
     told = capfd.readouterr().err.splitlines()
-    assert told[-1].startswith("error: 2 trials in a row failed here, the last one with: ")
-    assert "--require_gpu" in told[-1]
-    assert [line.split(":")[1] for line in told[:-1]] == [" trial 0", " trial 1"]
+    assert told[-1] == "error: 3 trials in a row failed here, the last one with: the device is gone"
+    assert [line.split(":")[1] for line in told[:-1]] == [" trial 0", " trial 1", " trial 2"]
+
+
+def test_a_machine_on_which_trials_fail_leaves_the_rest_to_others(
+    broken, records, tmp_path, capfd, monkeypatch
+):
+    word = tmp_path / "word"
+    monkeypatch.setenv("CANOPY_TERMINATION_LOG", str(word))
+    flags = words(records, tmp_path, "--max_failures", "1")
+    assert tune.main(flags) == cli.EXIT_USER
+    path = tmp_path / "study.log"
+    study = optuna.load_study(study_name="canopy", storage=JournalStorage(JournalFileBackend(str(path))))
+    study.tell(study.ask(), 0.9)  # elsewhere all is well
+    assert tune.main(flags) == cli.EXIT_PEER_LOST
+    told = capfd.readouterr().err.splitlines()[-1]
+    assert told == f"tune: {word.read_text()}"
+    assert "1 trials in a row failed here" in told
+    assert len(list(tmp_path.glob("study-trials/trial-*"))) == 2
 
 
 def begin(records, tmp_path, *own, epochs=3):
