@@ -1,0 +1,19 @@
+#!/bin/sh
+# Installs a lock file's packages into /opt/canopy, each checked against its hash, and compiles them.
+# Usage: packages.sh LOCK
+set -eu
+
+# The lock is complete, and leaves out on purpose what cpu.overrides does: nothing is resolved here (--no-deps).
+# Without isolation, what comes as source only is built with the lock's setuptools instead of the newest.
+python -m pip --python /opt/canopy/bin/python --no-cache-dir --disable-pip-version-check \
+  install --quiet --no-compile --no-deps --no-build-isolation --require-hashes --requirement "$1"
+/opt/canopy/bin/python infra/image/notices.py /opt/canopy/NOTICES
+
+# C++ headers and static archives serve whoever compiles against TensorFlow; nothing here does.
+rm -rf /opt/canopy/lib/python3.*/site-packages/tensorflow/include
+find /opt/canopy/lib -name '*.a' -delete
+
+# The root file system is read-only in pods, so what is not compiled here would be compiled at every start.
+# Hash-based and unchecked: copying layers about changes files' times, and the files do not change any more.
+# Some packages carry templates and tests in Python's name that do not compile: they are no reason to stop.
+/opt/canopy/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/canopy/lib > /dev/null || true
