@@ -27,7 +27,7 @@ _HEAD, _FOOT = struct.Struct("<QI"), struct.Struct("<I")
 _LENGTH_BYTES = 8
 _MASK_DELTA = 0xA282EAD8
 
-Decode = Callable[[bytes], Any]
+Decode = Callable[[bytes], Any]  # a picture's bytes to uint8[height, width, 3]
 
 
 class BadRecordError(Exception):
@@ -162,10 +162,16 @@ def _look_into(data: bytes, classes: int, decode: Decode | None) -> None:
         raise BadRecordError(
             f"has {found} numbers in {contract.KEY_MULTI_HOT}, and there are {classes} classes"
         )
+    sides = [list(feature[key].int64_list.value) for key in (contract.KEY_HEIGHT, contract.KEY_WIDTH)]
     if decode is not None:
+        name = feature[contract.KEY_FILENAME].bytes_list.value[0].decode("utf-8", "replace")
         try:
-            decode(feature[contract.KEY_ENCODED].bytes_list.value[0])
+            shape = tuple(decode(feature[contract.KEY_ENCODED].bytes_list.value[0]).shape)
         except tf.errors.OpError as error:
-            name = feature[contract.KEY_FILENAME].bytes_list.value[0].decode("utf-8", "replace")
             why = str(error).split("[Op:")[0].split("}} ")[-1].strip()
             raise BadRecordError(f"({name}) holds a picture that cannot be decoded ({why})") from error
+        if sides != [[shape[0]], [shape[1]]]:
+            raise BadRecordError(
+                f"({name}) holds a picture of {shape[0]} x {shape[1]} pixels, and {contract.KEY_HEIGHT} and "
+                f"{contract.KEY_WIDTH} say otherwise"
+            )

@@ -11,8 +11,10 @@ import pytest
 
 from beam_jobs.images import Converted
 from beam_jobs.records import frame, serialise
+from canopy import cli
 from canopy.cli import UserError
 from tests.beam_jobs.gcs_server import serving
+from tests.conftest import SMALLEST
 from trainer import data_info, dataset, faults, integrity
 from trainer.data_info import Shard
 from trainer.integrity import Verification
@@ -133,17 +135,19 @@ def test_what_was_verified_is_not_read_again_until_it_changes(folder, monkeypatc
 
 
 def example(encoded=b"", classes=2, name="chip"):
-    return serialise(name, Converted(encoded, "jpeg", 1, 1, None, False, False), [0], classes)
+    return serialise(name, Converted(encoded, "jpeg", 8, 8, None, False, False), [0], classes)
 
 
 def test_a_record_that_breaks_the_contract_is_named(tmp_path):
     import tensorflow as tf
 
     picture = tf.io.encode_jpeg(tf.zeros([8, 8, 3], tf.uint8)).numpy()
+    larger = tf.io.encode_jpeg(tf.zeros([16, 16, 3], tf.uint8)).numpy()
     sound = example(picture)
     for bad, said in [
         (example(b"no picture", name="chip_7"), r"record 1 .*chip_7.*cannot be decoded"),
         (example(picture[:200]), "record 1 .*cannot be decoded"),
+        (example(larger), "record 1 .*16 x 16 pixels"),
         (example(picture, classes=5), "record 1 .*has 5 numbers .*2 classes"),
         (sound.replace(b"image/encoded", b"image/ENCODED"), "record 1 .*lacks image/encoded"),
         (b"\xff\xff", "record 1 .*no tf.train.Example"),
@@ -152,7 +156,7 @@ def test_a_record_that_breaks_the_contract_is_named(tmp_path):
         path.write_bytes(b"".join(map(frame, (sound, bad, sound))))
         settings = dataset.Reading(
             shards=(Shard(str(path), 3),),
-            classes=2, image_size=32, replica_batch=1, workers=1, index=0, shuffle=False,
+            classes=2, image_size=32, replica_batch=3, workers=1, index=0, shuffle=False,
         )  # fmt: skip
         with pytest.raises(UserError, match=said):
             list(dataset.iterate(settings))
@@ -213,3 +217,15 @@ def test_a_bucket_that_may_not_be_listed_is_no_mistake_of_the_data(objects, capl
     with caplog.at_level(logging.WARNING, "canopy"):
         Verification(shards, 1, 0).finish()
     assert "cannot be asked for" in caplog.text
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_a_run_on_a_corrupt_shard_ends_with_the_users_exit_code(folder, tmp_path, command, split):
+    path = shard_path(folder, 0, split)
+    flip(path, frames(path)[2] + 30)
+    flags = ("--data", folder, "--model_dir", tmp_path / "model", "--epochs", 2, *SMALLEST)
+    done = command("trainer.launch", "--local_workers", 2, "--", *flags)
+    assert done.returncode == cli.EXIT_USER, done.stderr
+    assert f"{path.name}: record 2 of " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "model" / "export").exists()
