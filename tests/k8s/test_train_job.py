@@ -144,6 +144,15 @@ def test_a_gangs_failures_are_counted_by_index_and_none_may_fail_for_good(job):
     assert job["spec"]["maxFailedIndexes"] == 0
 
 
+@pytest.mark.parametrize("stage", ["preprocess", "predict"])
+def test_sigterm_ends_a_command_that_has_no_handler_for_it(stage):
+    (job,) = of_kind(objects(file_of(stage)), "Job")
+    pod = template(job)["spec"]
+    # The kernel shields process 1 of a namespace from signals that it has no handler for.
+    assert pod["shareProcessNamespace"] is True
+    assert len(pod["containers"]) == 1, "containers that share it would see each other"
+
+
 def test_the_checkpoint_fits_into_the_grace_period(spec):
     assert spec["terminationGracePeriodSeconds"] >= LAUNCHER_STOPS + 10
 
