@@ -7,49 +7,31 @@ one file without a reference to the network, with names and tags escaped.
 from __future__ import annotations
 
 import argparse
-import base64
 import csv
 import io
 import json
 import math
+import platform
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jinja2
 import numpy as np
 import numpy.typing as npt
 
-from canopy import cli, contract, model_info, quiet
+from canopy import __version__, cli, contract, model_info, quiet
 from canopy.cli import UserError
-from canopy.progress import Meter
+from canopy.model_info import ModelInfo
 from trainer import data_info, metrics
 from trainer.data_info import DataInfo
 
-BATCH = 64  # images a call of the SavedModel
-GALLERY = 12  # pictures of each kind
+if TYPE_CHECKING:  # they bring TensorFlow, and flags are checked before that
+    from trainer.report.looks import Looks
+    from trainer.report.page import Findings
+    from trainer.report.split import Scored
 
-
-@dataclass(frozen=True)
-class Scored:
-    """A split with the model's answer to each of its records."""
-
-    names: list[str]  # image names
-    pictures: list[bytes]  # encoded images, as the records hold them
-    scores: npt.NDArray[np.float32]  # [rows, classes]
-    labels: npt.NDArray[np.int64]  # [rows, classes], 0 or 1
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One picture of a gallery."""
-
-    name: str  # of the image
-    source: str  # a data: address
-    f2: float  # of this row
-    true: list[str]  # its tags
-    answered: list[tuple[str, float, bool]]  # tag, score, whether it is right
+TRAIN_RECORDS = 50_000  # training pictures looked at: some seconds a 10,000, and 300 bytes each
+FLAT_OPENED = 20  # pictures of one value that Pillow has a look at
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,7 +49,17 @@ def _flags(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", required=True, metavar="FOLDER", help="records, local or gs://")
     parser.add_argument("--split", default="validation", metavar="NAME", help="which of the data's splits")
     parser.add_argument("--output", required=True, metavar="FOLDER", help="for report.html and metrics.json")
-    return parser.parse_args(argv)
+    parser.add_argument(
+        "--train_records",
+        type=int,
+        default=TRAIN_RECORDS,
+        metavar="N",
+        help="training pictures, at most, that the split's are compared with (duplicates, brightness)",
+    )
+    flags = parser.parse_args(argv)
+    if flags.train_records < 0:
+        raise UserError(f"--train_records must not be negative, and is {flags.train_records}")
+    return flags
 
 
 def _evaluate(flags: argparse.Namespace) -> None:
@@ -77,110 +69,163 @@ def _evaluate(flags: argparse.Namespace) -> None:
         import tensorflow as tf
 
         from trainer.checkpoints import write_text
+        from trainer.report import page, split
         from trainer.validation import Validation
     info = data_info.read(flags.data)
-    described = _model_json(tf, flags.model)
-    if tuple(described["classes"]) != info.vocabulary:
-        raise UserError(
-            f"--model {flags.model} knows other classes than --data {flags.data}: train it on this data"
-        )
-    found = _score(tf, flags.model, info, flags.split)
-    result = Validation.of(found.scores, found.labels, info.vocabulary, described["thresholds"])
+    model = _model_info(tf, flags.model)
+    _check_classes(flags, model, info)
+    info.shards(flags.split)
+    found = split.score(flags.model, info, flags.split)
+    others = split.look(info, "train", 0 if flags.split == "train" else flags.train_records)
+    result = Validation.of(found.scores, found.labels, info.vocabulary, model.thresholds)
+    findings = _findings(
+        flags=flags,
+        model=model,
+        info=info,
+        found=found,
+        others=others,
+        summary=result.summary,
+        tensorflow=tf.__version__,
+    )
     output = flags.output.rstrip("/")
-    document = {
-        "model": flags.model,
-        "data": flags.data,
-        "split": flags.split,
-        "fingerprint": info.fingerprint,
-    }
-    document |= result.summary
-    page = _page(document, described, info, found)
-    write_text(f"{output}/metrics.json", json.dumps(document, indent=1))
-    write_text(f"{output}/predictions.csv", _predictions(described, found))
-    write_text(f"{output}/report.html", page)
-    print(f"{flags.split}: {len(found.names):,} records, {result.sentence()}\nreport: {output}/report.html")
+    write_text(f"{output}/metrics.json", json.dumps(findings.document, indent=1))
+    write_text(f"{output}/predictions.csv", _predictions(model, found))
+    write_text(f"{output}/report.html", page.render(findings))
+    print(f"{flags.split}: {len(found.names):,} records, {result.sentence()}")
+    for check in findings.checks:
+        if check.verdict != "pass":
+            print(f"{check.verdict}: {check.sentence}")
+    print(f"report: {output}/report.html")
 
 
-def _model_json(tf: Any, folder: str) -> dict[str, Any]:
+def _model_info(tf: Any, folder: str) -> ModelInfo:
     path = f"{folder}/{contract.MODEL_JSON}"
     content = None
     if tf.io.gfile.exists(path):
         with tf.io.gfile.GFile(path, "rb") as file:
             content = file.read()
-    return model_info.parse(content, folder).document
+    return model_info.parse(content, folder)
 
 
-def _score(tf: Any, model: str, info: DataInfo, split: str) -> Scored:
-    """Scores every record of a split through the export's `serving_default`."""
-    from trainer.dataset import encoded
-
-    shards = info.shards(split)
-    call = tf.saved_model.load(model).signatures[contract.SIGNATURE_JPEG]
-    names: list[str] = []
-    pictures: list[bytes] = []
-    scores, labels = [], []
-    total = sum(shard.records for shard in shards)
-    with Meter(f"evaluating {split}", total) as meter:
-        for batch_names, images, multi_hot in encoded(shards, len(info.vocabulary)).batch(BATCH):
-            scores.append(call(image_bytes=images)["scores"].numpy())
-            labels.append(multi_hot.numpy())
-            names += [name.decode("utf-8", "replace") for name in batch_names.numpy()]
-            pictures += list(images.numpy())
-            meter.update(len(names))
-    return Scored(names, pictures, np.concatenate(scores), np.concatenate(labels))
+def _check_classes(flags: argparse.Namespace, model: ModelInfo, info: DataInfo) -> None:
+    if model.classes == info.vocabulary:
+        return
+    only_data = sorted(set(info.vocabulary) - set(model.classes))
+    only_model = sorted(set(model.classes) - set(info.vocabulary))
+    parts = [f"{len(only_data)} only in the data, such as {only_data[0]!r}"] if only_data else []
+    parts += [f"{len(only_model)} only in the model, such as {only_model[0]!r}"] if only_model else []
+    raise UserError(
+        f"--model {flags.model} knows other classes than --data {flags.data} "
+        f"({'; '.join(parts) or 'the same in another order'}): train it on this data"
+    )
 
 
-def _predictions(described: dict[str, Any], found: Scored) -> str:
+def _findings(
+    *,
+    flags: argparse.Namespace,
+    model: ModelInfo,
+    info: DataInfo,
+    found: Scored,
+    others: Looks,
+    summary: dict[str, Any],
+    tensorflow: str,
+) -> Findings:
+    """Everything that the report shows."""
+    from trainer.report import all_checks, pictures, split, statistics, training
+    from trainer.report.page import Findings
+
+    answered = metrics.apply_thresholds(found.scores, model.thresholds)
+    rows = metrics.fbeta_rows(answered, found.labels)
+    interval = statistics.mean_interval(rows)
+    calibration = statistics.calibration(found.scores, found.labels)
+    worst, best = pictures.galleries(rows, found.scores, found.labels)
+    flat = np.flatnonzero(found.looks.flat)[:FLAT_OPENED].tolist()
+    encoded = split.pick(info, flags.split, {*worst, *best, *flat})
+    checks = all_checks.run(
+        all_checks.Evidence(
+            split=flags.split,
+            facts=info.facts,
+            tags=info.vocabulary,
+            trained_on=str(model.document.get("dataset", {}).get("fingerprint", "")),
+            thresholds=model.thresholds,
+            constant_tags=summary["constant_tags"],
+            scored=found,
+            answered=answered,
+            others=others,
+            seen_by_others=[found.names[i] for i in flat if pictures.pillow_sees(encoded[i])],
+            calibration=calibration,
+        )
+    )
+    document = {
+        "model": flags.model,
+        "data": flags.data,
+        "split": flags.split,
+        "fingerprint": info.fingerprint,
+        **summary,
+        "f2_interval": _number(interval.half_width),
+        "calibration": {
+            "expected_calibration_error": calibration.error,
+            "counts": calibration.counts,
+            "scores": list(map(_number, calibration.scores)),
+            "shares": list(map(_number, calibration.shares)),
+        },
+        "checks": [
+            {"name": c.name, "verdict": c.verdict, "title": c.title, "sentence": c.sentence} for c in checks
+        ],
+    }
+
+    def shown(i: int) -> pictures.Picture:
+        return pictures.picture(
+            name=found.names[i],
+            encoded=encoded[i],
+            f2=float(rows[i]),
+            scores=found.scores[i],
+            labels=found.labels[i],
+            answered=answered[i],
+            tags=info.vocabulary,
+        )
+
+    return Findings(
+        document=document,
+        interval=interval,
+        checks=checks,
+        tags=info.vocabulary,
+        scores=found.scores,
+        labels=found.labels,
+        thresholds=model.thresholds,
+        calibration=calibration,
+        confusions=statistics.confusions(answered, found.labels),
+        training=training.read(flags.model),
+        worst=[shown(i) for i in worst],
+        best=[shown(i) for i in best],
+        facts=info.facts,
+        config=model.document.get("config", {}),
+        versions={
+            "Canopy that preprocessed": str(info.facts.get("canopy_version", "not noted")),
+            "Canopy that trained": str(model.document.get("canopy_version", "not noted")),
+            "Canopy that evaluated": __version__,
+            "TensorFlow": tensorflow,
+            "NumPy": np.__version__,
+            "Python": platform.python_version(),
+        },
+    )
+
+
+def _number(value: float) -> float | None:
+    """JSON knows neither nan nor infinity: null says that there is no such number."""
+    return value if math.isfinite(value) else None
+
+
+def _predictions(model: ModelInfo, found: Scored) -> str:
     """A CSV row a record: its name, its tags, the model's."""
-    tags = np.asarray(described["classes"], object)
-    answered = metrics.apply_thresholds(found.scores, described["thresholds"])
+    tags = np.asarray(model.classes, object)
+    answered: npt.NDArray[np.bool_] = metrics.apply_thresholds(found.scores, model.thresholds)
     out = io.StringIO(newline="")
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(("image_name", "tags", "predicted"))
     for name, true, given in zip(found.names, found.labels.astype(bool), answered, strict=True):
         writer.writerow((name, " ".join(tags[true]), " ".join(tags[given])))
     return out.getvalue()
-
-
-def _page(document: dict[str, Any], described: dict[str, Any], info: DataInfo, found: Scored) -> str:
-    """Renders the report."""
-    thresholds = np.asarray(described["thresholds"])
-    answered = metrics.apply_thresholds(found.scores, thresholds)
-    rows = metrics.fbeta_rows(answered, found.labels)
-    order = np.argsort(rows, kind="stable")
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("trainer"), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters["figure"] = lambda value, digits=3: (
-        "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
-    )
-    predicted = answered.mean(axis=0)
-    return environment.get_template("report.html").render(
-        document=document,
-        facts=info.facts,
-        config=described["config"],
-        never=[tag for tag, share in zip(info.vocabulary, predicted, strict=True) if share == 0],
-        always=[tag for tag, share in zip(info.vocabulary, predicted, strict=True) if share == 1],
-        constant_answer=len(np.unique(answered, axis=0)) == 1,
-        worst=[_picture(found, answered, rows, i, info.vocabulary) for i in order[:GALLERY]],
-        best=[_picture(found, answered, rows, i, info.vocabulary) for i in order[::-1][:GALLERY]],
-    )
-
-
-def _picture(found: Scored, answered: Any, rows: Any, row: int, tags: tuple[str, ...]) -> Picture:
-    kind = "png" if found.pictures[row].startswith(b"\x89PNG") else "jpeg"
-    data = base64.b64encode(found.pictures[row]).decode()
-    return Picture(
-        name=found.names[row],
-        source=f"data:image/{kind};base64,{data}",
-        f2=float(rows[row]),
-        true=[tag for i, tag in enumerate(tags) if found.labels[row, i]],
-        answered=[
-            (tag, float(found.scores[row, i]), bool(found.labels[row, i]))
-            for i, tag in enumerate(tags)
-            if answered[row, i]
-        ],
-    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The report: the export's own scores, nothing from the network, names and tags escaped."""
+"""Evaluation: the export's own scores, a report, figures for programs, mistakes in one sentence."""
 
 import csv
 import json
@@ -7,16 +7,15 @@ import shutil
 import pytest
 
 from canopy import cli
+from tests.trainer.report.making import rewritten
 from trainer import evaluate
 from trainer.config import Config
 
 
-@pytest.fixture(scope="module")
-def report(trained, records, tmp_path_factory):
-    output = tmp_path_factory.mktemp("report")
-    flags = ["--model", str(trained.export), "--data", str(records), "--output", str(output)]
-    assert evaluate.main(flags) == cli.EXIT_OK
-    return output
+def words(trained, records, output, **change):
+    flags = {"--model": trained.export, "--data": records, "--output": output}
+    flags |= {f"--{name}": value for name, value in change.items()}
+    return [str(word) for pair in flags.items() for word in pair]
 
 
 def test_metrics_are_those_of_training(report, trained):
@@ -27,6 +26,33 @@ def test_metrics_are_those_of_training(report, trained):
     assert found["constant_tags"] == at_the_end["constant_tags"]
 
 
+def test_metrics_carry_the_checks_and_the_calibration(report):
+    found = json.loads((report / "metrics.json").read_text())
+    checks = {check["name"]: check for check in found["checks"]}
+    assert {
+        "beats_constant",
+        "dead_pictures_validation",
+        "dead_pictures_train",
+        "suspicious_pictures",
+        "constant_answers",
+        "constant_scores",
+        "never_answered",
+        "thresholds_at_edge",
+        "known_data",
+        "duplicates",
+        "near_duplicates",
+        "tags_differ",
+        "pixels_differ",
+        "absent_tags",
+        "calibrated",
+    } == set(checks)
+    assert all(check["verdict"] in {"pass", "look", "fail"} for check in checks.values())
+    assert checks["dead_pictures_train"]["verdict"] == "pass"
+    assert checks["duplicates"]["verdict"] == "pass"
+    assert checks["known_data"]["verdict"] == "pass"
+    assert sum(found["calibration"]["counts"]) == found["records"] * len(found["tags"])
+
+
 def test_every_record_has_its_row(report, records):
     with (report / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -35,50 +61,101 @@ def test_every_record_has_its_row(report, records):
     assert all(row["predicted"] for row in rows)
 
 
-def test_the_page_shows_scores_pictures_and_settings_without_a_network(report):
-    page = (report / "report.html").read_text()
-    assert "F2 of constant tags" in page
-    assert page.count("data:image/jpeg;base64,") >= 12
-    assert "http://" not in page
-    assert "https://" not in page
+def test_the_page_shows_scores_pictures_curves_and_settings_without_a_network(report):
+    text = (report / "report.html").read_text()
+    assert "F2 of the constant answer" in text
+    assert text.count("data:image/jpeg;base64,") >= 12
+    assert "From metrics.jsonl beside the export: 1 epoch" in text
+    assert "http://" not in text
+    assert "https://" not in text
     for name in Config.__dataclass_fields__:
-        assert name in page
+        assert name in text
 
 
-def test_names_and_tags_are_escaped(trained, records):
-    import numpy as np
+def test_a_lone_export_is_evaluated_and_its_curves_are_said_to_be_missing(trained, records, tmp_path, capfd):
+    shutil.copytree(trained.export, tmp_path / "alone")
+    flags = words(trained, records, tmp_path / "report", model=tmp_path / "alone", train_records=0)
+    assert evaluate.main(flags) == cli.EXIT_OK
+    assert "There is no metrics.jsonl beside the export" in (tmp_path / "report/report.html").read_text()
+    found = json.loads((tmp_path / "report/metrics.json").read_text())["checks"]
+    assert {c["verdict"] for c in found if "duplicates" in c["name"]} == {"look"}
+    assert "look: No training picture was looked at" in capfd.readouterr().out
 
-    from trainer import data_info
 
-    info = data_info.read(str(records))
-    described = json.loads((trained.export / "model.json").read_text())
-    labels = np.zeros((1, len(info.vocabulary)), np.int64)
-    labels[0, 0] = 1
-    found = evaluate.Scored(["<script>alert(1)</script>"], [b"\xff\xd8"], labels.astype(np.float32), labels)
-    document = {"split": "validation", "records": 1, **described["metrics"]}
-    page = evaluate._page(document, described, info, found)
-    assert "<script>" not in page
-    assert "&lt;script&gt;" in page
+def test_the_training_split_is_said_to_flatter(trained, records, tmp_path):
+    assert evaluate.main(words(trained, records, tmp_path, split="train")) == cli.EXIT_OK
+    found = {c["name"]: c for c in json.loads((tmp_path / "metrics.json").read_text())["checks"]}
+    assert "flatter" in found["known_data"]["sentence"]
+    assert "duplicates" not in found
 
 
 @pytest.mark.parametrize(
     ("change", "named"),
-    [({"--model": "nowhere"}, "model.json"), ({"--data": "nowhere"}, "nowhere"), ({"--split": "x"}, "'x'")],
+    [
+        ({"model": "nowhere"}, "model.json"),
+        ({"data": "nowhere"}, "nowhere"),
+        ({"split": "x"}, "'x'"),
+        ({"train_records": "-1"}, "--train_records"),
+    ],
 )
 def test_a_mistake_is_one_sentence(change, named, trained, records, tmp_path, capfd):
-    flags = {"--model": trained.export, "--data": records, "--output": tmp_path / "report"} | change
-    words = [str(word) for pair in flags.items() for word in pair]
-    assert evaluate.main(words) == cli.EXIT_USER
+    assert evaluate.main(words(trained, records, tmp_path / "report", **change)) == cli.EXIT_USER
     told = capfd.readouterr().err
     assert named in told.splitlines()[-1]
+    assert "Traceback" not in told
     assert not (tmp_path / "report").exists()
 
 
+def altered(trained, folder, **change):
+    """A copy of the export with another model.json."""
+    shutil.copytree(trained.export, folder)
+    found = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps({**found, **change}))
+    return folder
+
+
 def test_a_model_of_a_newer_version_is_refused(trained, records, tmp_path, capfd):
-    copy = tmp_path / "export"
-    shutil.copytree(trained.export, copy)
-    found = json.loads((copy / "model.json").read_text())
-    (copy / "model.json").write_text(json.dumps({**found, "format_version": 9}))
-    flags = ["--model", str(copy), "--data", str(records), "--output", str(tmp_path / "report")]
-    assert evaluate.main(flags) == cli.EXIT_USER
+    model = altered(trained, tmp_path / "export", format_version=9)
+    assert evaluate.main(words(trained, records, tmp_path / "report", model=model)) == cli.EXIT_USER
     assert "upgrade" in capfd.readouterr().err
+
+
+def test_a_model_of_other_classes_is_refused_with_what_differs(trained, records, tmp_path, capfd):
+    classes = json.loads((trained.export / "model.json").read_text())["classes"]
+    metrics = json.loads((trained.export / "model.json").read_text())["metrics"] | {"constant_tags": []}
+    model = altered(trained, tmp_path / "other", classes=["dunes", *classes[1:]], metrics=metrics)
+    assert evaluate.main(words(trained, records, tmp_path / "report", model=model)) == cli.EXIT_USER
+    told = capfd.readouterr().err
+    assert "'dunes'" in told
+    assert repr(classes[0]) in told
+    model = altered(trained, tmp_path / "turned", classes=classes[::-1])
+    assert evaluate.main(words(trained, records, tmp_path / "report", model=model)) == cli.EXIT_USER
+    assert "the same in another order" in capfd.readouterr().err
+
+
+def test_a_model_that_cannot_be_loaded_is_refused(trained, records, tmp_path, capfd):
+    model = altered(trained, tmp_path / "export")
+    (model / "saved_model.pb").unlink()
+    assert evaluate.main(words(trained, records, tmp_path / "report", model=model)) == cli.EXIT_USER
+    assert "cannot be loaded" in capfd.readouterr().err
+
+
+def test_a_record_that_cannot_be_decoded_is_one_sentence(trained, records, tmp_path, capfd):
+    def spoil(split, row, features):
+        if split == "validation" and row == 0:
+            features["image/encoded"].bytes_list.value[0] = b"no picture"
+
+    data = rewritten(records, tmp_path / "data", spoil)
+    assert evaluate.main(words(trained, data, tmp_path / "report")) == cli.EXIT_USER
+    told = capfd.readouterr().err
+    assert "record 0" in told
+    assert "validation.tfrecord" in told
+    assert not (tmp_path / "report").exists()
+
+
+def test_a_cut_shard_is_one_sentence(trained, records, tmp_path, capfd):
+    data = rewritten(records, tmp_path / "data", lambda *_: None)
+    shard = sorted(data.glob("*validation.tfrecord*"))[0]
+    shard.write_bytes(shard.read_bytes()[:-10])
+    assert evaluate.main(words(trained, data, tmp_path / "report")) == cli.EXIT_USER
+    assert shard.name in capfd.readouterr().err

@@ -1,0 +1,205 @@
+"""The checks: each disease has its verdict, health passes, and the sentence names what was found."""
+
+import numpy as np
+import pytest
+
+from tests.trainer.report.making import TAGS, scored_rows
+from trainer import metrics
+from trainer.report import data_checks, model_checks, statistics
+from trainer.report.check import named
+
+HALVES = ("left", "right")
+
+
+def healthy():
+    scores, labels = scored_rows()
+    return scores, labels, metrics.apply_thresholds(scores, [0.4] * len(TAGS))
+
+
+def test_a_model_above_the_constant_answer_passes():
+    found = model_checks.beats_constant(np.linspace(0.8, 1, 100), np.linspace(0.5, 0.7, 100))
+    assert found.verdict == "pass"
+    assert "0.9000 against 0.6000" in found.sentence
+
+
+@pytest.mark.parametrize("gain", [0.0, -0.1])
+def test_a_model_not_above_the_constant_answer_fails(gain):
+    constant = np.random.default_rng(0).random(100) * 0.5
+    found = model_checks.beats_constant(constant + gain, constant)
+    assert found.verdict == "fail"
+    assert "learned nothing" in found.sentence
+
+
+def test_a_gain_within_chance_fails_too():
+    rng = np.random.default_rng(0)
+    assert model_checks.beats_constant(rng.random(50) + 0.02, rng.random(50)).verdict == "fail"
+
+
+def test_one_image_is_too_few_to_compare():
+    assert model_checks.beats_constant([1.0], [0.5]).verdict == "look"
+
+
+def test_one_answer_for_all_images_fails_and_is_named():
+    _, labels, _ = healthy()
+    answered = np.zeros_like(labels)
+    answered[:, [0, 3]] = 1
+    found = model_checks.constant_answers(answered, labels, TAGS)
+    assert found.verdict == "fail"
+    assert "tag_a, tag_d" in found.sentence
+    assert "100%" in found.sentence
+
+
+def test_one_answer_for_most_images_is_worth_a_look():
+    _, labels, answered = healthy()
+    answered[: len(answered) * 7 // 10] = answered[0]
+    assert model_checks.constant_answers(answered, labels, TAGS).verdict == "look"
+
+
+def test_answers_as_varied_as_the_labels_pass():
+    _, labels, answered = healthy()
+    assert model_checks.constant_answers(answered, labels, TAGS).verdict == "pass"
+
+
+def test_one_answer_is_right_where_all_labels_are_the_same():
+    same = np.ones((30, 2), int)
+    assert model_checks.constant_answers(same, same, HALVES).verdict == "pass"
+
+
+def test_scores_without_variance_fail():
+    _, labels, _ = healthy()
+    found = model_checks.constant_scores(np.full(labels.shape, 0.3), labels, TAGS)
+    assert found.verdict == "fail"
+    assert "17 of 17 tags" in found.sentence
+
+
+def test_one_tag_without_variance_is_worth_a_look_and_named():
+    scores, labels, _ = healthy()
+    scores[:, 2] = 0.1
+    found = model_checks.constant_scores(scores, labels, TAGS)
+    assert found.verdict == "look"
+    assert "tag_c" in found.sentence
+
+
+def test_scores_that_move_pass():
+    scores, labels, _ = healthy()
+    assert model_checks.constant_scores(scores, labels, TAGS).verdict == "pass"
+
+
+def test_a_tag_never_answered_or_always_answered_is_named():
+    _, labels, answered = healthy()
+    answered[:, 1], answered[:, 4] = False, True
+    found = model_checks.never_answered(answered, labels, TAGS)
+    assert found.verdict == "look"
+    assert "never answered: tag_b" in found.sentence
+    assert "answered for every image: tag_e" in found.sentence
+    answered[:] = True
+    assert model_checks.never_answered(answered, labels, TAGS).verdict == "fail"
+
+
+def test_thresholds_at_the_grids_ends_are_named_unless_the_tag_is_absent():
+    found = model_checks.thresholds_at_edge([0.01, 0.5, 0.99, 0.99], [5, 5, 5, 0], ("a", "b", "c", "d"))
+    assert found.verdict == "look"
+    assert "a 0.01, c 0.99)" in found.sentence
+    assert model_checks.thresholds_at_edge([0.2, 0.5], [5, 5], HALVES).verdict == "pass"
+
+
+def test_scores_far_from_what_comes_true_are_worth_a_look():
+    labels = np.zeros((100, 1), int)
+    assert model_checks.calibrated(statistics.calibration(np.full((100, 1), 0.5), labels)).verdict == "look"
+    assert model_checks.calibrated(statistics.calibration(np.full((100, 1), 0.01), labels)).verdict == "pass"
+
+
+@pytest.mark.parametrize(("dead", "verdict"), [(0, "pass"), (1, "look"), (2, "fail"), (200, "fail")])
+def test_pictures_of_one_value_are_counted_and_named(dead, verdict):
+    names = [f"image_{i}" for i in range(200)]
+    found = data_checks.dead_pictures(np.arange(200) < dead, names, "validation")
+    assert found.verdict == verdict
+    assert ("image_0" in found.sentence) == bool(dead)
+
+
+def test_pictures_that_only_tensorflow_sees_black_name_the_marker():
+    found = data_checks.dead_pictures([True] + [False] * 999, [str(i) for i in range(1000)], "train", ["0"])
+    assert found.verdict == "fail"
+    assert "Adobe marker" in found.sentence
+
+
+@pytest.mark.parametrize(("count", "verdict"), [(0, "pass"), (1, "look"), (50, "fail")])
+def test_suspicious_pictures_are_preprocessings_own_count(count, verdict):
+    assert data_checks.suspicious_pictures(count, 1_000, ["flat"] * min(count, 1)).verdict == verdict
+
+
+def test_tags_of_a_random_split_pass():
+    rng = np.random.default_rng(0)
+    shares = np.linspace(0.01, 0.9, 17)
+    verdicts = []
+    for _ in range(50):
+        counts, others = rng.binomial(500, shares), rng.binomial(4_500, shares)
+        verdicts.append(
+            data_checks.tags_differ(counts.tolist(), 500, others.tolist(), 4_500, TAGS).verdict == "pass"
+        )
+    assert sum(verdicts) >= 48
+
+
+def test_a_tag_of_another_frequency_is_worth_a_look_and_all_of_them_fail():
+    others = [450] * 17
+    found = data_checks.tags_differ([150] + [50] * 16, 500, others, 4_500, TAGS)
+    assert found.verdict == "look"
+    assert "tag_a 30.0% against 10.0%" in found.sentence
+    assert data_checks.tags_differ([150] * 17, 500, others, 4_500, TAGS).verdict == "fail"
+
+
+def test_brightness_of_another_archive_fails_and_the_same_passes():
+    rng = np.random.default_rng(0)
+    train = rng.normal(80, 10, (2_000, 3))
+    assert data_checks.pixels_differ(rng.normal(80, 10, (300, 3)), train).verdict == "pass"
+    far = data_checks.pixels_differ(rng.normal(120, 10, (300, 3)), train)
+    assert far.verdict == "fail"
+    assert "red 120 against 80" in far.sentence
+    assert data_checks.pixels_differ(rng.normal(83, 10, (300, 3)), train).verdict == "look"
+    assert data_checks.pixels_differ(train, np.zeros((0, 3))).verdict == "look"
+
+
+def test_shared_pictures_fail_from_a_hundredth_on_and_near_ones_are_worth_a_look():
+    exact, near = data_checks.duplicates([("a", "b")] * 10, [("c", "d")], 1_000, 5_000)
+    assert (exact.verdict, near.verdict) == ("fail", "look")
+    assert "a is b" in exact.sentence
+    exact, near = data_checks.duplicates([("a", "b")], [], 1_000, 5_000)
+    assert (exact.verdict, near.verdict) == ("look", "pass")
+
+
+def test_duplicates_nobody_looked_for_are_not_passed():
+    assert {check.verdict for check in data_checks.duplicates([], [], 1_000, 0)} == {"look"}
+
+
+def test_absent_tags_are_named_with_their_split():
+    found = data_checks.absent_tags([3, 0], [0, 4], HALVES, "validation")
+    assert found.verdict == "look"
+    assert "validation lacks right and train lacks left" in found.sentence
+    assert data_checks.absent_tags([3, 1], [5, 4], HALVES, "validation").verdict == "pass"
+
+
+def test_the_training_split_and_other_data_are_said_to_be_so():
+    assert data_checks.known_data("train", "f", "f").verdict == "look"
+    assert data_checks.known_data("validation", "f", "other").verdict == "look"
+    assert data_checks.known_data("validation", "f", "f").verdict == "pass"
+    assert data_checks.known_data("validation", "", "f").verdict == "pass"
+
+
+def test_a_long_list_is_cut_and_counted():
+    assert named([str(i) for i in range(8)]) == "0, 1, 2, 3, 4 and 3 more"
+
+
+def test_every_sentence_is_one():
+    scores, labels, answered = healthy()
+    counts = labels.sum(axis=0).tolist()
+    checks = [
+        model_checks.constant_answers(answered, labels, TAGS),
+        model_checks.constant_scores(scores, labels, TAGS),
+        model_checks.never_answered(answered, labels, TAGS),
+        model_checks.thresholds_at_edge([0.01] * 17, counts, TAGS),
+        data_checks.tags_differ(counts, 200, [1] * 17, 4_000, TAGS),
+        *data_checks.duplicates([("a", "b")], [("c", "d")], 10, 10),
+    ]
+    for check in checks:
+        assert check.sentence.endswith(".")
+        assert ". " not in check.sentence

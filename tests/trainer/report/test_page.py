@@ -1,0 +1,247 @@
+"""The page in a real browser: on a phone, wide, dark, printed, offline, with hostile names."""
+
+import functools
+import itertools
+import re
+import shutil
+
+import pytest
+
+from tests.trainer.report.making import TAGS, facts, findings
+from trainer.report import page
+from trainer.report.check import Check
+
+SECTIONS = {"checks", "tags", "thresholds", "precision", "confusions", "calibration", "training"}
+SECTIONS |= {"worst", "best", "data", "settings"}
+HOSTILE = (
+    "<script>window.hacked = 1</script>",
+    '"><img src=x onerror="window.hacked = 1">',
+    "</style><script>window.hacked = 1</script>",
+    "$\\frac{1}{0}$ {{ 7 * 7 }}",
+    "a" * 200,
+)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium; skips where none is installed."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        pytest.skip(f"no browser: none of {', '.join(names)} is in PATH")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@functools.cache
+def usual_page():
+    """The page of the usual findings: most tests look at it without changing it."""
+    return page.render(findings())
+
+
+class Opened:
+    """A page in a tab of its own, with all that it complained of and asked for."""
+
+    def __init__(self, browser, path, **options):
+        self.context = browser.new_context(**options)
+        self.context.set_offline(True)
+        self.tab = self.context.new_page()
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        self.tab.on("console", lambda message: self.complaints.append(message.text))
+        self.tab.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.tab.on("dialog", self._refuse)
+        self.tab.on("request", lambda request: self.requests.append(request.url))
+        self.tab.goto(path.as_uri())
+
+    def _refuse(self, dialog):
+        self.complaints.append(dialog.message)
+        dialog.dismiss()
+
+    def ask(self, script):
+        return self.tab.evaluate(script)
+
+    def images(self):
+        """How many pictures there are, and how many are decoded."""
+        self.ask("document.querySelectorAll('img').forEach(i => { i.loading = 'eager' })")
+        self.ask("Promise.all([...document.images].map(i => i.decode()))")
+        return self.ask("[document.images.length, [...document.images].filter(i => i.naturalWidth).length]")
+
+
+@pytest.fixture
+def open_page(browser, tmp_path):
+    opened = []
+
+    def open_it(found=None, **options):
+        path = tmp_path / "report.html"
+        path.write_text(page.render(found) if found else usual_page(), encoding="utf-8")
+        opened.append(Opened(browser, path, **options))
+        return opened[-1]
+
+    yield open_it
+    for each in opened:
+        assert each.complaints == []
+        assert all(url.startswith(("file:", "data:")) for url in each.requests)
+        each.context.close()
+
+
+PHONE, WIDE = {"width": 360, "height": 740}, {"width": 1280, "height": 900}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("viewport", [PHONE, WIDE], ids=["phone", "wide"])
+def test_everything_is_there_and_nothing_scrolls_sideways(open_page, viewport, scheme):
+    opened = open_page(viewport=viewport, color_scheme=scheme)
+    assert opened.ask("document.documentElement.scrollWidth") <= viewport["width"]
+    assert set(opened.ask("[...document.querySelectorAll('main h2')].map(h => h.id)")) == SECTIONS
+    assert opened.ask("document.querySelectorAll('nav a').length") == len(SECTIONS)
+    count, decoded = opened.images()
+    assert count == decoded == 8
+    assert opened.ask("document.querySelectorAll('main svg').length") == 2 * len(TAGS) + 3
+
+
+@pytest.mark.parametrize("viewport", [PHONE, WIDE], ids=["phone", "wide"])
+def test_wide_tables_scroll_in_their_own_box(open_page, viewport):
+    opened = open_page(viewport=viewport)
+    boxes = opened.ask(
+        "[...document.querySelectorAll('table')].map(t => getComputedStyle(t.parentElement).overflowX)"
+    )
+    assert set(boxes) == {"auto"}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_colour_of_text_has_contrast(open_page, scheme):
+    opened = open_page(color_scheme=scheme)
+
+    def luminance(name):
+        value = opened.ask(f"getComputedStyle(document.documentElement).getPropertyValue('--{name}').trim()")
+        parts = [int(value[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    # 4.5 is WCAG 2.2's level AA for text, success criterion 1.4.3, and its formula of contrast.
+    for text in ("ink", "muted", "accent", "pass", "look", "fail"):
+        for ground in ("page", "panel"):
+            dark, light = sorted((luminance(text), luminance(ground)))
+            assert (light + 0.05) / (dark + 0.05) >= 4.5, (text, ground)
+
+
+def test_dark_and_light_differ_and_print_is_light(open_page):
+    opened = open_page(color_scheme="dark")
+    ground = "getComputedStyle(document.body).backgroundColor"
+    assert opened.ask(ground) != "rgb(255, 255, 255)"
+    opened.tab.emulate_media(media="print", color_scheme="dark")
+    assert opened.ask(ground) == "rgb(255, 255, 255)"
+    opened.tab.emulate_media(media="screen", color_scheme="light")
+    assert opened.ask(ground) == "rgb(255, 255, 255)"
+
+
+def test_print_shows_what_is_folded_and_nothing_is_cut_off(open_page):
+    opened = open_page(viewport={"width": 720, "height": 1_000})
+    opened.tab.emulate_media(media="print")
+    folded = "[...document.querySelectorAll('details > :not(summary)')]"
+    shown = f"{folded}.every(e => e.checkVisibility({{ contentVisibilityAuto: true }}))"
+    assert opened.ask(shown)
+    assert opened.ask("getComputedStyle(document.querySelector('nav')).display") == "none"
+    assert opened.ask("document.documentElement.scrollWidth") <= 720
+    assert opened.tab.pdf(format="A4").startswith(b"%PDF")
+
+
+def test_it_is_built_for_screen_readers(open_page):
+    opened = open_page()
+    levels = opened.ask("[...document.querySelectorAll('h1, h2, h3')].map(h => +h.tagName[1])")
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+    assert opened.ask("[...document.images].every(i => i.alt)")
+    assert opened.ask("[...document.querySelectorAll('th')].every(t => t.scope)")
+    svg = "[...document.querySelectorAll('svg')].every(s => s.closest('[role=group]').ariaLabel)"
+    assert opened.ask(svg)
+    assert opened.ask("document.documentElement.lang") == "en"
+    assert opened.ask("new Set([...document.querySelectorAll('[id]')].map(e => e.id)).size") == opened.ask(
+        "document.querySelectorAll('[id]').length"
+    )
+    verdicts = opened.ask("[...document.querySelectorAll('.checks .tone')].map(e => e.textContent)")
+    assert verdicts == ["✕ fail", "! look", "✓ pass"]  # words and signs, not colour alone
+
+
+def test_a_click_sorts_the_tags_and_another_turns_them_round(open_page):
+    opened = open_page()
+    cells = "[...document.querySelectorAll('table.sortable tbody td:nth-child(2)')].map(c => +c.textContent)"
+    button = opened.tab.get_by_role("button", name="support")
+    button.click()
+    assert opened.ask(cells) == sorted(opened.ask(cells), reverse=True)
+    assert opened.ask("document.querySelector('th[aria-sort]').ariaSort") == "descending"
+    button.click()
+    assert opened.ask(cells) == sorted(opened.ask(cells))
+
+
+def test_it_says_the_same_without_scripts(open_page):
+    opened = open_page(java_script_enabled=False)
+    assert opened.tab.get_by_role("button").count() == 0
+    assert opened.tab.locator("table.sortable tbody tr").count() == len(TAGS)
+    opened.complaints.clear()  # Chromium notes that it blocks scripts
+
+
+def test_hostile_names_and_tags_run_nothing(open_page):
+    tags = HOSTILE + TAGS[len(HOSTILE) :]
+    found = findings(
+        tags=tags,
+        names=list(HOSTILE),
+        checks=[Check("x", HOSTILE[0], "fail", HOSTILE[1])],
+        facts={**facts(tags, suspicious=2, suspicious_names=list(HOSTILE[:2])), "dataset": HOSTILE[2]},
+        config={HOSTILE[0]: HOSTILE[1]},
+    )
+    opened = open_page(found, viewport=PHONE)
+    opened.tab.wait_for_timeout(200)
+    assert opened.ask("window.hacked") is None
+    assert opened.ask("document.scripts.length") == 1
+    assert opened.ask("document.querySelector('table.sortable tbody th').textContent") == HOSTILE[0]
+    assert opened.ask("document.documentElement.scrollWidth") <= 360
+    assert "{{ 7 * 7 }}" in opened.ask("document.body.textContent")
+
+
+def test_its_policy_stops_what_escaping_might_miss(browser, tmp_path):
+    path = tmp_path / "report.html"
+    injected = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
+    path.write_text(usual_page().replace("<main>", "<main>" + injected), encoding="utf-8")
+    opened = Opened(browser, path)
+    opened.tab.wait_for_timeout(200)
+    assert opened.ask("window.hacked") is None
+    assert any("Content Security Policy" in text for text in opened.complaints)
+    opened.context.close()
+
+
+@pytest.mark.parametrize(
+    ("checks", "headline"),
+    [
+        ([("a", "pass")], "every check passed"),
+        ([("a", "look"), ("b", "look")], "with 2 things to look at"),
+        ([("a", "fail"), ("b", "look")], "Do not trust this score yet: 1 check failed"),
+        ([("beats_constant", "fail")], "No better than one answer for all"),
+    ],
+)
+def test_the_verdict_is_that_of_the_worst_check(checks, headline):
+    assert headline in page.headline([Check(name, "", verdict, "") for name, verdict in checks])
+
+
+def test_without_curves_and_pictures_it_says_so():
+    text = page.render(findings(training=False, worst=[], best=[]))
+    assert "There is no metrics.jsonl beside the export" in text
+    assert "Every image got exactly its tags." in text
+    assert "No image got exactly its tags." in text
+
+
+def test_many_tags_and_thousands_of_images_stay_a_small_page():
+    tags = tuple(f"tag_{i}" for i in range(45))
+    text = page.render(findings(tags=tags, rows=3_000, gallery=12))
+    assert len(text) < 5_000_000
+    assert f"The {page.MOST_PANELS} most frequent of 45 tags are drawn" in text
+
+
+def test_nothing_in_it_is_an_address():
+    assert not re.search(r"https?:|//[a-z]", re.sub(r"data:image/\w+;base64,[\w+/=]+", "", usual_page()))

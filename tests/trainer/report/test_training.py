@@ -1,0 +1,48 @@
+"""The training curves: read from whatever a killed or resumed run left."""
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainer.report import training
+
+
+def lines(*documents):
+    return "".join(json.dumps(document) + "\n" for document in documents)
+
+
+def test_steps_and_validations_are_parted_and_sorted():
+    found = training.parse(
+        lines(
+            {"step": 10, "epoch": 1, "loss": 0.5},
+            {"step": 12, "epoch": 1, "validation": {"loss": 0.4, "f2": 0.8}},
+            {"step": 5, "epoch": 1, "loss": 0.7},
+        )
+    )
+    assert found == training.Training([5, 10], [0.7, 0.5], [12], [0.4], [0.8], 1)
+
+
+def test_of_a_step_taken_twice_the_last_counts():
+    found = training.parse(lines({"step": 10, "loss": 0.5}, {"step": 10, "loss": 0.25}))
+    assert found is not None
+    assert found.losses == [0.25]
+
+
+def test_a_cut_line_and_what_is_no_number_are_passed_over():
+    text = lines({"step": 1, "loss": 0.5}, {"step": 2, "loss": float("nan")}) + '{"step": 3, "lo'
+    found = training.parse(text)
+    assert found is not None
+    assert found.steps == [1]
+
+
+@given(st.text())
+def test_any_text_is_read_without_an_error(text):
+    training.parse(text)
+
+
+def test_a_lone_export_has_no_curves(tmp_path):
+    (tmp_path / "export").mkdir()
+    assert training.read(str(tmp_path / "export")) is None
+    (tmp_path / "metrics.jsonl").write_text(lines({"step": 1, "loss": 0.5}))
+    assert training.read(f"{tmp_path}/export/") is not None

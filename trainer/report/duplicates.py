@@ -1,0 +1,75 @@
+"""Pictures that occur in the training split too: what a good score can come from.
+
+Promises: time and memory grow with the product and the sum of the two splits' sizes, in blocks of a few
+megabytes; a picture counts once, however many of its like there are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer.report.looks import Looks
+
+# Bits of 64 in which two pictures' difference hashes may differ. The hash and the use of a small distance:
+# N. Krawetz, "Kind of Like That" (The Hacker Factor Blog, 2013).
+MOST_BITS = 4
+# Mean absolute difference of two thumbnails, of 255. Smooth pictures (haze, cloud) share hashes by
+# chance; re-encoding at another quality moves a thumbnail by less than this.
+MOST_DIFFERENCE = 3.0
+BLOCK = 2**21  # hash pairs compared at a time: 16 MiB
+
+
+@dataclass(frozen=True)
+class Twins:
+    """Pictures of a split that have a like among others."""
+
+    exact: list[tuple[str, str]]  # name here, name there: the same bytes
+    near: list[tuple[str, str]]  # the same picture as far as thumbnails tell, in other bytes
+
+
+def find(split: Looks, others: Looks) -> Twins:
+    """Finds the pictures of a split that are among others.
+
+    A picture of one value throughout is left out: it is like every other such picture, and another check
+    names it.
+
+    Args:
+        split: what is evaluated.
+        others: what was trained on.
+    """
+    known = {digest: i for i, digest in reversed(list(enumerate(others.digests))) if not others.flat[i]}
+    exact, rest = [], []
+    for i, digest in enumerate(split.digests):
+        if split.flat[i]:
+            continue
+        if digest in known:
+            exact.append((split.names[i], others.names[known[digest]]))
+        else:
+            rest.append(i)
+    pairs = _near(split, np.asarray(rest, np.int64), others, np.flatnonzero(~others.flat))
+    return Twins(exact, [(split.names[i], others.names[j]) for i, j in pairs])
+
+
+def _near(
+    split: Looks, rows: npt.NDArray[np.int64], others: Looks, candidates: npt.NDArray[np.int64]
+) -> list[tuple[int, int]]:
+    """For each of `rows` the most alike of `candidates`, where one is alike enough."""
+    if not rows.size or not candidates.size:
+        return []
+    hashes = others.hashes[candidates]
+    step = max(1, BLOCK // hashes.size)
+    found = []
+    for start in range(0, rows.size, step):
+        block = rows[start : start + step]
+        bits = np.bitwise_count(split.hashes[block][:, None] ^ hashes)
+        best: dict[int, tuple[float, int]] = {}
+        for at, column in np.argwhere(bits <= MOST_BITS):
+            i, j = int(block[at]), int(candidates[column])
+            apart = float(np.abs(split.thumbs[i].astype(np.int16) - others.thumbs[j]).mean())
+            if apart <= MOST_DIFFERENCE and apart < best.get(i, (np.inf, 0))[0]:
+                best[i] = (apart, j)
+        found += [(i, j) for i, (_, j) in sorted(best.items())]
+    return found

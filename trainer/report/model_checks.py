@@ -1,0 +1,188 @@
+"""Why a model might always say the same: the checks of its answers, scores and thresholds.
+
+Promises: every check is a pure function over arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer import metrics
+from trainer.report import statistics
+from trainer.report.check import Check, named
+from trainer.report.statistics import Calibration
+
+SAME_ANSWER = 0.95  # share of images with one answer that makes a model constant
+DULL = 0.02  # a tag's scores vary by less than this share of its labels' deviation: constant
+MISCALIBRATED = 0.1  # expected calibration error worth a look: scores are off by ten points on average
+
+
+def beats_constant(rows: npt.ArrayLike, constant_rows: npt.ArrayLike) -> Check:
+    """Whether F2 is above that of the best constant answer, by more than chance.
+
+    Args:
+        rows: float[rows], F2 of each image.
+        constant_rows: float[rows], F2 of each image when all get the best constant answer.
+    """
+    given, constant = np.asarray(rows, np.float64), np.asarray(constant_rows, np.float64)
+    above = statistics.mean_interval(given - constant)
+    title, figures = "Better than one answer for all", f"F2 {given.mean():.4f} against {constant.mean():.4f}"
+    if given.size < 2:
+        told = f"{figures} on {given.size} image: too few to compare; evaluate a larger split."
+        return Check("beats_constant", title, "look", told)
+    gap = f"{above.mean:+.4f} ± {above.half_width:.4f}"
+    if above.low > 0:
+        return Check(
+            "beats_constant", title, "pass", f"{figures} of the best constant answer, a difference of {gap}."
+        )
+    return Check(
+        "beats_constant",
+        title,
+        "fail",
+        f"{figures} of the best constant answer ({gap}), so the model has learned nothing from the pictures: "
+        "settle the other failed checks first, then train longer or with pretrained weights.",
+    )
+
+
+def constant_answers(answered: npt.ArrayLike, labels: npt.ArrayLike, tags: Sequence[str]) -> Check:
+    """Whether the images get different answers.
+
+    Args:
+        answered: {0, 1}[rows, classes].
+        labels: {0, 1}[rows, classes].
+        tags: the class names.
+    """
+    given, true = np.asarray(answered, bool), np.asarray(labels, bool)
+    share, answer = _most_frequent(given)
+    due, _ = _most_frequent(true)
+    said = named([tag for tag, taken in zip(tags, answer, strict=True) if taken]) or "nothing"
+    found = f"The most frequent answer ({said}) goes to {share:.0%} of the images"
+    title = "Different images, different answers"
+    if len(given) > 1 and share >= SAME_ANSWER and due < SAME_ANSWER:
+        told = (
+            f"{found}, while the most frequent set of labels belongs to {due:.0%}: the model always says the "
+            "same, so look at the checks of pictures below and at the training loss."
+        )
+        return Check("constant_answers", title, "fail", told)
+    if len(given) > 1 and share > max(0.5, 1.5 * due):
+        told = (
+            f"{found}, while the most frequent set of labels belongs to {due:.0%}: the model separates "
+            "images too little, so train longer, or lower the learning rate if the loss does not fall."
+        )
+        return Check("constant_answers", title, "look", told)
+    return Check(
+        "constant_answers", title, "pass", f"{found}; the most frequent set of labels belongs to {due:.0%}."
+    )
+
+
+def constant_scores(scores: npt.ArrayLike, labels: npt.ArrayLike, tags: Sequence[str]) -> Check:
+    """Whether each tag's score moves from image to image.
+
+    Args:
+        scores: float[rows, classes].
+        labels: {0, 1}[rows, classes].
+        tags: the class names.
+    """
+    deviation = np.asarray(scores, np.float64).std(axis=0)
+    due = np.asarray(labels, np.float64).std(axis=0)
+    judged = due > 0
+    dull = [
+        tag
+        for tag, low in zip(tags, judged & (deviation < DULL * np.maximum(due, 1e-12)), strict=True)
+        if low
+    ]
+    title = "Scores that move with the picture"
+    if not judged.any():
+        told = "No tag differs from image to image in the labels, so there is nothing to compare scores with."
+        return Check("constant_scores", title, "look", told)
+    if not dull:
+        least = float((deviation[judged] / due[judged]).min())
+        told = f"Every tag's score varies over the images, by at least {least:.0%} of its labels' deviation."
+        return Check("constant_scores", title, "pass", told)
+    most = len(dull) > judged.sum() / 2
+    told = (
+        f"The score of {len(dull)} of {judged.sum()} tags hardly changes from image to image "
+        f"({named(dull)}): "
+    )
+    told += (
+        "the network sees no difference between pictures, so check what it is fed before you train again."
+        if most
+        else "the model knows only how frequent they are, so give it more examples of them or more epochs."
+    )
+    return Check("constant_scores", title, "fail" if most else "look", told)
+
+
+def never_answered(answered: npt.ArrayLike, labels: npt.ArrayLike, tags: Sequence[str]) -> Check:
+    """Whether every tag that occurs is answered for some image, and none for all.
+
+    Args:
+        answered: {0, 1}[rows, classes].
+        labels: {0, 1}[rows, classes].
+        tags: the class names.
+    """
+    given, true = np.asarray(answered, bool), np.asarray(labels, bool)
+    never = [tag for i, tag in enumerate(tags) if true[:, i].any() and not given[:, i].any()]
+    always = [tag for i, tag in enumerate(tags) if given[:, i].all() and not true[:, i].all()]
+    title = "Every tag answered for some images"
+    if not never and not always:
+        told = "Every tag that occurs is answered for at least one image, and none for all."
+        return Check("never_answered", title, "pass", told)
+    parts = [f"never answered: {named(never)}"] if never else []
+    parts += [f"answered for every image: {named(always)}"] if always else []
+    occur = int(true.any(axis=0).sum())
+    return Check(
+        "never_answered",
+        title,
+        "fail" if len(never) + len(always) > occur / 2 else "look",
+        f"{len(never) + len(always)} of {occur} tags do not depend on the picture ({'; '.join(parts)}): they "
+        "need more examples, more epochs or another threshold.",
+    )
+
+
+def thresholds_at_edge(thresholds: Sequence[float], counts: Sequence[int], tags: Sequence[str]) -> Check:
+    """Whether a threshold stands at the end of the grid on which it was tuned.
+
+    Args:
+        thresholds: one a tag.
+        counts: records of the split with each tag.
+        tags: the class names.
+    """
+    low, high = float(metrics.GRID[0]), float(metrics.GRID[-1])
+    edge = [
+        f"{tag} {limit:.2f}"
+        for tag, limit, count in zip(tags, thresholds, counts, strict=True)
+        if count and (limit <= low or limit >= high)
+    ]
+    title = "Thresholds within their grid"
+    if not edge:
+        told = f"All thresholds lie between the ends of the grid, {low:.2f} and {high:.2f}."
+        return Check("thresholds_at_edge", title, "pass", told)
+    told = (
+        f"{len(edge)} of {len(tags)} thresholds stand at an end of the grid ({named(edge)}), where a tag is "
+        "answered for nearly all images or none: its scores do not separate, or too few examples chose them."
+    )
+    return Check("thresholds_at_edge", title, "look", told)
+
+
+def calibrated(found: Calibration) -> Check:
+    """Whether scores come true as often as they say."""
+    title, figure = "Scores that can be read as probabilities", f"{found.error:.3f}"
+    if found.error <= MISCALIBRATED:
+        return Check("calibrated", title, "pass", f"The expected calibration error is {figure}.")
+    told = (
+        f"The expected calibration error is {figure}: use the tuned thresholds, and read no score as a "
+        "probability before it is calibrated."
+    )
+    return Check("calibrated", title, "look", told)
+
+
+def _most_frequent(rows: npt.NDArray[np.bool_]) -> tuple[float, npt.NDArray[np.bool_]]:
+    """The share of the rows that equal the most frequent one, and that row."""
+    if not len(rows):
+        return 0.0, np.zeros(rows.shape[1], bool)
+    answers, counts = np.unique(rows, axis=0, return_counts=True)
+    most = int(counts.argmax())
+    return float(counts[most] / len(rows)), answers[most]

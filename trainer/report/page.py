@@ -1,0 +1,197 @@
+"""The report's page: everything that was found, in one file.
+
+Promises: nothing in it refers to the network, and its own policy forbids a browser to ask; names and tags are
+escaped; it says the same without scripts.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jinja2
+import numpy as np
+import numpy.typing as npt
+
+from trainer import metrics
+from trainer.report import plots, statistics
+from trainer.report.check import Check
+from trainer.report.pictures import Picture
+from trainer.report.statistics import Calibration, Confusions, Interval
+from trainer.report.training import Training
+
+MOST_PANELS = 40  # tags with plots of their own: the page stays below a few megabytes
+MOST_CONFUSED = 20  # rows and columns of the table of confusions
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the page shows."""
+
+    document: Mapping[str, Any]  # metrics.json's content
+    interval: Interval  # of F2
+    checks: Sequence[Check]  # in the order in which they were made
+    tags: Sequence[str]  # the vocabulary
+    scores: npt.NDArray[np.float32]  # [rows, classes]
+    labels: npt.NDArray[np.int64]  # [rows, classes], 0 or 1
+    thresholds: Sequence[float]  # one a class
+    calibration: Calibration
+    confusions: Confusions
+    training: Training | None
+    worst: Sequence[Picture]
+    best: Sequence[Picture]
+    facts: Mapping[str, Any]  # canopy.json's content
+    config: Mapping[str, Any]  # the training run's settings
+    versions: Mapping[str, str]  # of what trained and of what evaluated
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The two small plots of a tag."""
+
+    tag: str
+    support: int
+    threshold: float
+    fbeta: float | None
+    best_threshold: float  # at which F2 of this tag alone is largest
+    best_fbeta: float
+    average_precision: float | None
+    over_threshold: str  # an svg element
+    precision_recall: str  # an svg element; "" where no row has the tag
+
+
+@dataclass(frozen=True)
+class Confused:
+    """A row of the table of confusions."""
+
+    tag: str  # that was missed
+    images: int  # in which it was
+    alone: int | None  # of these, without a wrong answer; None where that is not meant
+    cells: list[tuple[int, float] | None]  # images, 0 to 1 of the largest; None: the tag itself
+
+
+def render(found: Findings) -> str:
+    """The page's HTML."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("trainer"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"figure": _figure, "share": lambda value: f"{value:.1%}"}
+    script = environment.get_template("report_script.html").render()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    ordered = sorted(found.checks, key=lambda check: ("fail", "look", "pass").index(check.verdict))
+    columns, confused = _confused(found.confusions, found.tags)
+    return environment.get_template("report.html").render(
+        found=found,
+        document=found.document,
+        facts=found.facts,
+        script=script,
+        script_digest=digest,
+        headline=headline(found.checks),
+        verdict=ordered[0].verdict if ordered else "pass",
+        raised=[check for check in ordered if check.verdict != "pass"],
+        passed=[check for check in ordered if check.verdict == "pass"],
+        panels=_panels(found),
+        confused_columns=columns,
+        confused=confused,
+        most_confused=_most_confused(found.confusions, found.tags),
+        reliability=plots.reliability("reliability", found.calibration),
+        loss_curves=plots.loss_curves("loss", found.training) if found.training else "",
+        f2_curve=plots.f2_curve("validation", found.training)
+        if found.training and found.training.validated
+        else "",
+    )
+
+
+def headline(checks: Sequence[Check]) -> str:
+    """The verdict of all checks together, in a few words."""
+    verdicts = {check.name: check.verdict for check in checks}
+    failed = sum(verdict == "fail" for verdict in verdicts.values())
+    looks = sum(verdict == "look" for verdict in verdicts.values())
+    if verdicts.get("beats_constant") == "fail":
+        return "No better than one answer for all"
+    if failed:
+        return f"Do not trust this score yet: {_several(failed, 'check')} failed"
+    if looks:
+        return f"Better than one answer for all, with {_several(looks, 'thing')} to look at"
+    return "Better than one answer for all, and every check passed"
+
+
+def _several(count: int, thing: str) -> str:
+    return f"{count} {thing}{'s' if count != 1 else ''}"
+
+
+def _figure(value: float | None, digits: int = 3) -> str:
+    """A number for a table; a dash where there is none."""
+    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _panels(found: Findings) -> list[Panel]:
+    """Panels of the most frequent tags, in the order of the vocabulary."""
+    support = found.labels.sum(axis=0)
+    shown = sorted(np.argsort(-support, kind="stable")[:MOST_PANELS].tolist())
+    return [_panel(found, i, int(support[i])) for i in shown]
+
+
+def _panel(found: Findings, tag: int, support: int) -> Panel:
+    row = found.document["tags"][found.tags[tag]]
+    scores, labels = found.scores[:, tag], found.labels[:, tag]
+    curve = statistics.fbeta_over_thresholds(scores, labels)
+    best = int(curve.argmax())
+    svg = ""
+    if support:
+        recall, precision = statistics.precision_recall(scores, labels)
+        svg = plots.precision_recall_panel(f"precision{tag}", recall, precision, support / len(labels))
+    return Panel(
+        tag=found.tags[tag],
+        support=support,
+        threshold=float(found.thresholds[tag]),
+        fbeta=row["fbeta"],
+        best_threshold=float(metrics.GRID[best]),
+        best_fbeta=float(curve[best]),
+        average_precision=row["average_precision"],
+        over_threshold=plots.threshold_panel(f"threshold{tag}", curve, float(found.thresholds[tag])),
+        precision_recall=svg,
+    )
+
+
+def _confused(found: Confusions, tags: Sequence[str]) -> tuple[list[tuple[str, int]], list[Confused]]:
+    """The table of confusions: its columns (tag, images in which it is wrong) and its rows."""
+    rows = [int(i) for i in np.argsort(-found.missed, kind="stable")[:MOST_CONFUSED] if found.missed[i]]
+    columns = [int(i) for i in np.argsort(-found.wrong, kind="stable")[:MOST_CONFUSED] if found.wrong[i]]
+    if not rows and not columns:
+        return [], []
+    largest = max(1, int(found.pairs[np.ix_(rows, columns)].max(initial=0)))
+    strays = [int(found.stray[j]) for j in columns]
+    table = [
+        Confused(
+            "(nothing missed)",
+            found.only_strays,
+            None,
+            [(count, min(1.0, count / largest)) for count in strays],
+        )
+    ]
+    table += [
+        Confused(
+            tags[i],
+            int(found.missed[i]),
+            int(found.alone[i]),
+            [None if i == j else (int(found.pairs[i, j]), found.pairs[i, j] / largest) for j in columns],
+        )
+        for i in rows
+    ]
+    return [(tags[j], int(found.wrong[j])) for j in columns], table
+
+
+def _most_confused(found: Confusions, tags: Sequence[str], most: int = 3) -> list[tuple[str, str, int]]:
+    """The most frequent pairs of a missed and a wrongly answered tag, with their images."""
+    order = np.argsort(-found.pairs, axis=None, kind="stable")[:most]
+    places = [divmod(int(at), len(tags)) for at in order]
+    return [(tags[i], tags[j], int(found.pairs[i, j])) for i, j in places if found.pairs[i, j]]

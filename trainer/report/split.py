@@ -1,0 +1,141 @@
+"""A split read from its records: scored through the export, and looked at as training decodes it.
+
+Promises: every record once, in the records' own order; memory grows by some 300 bytes a record and its
+scores, never by pictures; a record or shard that cannot be read ends in one sentence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from canopy import contract
+from canopy.cli import UserError
+from canopy.progress import Meter
+from trainer import faults
+from trainer.data_info import DataInfo, Shard
+from trainer.dataset import decode, encoded
+from trainer.report.looks import THUMB, Looks, difference_hash
+
+BATCH = 64  # images a call of the SavedModel
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A split with the model's answer to each of its records."""
+
+    looks: Looks
+    scores: npt.NDArray[np.float32]  # [rows, classes]
+    labels: npt.NDArray[np.int64]  # [rows, classes], 0 or 1
+
+    @property
+    def names(self) -> list[str]:
+        """The images' names."""
+        return self.looks.names
+
+
+def score(model: str, info: DataInfo, split: str) -> Scored:
+    """Scores every record of a split through the export's `serving_default`.
+
+    Args:
+        model: the export folder, local or gs://.
+        info: the data set.
+        split: one of its splits that holds records.
+
+    Raises:
+        UserError: where the model or a record cannot be read.
+    """
+    try:
+        call = tf.saved_model.load(model).signatures[contract.SIGNATURE_JPEG]
+    except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
+        first = (str(error).strip().splitlines() or [repr(error)])[0]
+        raise UserError(f"--model {model} cannot be loaded ({first})") from error
+    shards, gathered = info.shards(split), _Gathered()
+    total = sum(shard.records for shard in shards)
+    scores, labels = [], []
+    with Meter(f"evaluating {split}", total) as meter:
+        for names, images, multi_hot, *looks in _looked_at(info, shards, total):
+            gathered.add(names, images, *looks)
+            scores.append(call(image_bytes=images)["scores"].numpy())
+            labels.append(multi_hot.numpy())
+            meter.update(len(gathered.names))
+    return Scored(gathered.looks(), np.concatenate(scores), np.concatenate(labels))
+
+
+def look(info: DataInfo, split: str, most: int) -> Looks:
+    """Looks at the first `most` records of a split, which preprocessing has put into a random order.
+
+    Raises:
+        UserError: where a record cannot be read.
+    """
+    shards, gathered = info.splits.get(split, ()), _Gathered()
+    total = min(most, sum(shard.records for shard in shards))
+    if not total:
+        return Looks.empty()
+    with Meter(f"looking at {split}", total) as meter:
+        for names, images, _, *looks in _looked_at(info, shards, total):
+            gathered.add(names, images, *looks)
+            meter.update(len(gathered.names))
+    return gathered.looks()
+
+
+def pick(info: DataInfo, split: str, rows: set[int]) -> dict[int, bytes]:
+    """The encoded pictures of a few rows, by row; reads the split once more rather than holding all."""
+    found: dict[int, bytes] = {}
+    records = encoded(info.shards(split), len(info.vocabulary)).as_numpy_iterator()
+    for row, (_, image, _) in enumerate(records):
+        if row in rows:
+            found[row] = image
+        if len(found) == len(rows):
+            break
+    return found
+
+
+class _Gathered:
+    """Looks in the making, batch by batch."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self._digests: list[bytes] = []
+        self._thumbs: list[Any] = []
+        self._means: list[Any] = []
+        self._flat: list[Any] = []
+
+    def add(self, names: Any, images: Any, thumbs: Any, means: Any, flat: Any) -> None:
+        self.names += [name.decode("utf-8", "replace") for name in names.numpy()]
+        self._digests += [hashlib.blake2b(image, digest_size=16).digest() for image in images.numpy()]
+        self._thumbs.append(thumbs.numpy())
+        self._means.append(means.numpy())
+        self._flat.append(flat.numpy())
+
+    def looks(self) -> Looks:
+        thumbs = np.concatenate(self._thumbs)
+        return Looks(
+            self.names,
+            self._digests,
+            difference_hash(thumbs),
+            thumbs.round().astype(np.uint8),
+            np.concatenate(self._means),
+            np.concatenate(self._flat),
+        )
+
+
+def _looked_at(info: DataInfo, shards: Sequence[Shard], most: int) -> Iterator[Any]:
+    """Batches of (name, image, labels, thumbnail, channel means, whether flat) of the first records."""
+
+    def look_at(name: Any, image: Any, labels: Any) -> tuple[Any, ...]:
+        pixels = decode(image)  # as training does: where it sees black, so must the report
+        thumb = tf.image.resize(pixels[None], THUMB, method="area")[0]
+        means = tf.reduce_mean(tf.cast(pixels, tf.float32), axis=[0, 1])
+        spread = tf.reduce_max(pixels, axis=[0, 1]) - tf.reduce_min(pixels, axis=[0, 1])
+        return name, image, labels, thumb, means, tf.reduce_all(spread == 0)
+
+    classes = len(info.vocabulary)
+    looked_at = encoded(shards, classes).take(most).map(look_at, num_parallel_calls=tf.data.AUTOTUNE)
+    return faults.naming(looked_at.batch(BATCH).prefetch(2), shards, classes, decode)

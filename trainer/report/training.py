@@ -1,0 +1,79 @@
+"""What a run wrote down while it trained, for the report's curves.
+
+Promises: a line that is cut or foreign is passed over; of a step that a resumed run took twice, the last
+counts.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import posixpath
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+
+@dataclass(frozen=True)
+class Training:
+    """The curves of metrics.jsonl."""
+
+    steps: list[int]  # at which the loss was noted
+    losses: list[float]  # of a training step
+    validated: list[int]  # steps at which the validation split was scored
+    validation_losses: list[float]
+    validation_f2: list[float]  # at thresholds tuned then
+    epochs: int  # begun
+
+
+def read(model: str) -> Training | None:
+    """Reads the metrics.jsonl beside an export.
+
+    Args:
+        model: the export folder, local or gs://.
+
+    Returns:
+        The curves; None where there is no such file or nothing in it: the export stands alone.
+    """
+    path = posixpath.join(posixpath.dirname(model.rstrip("/")), "metrics.jsonl")
+    if not tf.io.gfile.exists(path) or tf.io.gfile.isdir(path):
+        return None
+    with tf.io.gfile.GFile(path, "rb") as file:
+        return parse(file.read().decode("utf-8", "replace"))
+
+
+def parse(text: str) -> Training | None:
+    """Turns the text of a metrics.jsonl into curves; None where it holds none."""
+    losses: dict[int, float] = {}
+    validations: dict[int, tuple[float, float]] = {}
+    epochs = 0
+    for line in text.splitlines():
+        try:
+            found = json.loads(line)
+            step = int(found["step"])
+            epochs = max(epochs, int(found.get("epoch", 0)))
+            if "loss" in found:
+                losses[step] = _number(found["loss"])
+            if "validation" in found:
+                validations[step] = (_number(found["validation"]["loss"]), _number(found["validation"]["f2"]))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue
+    if not losses and not validations:
+        return None
+    steps, validated = sorted(losses), sorted(validations)
+    return Training(
+        steps,
+        [losses[step] for step in steps],
+        validated,
+        [validations[step][0] for step in validated],
+        [validations[step][1] for step in validated],
+        epochs,
+    )
+
+
+def _number(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{value} is no number")
+    return number
