@@ -1,0 +1,127 @@
+"""infra/terraform parses, is formatted and pinned, and fits the manifests and the overlay that use it."""
+
+import re
+import shutil
+import subprocess
+
+import hcl2
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+from tests.infra.conftest import k8s_manifests
+
+FOLDER = ROOT / "infra" / "terraform"
+FILES = sorted(FOLDER.glob("*.tf"))
+OVERLAY = ROOT / "infra" / "overlays" / "gke" / "kustomization.yaml"
+
+
+def unquoted(value):
+    if isinstance(value, str):
+        return value.strip('"')
+    if isinstance(value, list):
+        return [unquoted(item) for item in value]
+    if isinstance(value, dict):
+        return {unquoted(key): unquoted(item) for key, item in value.items()}
+    return value
+
+
+def blocks(kind):
+    """Every block of a kind in all files: {(labels): body}."""
+    found = {}
+    for path in FILES:
+        with path.open() as file:
+            parsed = unquoted(hcl2.load(file))
+        for block in parsed.get(kind, []):
+            labels: list[str] = []
+            body = block
+            while len(labels) < {"resource": 2, "variable": 1, "output": 1}.get(kind, 0):
+                ((label, body),) = [(k, v) for k, v in body.items() if not k.startswith("__")]
+                labels.append(label)
+            found[tuple(labels)] = body
+    return found
+
+
+def first(value):
+    return value[0] if isinstance(value, list) else value
+
+
+def test_every_file_parses_and_there_is_something_in_it():
+    assert {path.name for path in FILES} >= {"main.tf", "variables.tf", "outputs.tf", "versions.tf"}
+    assert len(blocks("resource")) > 10
+
+
+def test_the_files_are_formatted():
+    if shutil.which("terraform"):
+        words = ["terraform", f"-chdir={FOLDER}", "fmt", "-check", "-diff"]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout
+    for path in FILES:
+        for line in path.read_text().splitlines():
+            assert line == line.rstrip(), path
+            assert "\t" not in line, path
+            assert (len(line) - len(line.lstrip())) % 2 == 0, (path, line)
+
+
+def test_terraform_and_the_provider_are_pinned_to_a_major_version():
+    text = (FOLDER / "versions.tf").read_text()
+    assert re.search(r'required_version = ">= [\d.]+, < 2\.0"', text)
+    assert re.search(r'version = "~> \d+\.\d+"', text)
+
+
+def test_every_variable_and_output_says_what_it_is_and_only_the_project_must_be_given():
+    assert all(body.get("description") for body in [*blocks("variable").values(), *blocks("output").values()])
+    assert [name for (name,), body in blocks("variable").items() if "default" not in body] == ["project"]
+
+
+def test_every_account_that_the_manifests_name_may_stand_for_the_google_account():
+    named = {
+        item["metadata"]["name"]
+        for path in k8s_manifests()
+        for item in yaml.safe_load_all(path.read_text())
+        if item["kind"] == "ServiceAccount"
+    }
+    listed = set(re.findall(r'^    "(canopy-[a-z]+)",$', (FOLDER / "identity.tf").read_text(), re.MULTILINE))
+    assert named - listed <= {"canopy-archive"}  # copies the archive to a claim: there is none with a bucket
+    assert listed <= named
+
+
+def test_the_overlay_uses_the_names_that_terraform_gives():
+    text = OVERLAY.read_text()
+    account = blocks("resource")["google_service_account", "pods"]
+    assert account["account_id"] == "${local.name}"
+    assert "canopy@PROJECT.iam.gserviceaccount.com" in text
+    assert "REGION-docker.pkg.dev/PROJECT/canopy/canopy" in text
+    gpu = blocks("variable")["gpu_type",]["default"]
+    assert f"cloud.google.com/gke-accelerator: {gpu}" in text
+
+
+@pytest.mark.parametrize("pool", ["cpu", "gpu"])
+def test_a_pools_nodes_have_an_account_of_their_own_and_hide_it_from_pods(pool):
+    config = first(blocks("resource")["google_container_node_pool", pool]["node_config"])
+    assert config["service_account"] == "${google_service_account.nodes.email}"
+    assert first(config["workload_metadata_config"])["mode"] == "GKE_METADATA"
+    assert first(config["shielded_instance_config"])["enable_secure_boot"] is True
+
+
+def test_no_gpu_node_is_there_while_nothing_trains():
+    pool = blocks("resource")["google_container_node_pool", "gpu"]
+    assert pool["initial_node_count"] == 0
+    assert first(pool["autoscaling"])["total_min_node_count"] == 0
+    assert first(first(pool["node_config"])["taint"])["key"] == "nvidia.com/gpu"
+
+
+def test_the_bucket_is_nobody_elses():
+    bucket = blocks("resource")["google_storage_bucket", "data"]
+    assert bucket["uniform_bucket_level_access"] is True
+    assert bucket["public_access_prevention"] == "enforced"
+
+
+def test_no_role_is_wider_than_it_has_to_be():
+    roles = {body["role"] for (kind, _), body in blocks("resource").items() if "_iam_" in kind}
+    assert roles == {
+        "roles/artifactregistry.reader",
+        "roles/container.defaultNodeServiceAccount",
+        "roles/iam.workloadIdentityUser",
+        "roles/storage.objectUser",
+    }
