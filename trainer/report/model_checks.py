@@ -64,7 +64,7 @@ def constant_answers(answered: npt.ArrayLike, labels: npt.ArrayLike, tags: Seque
     if len(given) > 1 and share >= SAME_ANSWER and due < SAME_ANSWER:
         told = (
             f"{found}, while the most frequent set of labels belongs to {due:.0%}: the model always says the "
-            "same, so look at the checks of pictures below and at the training loss."
+            "same, so look at the checks of pictures and at the training loss."
         )
         return Check("constant_answers", title, "fail", told)
     if len(given) > 1 and share > max(0.5, 1.5 * due):
