@@ -8,6 +8,8 @@ scores in a staging folder beside the output.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import math
 import shutil
 import sys
@@ -21,8 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from beam_jobs import runners, scoring, settings, sources, storage, submission, summary
-from beam_jobs.images import DEFAULT_MAX_PIXELS
+from beam_jobs import engines, runners, scoring, settings, sources, storage, submission, summary
 from beam_jobs.scoring import WorkList
 from beam_jobs.work import Reject
 from canopy import cli, machine
@@ -30,6 +31,7 @@ from canopy.cli import UserError
 from canopy.model_info import ModelInfo
 
 COUNTER = "images"  # the metric of images done
+PROGRESS_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Settings:
     sample_submission: str | None  # order and completeness
     scores: str | None  # Parquet file for all scores
     tta: int  # views averaged: 1 or 8
+    engine: str  # one of engines.CHOICES
     max_pixels: int  # above which an image is rejected by its header
     max_bad_fraction: float  # of rejected images among the found
     max_missing_fraction: float  # of the sample's names without a usable image
@@ -67,13 +70,7 @@ def parse(argv: Sequence[str] | None) -> tuple[Settings, list[str]]:
     )
     add = parser.add_argument
     add("--model", required=True, metavar="FOLDER", help="the trainer's export, local or gs://")
-    add(
-        "--images",
-        action="append",
-        required=True,
-        metavar="PATH",
-        help="folder, glob, .zip or uncompressed .tar, local or gs://; may be given more than once",
-    )
+    settings.add_images(parser)
     add("--output", required=True, metavar="FILE", help="the CSV to write, local or gs://")
     add(
         "--sample_submission",
@@ -95,17 +92,12 @@ def parse(argv: Sequence[str] | None) -> tuple[Settings, list[str]]:
         help="8: average over all flips and quarter turns",
     )
     add(
-        "--max_pixels",
-        type=settings.whole_number(1),
-        default=DEFAULT_MAX_PIXELS,
-        help="width times height above which an image is rejected by its header",
+        "--engine",
+        choices=engines.CHOICES,
+        default=engines.AUTO,
+        help="what computes: TensorFlow Lite, or the SavedModel, which auto takes where there is a GPU",
     )
-    add(
-        "--max_bad_fraction",
-        type=settings.fraction,
-        default=0.01,
-        help="of images that cannot be used, above which the job fails",
-    )
+    settings.add_limits(parser)
     add(
         "--max_missing_fraction",
         type=settings.fraction,
@@ -138,14 +130,15 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
     """
     start = time.monotonic()
     options = runners.parse_options(arguments)
+    runners.check_places(options, model=(job.model,), images=job.images, output=(job.output,))
     model = scoring.read_model_info(job.model)
+    model = dataclasses.replace(model, thresholds=model.thresholds_for(job.tta))
     sample = submission.read_sample(job.sample_submission) if job.sample_submission else None
     _check_targets(job)
     listing = sources.list_images(job.images)
     unique, rejects = submission.usable_names(listing)
     staging = f"{job.output}.partial"
-    remote = any(map(storage.is_remote, job.images))
-    choice = runners.choose(options, arguments, len(unique), remote, processes_from=math.inf)
+    choice = runners.choose(options, arguments, len(unique), remote=False, processes_from=math.inf)
     _clear(staging)
     try:
         for folder in (
@@ -153,15 +146,17 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
             *(storage.split(path)[0] for path in _targets(job)),
         ):
             storage.make_folder(folder)
-        lists = scoring.work_lists(unique, staging)
+        lists = scoring.work_lists(unique, staging, choice.workers)
         _run(options, choice, lists, model, job)
         scored: dict[str, NDArray[np.float32]] = {}
+        used: set[str] = set()
         for work in lists:
             outcome = scoring.unpack(storage.read_bytes(work.path))
             if outcome.error:
                 raise UserError(outcome.error)
             scored.update(zip(outcome.names, outcome.scores, strict=True))
             rejects += outcome.rejects
+            used.add(outcome.engine)
         result = submission.assemble(scored, model, sample)
         _write_rejects(job.output, rejects + submission.unseen(result, rejects))
         _check(job, len(listing), rejects, result)
@@ -170,7 +165,7 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
         storage.write_bytes(job.output, submission.as_csv(result.rows))
     finally:
         _clear(staging)
-    return _summary(job, len(listing), rejects, result, time.monotonic() - start)
+    return _summary(job, len(listing), rejects, result, used=used, seconds=time.monotonic() - start)
 
 
 def build(pipeline: Any, lists: Sequence[WorkList], model: ModelInfo, job: Settings, threads: int) -> None:
@@ -181,7 +176,7 @@ def build(pipeline: Any, lists: Sequence[WorkList], model: ModelInfo, job: Setti
         lists: what to score.
         model: the export.
         job: the settings.
-        threads: that read and decode in each worker.
+        threads: that score in each worker.
     """
     import apache_beam as beam
     from apache_beam.metrics import Metrics
@@ -189,11 +184,11 @@ def build(pipeline: Any, lists: Sequence[WorkList], model: ModelInfo, job: Setti
     class Score(beam.DoFn):
         """Loads the model once a worker, not once a list; after the first error it does nothing."""
 
-        _error = ""
-
         def setup(self) -> None:
+            self._error = ""
             try:
-                self._scorer = scoring.Scorer(model, job.tta)
+                loaded = engines.load(model, job.engine, threads)
+                self._scorer = scoring.Scorer(loaded, model.image_size, job.tta, job.max_pixels)
             except UserError as error:
                 self._error = str(error)
 
@@ -201,15 +196,37 @@ def build(pipeline: Any, lists: Sequence[WorkList], model: ModelInfo, job: Setti
             scored = scoring.Scored(error=self._error)
             if not self._error:
                 try:
-                    scored = scoring.score_all(work.sources, self._scorer.scores, job.max_pixels, threads)
+                    progress = _Progress(work.progress)
+                    scored = self._scorer.score(work.sources, progress)
+                    progress.tell()
                 except UserError as error:
                     self._error = scored.error = str(error)
             storage.write_bytes(work.path, scoring.pack(scored))
-            if work.progress:
-                Path(work.progress).write_text(str(len(work.sources)))
             Metrics.counter("canopy", COUNTER).inc(len(work.sources))
 
+        def teardown(self) -> None:
+            if not self._error:
+                self._scorer.close()
+
     pipeline | "Lists" >> beam.Create(lists) | "Spread" >> beam.Reshuffle() | "Score" >> beam.ParDo(Score())
+
+
+class _Progress:
+    """Leaves the number of a list's images done where the driver looks."""
+
+    def __init__(self, path: str) -> None:
+        self._path, self._done, self._told = path, 0, 0.0
+
+    def __call__(self, new: int) -> None:
+        self._done += new
+        if time.monotonic() - self._told > PROGRESS_SECONDS:
+            self.tell()
+
+    def tell(self) -> None:
+        self._told = time.monotonic()
+        if self._path:
+            with contextlib.suppress(OSError):  # a worker elsewhere has no such folder
+                Path(self._path).write_text(str(self._done))
 
 
 def _run(
@@ -219,7 +236,9 @@ def _run(
 
     with runners.explained():
         pipeline = beam.Pipeline(runner=runners.make_runner(choice, options), options=options)
-        build(pipeline, lists, model, job, max(2, choice.threads, machine.cores() if choice.mode else 0))
+        # Elsewhere each core mostly has a process of its own: two threads, for one to read meanwhile.
+        threads = math.ceil(machine.cores() / choice.workers) if choice.mode else 2
+        build(pipeline, lists, model, job, threads)
         total = sum(len(work.sources) for work in lists)
         if choice.mode:
             folder = storage.split(lists[0].progress)[0] if lists else ""
@@ -279,7 +298,13 @@ def _clear(staging: str) -> None:
 
 
 def _summary(
-    job: Settings, found: int, rejects: list[Reject], result: submission.Submission, seconds: float
+    job: Settings,
+    found: int,
+    rejects: list[Reject],
+    result: submission.Submission,
+    *,
+    used: set[str],
+    seconds: float,
 ) -> list[str]:
     counts = sorted(Counter(reject.reason for reject in rejects).items())
     reasons = f" ({', '.join(f'{count:,} {reason}' for reason, count in counts)})" if counts else ""
@@ -296,6 +321,7 @@ def _summary(
         lines.append(f"left out   {len(result.extra):,} images that the sample does not name")
     if rejects or result.missing:
         lines.append(f"rejects    {_rejects_path(job.output)}")
+    lines.append(f"engine     {', '.join(sorted(used))}")
     lines.append(f"time       {seconds:.1f} s, {found / seconds:,.0f} images/s")
     lines.append(f"output     {job.output}")
     return lines

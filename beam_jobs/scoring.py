@@ -1,32 +1,35 @@
-"""Pictures to scores: the exported model, batches of one size, the eight flips and turns.
+"""Images to scores: read, decoded, resized and put through the model by several threads.
 
-Promises: the model is known by its SavedModel and `model.json` alone; a picture is converted exactly as
-preprocessing does; a picture that cannot be used is a reject, never a score.
+Promises: a picture is converted exactly as preprocessing does; one that cannot be used is a reject, never a
+score; scores do not depend on which images are beside a picture; memory is that of a few batches.
 """
 
 from __future__ import annotations
 
+import functools
 import io
 import json
-import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
+from queue import SimpleQueue
 
 import numpy as np
 from numpy.typing import NDArray
 
 from beam_jobs import images, storage
+from beam_jobs.engines import Engine, Engines
+from beam_jobs.resize import Resizer
 from beam_jobs.sources import Reader, Source
 from beam_jobs.work import Reject
-from canopy import contract, model_info, quiet
+from canopy import contract, model_info
 from canopy.cli import UserError
 from canopy.model_info import ModelInfo
 
-BATCH = 64  # images a call: MobileNetV2 gains nothing from more on CPUs, and GPUs are busy with it
-LIST_IMAGES = 256  # images a work list: seconds of work, so that runners can share them out
-BATCH_BYTES = 100_000_000  # of pixels a call, where pictures are large: the model needs several times that
+LIST_IMAGES, MOST_IMAGES = 512, 4096  # a work list: seconds of work, so that runners can share them out
+AHEAD = 3  # batches begun for each thread, so that none waits for the list to go on
+REMOTE_READERS = 32  # requests to a store at a time, so that its latency hides
 TTA_VIEWS = (1, 8)
 
 
@@ -46,6 +49,7 @@ class Scored:
     names: list[str] = field(default_factory=list)  # of the images scored
     scores: list[NDArray[np.float32]] = field(default_factory=list)  # float32[classes] each, in their order
     rejects: list[Reject] = field(default_factory=list)  # images that could not be used
+    engine: str = ""  # the name of what computed the scores
     error: str = ""  # the `UserError` that ended the work: raised in a worker, Beam would show its traceback
 
 
@@ -59,108 +63,145 @@ def read_model_info(folder: str) -> ModelInfo:
     return model_info.parse(storage.read_bytes(path) if storage.exists(path) else None, folder)
 
 
-def work_lists(found: Sequence[Source], staging: str) -> list[WorkList]:
-    """Cuts the images into lists whose outcomes go to a staging folder."""
+def work_lists(found: Sequence[Source], staging: str, workers: int) -> list[WorkList]:
+    """Cuts the images into lists whose outcomes go to a staging folder.
+
+    Args:
+        found: the images.
+        staging: where outcomes go.
+        workers: that share the lists; 0: the runner knows.
+    """
     local = not storage.is_remote(staging)
+    # At a list's end threads wait for the last of them: few lists, but enough to share out evenly.
+    size = LIST_IMAGES if not workers else min(max(len(found) // (8 * workers), LIST_IMAGES), MOST_IMAGES)
     return [
         WorkList(
-            tuple(found[begin : begin + LIST_IMAGES]),
+            tuple(found[begin : begin + size]),
             storage.join(staging, f"scores-{number:05d}.npz"),
             storage.join(staging, "progress", str(number)) if local else "",
         )
-        for number, begin in enumerate(range(0, len(found), LIST_IMAGES))
+        for number, begin in enumerate(range(0, len(found), size))
     ]
 
 
+@dataclass(frozen=True)
+class _Lane:
+    """What one thread works with."""
+
+    engine: Engine
+    resizer: Resizer
+    pictures: NDArray[np.float32]  # [batch, size, size, 3], of the model's size
+
+
 class Scorer:
-    """The loaded model."""
+    """The loaded model, and the threads that read, decode, resize and score side by side.
 
-    def __init__(self, info: ModelInfo, tta: int) -> None:
-        """Loads the SavedModel; takes seconds.
+    A thread takes a few images all the way: handing pictures from thread to thread costs more than it saves.
+    Close it, or use it as a context manager.
+    """
+
+    def __init__(self, computing: Engines, size: int, tta: int, max_pixels: int) -> None:
+        """Starts the threads, one for each engine.
 
         Args:
-            info: which one.
+            computing: the engines.
+            size: side of the pictures that they take, pixels.
             tta: 1, or 8 to average over all flips and quarter turns.
-
-        Raises:
-            UserError: it cannot be loaded.
+            max_pixels: width times height above which an image is rejected by its header.
         """
-        with quiet.importing():
-            import tensorflow as tf
-        try:
-            self._model = tf.saved_model.load(info.folder)
-            self._call = self._model.signatures[contract.SIGNATURE_RGB]
-        except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
-            why = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise UserError(f"--model {info.folder} cannot be loaded ({why})") from error
-        self._constant, self._tta, self._folder = tf.constant, tta, info.folder
+        self._engines, self._tta, self._max_pixels = computing, tta, max_pixels
+        self._threads = len(computing.loaded)
+        self._batch = computing.loaded[0].batch
+        self._lanes: SimpleQueue[_Lane] = SimpleQueue()
+        for one in computing.loaded:
+            room = np.zeros((self._batch, size, size, 3), np.float32)
+            self._lanes.put(_Lane(one, Resizer(size), room))
+        self._pool = ThreadPoolExecutor(self._threads)
+        self._readers = ThreadPoolExecutor(REMOTE_READERS)  # starts its threads as they are needed
 
-    def scores(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Scores a batch.
+    def score(self, sources: Sequence[Source], count: Callable[[int], None] = lambda _: None) -> Scored:
+        """Reads, converts and scores images.
 
         Args:
-            pictures: uint8[batch, height, width, 3], RGB.
+            sources: the images.
+            count: called with the number of images done since the last call.
 
         Returns:
-            float32[batch, classes] in 0..1, averaged over the views.
+            Each image, in order, either scored or rejected.
 
         Raises:
-            UserError: they are no numbers, as those of a model whose training diverged.
+            UserError: the model's scores are no numbers, or a store does not answer.
         """
-        total = [
-            self._call(rgb=self._constant(view))["scores"].numpy() for view in _views(pictures, self._tta)
+        result = Scored(engine=self._engines.name)
+        with Reader() as reader:
+            for group in self._groups(sources, reader):
+                result.names += group.names
+                result.scores += group.scores
+                result.rejects += group.rejects
+                count(len(group.names) + len(group.rejects))
+        return result
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self._pool.shutdown()
+        self._readers.shutdown()
+
+    def __enter__(self) -> Scorer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _groups(self, sources: Sequence[Source], reader: Reader) -> Iterator[Scored]:
+        """Outcomes of a batch each, in order; a few batches are begun ahead."""
+        pending: deque[Future[Scored]] = deque()
+        try:
+            for begin in range(0, len(sources), self._batch):
+                group = sources[begin : begin + self._batch]
+                pending.append(self._pool.submit(self._group, group, self._fetch(group, reader)))
+                if len(pending) >= AHEAD * self._threads:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            wait([future for future in pending if not future.cancel()])  # they use the reader
+
+    def _fetch(self, group: Sequence[Source], reader: Reader) -> list[Callable[[], bytes]]:
+        """Ways to each image's bytes; from a store they are under way already."""
+        return [
+            self._readers.submit(reader.read, source).result
+            if storage.is_remote(source.container)
+            else functools.partial(reader.read, source)
+            for source in group
         ]
+
+    def _group(self, group: Sequence[Source], fetched: Sequence[Callable[[], bytes]]) -> Scored:
+        result = Scored()
+        lane = self._lanes.get()
+        try:
+            for source, fetch in zip(group, fetched, strict=True):
+                try:
+                    picture = images.to_pixels(fetch(), self._max_pixels)
+                except images.RejectedImage as reject:
+                    result.rejects.append(Reject(source.name, reject.reason, reject.detail))
+                    continue
+                lane.resizer(picture, lane.pictures[len(result.names)])
+                result.names.append(source.name)
+            if result.names:
+                result.scores = list(self._scores(lane, len(result.names)))
+        finally:
+            self._lanes.put(lane)
+        return result
+
+    def _scores(self, lane: _Lane, count: int) -> NDArray[np.float32]:
+        """float32[count, classes], averaged over the views, of the first pictures of a lane."""
+        total = [lane.engine.scores(view)[:count] for view in _views(lane.pictures, self._tta)]
         mean: NDArray[np.float32] = np.mean(total, axis=0, dtype=np.float32)
         if not np.isfinite(mean).all():
-            raise UserError(f"--model {self._folder} gives scores that are no numbers: train it again")
+            raise UserError(
+                f"--model {self._engines.folder} gives scores that are no numbers: train it again"
+            )
         return mean
-
-
-def score_all(
-    sources: Sequence[Source],
-    scorer: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
-    max_pixels: int,
-    threads: int,
-) -> Scored:
-    """Reads, converts and scores images, in batches of equal size.
-
-    Args:
-        sources: the images.
-        scorer: see `Scorer.scores`.
-        max_pixels: width times height above which an image is rejected by its header.
-        threads: that read and decode ahead of the model.
-
-    Returns:
-        Each image, either scored or rejected.
-    """
-    result = Scored()
-    waiting: dict[tuple[int, ...], list[tuple[str, NDArray[np.uint8]]]] = {}
-
-    def bytes_of(shape: tuple[int, ...]) -> int:
-        return len(waiting[shape]) * math.prod(shape)
-
-    def flush(shape: tuple[int, ...]) -> None:
-        group = waiting.pop(shape)
-        result.names.extend(name for name, _ in group)
-        result.scores.extend(scorer(np.stack([picture for _, picture in group])))
-
-    with Reader() as reader, ThreadPoolExecutor(threads) as pool:
-        for source, outcome in _ahead(sources, reader, max_pixels, pool, threads):
-            if isinstance(outcome, images.RejectedImage):
-                result.rejects.append(Reject(source.name, outcome.reason, outcome.detail))
-                continue
-            shape = outcome.shape
-            waiting.setdefault(shape, []).append((source.name, outcome))
-            if len(waiting[shape]) >= BATCH or bytes_of(shape) >= BATCH_BYTES:
-                flush(shape)
-            # Many sizes: memory stays bounded.
-            elif (
-                sum(map(len, waiting.values())) >= 4 * BATCH or sum(map(bytes_of, waiting)) >= 4 * BATCH_BYTES
-            ):
-                flush(max(waiting, key=bytes_of))
-        for shape in list(waiting):
-            flush(shape)
-    return result
 
 
 def pack(scored: Scored) -> bytes:
@@ -171,7 +212,7 @@ def pack(scored: Scored) -> bytes:
         names=np.array(json.dumps(scored.names)),
         scores=np.array(scored.scores, np.float32),
         rejects=np.array(json.dumps([asdict(reject) for reject in scored.rejects])),
-        error=np.array(json.dumps(scored.error)),
+        said=np.array(json.dumps([scored.engine, scored.error])),
     )
     return out.getvalue()
 
@@ -183,37 +224,16 @@ def unpack(data: bytes) -> Scored:
             json.loads(str(found["names"])),
             list(found["scores"]),
             [Reject(**reject) for reject in json.loads(str(found["rejects"]))],
-            json.loads(str(found["error"])),
+            *json.loads(str(found["said"])),
         )
 
 
-def _ahead(
-    sources: Sequence[Source], reader: Reader, max_pixels: int, pool: ThreadPoolExecutor, threads: int
-) -> Iterator[tuple[Source, NDArray[np.uint8] | images.RejectedImage]]:
-    """Pictures in order, decoded up to two batches before they are asked for; fewer where they are large."""
+def _views(pictures: NDArray[np.float32], count: int) -> Iterator[NDArray[np.float32]]:
+    """The pictures, or all eight flips and quarter turns of them.
 
-    def convert(source: Source) -> NDArray[np.uint8] | images.RejectedImage:
-        try:
-            return images.to_rgb(reader.read(source), max_pixels)
-        except images.RejectedImage as reject:
-            return reject
-
-    pending: deque[tuple[Source, Future[NDArray[np.uint8] | images.RejectedImage]]] = deque()
-    left, room = iter(sources), threads
-    while True:
-        while len(pending) < room and (following := next(left, None)) is not None:
-            pending.append((following, pool.submit(convert, following)))
-        if not pending:
-            return
-        source, future = pending.popleft()
-        outcome = future.result()
-        if isinstance(outcome, np.ndarray):
-            room = max(threads, min(2 * BATCH, 2 * BATCH_BYTES // outcome.nbytes))
-        yield source, outcome
-
-
-def _views(pictures: NDArray[np.uint8], count: int) -> Iterator[NDArray[np.uint8]]:
-    """The pictures, or all eight flips and quarter turns of them."""
+    Of the resized ones: a bilinear resize of the turned picture gives the turned result, for an eighth of
+    the work.
+    """
     if count == 1:
         yield pictures
         return

@@ -112,6 +112,33 @@ def dataset_name(text: str) -> str:
     return text
 
 
+def add_images(parser: Parser) -> None:
+    """Where images come from: preprocessing and prediction take the same."""
+    parser.add_argument(
+        "--images",
+        action="append",
+        required=True,
+        metavar="PATH",
+        help="folder, glob, .zip or uncompressed .tar, local or gs://; may be given more than once",
+    )
+
+
+def add_limits(parser: Parser) -> None:
+    """Which images are rejected, and how many may be: the same for both as well."""
+    parser.add_argument(
+        "--max_pixels",
+        type=whole_number(1),
+        default=DEFAULT_MAX_PIXELS,
+        help="width times height above which an image is rejected by its header",
+    )
+    parser.add_argument(
+        "--max_bad_fraction",
+        type=fraction,
+        default=0.01,
+        help="of images rejected, above which the job fails",
+    )
+
+
 def make_parser() -> Parser:
     """The flags of `beam_jobs.preprocess` itself."""
     parser = Parser(
@@ -120,13 +147,7 @@ def make_parser() -> Parser:
         "(--runner, --direct_running_mode, --direct_num_workers, ...) may be given as well.",
     )
     add = parser.add_argument
-    add(
-        "--images",
-        action="append",
-        required=True,
-        metavar="PATH",
-        help="folder, glob, .zip or uncompressed .tar, local or gs://; may be given more than once",
-    )
+    add_images(parser)
     add("--labels", required=True, metavar="FILE", help="CSV with the columns image_name,tags")
     add("--output", required=True, metavar="FOLDER", help="folder for the records, local or gs://")
     add("--dataset", type=dataset_name, default="planet", help="the data set's name, first word of its files")
@@ -159,18 +180,7 @@ def make_parser() -> Parser:
         default="420",
         help="colour of the JPEGs written: half (420) or full (444) resolution",
     )
-    add(
-        "--max_pixels",
-        type=whole_number(1),
-        default=DEFAULT_MAX_PIXELS,
-        help="width times height above which an image is rejected by its header",
-    )
-    add(
-        "--max_bad_fraction",
-        type=fraction,
-        default=0.01,
-        help="of images rejected, above which the job fails",
-    )
+    add_limits(parser)
     add(
         "--overwrite",
         type=switch,

@@ -15,7 +15,10 @@ import threading
 from collections.abc import Iterator
 
 # absl writes these before its log level can be set: information, and a notice about the notice.
-_NOISE = re.compile(rb"^(I\d{4} |WARNING: All log messages before absl::InitializeLog)")
+# TensorFlow Lite has no log level at all in Python, and announces its XNNPACK delegate.
+_NOISE = re.compile(
+    rb"^(I\d{4} |INFO: Created TensorFlow Lite |WARNING: All log messages before absl::InitializeLog)"
+)
 _HOLDING = threading.RLock()  # a process has one file descriptor 2, and workers may be its threads
 
 

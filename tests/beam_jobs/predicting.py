@@ -56,6 +56,8 @@ def export(folder: Path, weights: NDArray[np.float32]) -> Path:
     """
     import tensorflow as tf
 
+    from trainer.dataset import resize
+
     class Looking(tf.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -63,11 +65,17 @@ def export(folder: Path, weights: NDArray[np.float32]) -> Path:
 
         @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="rgb")])
         def look(self, rgb: Any) -> Any:
-            small = tf.image.resize(tf.cast(rgb, tf.float32) / 255, [16, 16]) - 0.5
-            return {"scores": tf.sigmoid(tf.reshape(small, [-1, 16 * 16 * 3]) @ self.weights)}
+            return {"scores": self.small(tf.cast(resize(rgb, 16), tf.float32))}
+
+        @tf.function(input_signature=[tf.TensorSpec([None, 16, 16, 3], tf.float32, name="images")])
+        def small(self, images: Any) -> Any:
+            flat = tf.reshape(images / 255 - 0.5, [-1, 16 * 16 * 3])
+            return tf.sigmoid(flat @ self.weights)
 
     looking = Looking()
     tf.saved_model.save(looking, str(folder), signatures={"rgb": looking.look})
+    lite = tf.lite.TFLiteConverter.from_concrete_functions([looking.small.get_concrete_function()], looking)
+    (folder / "model.tflite").write_bytes(lite.convert())
     described = {
         "format_version": 1,
         "classes": CLASSES,

@@ -1,0 +1,167 @@
+"""What computes scores: TensorFlow Lite on the processor, the SavedModel on a GPU.
+
+Promises: pictures of the model's size in, scores out, the same from either engine within 1e-4; TensorFlow is
+imported only where the SavedModel is used, for it takes each process 6 seconds and 500 MB; an export without
+a usable `model.tflite` still works, slower, and the name of the engine says why.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beam_jobs import storage
+from canopy import contract, quiet
+from canopy.cli import UserError
+from canopy.model_info import ModelInfo
+
+AUTO, LITE, SAVED_MODEL = "auto", "tflite", "savedmodel"
+CHOICES = (AUTO, LITE, SAVED_MODEL)
+# A batch whose activations stay in a core's cache: 8 pictures of 96 pixels, 1 or 2 of 224, were the fastest.
+LITE_PIXELS = 8 * 96 * 96
+CPU_BATCH, GPU_BATCH = 32, 64  # pictures a call of the SavedModel
+CALLS_AT_ONCE = 2  # of the SavedModel: one computes while the next one's pictures travel
+DEVICES = Path("/dev")  # tests put another machine's here
+
+
+class Engine(Protocol):
+    """Computes scores for one thread at a time."""
+
+    batch: int  # pictures a call, always: another shape would mean to allocate or tune everything anew
+
+    def scores(self, pictures: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scores float32[batch, size, size, 3], whole numbers in 0..255: float32[batch, classes] in 0..1."""
+        ...
+
+
+@dataclass(frozen=True)
+class Engines:
+    """A loaded model."""
+
+    name: str  # what computes, for people
+    folder: str  # the export
+    loaded: list[Engine]  # one for each thread
+
+
+class _Unusable(Exception):  # noqa: N818 - what is said of a model.tflite, not a failure by itself
+    """Why the TensorFlow Lite model cannot be used."""
+
+
+def load(info: ModelInfo, choice: str, threads: int) -> Engines:
+    """Loads the model, once for a worker.
+
+    Args:
+        info: which one.
+        choice: one of CHOICES. AUTO takes the SavedModel where there is a GPU, TensorFlow Lite elsewhere.
+        threads: how many will compute side by side.
+
+    Raises:
+        UserError: the export cannot be loaded.
+    """
+    why = ""
+    if choice == SAVED_MODEL or (choice == AUTO and has_gpu()):
+        found = _SavedModel(info)
+        if found.on_gpu or choice == SAVED_MODEL:
+            return Engines(found.name, info.folder, [found] * threads)
+        why = " (TensorFlow finds no GPU it can use)"
+    try:
+        return Engines(f"TensorFlow Lite{why}", info.folder, _lite(info, threads))
+    except _Unusable as error:
+        if choice == LITE:
+            raise UserError(f"--model {info.folder} cannot be loaded ({error})") from error
+        found = _SavedModel(info)
+        return Engines(f"{found.name}, for {error}", info.folder, [found] * threads)
+
+
+def has_gpu(devices: Path = DEVICES) -> bool:
+    """Whether this machine has a GPU of NVIDIA's; nothing is imported to find out."""
+    return any(devices.glob("nvidia[0-9]*"))
+
+
+def _lite(info: ModelInfo, threads: int) -> list[Engine]:
+    path = storage.join(info.folder, contract.MODEL_TFLITE)
+    if not storage.exists(path):
+        raise _Unusable(f"the export has no {contract.MODEL_TFLITE}")
+    content = storage.read_bytes(path)
+    try:
+        with quiet.importing():
+            return [_Lite(content, info) for _ in range(threads)]
+    except (ImportError, ValueError, RuntimeError) as error:
+        raise _Unusable(f"{contract.MODEL_TFLITE} cannot be used: {_first_line(error)}") from error
+
+
+class _Lite:
+    """An interpreter of one thread: as many side by side beat one interpreter of many threads."""
+
+    def __init__(self, content: bytes, info: ModelInfo) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        size = info.image_size
+        self.batch = max(1, round(LITE_PIXELS / size**2))
+        self._interpreter = Interpreter(model_content=content, num_threads=1)
+        given, result = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        if len(given) != 1 or list(given[0]["shape"][1:]) != [size, size, 3]:
+            raise ValueError(f"it does not take pictures of {size} x {size} pixels")
+        if given[0]["dtype"] is not np.float32 or result[0]["shape"][-1] != len(info.classes):
+            raise ValueError(f"it does not give {len(info.classes)} scores")
+        self._input, self._output = given[0]["index"], result[0]["index"]
+        self._interpreter.resize_tensor_input(self._input, [self.batch, size, size, 3])
+        self._interpreter.allocate_tensors()
+
+    def scores(self, pictures: NDArray[np.float32]) -> NDArray[np.float32]:
+        self._interpreter.set_tensor(self._input, pictures)
+        self._interpreter.invoke()
+        result: NDArray[np.float32] = self._interpreter.get_tensor(self._output)
+        return result
+
+
+class _SavedModel:
+    """The SavedModel, for all threads together."""
+
+    def __init__(self, info: ModelInfo) -> None:
+        with quiet.importing():
+            import tensorflow as tf
+        self.on_gpu = bool(tf.config.list_physical_devices("GPU"))
+        self.name = f"SavedModel on {'a GPU' if self.on_gpu else 'the processor'}"
+        self.batch = GPU_BATCH if self.on_gpu else CPU_BATCH
+        try:
+            with _on_this_machine(info.folder) as folder:
+                self._model = tf.saved_model.load(folder)
+            self._call = self._model.signatures[contract.SIGNATURE_RGB]
+        except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
+            raise UserError(f"--model {info.folder} cannot be loaded ({_first_line(error)})") from error
+        self._constant: Any = tf.constant
+        self._turn = threading.BoundedSemaphore(CALLS_AT_ONCE)
+
+    def scores(self, pictures: NDArray[np.float32]) -> NDArray[np.float32]:
+        with self._turn:
+            rgb = self._constant(pictures.astype(np.uint8))
+            result: NDArray[np.float32] = self._call(rgb=rgb)["scores"].numpy()
+        return result
+
+
+@contextlib.contextmanager
+def _on_this_machine(folder: str) -> Iterator[str]:
+    """A folder of a store as a temporary local one: TensorFlow reads gs:// at one fixed address only."""
+    if not storage.is_remote(folder):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="canopy-model-") as copy:
+        base = folder.rstrip("/") + "/"
+        for path in storage.match(f"{base}**"):
+            target = Path(copy, *path.removeprefix(base).split("/"))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(storage.read_bytes(path))
+        yield copy
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

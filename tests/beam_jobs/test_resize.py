@@ -1,0 +1,134 @@
+"""Resizing without TensorFlow gives what TensorFlow gives in training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from beam_jobs import images
+from beam_jobs.resize import MAX_PLANS, Resizer, weights
+from canopy import contract
+from tests.beam_jobs.making import noise
+
+SIDES = st.integers(1, 300)
+SIZES = st.sampled_from([1, 16, 32, 75, 96, 224])
+
+
+def ours(picture: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
+    out = np.full((size, size, 3), np.nan, np.float32)
+    Resizer(size)(picture, out)
+    return out
+
+
+def theirs(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """As the trainer does it."""
+    from trainer.dataset import resize
+
+    return np.asarray(resize(picture, size))
+
+
+def exact(picture: NDArray[np.uint8], size: int) -> NDArray[np.float64]:
+    """Bilinear, antialiased where it shrinks, by its definition."""
+
+    def along(inputs: int) -> NDArray[np.float64]:
+        reach = max(inputs / size, 1)
+        centres = (np.arange(size) + 0.5) * inputs / size
+        near = np.maximum(1 - abs(np.arange(inputs) + 0.5 - centres[:, None]) / reach, 0)
+        scaled: NDArray[np.float64] = near / near.sum(axis=1, keepdims=True)
+        return scaled
+
+    height, width, _ = picture.shape
+    planes = picture[:, :, :3].astype(float).transpose(2, 0, 1)
+    result: NDArray[np.float64] = (along(height) @ planes @ along(width).T).transpose(1, 2, 0)
+    return result
+
+
+def agree(found: NDArray[Any], wanted: NDArray[Any], picture: NDArray[np.uint8]) -> None:
+    """Equal, but for values so near where rounding changes that the order of the sum's terms decides."""
+    apart = np.abs(found.astype(int) - wanted)
+    assert apart.max() <= 1
+    value = exact(picture, len(found))[apart > 0]
+    assert np.abs((value + contract.ROUNDING + 0.5) % 1 - 0.5).max(initial=0) < 0.002
+
+
+@settings(deadline=None, max_examples=60)
+@given(height=SIDES, width=SIDES, size=SIZES, seed=st.integers(0, 2**32))
+@example(height=256, width=256, size=224, seed=0)
+@example(height=32, width=32, size=96, seed=0)
+@example(height=64, width=64, size=32, seed=0)
+@example(height=1, width=1, size=96, seed=0)
+@example(height=1, width=300, size=96, seed=0)
+def test_any_picture_of_any_size_comes_out_as_from_tensorflow(
+    height: int, width: int, size: int, seed: int
+) -> None:
+    picture = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    agree(ours(picture, size), theirs(picture, size), picture)
+
+
+@pytest.mark.parametrize(("side", "size"), [(64, 96), (32, 96), (32, 64), (64, 32), (256, 224), (64, 224)])
+def test_halves_which_are_many_at_simple_ratios_are_rounded_alike(side: int, size: int) -> None:
+    picture = np.random.default_rng(side).integers(0, 256, (side, side, 3), np.uint8)
+    assert np.count_nonzero(ours(picture, size) != theirs(picture, size)) <= 3
+
+
+def test_a_large_picture_comes_out_as_from_tensorflow() -> None:
+    picture = noise(3, 1500, 2100)
+    agree(ours(picture, 96), theirs(picture, 96), picture)
+
+
+@pytest.mark.parametrize("size", [96, 224])
+def test_the_original_chips_come_out_as_from_tensorflow(real_data: Path, size: int) -> None:
+    chips = sorted((real_data / "planet" / "chips256" / "train-jpg").glob("*.jpg"))
+    assert chips
+    for chip in chips:
+        picture = images.to_rgb(chip.read_bytes())
+        agree(ours(picture, size), theirs(picture, size), picture)
+
+
+@given(height=SIDES, width=SIDES)
+@settings(deadline=None, max_examples=20)
+def test_a_fourth_channel_is_ignored(height: int, width: int) -> None:
+    picture = np.random.default_rng(height).integers(0, 256, (height, width, 4), np.uint8)
+    # The sums have more terms, all zero, so they may come out in another order.
+    agree(ours(picture, 48), ours(np.ascontiguousarray(picture[:, :, :3]), 48), picture)
+
+
+def test_a_picture_of_the_right_size_is_left_as_it_is() -> None:
+    picture = noise(1, 32, 32)
+    assert np.array_equal(ours(picture, 32), picture)
+
+
+@given(height=SIDES, width=SIDES, turns=st.integers(1, 3), flip=st.booleans())
+@settings(deadline=None, max_examples=40)
+def test_turning_the_result_is_resizing_the_turned_picture(
+    height: int, width: int, turns: int, flip: bool
+) -> None:
+    picture = noise(height, height, width)
+
+    def turned(pixels: NDArray[Any]) -> NDArray[Any]:
+        result = np.rot90(pixels, turns)
+        return np.ascontiguousarray(result[:, ::-1] if flip else result)
+
+    agree(ours(turned(picture), 64), turned(ours(picture, 64)), turned(picture))
+
+
+@given(inputs=st.integers(1, 2000), results=st.integers(1, 300))
+def test_the_weights_of_each_result_add_up_to_one(inputs: int, results: int) -> None:
+    assert weights(inputs, results).sum(axis=1) == pytest.approx(1, abs=1e-5)
+
+
+def test_many_sizes_in_turn_change_no_result_and_are_not_all_remembered() -> None:
+    resizer = Resizer(16)
+    sizes = [(8 + i, 60 - i) for i in range(MAX_PLANS + 8)]
+    for height, width in sizes * 2:
+        picture = noise(height, height, width)
+        out = np.empty((16, 16, 3), np.float32)
+        resizer(picture, out)
+        assert np.array_equal(out, ours(picture, 16))
+    assert len(resizer._plans) <= MAX_PLANS
