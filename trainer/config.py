@@ -32,12 +32,22 @@ class Config:
     batch_size: int = _flag("global batch: images a step, over all workers together", 64)
     image_size: int = _flag("side in pixels to which every image is resized", 224)
     backbone: str = _flag("keras (MobileNetV2), or hub:HANDLE (a TF-Hub feature vector)", "keras")
-    weights: str = _flag("start of the keras backbone: imagenet, none, or an .h5 FILE", "imagenet")
+    early_epochs: int = _flag("first epochs, which train at --early_image_size: cheap, and hardly worse", 0)
+    early_image_size: int = _flag("side in pixels of the images of the early epochs", 64)
+    weights: str = _flag(
+        "start of the keras backbone: imagenet, none, an .h5 FILE, or auto (imagenet where it can be had, "
+        "else none with a warning)",
+        "imagenet",
+    )
     alpha: float = _flag("width multiplier of MobileNetV2", 1.0)
     learning_rate: float = _flag("peak of the schedule: linear warm-up, then cosine to zero", 1e-3)
     warmup_share: float = _flag("share of all steps in which the learning rate warms up", 0.1)
     weight_decay: float = _flag("AdamW's decoupled weight decay, on kernels only", 1e-2)
     bn_momentum: float = _flag("BatchNormalization momentum (0.999 never leaves ImageNet)", 0.9)
+    dropout: float = _flag("share of the features that each training step leaves out", 0.0)
+    fine_tune_from_epoch: int = _flag(
+        "epoch, from 0, from which on the backbone trains as well as the head; -1: never", 0
+    )
     augment: Literal["d4", "none"] = _flag("d4: random flips and quarter turns on the device", "d4")
     checkpoint_steps: int = _flag("steps between checkpoints", 100)
     log_steps: int = _flag("steps between lines of metrics.jsonl", 10)
@@ -91,7 +101,7 @@ def check(config: Config) -> None:
     for name in positive:
         if not 0 < getattr(config, name) < math.inf:
             raise UserError(f"--{name} must be a number greater than 0, and is {getattr(config, name)}")
-    for name in ("warmup_share", "bn_momentum"):
+    for name in ("warmup_share", "bn_momentum", "dropout"):
         if not 0 <= getattr(config, name) < 1:
             raise UserError(f"--{name} must be at least 0 and below 1, and is {getattr(config, name)}")
     if not 0 <= config.weight_decay < math.inf:
@@ -99,6 +109,19 @@ def check(config: Config) -> None:
     if config.image_size < 32:
         raise UserError(
             f"--image_size must be at least 32 (MobileNetV2 halves it five times), and is {config.image_size}"
+        )
+    if not 0 <= config.early_epochs < config.epochs:
+        raise UserError(
+            f"--early_epochs must be at least 0 and fewer than --epochs, and is {config.early_epochs}"
+        )
+    if config.early_epochs and config.early_image_size < 32:
+        raise UserError(f"--early_image_size must be at least 32, and is {config.early_image_size}")
+    if config.early_epochs and config.backbone != "keras":
+        raise UserError("--early_epochs is for --backbone keras: a Hub model takes images of one size")
+    if config.fine_tune_from_epoch < -1:
+        raise UserError(
+            "--fine_tune_from_epoch must be an epoch from 0, or -1 for never, and is "
+            f"{config.fine_tune_from_epoch}"
         )
     if config.backbone != "keras" and not config.backbone.removeprefix("hub:") != config.backbone:
         raise UserError(f"--backbone must be keras or hub:HANDLE, and is {config.backbone!r}")

@@ -62,6 +62,8 @@ def train(config: Config, place: Place) -> Outcome:
         else None
     )
     claim_model_dir(config, info.fingerprint, place.is_chief)
+    if (config.backbone, config.weights, start_weights) == ("keras", "auto", None) and place.is_chief:
+        log.warning(weights.NONE_FOUND)
     log.info("meeting the %d workers", place.workers)
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     local_replicas = strategy.num_replicas_in_sync // place.workers
@@ -125,6 +127,8 @@ class _Run:
         step = first = self.checkpoints.restore()
         if step:
             log.info("resuming after step %d", step)
+        else:
+            self.steps.start_alike()
         validating = Reading(
             **{**vars(self.reading), "shards": validation_shards, "shuffle": False},
         )
@@ -133,8 +137,9 @@ class _Run:
         with Meter("training", total) as meter, Journal(self.config, self.place.is_chief) as journal:
             while step < self.reading.steps * self.config.epochs:
                 step = self._epoch(step, meter, journal)
-                result, validated_at = self._validate(validating, info.vocabulary), step
                 epoch = step // self.reading.steps
+                as_trained = self.steps.enter(epoch - 1, validating)
+                result, validated_at = self._validate(as_trained, info.vocabulary), step
                 journal.write({"step": step, "epoch": epoch, "validation": result.summary})
                 if self.place.is_chief:
                     log.info("epoch %d of %d: %s", epoch, self.config.epochs, result.sentence())
@@ -150,7 +155,7 @@ class _Run:
     def _epoch(self, step: int, meter: Meter, journal: Journal) -> int:
         """Takes the steps of an epoch that are left and returns the step reached."""
         epoch, entered = divmod(step, self.reading.steps)
-        batches = iter(dataset.batches(self.reading, epoch, entered))
+        batches = iter(dataset.batches(self.steps.enter(epoch, self.reading), epoch, entered))
         waited, since, since_step = 0.0, time.monotonic(), step
         for _ in range(entered, self.reading.steps):
             asked = time.monotonic()
@@ -201,12 +206,8 @@ class _Run:
 
     def _validate(self, reading: Reading, tags: tuple[str, ...]) -> Validation:
         """Scores every validation record once, on all workers together."""
-        batches, rows = iter(dataset.batches(reading)), []
-        for _ in range(reading.steps):
-            gathered = self.steps.score(*self._share_out(batches))
-            rows.append(self.strategy.experimental_local_results(gathered)[0].numpy())
-        table = np.concatenate(rows)
-        table = table[table[:, -1] > 0]
+        batches = iter(dataset.batches(reading))
+        table = self.steps.score(self._share_out(batches) for _ in range(reading.steps))
         return Validation.of(table[:, : len(tags)], table[:, len(tags) : -1], tags)
 
     def _export(self, values: list[Any], info: DataInfo, result: Validation) -> str:

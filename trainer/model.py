@@ -1,20 +1,23 @@
 """The network: a backbone, a linear head, and what training it needs.
 
 Promises: every backbone takes float32 images in 0..255 and ends in float32 logits, so that the loop, the
-export and the report never ask which one it is.
+export and the report never ask which one it is. The keras backbone takes images of any size.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 import tf_keras
 
 from canopy.cli import UserError
+from trainer import hub
 from trainer.config import Config
 
 PRECISION_SINCE = (
@@ -39,13 +42,14 @@ def build(config: Config, classes: int, prior: Sequence[float], start_weights: s
     Raises:
         UserError: where the weights or the hub handle cannot be loaded.
     """
-    images = tf_keras.Input([config.image_size, config.image_size, 3], name="image")
     if config.backbone == "keras":
+        images = tf_keras.Input([None, None, 3], name="image")
         features = _mobilenet(config, start_weights)(tf_keras.layers.Rescaling(1 / 127.5, -1.0)(images))
     else:
-        features = _hub(config.backbone.removeprefix("hub:"), config)(
-            tf_keras.layers.Rescaling(1 / 255)(images)
-        )
+        images = tf_keras.Input([config.image_size, config.image_size, 3], name="image")
+        features = hub.features(config, tf_keras.layers.Rescaling(1 / 255)(images))
+    if config.dropout:
+        features = tf_keras.layers.Dropout(config.dropout, seed=config.seed, name="dropout")(features)
     shares = np.clip(np.asarray(prior, np.float64), 1e-3, 1 - 1e-3)
     logits = tf_keras.layers.Dense(
         classes,
@@ -55,6 +59,20 @@ def build(config: Config, classes: int, prior: Sequence[float], start_weights: s
         name="logits",
     )(features)
     return tf_keras.Model(images, logits, name="canopy")
+
+
+def split(network: Any) -> tuple[Any, Any]:
+    """Parts a network into images to features, and features to logits; both share its variables.
+
+    Args:
+        network: as `build` makes it.
+    """
+    head = network.layers[network.layers.index(network.get_layer("backbone")) + 1 :]
+    end_of_backbone = head[0].input
+    features = logits = tf_keras.Input(end_of_backbone.shape[1:], name="features")
+    for layer in head:
+        logits = layer(logits)
+    return tf_keras.Model(network.input, end_of_backbone), tf_keras.Model(features, logits)
 
 
 def optimizer(config: Config, total_steps: int) -> Any:
@@ -83,17 +101,22 @@ def optimizer(config: Config, total_steps: int) -> Any:
 def augment(images: Any, seed: Any) -> Any:
     """One of the eight flips and turns for each image of a batch, drawn without state.
 
-    Three coin flips a picture (left-right, up-down, transpose) reach all eight; as whole-batch operations
-    they cost the device next to nothing.
+    All eight are affine maps that send pixel centres to pixel centres, so sampling the nearest pixel is
+    exact. One such pass costs a CPU a third of what three conditional flips of the batch cost.
 
     Args:
-        images: [batch, size, size, 3] of any type.
+        images: uint8 or float32[batch, size, size, 3].
         seed: int32[2].
     """
-    coins = tf.random.stateless_uniform([3, tf.shape(images)[0], 1, 1, 1], seed) < 0.5
-    images = tf.where(coins[0], tf.reverse(images, [2]), images)
-    images = tf.where(coins[1], tf.reverse(images, [1]), images)
-    return tf.where(coins[2], tf.transpose(images, [0, 2, 1, 3]), images)
+    side = images.shape[1]
+    drawn = tf.random.stateless_uniform([tf.shape(images)[0]], seed, 0, 8, tf.int32)
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=images,
+        transforms=tf.gather(tf.constant(_flips_and_turns(side)), drawn),
+        output_shape=[side, side],
+        fill_value=0.0,
+        interpolation="NEAREST",
+    )
 
 
 def set_precision(choice: str) -> str:
@@ -112,12 +135,22 @@ def set_precision(choice: str) -> str:
     return choice
 
 
+def _flips_and_turns(side: int) -> npt.NDArray[np.float32]:
+    """float32[8, 8]: for each, where a pixel comes from, as ImageProjectiveTransformV3 takes it."""
+    kept, mirrored = (1, 0), (-1, side - 1)  # factor and shift of a coordinate
+    rows = []
+    for (fx, sx), (fy, sy) in itertools.product((kept, mirrored), repeat=2):
+        rows.append([fx, 0, sx, 0, fy, sy, 0, 0])
+        rows.append([0, fx, sx, fy, 0, sy, 0, 0])
+    return np.asarray(rows, np.float32)
+
+
 def _mobilenet(config: Config, start_weights: str | None) -> Any:
     if start_weights is not None and not Path(start_weights).is_file():
         raise UserError(f"--weights {start_weights}: there is no such file")
     try:
         backbone = tf_keras.applications.MobileNetV2(
-            input_shape=(config.image_size, config.image_size, 3),
+            input_shape=(None, None, 3),
             alpha=config.alpha,
             include_top=False,
             weights=start_weights,
@@ -127,16 +160,14 @@ def _mobilenet(config: Config, start_weights: str | None) -> Any:
         raise UserError(
             f"--weights {start_weights} does not fit MobileNetV2 without top, alpha {config.alpha} ({error})"
         ) from error
+    backbone._name = "backbone"
     for layer in backbone.layers:
         if isinstance(layer, tf_keras.layers.BatchNormalization):
             layer.momentum = config.bn_momentum
+        # Keras pads each strided convolution in a layer of its own, by what SAME pads anyway for a side
+        # that is even: the same numbers for 7% less time on a CPU, and right for odd sides, too.
+        if isinstance(layer, tf_keras.layers.ZeroPadding2D):
+            layer.padding = ((0, 0), (0, 0))
+        if isinstance(layer, tf_keras.layers.DepthwiseConv2D):
+            layer.padding = "same"
     return backbone
-
-
-def _hub(handle: str, config: Config) -> Any:
-    import tensorflow_hub
-
-    try:
-        return tensorflow_hub.KerasLayer(handle, trainable=True, name="backbone")
-    except Exception as error:  # hub raises whatever its resolver or TensorFlow did
-        raise UserError(f"--backbone hub:{handle} cannot be loaded ({error})") from error

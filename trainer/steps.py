@@ -1,4 +1,4 @@
-"""What all replicas compute together: one training step, one scoring step, agreement on statistics.
+"""What all replicas compute together: one training step, the scores of a split, agreement on statistics.
 
 Promises: each is one traced graph with as few collectives as can be; a step's randomness comes from the seed
 it is given and the replica's number alone.
@@ -6,13 +6,18 @@ it is given and the replica's number alone.
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 import tf_keras
 
 from trainer import model
 from trainer.config import Config
+from trainer.dataset import Reading
 
 
 class Steps:
@@ -30,30 +35,39 @@ class Steps:
         self._config, self._strategy = config, strategy
         self._network, self._optimizer = network, optimizer
         self._statistics = [v for v in network.variables if not v.trainable]
-        self.train = tf.function(self._distributed_train_step)
-        self.score = tf.function(self._distributed_score_step)
+        self._features, self._head = model.split(network)
+        self._whole = tf.function(lambda *batch: self._distributed_train_step(*batch, whole=True))
+        self._head_only = tf.function(lambda *batch: self._distributed_train_step(*batch, whole=False))
+        self._score = tf.function(lambda *batch: strategy.run(self._replica_score_step, batch))
+        self._gather = tf.function(lambda rows: strategy.run(_replica_gather, (rows,)))
+        self.train = self._whole
         self.agree = tf.function(lambda: strategy.run(self._replica_agree))
 
-    def _distributed_train_step(self, images: Any, labels: Any, weights: Any, seed: Any, stop: Any) -> Any:
+    def _distributed_train_step(
+        self, images: Any, labels: Any, weights: Any, seed: Any, stop: Any, *, whole: bool
+    ) -> Any:
         """Takes a step; returns float32[2]: the loss, and how many replicas were told to stop.
 
         The one collective carries both, so that all workers learn at the same step that one has to stop.
         """
-        losses = self._strategy.run(self._replica_train_step, (images, labels, weights, seed))
+        losses = self._strategy.run(self._replica_train_step, (images, labels, weights, seed, whole))
         pairs = self._strategy.run(lambda loss: tf.stack([loss, stop]), (losses,))
         return self._strategy.reduce(tf.distribute.ReduceOp.SUM, pairs, axis=None)
 
-    def _replica_train_step(self, images: Any, labels: Any, weights: Any, seed: Any) -> Any:
-        images = tf.cast(images, tf.float32)
+    def _replica_train_step(self, images: Any, labels: Any, weights: Any, seed: Any, whole: bool) -> Any:
         if self._config.augment == "d4":
             replica = tf.distribute.get_replica_context().replica_id_in_sync_group
             images = model.augment(images, seed + tf.stack([0, replica * 1_000_003]))
+        images = tf.cast(images, tf.float32)
+        trained = self._network if whole else self._head
         with tf.GradientTape() as tape:
-            logits = self._network(images, training=True)
+            # While the head alone trains, the backbone's BatchNormalization keeps its statistics.
+            features = self._features(images, training=whole)
+            logits = self._head(features, training=True)
             each = tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=logits)
             loss = tf.reduce_sum(tf.reduce_mean(each, axis=1) * weights)
             scaled = self._optimizer.get_scaled_loss(loss) if self._is_scaled else loss
-        variables = self._network.trainable_variables
+        variables = trained.trainable_variables
         gradients = tape.gradient(scaled, variables)
         if self._is_scaled:
             gradients = self._optimizer.get_unscaled_gradients(gradients)
@@ -64,13 +78,58 @@ class Steps:
     def _is_scaled(self) -> bool:
         return isinstance(self._optimizer, tf_keras.mixed_precision.LossScaleOptimizer)
 
-    def _distributed_score_step(self, images: Any, labels: Any, weights: Any) -> Any:
-        return self._strategy.run(self._replica_score_step, (images, labels, weights))
+    def start_alike(self) -> None:
+        """Gives every replica the chief's variables: its `--weights` may be a file that another lacks."""
+        variables = [v for v in self._network.variables if v.dtype.is_floating]
+
+        def chief_alone() -> Any:
+            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+            flat = tf.concat([tf.reshape(v, [-1]) for v in variables], axis=0)
+            return tf.where(replica == 0, flat, tf.zeros_like(flat))
+
+        rows = tf.function(lambda: self._strategy.run(chief_alone))()
+        flat = self._strategy.reduce(tf.distribute.ReduceOp.SUM, rows, axis=None).numpy()
+        ends = np.cumsum([v.shape.num_elements() for v in variables])[:-1]
+        for variable, part in zip(variables, np.split(flat, ends), strict=True):
+            variable.assign(part.reshape(variable.shape))
+
+    def enter(self, epoch: int, reading: Reading) -> Reading:
+        """Makes `train` what this epoch's steps are, and returns how its images are to be read.
+
+        Args:
+            epoch: from 0.
+            reading: how a split is read at the full image size.
+        """
+        first = self._config.fine_tune_from_epoch
+        self.train = self._whole if 0 <= first <= epoch else self._head_only
+        early = epoch < self._config.early_epochs
+        return dataclasses.replace(reading, image_size=self._config.early_image_size) if early else reading
+
+    def score(self, batches: Iterable[tuple[Any, ...]]) -> npt.NDArray[np.float32]:
+        """Scores a split; the replicas exchange their rows once, at the end.
+
+        Args:
+            batches: this worker's, as many as any other's: images, labels and weights, 0 for padding.
+
+        Returns:
+            float32[rows, 2 * classes + 1], the same on every worker: scores, labels, weight.
+        """
+        rows = [self._strategy.experimental_local_results(self._score(*batch)) for batch in batches]
+        mine = [np.concatenate([each.numpy() for each in column]) for column in zip(*rows, strict=True)]
+        if len(mine) == 1:
+            given = tf.constant(mine[0])
+        else:
+            left = iter(mine)  # the function is called once for each local replica, in their order
+            given = self._strategy.experimental_distribute_values_from_function(
+                lambda _: tf.constant(next(left))
+            )
+        table = self._strategy.experimental_local_results(self._gather(given))[0].numpy()
+        found: npt.NDArray[np.float32] = table[table[:, -1] > 0]
+        return found
 
     def _replica_score_step(self, images: Any, labels: Any, weights: Any) -> Any:
         scores = tf.sigmoid(self._network(tf.cast(images, tf.float32), training=False))
-        rows = tf.concat([scores, labels, weights[:, None]], axis=1)
-        return tf.distribute.get_replica_context().all_gather(rows, axis=0)
+        return tf.concat([scores, labels, weights[:, None]], axis=1)
 
     def _replica_agree(self) -> None:
         """Gives every replica the mean of all replicas' BatchNormalization statistics.
@@ -83,3 +142,8 @@ class Steps:
         parts = tf.split(mean, [v.shape.num_elements() for v in self._statistics])
         for variable, part in zip(self._statistics, parts, strict=True):
             variable.assign(tf.reshape(part, variable.shape))
+
+
+def _replica_gather(rows: Any) -> Any:
+    # An argument lies on no device in particular, and the exchange asks on which; a copy lies on one.
+    return tf.distribute.get_replica_context().all_gather(tf.identity(rows), axis=0)

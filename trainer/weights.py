@@ -24,6 +24,11 @@ BASE_URL = "https://storage.googleapis.com/tensorflow/keras-applications/mobilen
 ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
 SIZES = (96, 128, 160, 192, 224)
 TIMEOUT_SECONDS = 20.0
+FOLDER = "/data/weights"  # where a cluster's volume may hold them
+NONE_FOUND = (
+    "--weights auto found no ImageNet weights and cannot fetch them: the backbone starts at random and will "
+    "need many more epochs (name a file with --weights or CANOPY_WEIGHTS)"
+)
 HDF5 = b"\x89HDF\r\n\x1a\n"  # what such a file begins with: HDF5 File Format Specification, III.A
 
 
@@ -71,27 +76,52 @@ def fetch(alpha: float, image_size: int, cache: Path | None = None) -> Path:
                 Path(file.name).unlink(missing_ok=True)
     except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
         raise UserError(
-            f"the ImageNet weights cannot be fetched ({error}): name a file, or none, with --weights"
+            f"the ImageNet weights cannot be fetched ({error}): name a file, or none, with --weights "
+            f"(the file is {BASE_URL}{path.name})"
         ) from error
     return path
 
 
 def resolve(choice: str, alpha: float, image_size: int) -> str | None:
-    """Turns `--weights imagenet|none|FILE` into a file, or None for random weights.
+    """Turns `--weights imagenet|auto|none|FILE` into a file, or None for random weights.
 
     Raises:
-        UserError: where there is no such file and none can be fetched.
+        UserError: where there is no such file and none can be fetched; never for auto.
     """
     if choice == "none":
         return None
     if choice == "imagenet":
         return str(fetch(alpha, image_size))
+    if choice == "auto":
+        try:
+            return str(_at_hand(alpha, image_size) or fetch(alpha, image_size))
+        except UserError:
+            return None
     if not Path(choice).is_file():
         raise UserError(f"--weights {choice}: there is no such file")
-    with Path(choice).open("rb") as file:
-        if file.read(len(HDF5)) != HDF5:
-            raise UserError(f"--weights {choice} is no HDF5 file, as Keras' weights are")
+    if not _is_hdf5(Path(choice)):
+        raise UserError(f"--weights {choice} is no HDF5 file, as Keras' weights are")
     return choice
+
+
+def _at_hand(alpha: float, image_size: int) -> Path | None:
+    """A file that lies where CANOPY_WEIGHTS says, or in /data/weights: of this width, any published size."""
+    named = os.environ.get("CANOPY_WEIGHTS", "")
+    for place in filter(None, (named, FOLDER)):
+        if Path(place).is_file() and _is_hdf5(Path(place)):
+            return Path(place)
+        if alpha not in ALPHAS:
+            continue
+        names = [file_name(alpha, image_size), *(file_name(alpha, size) for size in reversed(SIZES))]
+        found = next((Path(place, name) for name in names if Path(place, name).is_file()), None)
+        if found is not None and _is_hdf5(found):
+            return found
+    return None
+
+
+def _is_hdf5(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(HDF5)) == HDF5
 
 
 def _check_whole(path: Path, announced: str | None) -> None:

@@ -43,6 +43,11 @@ def test_help_explains_every_field(capsys):
         (["--bn_momentum", "1"], "--bn_momentum"),
         (["--weight_decay", "-1"], "--weight_decay"),
         (["--learning_rate", "nan"], "--learning_rate"),
+        (["--dropout", "1"], "--dropout"),
+        (["--fine_tune_from_epoch", "-2"], "--fine_tune_from_epoch"),
+        (["--early_epochs", "6"], "--early_epochs"),
+        (["--early_epochs", "1", "--early_image_size", "16"], "--early_image_size"),
+        (["--early_epochs", "1", "--backbone", "hub:x"], "--early_epochs"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_named(flags, named):

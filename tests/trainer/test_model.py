@@ -1,5 +1,7 @@
 """The network and what training does around it."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -57,24 +59,41 @@ def test_weights_that_are_missing_or_do_not_fit_are_named(tmp_path):
         build(weights=str(tmp_path / "other.h5"))
 
 
-def test_a_hub_feature_vector_is_a_backbone_like_any_other(tmp_path):
-    inputs = tf_keras.Input([32, 32, 3])
-    features = tf_keras.layers.GlobalAveragePooling2D()(tf_keras.layers.Conv2D(5, 3)(inputs))
-    tf_keras.Model(inputs, features).save(tmp_path / "feature_vector", save_format="tf")
-    config = Config(data="", model_dir="", image_size=32, backbone=f"hub:{tmp_path / 'feature_vector'}")
-    network = build(config)
-    assert network(tf.zeros([2, 32, 32, 3])).shape == (2, 3)
-    assert len(network.trainable_variables) == 4  # the backbone's two, and the head's
+@pytest.mark.parametrize("side", [64, 50])
+def test_padding_inside_the_convolutions_changes_no_number(side):
+    backbone = build().get_layer("backbone")
+    plain = tf_keras.applications.MobileNetV2(
+        input_shape=(side, side, 3), alpha=SMALL.alpha, include_top=False, weights=None, pooling="avg"
+    )
+    plain.set_weights(backbone.get_weights())
+    pictures = tf.random.stateless_uniform([2, side, side, 3], [1, 2], -1, 1)
+    np.testing.assert_array_equal(backbone(pictures), plain(pictures))
 
 
-def test_a_hub_handle_that_cannot_be_loaded_is_named(tmp_path):
-    config = Config(data="", model_dir="", image_size=32, backbone=f"hub:{tmp_path / 'nowhere'}")
-    with pytest.raises(UserError, match="nowhere"):
-        build(config)
+def test_images_of_any_size_are_taken():
+    network = build()
+    assert {network(tf.zeros([1, side, side, 3])).shape[1] for side in (32, 48, 77)} == {3}
 
 
-def test_augmentation_gives_each_of_the_eight_flips_and_turns():
-    picture = np.arange(16, dtype=np.float32).reshape(4, 4, 1)
+def test_backbone_and_head_together_are_the_network():
+    network = build(dataclasses.replace(SMALL, dropout=0.5))
+    features, head = model.split(network)
+    pictures = tf.random.stateless_uniform([2, 32, 32, 3], [1, 2], 0, 255)
+    np.testing.assert_array_equal(head(features(pictures)), network(pictures))
+    assert [v.name for v in head.trainable_variables] == ["logits/kernel:0", "logits/bias:0"]
+    assert len(network.variables) == len(features.variables) + len(head.variables)
+
+
+def test_dropout_leaves_features_out_in_training_alone():
+    _, head = model.split(build(dataclasses.replace(SMALL, dropout=0.5)))
+    features = tf.ones([1, 1280])
+    np.testing.assert_array_equal(head(features), head(features))
+    assert not np.array_equal(head(features, training=True), head(features, training=True))
+
+
+@pytest.mark.parametrize(("side", "kind"), [(4, np.float32), (15, np.uint8)])
+def test_augmentation_gives_each_of_the_eight_flips_and_turns(side, kind):
+    picture = np.arange(side * side, dtype=kind).reshape(side, side, 1)
     views = [np.rot90(flipped, turns) for flipped in (picture, picture[:, ::-1]) for turns in range(4)]
     result = model.augment(tf.constant(np.stack([picture] * 400)), tf.constant([3, 4])).numpy()
     counts = [sum(np.array_equal(each, view) for each in result) for view in views]

@@ -78,3 +78,48 @@ def test_a_choice_is_a_file_or_none(tmp_path):
     (tmp_path / "w.h5").write_text("<html>not found</html>")
     with pytest.raises(UserError, match="no HDF5 file"):
         weights.resolve(str(tmp_path / "w.h5"), 1.0, 224)
+
+
+@pytest.fixture
+def no_network(tmp_path, monkeypatch):
+    """A machine that has no weights and cannot fetch any."""
+    monkeypatch.setattr(weights, "BASE_URL", "http://127.0.0.1:1/")
+    monkeypatch.setattr(weights, "FOLDER", str(tmp_path / "volume"))
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    monkeypatch.delenv("CANOPY_WEIGHTS", raising=False)
+
+
+def hdf5(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(weights.HDF5 + b"...")
+    return str(path)
+
+
+def test_auto_starts_at_random_where_there_are_no_weights(no_network):
+    assert weights.resolve("auto", 1.0, 224) is None
+    assert weights.resolve("auto", 0.6, 224) is None
+    with pytest.raises(UserError, match="name a file"):
+        weights.resolve("imagenet", 1.0, 224)
+
+
+def test_auto_takes_the_file_that_the_environment_names(no_network, tmp_path, monkeypatch):
+    path = hdf5(tmp_path / "mine.h5")
+    monkeypatch.setenv("CANOPY_WEIGHTS", path)
+    assert weights.resolve("auto", 1.0, 224) == path
+
+
+@pytest.mark.parametrize("place", ["volume", "named"])
+def test_auto_looks_into_a_folder_for_this_width_and_the_nearest_size(
+    place, no_network, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("CANOPY_WEIGHTS", str(tmp_path / "named"))
+    hdf5(tmp_path / place / weights.file_name(0.5, 96))
+    other_size = hdf5(tmp_path / place / weights.file_name(1.0, 224))
+    assert weights.resolve("auto", 1.0, 96) == other_size
+    right_size = hdf5(tmp_path / place / weights.file_name(1.0, 96))
+    assert weights.resolve("auto", 1.0, 96) == right_size
+
+
+def test_auto_takes_what_keras_has_fetched_before(no_network, tmp_path):
+    cached = hdf5(tmp_path / "keras" / "models" / weights.file_name(1.0, 224))
+    assert weights.resolve("auto", 1.0, 224) == cached

@@ -1,0 +1,101 @@
+"""What replicas compute together, on one replica: which variables move, which rows come back."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from trainer import model
+from trainer.config import Config
+from trainer.dataset import Reading
+from trainer.steps import Steps
+
+CLASSES = 3
+SMALL = Config(
+    data="", model_dir="", image_size=32, alpha=0.35, weights="none", epochs=4, fine_tune_from_epoch=1
+)
+READING = Reading(shards=(), classes=CLASSES, image_size=32, replica_batch=4, workers=1, index=0)
+
+
+def made(config):
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    with strategy.scope():
+        network = model.build(config, CLASSES, [0.3] * CLASSES, None)
+        optimizer = model.optimizer(config, 10)
+        optimizer.build(network.trainable_variables)
+    return network, Steps(config, strategy, network, optimizer)
+
+
+@pytest.fixture(scope="module")
+def small():
+    return made(SMALL)
+
+
+def batch(seed, weights=(0.25,) * 4):
+    drawn = np.random.default_rng(seed)
+    images = drawn.integers(0, 256, (4, 32, 32, 3), np.uint8)
+    labels = drawn.integers(0, 2, (4, CLASSES)).astype(np.float32)
+    return tuple(map(tf.constant, (images, labels, np.asarray(weights, np.float32))))
+
+
+def moved(network, act):
+    """Which of head and backbone an action changes: parameters and statistics alike."""
+    before = [v.numpy() for v in network.variables]
+    act()
+    found = set()
+    for variable, value in zip(network.variables, before, strict=True):
+        if not np.array_equal(variable.numpy(), value):
+            found.add("head" if variable.name.startswith("logits") else "backbone")
+    return found
+
+
+def test_the_head_alone_trains_until_the_epoch_of_fine_tuning(small):
+    network, steps = small
+    seed, stop = tf.constant([0, 1]), tf.constant(0.0)
+    for step in range(2):  # the first step of a warm-up moves nothing
+        steps.enter(0, READING)
+        in_the_first = moved(network, lambda step=step: steps.train(*batch(step), seed, stop))
+    assert in_the_first == {"head"}
+    steps.enter(1, READING)
+    assert moved(network, lambda: steps.train(*batch(2), seed, stop)) == {"head", "backbone"}
+
+
+def test_a_backbone_may_stay_frozen_for_ever():
+    network, steps = made(dataclasses.replace(SMALL, fine_tune_from_epoch=-1))
+    steps.enter(3, READING)
+    for step in range(2):
+        found = moved(network, lambda step=step: steps.train(*batch(step), [0, 1], tf.constant(0.0)))
+    assert found == {"head"}
+
+
+def test_a_step_tells_loss_and_stop(small):
+    _, steps = small
+    told = steps.train(*batch(5), tf.constant([0, 1]), tf.constant(1.0)).numpy()
+    assert told.shape == (2,)
+    assert told[0] > 0
+    assert told[1] == 1
+
+
+def test_early_epochs_read_smaller_images():
+    config = dataclasses.replace(SMALL, early_epochs=2, early_image_size=40, image_size=64)
+    _, steps = made(config)
+    reading = dataclasses.replace(READING, image_size=64)
+    sizes = [steps.enter(epoch, reading).image_size for epoch in range(4)]
+    assert sizes == [40, 40, 64, 64]
+
+
+def test_a_split_is_scored_without_its_padding(small):
+    network, steps = small
+    batches = [batch(7), batch(8, weights=(0.5, 0.5, 0, 0))]
+    table = steps.score(iter(batches))
+    images = tf.concat([batches[0][0], batches[1][0][:2]], axis=0)
+    labels = np.concatenate([batches[0][1], batches[1][1][:2]])
+    expected = tf.sigmoid(network(tf.cast(images, tf.float32), training=False))
+    np.testing.assert_allclose(table[:, :CLASSES], expected, atol=1e-6)
+    np.testing.assert_array_equal(table[:, CLASSES:-1], labels)
+
+
+def test_starting_alike_leaves_the_chief_as_it_is(small):
+    network, steps = small
+    assert moved(network, steps.start_alike) == set()

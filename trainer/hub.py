@@ -1,0 +1,62 @@
+"""Backbones from TensorFlow Hub: any image feature vector, by its address or as a local SavedModel.
+
+Promises: a handle that cannot be used is one sentence; where the model lets its caller choose the momentum of
+BatchNormalization, it gets ours.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from canopy.cli import UserError
+from trainer.config import Config
+
+# The keyword of Hub's common signature for image models that are to be fine-tuned.
+MOMENTUM = "batch_norm_momentum"
+
+
+def features(config: Config, images: Any) -> Any:
+    """Loads `--backbone hub:HANDLE` and applies it, as a layer named `backbone`.
+
+    Args:
+        config: the run's settings.
+        images: symbolic float32[batch, size, size, 3] in 0..1, as Hub's image models take them.
+
+    Returns:
+        Symbolic float32[batch, features].
+
+    Raises:
+        UserError: where the handle cannot be loaded, or is no feature vector of images of this size.
+    """
+    handle = config.backbone.removeprefix("hub:")
+    try:
+        import tensorflow_hub
+
+        loaded = tensorflow_hub.load(handle)
+        arguments = {MOMENTUM: config.bn_momentum} if _takes_momentum(loaded) else None
+        layer = tensorflow_hub.KerasLayer(loaded, trainable=True, arguments=arguments, name="backbone")
+    except Exception as error:  # hub raises whatever its resolver or TensorFlow did
+        raise UserError(f"--backbone {config.backbone} cannot be loaded ({_first_line(error)})") from error
+    try:
+        found = layer(images)
+    except Exception as error:  # likewise: the model is somebody else's code
+        raise UserError(
+            f"--backbone {config.backbone} takes no images of --image_size {config.image_size} "
+            f"({_first_line(error)})"
+        ) from error
+    if len(found.shape) != 2 or not found.shape[1]:
+        raise UserError(
+            f"--backbone {config.backbone} gives a tensor of shape {found.shape} and no feature vector: take "
+            "the handle whose path has feature_vector"
+        )
+    return found
+
+
+def _takes_momentum(loaded: Any) -> bool:
+    """Whether a loaded model's call has the keyword."""
+    spec = getattr(vars(loaded).get("__call__"), "function_spec", None)
+    return spec is not None and MOMENTUM in [*spec.fullargspec.args, *spec.fullargspec.kwonlyargs]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
