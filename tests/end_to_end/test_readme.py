@@ -42,7 +42,7 @@ def test_each_flag_shown_is_one_that_the_command_has(module, command):
         return set(re.findall(r"--\w+", command(name, "--help").stdout))
 
     own = flags_of(module) | (beam_flags() if module.startswith("beam_jobs") else set())
-    task = flags_of("trainer.task") if module == "trainer.launch" else set()
+    task = flags_of("trainer.task") if module in {"trainer.launch", "trainer.tune"} else set()
     for words in commands():
         if words[0] == "python" and words[2] == module:
             at = words.index("--") if "--" in words else len(words)
