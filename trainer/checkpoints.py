@@ -1,14 +1,12 @@
 """Checkpoints of the whole training state, written by the chief, read by all.
 
 Promises: a checkpoint is whole or not seen (it is renamed into place), two are kept, a damaged one is passed
-over for the one before it; and a run finds its own: another data set or other settings are refused.
+over for the one before it, all workers take up the same one, and a number that is none is never saved.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import io
-import json
 import logging
 import re
 import zipfile
@@ -20,51 +18,18 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from canopy.cli import UserError
-from trainer.config import Config, differences
+from canopy.cli import PeerLostError, UserError
 
 log = logging.getLogger("canopy")
 LocalValue = Callable[[Any], npt.NDArray[Any]]
+Gather = Callable[[int], Sequence[int]]
 
 # What reading a cut, overwritten or foreign file raises, from the disk up to NumPy.
 DAMAGED = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error, tf.errors.OpError)
+REFUSED = (OSError, tf.errors.OpError)  # what a full disk or a storage that says no raises
 KEPT = 2  # the newest may be damaged by whatever ended the run
-RUN_JSON = "run.json"
-
-
-def claim_model_dir(config: Config, fingerprint: str, is_chief: bool) -> None:
-    """Makes `model_dir` this run's, or finds that it already is.
-
-    Args:
-        config: the run's settings.
-        fingerprint: of the data set.
-        is_chief: the chief alone writes; the others only compare.
-
-    Raises:
-        UserError: where model_dir holds a run of other data or settings and `--restart` is not given.
-    """
-    path = f"{config.model_dir}/{RUN_JSON}"
-    if config.restart and is_chief:
-        for name in (RUN_JSON, "metrics.jsonl"):
-            if tf.io.gfile.exists(f"{config.model_dir}/{name}"):
-                tf.io.gfile.remove(f"{config.model_dir}/{name}")
-        for name in ("checkpoints", "export", "logs"):
-            if tf.io.gfile.exists(f"{config.model_dir}/{name}"):
-                tf.io.gfile.rmtree(f"{config.model_dir}/{name}")
-    if not config.restart and tf.io.gfile.exists(path):
-        earlier = _read_run(path)
-        found = differences(config, earlier["config"])
-        if earlier["fingerprint"] != fingerprint:
-            found.insert(0, f"data: fingerprint was {earlier['fingerprint'][:12]}, is {fingerprint[:12]}")
-        if found:
-            raise UserError(
-                f"{config.model_dir} holds a run that this one cannot resume ({'; '.join(found)}): "
-                "take another --model_dir, or begin anew with --restart"
-            )
-    elif is_chief:
-        write_text(
-            path, json.dumps({"config": dataclasses.asdict(config), "fingerprint": fingerprint}, indent=1)
-        )
+REFUSALS = 3  # failures to save in a row that end a run
+FORMAT_VERSION = 1  # of a checkpoint: a newer one is refused
 
 
 def write_text(path: str, text: str) -> None:
@@ -97,45 +62,110 @@ class Checkpoints:
         """
         self._variables, self._local_value, self._writes = list(variables), local_value, writes
         self._folder = f"{model_dir}/checkpoints"
+        self._refusals = 0
 
-    def restore(self) -> int:
-        """Takes up the newest checkpoint that is sound and returns its step, 0 where there is none."""
+    def restore(self, gather: Gather = lambda step: [step]) -> int:
+        """Takes up the newest checkpoint that is sound to all and returns its step, 0 where there is none.
+
+        Args:
+            gather: called once by every worker with the step of the newest checkpoint that is sound to it;
+                returns what all called it with, in the workers' order.
+
+        Raises:
+            PeerLostError: where the workers do not see the same checkpoints.
+            UserError: for a checkpoint of a newer format version.
+        """
+        step, values = self._newest()
+        steps = list(gather(step))
+        chosen = min(steps)
+        if chosen != max(steps):
+            told = ", ".join(f"worker {i}: step {each}" for i, each in enumerate(steps))
+            log.warning("the workers see different checkpoints (%s): all take step %d", told, chosen)
+            if chosen == 0:
+                raise PeerLostError(f"{self._folder} is not the same storage to all workers ({told})")
+        if chosen != step:
+            try:
+                values = self._read(self._path(chosen))
+            except DAMAGED as error:
+                raise PeerLostError(f"{self._path(chosen)} cannot be read here ({error})") from error
+        for variable, value in zip(self._variables, values, strict=bool(chosen)):
+            variable.assign(value)
+        return chosen
+
+    def save(self, step: int) -> bool:
+        """Saves the state after `step` steps, whole or not at all, and drops all but the newest two.
+
+        To be called by every worker: each looks at its values, and the chief writes. A disk that is full or
+        a storage that refuses is warned of, and the run goes on; the earlier checkpoints stay.
+
+        Returns:
+            Whether the run would go on from here, as far as this worker knows.
+
+        Raises:
+            UserError: where a value is no number, or saving failed several times in a row.
+        """
+        values = list(map(self._local_value, self._variables))
+        if not all(np.isfinite(value).all() for value in values if value.dtype.kind == "f"):
+            raise UserError(
+                f"a weight is no number any more at step {step}, and the checkpoint before it stands: "
+                "try a smaller --learning_rate"
+            )
+        if not self._writes:
+            return True
+        partial = f"{self._folder}/partial"
+        try:
+            out = io.BytesIO()
+            np.savez(out, *values, format_version=np.int64(FORMAT_VERSION))
+            tf.io.gfile.makedirs(self._folder)
+            with tf.io.gfile.GFile(partial, "wb") as file:
+                file.write(out.getvalue())
+            tf.io.gfile.rename(partial, self._path(step), overwrite=True)
+        except REFUSED as error:
+            self._refused(step, str(error).splitlines()[0])
+            _remove(partial)
+            return False
+        self._refusals = 0
+        for old in sorted(self._steps())[:-KEPT]:
+            _remove(self._path(old))
+        return True
+
+    def _refused(self, step: int, why: str) -> None:
+        self._refusals += 1
+        log.warning("the checkpoint of step %d could not be saved (%s): the run goes on", step, why)
+        if self._refusals == REFUSALS:
+            _remove(f"{self._folder}/partial")
+            raise UserError(
+                f"{self._folder} refused {REFUSALS} checkpoints in a row ({why}): make room, and start again"
+            )
+
+    def _newest(self) -> tuple[int, list[npt.NDArray[Any]]]:
+        """The newest sound checkpoint's step and values, 0 and none where there is none."""
         for step in sorted(self._steps(), reverse=True):
             try:
-                self._load(self._path(step))
+                return step, self._read(self._path(step))
             except DAMAGED as error:
                 log.warning("%s is damaged (%s): taking the one before it", self._path(step), error)
-                continue
-            return step
-        return 0
+        return 0, []
 
-    def save(self, step: int) -> None:
-        """Saves the state after `step` steps, whole or not at all, and drops all but the newest two."""
-        if not self._writes:
-            return
-        out = io.BytesIO()
-        np.savez(out, *map(self._local_value, self._variables))
-        tf.io.gfile.makedirs(self._folder)
-        with tf.io.gfile.GFile(f"{self._folder}/partial", "wb") as file:
-            file.write(out.getvalue())
-        tf.io.gfile.rename(f"{self._folder}/partial", self._path(step), overwrite=True)
-        for old in sorted(self._steps())[:-KEPT]:
-            tf.io.gfile.remove(self._path(old))
-
-    def _load(self, path: str) -> None:
+    def _read(self, path: str) -> list[npt.NDArray[Any]]:
+        """All values of a checkpoint, each of them checked."""
         with (
             tf.io.gfile.GFile(path, "rb") as file,
             np.load(io.BytesIO(file.read()), allow_pickle=False) as found,
         ):
-            # All are read, and so checked, before the first is assigned.
+            version = int(found["format_version"]) if "format_version" in found else 1
+            if version > FORMAT_VERSION:
+                raise UserError(
+                    f"{path} has format version {version}, and this Canopy reads up to {FORMAT_VERSION}: "
+                    "upgrade Canopy, or begin anew with --restart"
+                )
             values = [found[f"arr_{i}"] for i in range(len(self._variables))]
         for variable, value in zip(self._variables, values, strict=True):
             if tuple(variable.shape) != value.shape:
                 raise ValueError(
                     f"{variable.name} has shape {tuple(variable.shape)} and there is {value.shape}"
                 )
-        for variable, value in zip(self._variables, values, strict=True):
-            variable.assign(value)
+        return values
 
     def _path(self, step: int) -> str:
         return f"{self._folder}/step-{step:08d}.npz"
@@ -147,10 +177,10 @@ class Checkpoints:
         return [int(match.group(1)) for match in found if match]
 
 
-def _read_run(path: str) -> dict[str, Any]:
-    with tf.io.gfile.GFile(path) as file:
-        try:
-            found: dict[str, Any] = json.loads(file.read())
-            return {"config": dict(found["config"]), "fingerprint": str(found["fingerprint"])}
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} cannot be understood ({error!r}): begin anew with --restart") from error
+def _remove(path: str) -> None:
+    """Removes a file where it can: one that stays does no harm."""
+    try:
+        if tf.io.gfile.exists(path):
+            tf.io.gfile.remove(path)
+    except REFUSED as error:
+        log.warning("%s could not be removed (%s)", path, error)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,7 +36,9 @@ class Place:
         return self.index == 0
 
     def tf_config(self) -> str:
-        """TF_CONFIG as TensorFlow reads it."""
+        """TF_CONFIG as TensorFlow reads it; empty for a single worker, which needs no cluster and no port."""
+        if self.workers == 1:
+            return ""
         task = {"type": "worker", "index": self.index}
         return json.dumps({"cluster": {"worker": list(self.addresses)}, "task": task})
 
@@ -66,13 +69,16 @@ def from_indexed_job(environment: Mapping[str, str]) -> Place:
     Args:
         environment: JOB_COMPLETION_INDEX (set by Kubernetes), HOSTNAME (`JOB-INDEX`, likewise),
             CANOPY_WORKERS (how many pods), CANOPY_SERVICE (the headless Service, the pods' `subdomain`)
-            and CANOPY_PORT (2222 where it is not set).
+            and CANOPY_PORT (2222 where it is not set). CANOPY_ADDRESSES (`host:port,host:port`, one a
+            worker in order) stands for the last four where the pods have other names.
 
     Raises:
         UserError: where one of them is missing or does not fit the others.
     """
     try:
         index = int(environment["JOB_COMPLETION_INDEX"])
+        if environment.get("CANOPY_ADDRESSES"):
+            return _from_addresses(environment["CANOPY_ADDRESSES"], index)
         workers = int(environment["CANOPY_WORKERS"])
         service, port = environment["CANOPY_SERVICE"], int(environment.get("CANOPY_PORT", DEFAULT_PORT))
         job = environment["HOSTNAME"].removesuffix(f"-{index}")
@@ -91,6 +97,18 @@ def from_indexed_job(environment: Mapping[str, str]) -> Place:
             "and CANOPY_WORKERS must be the same number"
         )
     return Place(index, tuple(f"{job}-{i}.{service}:{port}" for i in range(workers)))
+
+
+def _from_addresses(text: str, index: int) -> Place:
+    addresses = tuple(address.strip() for address in text.split(","))
+    if not all(re.fullmatch(r".+:\d+", address) for address in addresses):
+        raise UserError(f"CANOPY_ADDRESSES must be host:port,host:port and so on, and is {text!r}")
+    if not 0 <= index < len(addresses):
+        raise UserError(
+            f"JOB_COMPLETION_INDEX is {index} but CANOPY_ADDRESSES names {len(addresses)} workers: "
+            "completions, parallelism and the addresses must be the same number"
+        )
+    return Place(index, addresses)
 
 
 def on_this_machine(workers: int) -> list[Place]:

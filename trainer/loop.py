@@ -6,7 +6,10 @@ depends on its number and the seed alone, so that a resumed run repeats nothing 
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import logging
+import math
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -15,19 +18,33 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from canopy.cli import UserError
+from canopy.cli import PeerLostError, UserError
 from canopy.progress import Meter
 from trainer import data_info, dataset, export, model, weights
-from trainer.checkpoints import Checkpoints, claim_model_dir
+from trainer.checkpoints import REFUSED, Checkpoints
+from trainer.claim import Claim, claim_model_dir, run_id
 from trainer.cluster import Place
 from trainer.config import Config, check_batch
 from trainer.data_info import DataInfo
 from trainer.dataset import Reading
+from trainer.integrity import Verification
 from trainer.journal import Journal
+from trainer.profiling import Profiler
 from trainer.steps import Steps
+from trainer.stopping import Stopping, TerminatedError
 from trainer.validation import Validation
 
 log = logging.getLogger("canopy")
+
+EXPORT_PATIENCE = 600.0  # seconds: converting a model may hold Python up, and is no sign of a frozen process
+LAG_STEPS = 2  # results of steps that may be unknown while the next one is prepared
+# Whatever TensorFlow raises when a peer is gone.
+LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.CancelledError,
+)
 
 
 @dataclass(frozen=True)
@@ -37,34 +54,41 @@ class Outcome:
     steps: int  # taken in all, earlier starts included
     images: int  # trained on by this process' cluster since it started
     seconds: float  # from the first step of this start to the last
-    validation: dict[str, Any]  # the last epoch's metrics
+    validation: dict[str, Any]  # the last epoch's metrics; empty where the run was complete already
     export: str  # the folder to hand on; empty on workers other than the chief
 
 
-def train(config: Config, place: Place) -> Outcome:
+def train(config: Config, place: Place, stopping: Stopping) -> Outcome:
     """Trains one worker's share of a run, from flags to export.
 
     Args:
         config: the run's settings.
-        place: this worker's; TF_CONFIG has to say the same.
+        place: this worker's; whether it is the chief must not change, the addresses may.
+        stopping: what may end it before its time.
 
     Raises:
         UserError: for data, settings or devices that cannot be used, or a loss that is no number.
+        PeerLostError: where another worker was stopped; the state is saved.
+        TerminatedError: where this worker was stopped; likewise.
     """
+    if config.require_gpu and not tf.config.list_physical_devices("GPU"):
+        raise UserError("--require_gpu is given and TensorFlow sees no GPU")
     check_batch(config.batch_size, place.workers)
     info = data_info.read(config.data)
     training_shards, validation_shards = info.shards("train"), info.shards("validation")
-    if config.require_gpu and not tf.config.list_physical_devices("GPU"):
-        raise UserError("--require_gpu is given and TensorFlow sees no GPU")
     start_weights = (
         weights.resolve(config.weights, config.alpha, config.image_size)
         if config.backbone == "keras"
         else None
     )
-    claim_model_dir(config, info.fingerprint, place.is_chief)
+    claim = claim_model_dir(config, info.fingerprint, place.is_chief, run_id())
+    if claim.finished:
+        return Outcome(claim.finished, 0, 0.0, {}, f"{config.model_dir}/export" if place.is_chief else "")
     if (config.backbone, config.weights, start_weights) == ("keras", "auto", None) and place.is_chief:
         log.warning(weights.NONE_FOUND)
     log.info("meeting the %d workers", place.workers)
+    verification = Verification([*training_shards, *validation_shards], place.workers, place.index)
+    place = stopping.meet()
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     local_replicas = strategy.num_replicas_in_sync // place.workers
     reading = Reading(
@@ -99,8 +123,10 @@ def train(config: Config, place: Place) -> Outcome:
         network=network,
         optimizer=optimizer,
         reading=reading,
+        stopping=stopping,
+        verification=verification,
     )
-    return run.to_the_end(info, validation_shards)
+    return run.to_the_end(info, validation_shards, claim)
 
 
 class _Run:
@@ -115,78 +141,139 @@ class _Run:
         network: Any,
         optimizer: Any,
         reading: Reading,
+        stopping: Stopping,
+        verification: Verification,
     ) -> None:
         self.config, self.place, self.strategy, self.reading = config, place, strategy, reading
-        self.network, self.optimizer = network, optimizer
+        self.network, self.optimizer, self.stopping = network, optimizer, stopping
+        self.verification = verification
+        self.profiler = Profiler(config.model_dir, config.profile and place.is_chief)
         state = [*network.variables, *optimizer.variables]
         self.checkpoints = Checkpoints(config.model_dir, state, self._local_value, place.is_chief)
         self.steps = Steps(config, strategy, network, optimizer)
+        # A GPU computes while Python prepares the next step: looking at a result at once would end that.
+        self._lag = LAG_STEPS if tf.config.list_physical_devices("GPU") else 0
 
-    def to_the_end(self, info: DataInfo, validation_shards: tuple[data_info.Shard, ...]) -> Outcome:
+    def to_the_end(
+        self, info: DataInfo, validation_shards: tuple[data_info.Shard, ...], claim: Claim
+    ) -> Outcome:
         """Trains the epochs that are left, validates after each, exports."""
-        step = first = self.checkpoints.restore()
+        step = first = self.checkpoints.restore(self._gather)
         if step:
             log.info("resuming after step %d", step)
-        else:
-            self.steps.start_alike()
         validating = Reading(
             **{**vars(self.reading), "shards": validation_shards, "shuffle": False},
         )
         start, result, validated_at = time.monotonic(), Validation.empty(), -1
         total = self.config.epochs * self.reading.total
-        with Meter("training", total) as meter, Journal(self.config, self.place.is_chief) as journal:
+        with (
+            Meter("training", total) as meter,
+            Journal(self.config, self.place.is_chief) as journal,
+            self.profiler,
+        ):
             while step < self.reading.steps * self.config.epochs:
                 step = self._epoch(step, meter, journal)
+                self._finish_verification()
                 epoch = step // self.reading.steps
-                as_trained = self.steps.enter(epoch - 1, validating)
-                result, validated_at = self._validate(as_trained, info.vocabulary), step
-                journal.write({"step": step, "epoch": epoch, "validation": result.summary})
+                result, validated_at = self._validate(validating, info.vocabulary), step
+                self._note(journal, {"step": step, "epoch": epoch, "validation": result.summary})
                 if self.place.is_chief:
                     log.info("epoch %d of %d: %s", epoch, self.config.epochs, result.sentence())
         seconds = time.monotonic() - start
         if validated_at != step:
             result = self._validate(validating, info.vocabulary)
         values = [self._local_value(variable) for variable in self.network.weights]
-        folder = self._export(values, info, result) if self.place.is_chief else ""
+        folder = ""
+        if self.place.is_chief:
+            folder = self._export(values, info, result)
+            claim.finish(step)
         self._wait_for_all()
+        self.stopping.done()
         images = int((step - first) / self.reading.steps * self.reading.total)
         return Outcome(step, images, seconds, result.summary, folder)
 
     def _epoch(self, step: int, meter: Meter, journal: Journal) -> int:
         """Takes the steps of an epoch that are left and returns the step reached."""
         epoch, entered = divmod(step, self.reading.steps)
-        batches = iter(dataset.batches(self.steps.enter(epoch, self.reading), epoch, entered))
+        batches = dataset.iterate(self.reading, epoch, entered)
+        results = _Results(self._lag, self.stopping)
         waited, since, since_step = 0.0, time.monotonic(), step
-        for _ in range(entered, self.reading.steps):
-            asked = time.monotonic()
-            batch = self._share_out(batches)
-            waited += time.monotonic() - asked
-            seed = tf.constant([self.config.seed, step], tf.int32)
-            loss, _ = self.steps.train(*batch, seed, tf.constant(0.0))
-            step += 1
-            if step % self.config.log_steps == 0 or step % self.reading.steps == 0:
-                value, now = float(loss), time.monotonic()
-                if not np.isfinite(value):
-                    raise UserError(f"the loss is {value} at step {step}: try a smaller --learning_rate")
-                rate = (step - since_step) * self.config.batch_size / (now - since)
-                journal.write(
-                    {
-                        "step": step,
-                        "epoch": epoch + 1,
-                        "loss": value,
-                        "images_per_second": rate,
-                        "input_wait_share": waited / (now - since),
-                        "learning_rate": float(self.optimizer.learning_rate.numpy()),
-                    }
-                )
-                waited, since, since_step = 0.0, now, step
-                if self.place.is_chief:
-                    seen = step * self.reading.total // self.reading.steps
-                    meter.update(seen, f"epoch {epoch + 1} of {self.config.epochs}, loss {value:.3f}")
-            if step % self.config.checkpoint_steps == 0 or step % self.reading.steps == 0:
-                self.steps.agree()
-                self.checkpoints.save(step)
+        with self.stopping.agreeing() as agree_from_now:
+            for _ in range(entered, self.reading.steps):
+                asked = time.monotonic()
+                batch = self._share_out(batches)
+                waited += time.monotonic() - asked
+                seed = tf.constant([self.config.seed, step], tf.int32)
+                with self.profiler.step(step):
+                    result = self.steps.train(*batch, seed, tf.constant(float(self.stopping.is_asked)))
+                step += 1
+                ends = step % self.reading.steps == 0
+                saves = ends or step % self.config.checkpoint_steps == 0
+                logs = ends or step % self.config.log_steps == 0
+                results.add(step, result, all_known=saves or logs)
+                agree_from_now()
+                if logs:
+                    self.verification.check()
+                    now = time.monotonic()
+                    rate = (step - since_step) * self.config.batch_size / (now - since)
+                    self._note(
+                        journal,
+                        {
+                            "step": step,
+                            "epoch": epoch + 1,
+                            "loss": results.loss,
+                            "images_per_second": rate,
+                            "input_wait_share": waited / (now - since),
+                            "learning_rate": float(self.optimizer.learning_rate.numpy()),
+                        },
+                    )
+                    waited, since, since_step = 0.0, now, step
+                    if self.place.is_chief:
+                        seen = step * self.reading.total // self.reading.steps
+                        note = f"epoch {epoch + 1} of {self.config.epochs}, loss {results.loss:.3f}"
+                        meter.update(seen, note)
+                if results.stop:
+                    self._leave_together(step)
+                if saves:
+                    self._save(step)
         return step
+
+    def _finish_verification(self) -> None:
+        """Waits for the checksums, which have had an epoch's time: no model is validated without them."""
+        with self.stopping.patience(EXPORT_PATIENCE):
+            self.verification.finish()
+
+    def _save(self, step: int) -> None:
+        """Saves the state after `step`; all workers take part."""
+        self.steps.agree()
+        with self.stopping.unbroken():
+            if self.checkpoints.save(step):
+                self.stopping.saved(step)
+
+    def _leave_together(self, step: int) -> None:
+        """Ends this start after the same step and its checkpoint on all workers."""
+        log.info("SIGTERM has come to a worker: all stop after step %d", step)
+        self._save(step)
+        with contextlib.suppress(*LOST):  # a worker that is gone by now was done, too
+            self._wait_for_all()  # until the chief has saved
+        if self.stopping.is_asked:
+            raise TerminatedError
+        raise PeerLostError(f"another worker was stopped by SIGTERM; step {step} is saved")
+
+    def _note(self, journal: Journal, line: dict[str, Any]) -> None:
+        """Writes a line of the journal; a storage that refuses it does not end the run."""
+        try:
+            journal.write(line)
+        except REFUSED as error:
+            log.warning("the journal lacks step %d: %s", line["step"], str(error).splitlines()[0])
+
+    def _gather(self, number: int) -> list[int]:
+        """What every worker calls it with, in the workers' order."""
+        mine = np.zeros(self.place.workers)
+        mine[self.place.index] = number / self.reading.local_replicas
+        rows = self.strategy.run(lambda: tf.constant(mine))
+        summed = self.strategy.reduce(tf.distribute.ReduceOp.SUM, rows, axis=None)
+        return [round(each) for each in summed.numpy().tolist()]
 
     def _local_value(self, variable: Any) -> Any:
         """This worker's value of a variable; nobody else is asked."""
@@ -206,8 +293,12 @@ class _Run:
 
     def _validate(self, reading: Reading, tags: tuple[str, ...]) -> Validation:
         """Scores every validation record once, on all workers together."""
-        batches = iter(dataset.batches(reading))
-        table = self.steps.score(self._share_out(batches) for _ in range(reading.steps))
+        batches, rows = dataset.iterate(reading), []
+        for _ in range(reading.steps):
+            gathered = self.steps.score(*self._share_out(batches))
+            rows.append(self.strategy.experimental_local_results(gathered)[0].numpy())
+        table = np.concatenate(rows)
+        table = table[table[:, -1] > 0]
         return Validation.of(table[:, : len(tags)], table[:, len(tags) : -1], tags)
 
     def _export(self, values: list[Any], info: DataInfo, result: Validation) -> str:
@@ -216,12 +307,47 @@ class _Run:
         tf_keras.mixed_precision.set_global_policy("float32")
         network = model.build(self.config, self.reading.classes, _prior(info), None)
         network.set_weights(values)
-        return export.export(network, self.config, info, result.thresholds, result.summary)
+        try:
+            with self.stopping.patience(EXPORT_PATIENCE):
+                return export.export(network, self.config, info, result.thresholds, result.summary)
+        except REFUSED as error:
+            raise UserError(
+                f"the export cannot be written to {self.config.model_dir} "
+                f"({str(error).splitlines()[0]}): make room, and start again"
+            ) from error
 
     def _wait_for_all(self) -> None:
         """Keeps the others until the chief has exported: one that is gone counts as lost."""
         ones = self.strategy.run(lambda: tf.ones([]))
         float(self.strategy.reduce(tf.distribute.ReduceOp.SUM, ones, axis=None))
+
+
+class _Results:
+    """What the steps came to: float32[2] each, the loss and how many were told to stop."""
+
+    def __init__(self, lag: int, stopping: Stopping) -> None:
+        self._lag, self._stopping = lag, stopping
+        self._unknown: collections.deque[tuple[int, Any]] = collections.deque()
+        self.loss = math.nan  # of the newest step that is known
+        self.stop = False  # whether SIGTERM had come to a worker
+
+    def add(self, step: int, result: Any, all_known: bool) -> None:
+        """Takes a step's result, and looks at those that are due.
+
+        Raises:
+            UserError: where a loss is no number.
+        """
+        self._unknown.append((step, result))
+        while len(self._unknown) > (0 if all_known else self._lag):
+            step, result = self._unknown.popleft()
+            self.loss, told = (float(each) for each in result.numpy())
+            self.stop = self.stop or told > 0
+            if not math.isfinite(self.loss):
+                raise UserError(
+                    f"the loss is {self.loss} at step {step}, and the checkpoint before it stands: "
+                    "try a smaller --learning_rate"
+                )
+            self._stopping.stepped(step)
 
 
 def _prior(info: DataInfo) -> list[float]:

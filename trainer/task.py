@@ -1,7 +1,7 @@
 """One worker of a training run: flags to `Config` to `loop.train`.
 
 Promises: exit code 0 with an export written by the chief; 2 for the user's mistake; 75 where another worker
-was lost, which a restart mends; 130 for Ctrl-C.
+was lost or stopped, which a restart mends; 143 where SIGTERM came here, after a checkpoint; 130 for Ctrl-C.
 """
 
 from __future__ import annotations
@@ -10,34 +10,42 @@ import json
 import logging
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
 from canopy import cli, quiet
-from trainer import cluster, config
+from trainer import cluster, config, link
 from trainer.cluster import Place
+from trainer.stopping import Stopping, TerminatedError, leave
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Trains one worker and returns its exit code."""
-    return cli.run(lambda: _train(argv))
+    near = link.from_environment()
+    try:
+        return cli.run(lambda: _train(argv, near))
+    except TerminatedError as end:
+        cli.leave_word(f"stopped by SIGTERM{end}")
+        return cli.EXIT_TERMINATED
 
 
-def _train(argv: Sequence[str] | None) -> None:
+def _train(argv: Sequence[str] | None, near: link.Near) -> None:
     settings, place = config.parse(argv), cluster.from_tf_config()
+    stopping = Stopping(near)
+    stopping.begin()
     config.check_batch(settings.batch_size, place.workers)
     _log_to_stderr(settings.log_format, place)
     with quiet.importing():
-        import tensorflow as tf
-
         from trainer import loop
 
-    lost = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError)
     try:
-        outcome = loop.train(settings, place)
-    except lost as error:
+        outcome = loop.train(settings, place, stopping)
+    except loop.LOST as error:
         raise cli.PeerLostError(str(error).splitlines()[0]) from error
-    if place.is_chief:
+    if place.is_chief and not outcome.validation:
+        print(f"the run is complete already, after {outcome.steps} steps\nmodel: {outcome.export}")
+    elif place.is_chief:
         print(_summary(outcome.steps, outcome.images, outcome.seconds, outcome.validation, outcome.export))
 
 
@@ -75,4 +83,8 @@ def _log_to_stderr(log_format: str, place: Place) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        leave(main())
+    except Exception:
+        traceback.print_exc()
+        leave(cli.EXIT_BUG)

@@ -1,18 +1,25 @@
-"""Whose run a model_dir is, and that what was saved comes back."""
+"""What was saved comes back, whatever happened to the newest file or to the disk."""
 
-import json
+import contextlib
+import logging
+import os
+import subprocess
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from canopy.cli import UserError
-from trainer.checkpoints import Checkpoints, claim_model_dir
-from trainer.config import Config
+from canopy.cli import PeerLostError, UserError
+from trainer import checkpoints
+from trainer.checkpoints import REFUSALS, Checkpoints
 
 
-def settings(folder, **changes):
-    return Config(data="", model_dir=str(folder), **changes)
+@pytest.fixture(autouse=True)
+def logged(caplog):
+    """What the trainer warns of, also after a test that has sent its log elsewhere."""
+    logging.getLogger("canopy").propagate = True
+    caplog.set_level("WARNING", logger="canopy")
+    return caplog
 
 
 def of(folder, *variables, writes=True):
@@ -67,35 +74,105 @@ def test_a_worker_that_is_not_the_chief_writes_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_same_run_is_resumed(tmp_path):
-    claim_model_dir(settings(tmp_path), "data", is_chief=True)
-    claim_model_dir(settings(tmp_path, log_steps=3), "data", is_chief=True)
-    assert json.loads((tmp_path / "run.json").read_text())["fingerprint"] == "data"
+def at_steps(folder, *steps):
+    """A variable with a checkpoint at each of `steps`, whose value is the step."""
+    value = tf.Variable(0.0)
+    kept = of(folder, value)
+    for step in steps:
+        value.assign(step)
+        assert kept.save(step)
+    return value, kept
 
 
-def test_other_settings_are_refused_and_named(tmp_path):
-    claim_model_dir(settings(tmp_path), "data", is_chief=True)
-    for is_chief in (True, False):
-        with pytest.raises(UserError, match=r"--batch_size: was 64, is 8.*--restart"):
-            claim_model_dir(settings(tmp_path, batch_size=8), "data", is_chief=is_chief)
+def test_all_workers_take_the_newest_that_is_sound_to_all(tmp_path, caplog):
+    value, kept = at_steps(tmp_path, 10, 20)
+    assert kept.restore(lambda step: [step, 10]) == 10
+    assert value.numpy() == 10
+    assert "worker 0: step 20, worker 1: step 10" in caplog.text
 
 
-def test_other_data_are_refused(tmp_path):
-    claim_model_dir(settings(tmp_path), "data", is_chief=True)
-    with pytest.raises(UserError, match="fingerprint was data, is other"):
-        claim_model_dir(settings(tmp_path), "other", is_chief=True)
+def test_workers_with_storage_of_their_own_are_told(tmp_path):
+    _, kept = at_steps(tmp_path, 10)
+    with pytest.raises(PeerLostError, match=r"not the same storage.*worker 1: step 0"):
+        kept.restore(lambda step: [step, 0])
 
 
-def test_restart_begins_anew_and_takes_only_its_own(tmp_path):
-    claim_model_dir(settings(tmp_path), "data", is_chief=True)
-    for name in ("checkpoints", "export", "logs", "notes"):
-        (tmp_path / name).mkdir()
-    claim_model_dir(settings(tmp_path, batch_size=8, restart=True), "other", is_chief=True)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes", "run.json"]
-    assert json.loads((tmp_path / "run.json").read_text())["config"]["batch_size"] == 8
+def test_a_checkpoint_that_others_read_and_this_worker_cannot_ends_its_start(tmp_path):
+    _, kept = at_steps(tmp_path, 20)
+    with pytest.raises(PeerLostError, match=r"step-00000010\.npz cannot be read here"):
+        kept.restore(lambda step: [step, 10])
 
 
-def test_a_damaged_run_json_is_refused(tmp_path):
-    (tmp_path / "run.json").write_text("{")
-    with pytest.raises(UserError, match=r"run\.json"):
-        claim_model_dir(settings(tmp_path), "data", is_chief=True)
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_no_number_is_never_saved(tmp_path, bad):
+    value, kept = at_steps(tmp_path, 1, 2)
+    value.assign(bad)
+    for worker in (kept, of(tmp_path, value, writes=False)):
+        with pytest.raises(UserError, match="no number any more at step 3"):
+            worker.save(3)
+    assert saved(tmp_path) == ["step-00000001.npz", "step-00000002.npz"]
+
+
+def test_a_newer_format_is_refused_with_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "FORMAT_VERSION", 2)
+    _, kept = at_steps(tmp_path, 5)
+    monkeypatch.setattr(checkpoints, "FORMAT_VERSION", 1)
+    with pytest.raises(
+        UserError, match=r"step-00000005\.npz has format version 2.*upgrade Canopy.*--restart"
+    ):
+        kept.restore()
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder on a disk of 64 kB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(folder)]
+    if subprocess.run(words, capture_output=True, check=False).returncode:
+        pytest.skip("a disk can be mounted by root alone")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_on_a_full_disk_the_run_goes_on_for_a_while_and_the_older_checkpoints_stay(small_disk, caplog):
+    value, kept = tf.Variable(tf.zeros([2000])), None
+    kept = of(small_disk, value)
+    assert kept.save(1)
+    value.assign(tf.ones([2000]))
+    assert kept.save(2)
+    with contextlib.suppress(OSError), (small_disk / "other").open("wb", buffering=0) as file:
+        while file.write(b"x" * 1024):
+            pass
+    before = saved(small_disk)
+    for step in range(3, 2 + REFUSALS):
+        assert not kept.save(step)
+        assert f"checkpoint of step {step} could not be saved" in caplog.text
+    with pytest.raises(UserError, match=f"refused {REFUSALS} checkpoints in a row.*make room"):
+        kept.save(2 + REFUSALS)
+    assert saved(small_disk) == before
+    (small_disk / "other").unlink()
+    assert of(small_disk, value).restore() == 2
+
+
+def test_room_that_is_made_in_time_ends_the_trouble(tmp_path, monkeypatch):
+    value, kept = at_steps(tmp_path, 1)
+    folder = tmp_path / "checkpoints"
+    for _ in range(2):
+        for step in range(2, 1 + REFUSALS):
+            folder.rename(tmp_path / "away")
+            folder.write_text("a file where the folder should be")
+            assert not kept.save(step)
+            folder.unlink()
+            (tmp_path / "away").rename(folder)
+        assert kept.save(9)
+    assert value.numpy() == 1
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_may_not_be_written_is_no_end_at_once(tmp_path):
+    _, kept = at_steps(tmp_path, 1)
+    (tmp_path / "checkpoints").chmod(0o500)
+    assert not kept.save(2)
+    (tmp_path / "checkpoints").chmod(0o700)
+    assert kept.restore() == 1

@@ -63,3 +63,19 @@ def test_a_damaged_tf_config_is_refused(text):
 def test_local_workers_get_ports_of_their_own():
     addresses = cluster.on_this_machine(5)[0].addresses
     assert len(set(addresses)) == 5
+
+
+def test_addresses_can_be_given_in_place_of_a_service():
+    place = cluster.from_indexed_job({"JOB_COMPLETION_INDEX": "1", "CANOPY_ADDRESSES": "a:1, b:2"})
+    assert (place.index, place.addresses) == (1, ("a:1", "b:2"))
+
+
+@pytest.mark.parametrize(("index", "text", "named"), [("2", "a:1,b:2", "completions"), ("0", "a,b:2", "a,b")])
+def test_addresses_that_do_not_fit_are_refused(index, text, named):
+    with pytest.raises(UserError, match=named):
+        cluster.from_indexed_job({"JOB_COMPLETION_INDEX": index, "CANOPY_ADDRESSES": text})
+
+
+def test_a_single_worker_needs_no_cluster():
+    place = cluster.from_indexed_job({**POD, "CANOPY_WORKERS": "1", "JOB_COMPLETION_INDEX": "0"})
+    assert (place.workers, place.tf_config()) == (1, "")

@@ -1,17 +1,13 @@
 """Starting workers: mistakes are told before anything starts, losses are made good."""
 
-import json
-import os
 import signal
-import subprocess
-import sys
-import time
 
 import pytest
 
 from canopy import cli
-from tests.conftest import ROOT, SMALLEST
-from trainer import launch
+from tests.conftest import SMALLEST
+from trainer import cluster, launch, supervise
+from trainer.supervise import Ending
 
 MISTAKES = [
     (["--local_workers", "-1"], [], "--local_workers"),
@@ -20,6 +16,7 @@ MISTAKES = [
     (["--local_workers", "2"], ["--data", "nowhere"], "nowhere"),
     (["--local_workers", "2"], ["--weights", "nowhere.h5"], "nowhere.h5"),
     (["--local_worker", "2"], [], "--local_worker"),
+    (["--local_workers", "2", "--rendezvous_timeout", "0"], [], "--rendezvous_timeout"),
     ([], [], "JOB_COMPLETION_INDEX"),
 ]
 
@@ -39,12 +36,101 @@ def test_a_mistake_is_one_sentence_and_starts_nothing(
 
 
 def test_what_a_restart_cannot_mend_is_the_runs_exit_code():
-    lost, killed = cli.EXIT_PEER_LOST, -signal.SIGKILL
-    assert launch._verdict([]) == cli.EXIT_OK
-    assert launch._verdict([lost, killed]) == cli.EXIT_PEER_LOST
-    assert launch._verdict([lost, cli.EXIT_USER]) == cli.EXIT_USER
-    assert launch._verdict([lost, cli.EXIT_BUG]) == cli.EXIT_BUG
-    assert launch._verdict([killed, cli.EXIT_BUG]) == cli.EXIT_PEER_LOST
+    lost, killed, stopped = cli.EXIT_PEER_LOST, -signal.SIGKILL, cli.EXIT_TERMINATED
+    assert supervise.verdict([]) == cli.EXIT_OK
+    assert supervise.verdict([lost, killed]) == cli.EXIT_PEER_LOST
+    assert supervise.verdict([lost, stopped]) == cli.EXIT_PEER_LOST
+    assert supervise.verdict([lost, cli.EXIT_USER]) == cli.EXIT_USER
+    assert supervise.verdict([lost, cli.EXIT_BUG]) == cli.EXIT_BUG
+    assert supervise.verdict([killed, cli.EXIT_BUG]) == cli.EXIT_PEER_LOST
+
+
+def pod(index, workers=2):
+    addresses = ",".join(f"127.0.0.1:{port}" for port in cluster.free_ports(workers))
+    return {"JOB_COMPLETION_INDEX": str(index), "CANOPY_ADDRESSES": addresses}
+
+
+def test_restart_in_a_pod_needs_to_know_whose_progress_it_may_delete(records, tmp_path, capfd, monkeypatch):
+    for name, value in pod(0).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("CANOPY_RUN_ID", raising=False)
+    for restart in (["--restart"], ["--restart=true"], ["--restart", "true"]):
+        flags = ["--data", str(records), "--model_dir", str(tmp_path / "model"), *restart]
+        assert launch.main(["--", *flags]) == cli.EXIT_USER
+        assert "CANOPY_RUN_ID" in capfd.readouterr().err
+
+
+def test_pods_that_do_not_come_are_named_and_the_launcher_gives_up(records, tmp_path, capfd, monkeypatch):
+    here = pod(0, workers=3)
+    addresses = here["CANOPY_ADDRESSES"].split(",")
+    word, ready = tmp_path / "word", tmp_path / "ready"
+    variables = {**here, "CANOPY_TERMINATION_LOG": str(word), "CANOPY_READY_FILE": str(ready)}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    flags = ["--data", records, "--model_dir", tmp_path / "model", *SMALLEST, "--batch_size", 9]
+    own = ["--rendezvous_timeout", 3, "--"]
+    assert launch.main([str(flag) for flag in (*own, *flags)]) == cli.EXIT_PEER_LOST
+    told = capfd.readouterr().err
+    for index in (1, 2):
+        assert f"worker {index} at {addresses[index]} (not there)" in told
+    assert word.read_text() == told.strip().splitlines()[-1].removeprefix("launch: ")
+    assert not ready.exists()
+
+
+class Attempts:
+    """Stands for attempts that end as they are told, in no time."""
+
+    def __init__(self, *endings):
+        self.left = list(endings)
+
+    def __call__(self, *_):
+        return self.left.pop(0)
+
+
+def lost(saved=-1):
+    return Ending(cli.EXIT_PEER_LOST, "peer lost", saved=saved, is_final=False)
+
+
+class Pauses(supervise.Signals):
+    """Notes how long it would have slept."""
+
+    def __init__(self):
+        super().__init__()
+        self.slept = []
+
+    def sleep(self, seconds):
+        self.slept.append(seconds)
+
+
+def keep_going(monkeypatch, max_restarts, *endings):
+    attempts, pauses = Attempts(*endings), Pauses()
+    monkeypatch.setattr(supervise, "attempt", attempts)
+    settings = launch.Settings(1, max_restarts, 600.0, ())
+    ending = launch._keep_going(settings, supervise.Crew(1, cluster.Place(0, ())), pauses)
+    assert not attempts.left
+    return ending, pauses.slept
+
+
+def test_the_first_restart_waits_for_nothing_and_later_ones_ever_longer(monkeypatch):
+    ending, slept = keep_going(monkeypatch, 8, *[lost()] * 9)
+    assert slept == [0, 1, 2, 4, 8, 16, 30, 30]
+    assert ending.code == cli.EXIT_PEER_LOST
+    assert ending.why == "gave up after 8 restarts without a new checkpoint: peer lost"
+
+
+def test_a_new_checkpoint_begins_the_count_anew_and_an_old_one_does_not(monkeypatch):
+    done = Ending(cli.EXIT_OK, "done")
+    ending, slept = keep_going(monkeypatch, 2, lost(), lost(), lost(5), lost(), lost(9), lost(9), done)
+    assert ending == done
+    assert slept == [0, 1, 0, 1, 0, 1]
+    ending, slept = keep_going(monkeypatch, 2, lost(5), lost(5), lost(3))
+    assert (ending.code, slept) == (cli.EXIT_PEER_LOST, [0, 1])
+
+
+def test_what_a_restart_does_not_mend_is_not_tried_again(monkeypatch):
+    for code in (cli.EXIT_USER, cli.EXIT_BUG, cli.EXIT_TERMINATED):
+        ending, slept = keep_going(monkeypatch, 10, Ending(code, "so it is"))
+        assert (ending.code, slept) == (code, [])
 
 
 def test_a_mistake_that_every_worker_finds_is_told_once(records, tmp_path, command):
@@ -54,60 +140,3 @@ def test_a_mistake_that_every_worker_finds_is_told_once(records, tmp_path, comma
     assert done.returncode == cli.EXIT_USER
     assert done.stderr.count("run.json cannot be understood") == 1
     assert "Traceback" not in done.stderr
-
-
-def children(pid):
-    """The training processes of a launcher."""
-    words = ["ps", "-o", "pid=,args=", "--ppid", str(pid)]
-    found = subprocess.run(words, capture_output=True, text=True, check=False)
-    return [int(line.split()[0]) for line in found.stdout.splitlines() if "trainer.task" in line]
-
-
-def wait_for(condition, seconds=120):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return
-        time.sleep(0.2)
-    raise AssertionError("it did not happen in time")
-
-
-def start(records, model_dir, *flags):
-    words = [sys.executable, "-m", "trainer.launch", "--local_workers", "2", "--"]
-    words += ["--data", str(records), "--model_dir", str(model_dir), *map(str, SMALLEST), *flags]
-    return subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-
-
-def steps_logged(model_dir):
-    path = model_dir / "metrics.jsonl"
-    if not path.exists():
-        return []
-    return [json.loads(line)["step"] for line in path.read_text().splitlines()]
-
-
-@pytest.mark.slow
-def test_a_killed_worker_costs_a_restart_and_not_the_run(records, tmp_path):
-    model_dir = tmp_path / "model"
-    run = start(records, model_dir, "--epochs", "40", "--checkpoint_steps", "3")
-    wait_for(lambda: max(steps_logged(model_dir), default=0) >= 8)
-    os.kill(children(run.pid)[0], signal.SIGKILL)
-    _, told = run.communicate(timeout=400)
-    assert run.returncode == 0, told
-    assert "restart 1" in told
-    assert "resuming after step" in told
-    assert (model_dir / "export" / "model.json").exists()
-
-
-@pytest.mark.slow
-def test_sigterm_ends_every_worker(records, tmp_path):
-    model_dir = tmp_path / "model"
-    run = start(records, model_dir, "--epochs", "400")
-    wait_for(lambda: steps_logged(model_dir))
-    workers = children(run.pid)
-    assert len(workers) == 2
-    run.send_signal(signal.SIGTERM)
-    run.communicate(timeout=60)
-    assert run.returncode == cli.EXIT_TERMINATED
-    for pid in workers:
-        with pytest.raises(ProcessLookupError):
-            os.kill(pid, 0)

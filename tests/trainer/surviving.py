@@ -1,0 +1,142 @@
+"""Runs that something happens to: started as users and pods do, watched from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import ROOT, SMALLEST
+from trainer import cluster
+
+PATIENCE_SECONDS = 420.0  # for what takes seconds on a machine that has nothing else to do
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = PATIENCE_SECONDS) -> Any:
+    """Waits until `condition` is true, and returns what it then is."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.05)
+    raise AssertionError("it did not happen in time")
+
+
+class Run:
+    """A run: launchers, their training processes, what they leave in model_dir."""
+
+    def __init__(self, records: Path, model_dir: Path, *flags: object) -> None:
+        self.model_dir = model_dir
+        model_dir.mkdir(parents=True, exist_ok=True)
+        self._task = ["--data", records, "--model_dir", model_dir, *SMALLEST, "--log_steps", 1, *flags]
+        self.launchers: list[subprocess.Popen[bytes]] = []
+        self._addresses = ""
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for launcher in self.launchers:
+            for pid in (launcher.pid, *children(launcher.pid)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            launcher.wait()
+
+    def locally(self, workers: int, *own: object, **environment: str) -> subprocess.Popen[bytes]:
+        """Starts a launcher of `workers` workers on this machine."""
+        return self._start(["--local_workers", workers, *own], environment)
+
+    def pods(self, workers: int, *own: object, **environment: str) -> None:
+        """Starts a launcher for each of `workers` pods of an Indexed Job."""
+        self._addresses = ",".join(f"127.0.0.1:{port}" for port in cluster.free_ports(workers))
+        self.launchers = []
+        for index in range(workers):
+            self.pod(index, *own, **environment)
+
+    def pod(self, index: int, *own: object, **environment: str) -> subprocess.Popen[bytes]:
+        """Starts one pod's launcher, as the Job's controller does, also in place of one that is gone."""
+        variables = {"JOB_COMPLETION_INDEX": str(index), "CANOPY_ADDRESSES": self._addresses, **environment}
+        launcher = self._start(own, variables)
+        if index < len(self.launchers) - 1:
+            self.launchers[index] = self.launchers.pop()
+        return launcher
+
+    def _start(self, own: Any, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+        words = [sys.executable, "-m", "trainer.launch", *own, "--", *self._task]
+        number = len(list(self.model_dir.glob("log-*")))
+        with (self.model_dir / f"log-{number}").open("wb") as log:
+            launcher = subprocess.Popen(
+                [str(word) for word in words],
+                cwd=ROOT,
+                env={**os.environ, **environment},
+                stdout=log,
+                stderr=log,
+            )
+        self.launchers.append(launcher)
+        return launcher
+
+    def told(self) -> str:
+        """All that the launchers and workers have said."""
+        return "\n".join(path.read_text(errors="replace") for path in sorted(self.model_dir.glob("log-*")))
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The journal's lines of steps, without those of validation."""
+        path = self.model_dir / "metrics.jsonl"
+        text = path.read_text() if path.exists() else ""
+        found = [json.loads(line) for line in text.splitlines() if line.endswith("}")]
+        return [line for line in found if "loss" in line]
+
+    def steps(self) -> list[int]:
+        """The steps that were completed, in the order in which they were."""
+        return [line["step"] for line in self.lines()]
+
+    def wait_for_step(self, step: int) -> None:
+        wait_for(lambda: max(self.steps(), default=0) >= step)
+
+    def workers(self, launcher: int = 0) -> list[int]:
+        """The training processes of a launcher, in the order in which they were started."""
+        return children(self.launchers[launcher].pid)
+
+    def starts(self) -> int:
+        """How often the chief's training process has formed a cluster."""
+        return self.told().count(" replicas on ")
+
+    def seconds_to_next_step(self, fault: Callable[[], Any]) -> float:
+        """Does `fault`, and returns the seconds until the first step of the start that follows it."""
+        before, began = self.starts(), time.monotonic()
+        fault()
+        wait_for(lambda: self.starts() > before)
+        count = len(self.steps())
+        wait_for(lambda: len(self.steps()) > count)
+        seconds = time.monotonic() - began
+        print(f"{seconds:.1f} s from the fault to the next completed step")
+        return seconds
+
+    def ends(self) -> list[int]:
+        """Waits for all launchers and returns their exit codes."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        return [launcher.wait(max(1.0, deadline - time.monotonic())) for launcher in self.launchers]
+
+
+def children(pid: int) -> list[int]:
+    """The training processes that a process has started."""
+    words = ["ps", "-o", "pid=,args=", "--ppid", str(pid)]
+    found = subprocess.run(words, capture_output=True, text=True, check=False)
+    return sorted(int(line.split()[0]) for line in found.stdout.splitlines() if "trainer.task" in line)
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is there."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

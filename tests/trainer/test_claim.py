@@ -1,0 +1,108 @@
+"""Whose run a model_dir holds."""
+
+import json
+
+import pytest
+
+from canopy.cli import UserError
+from trainer.claim import claim_model_dir, run_id
+from trainer.config import Config
+
+
+def settings(folder, **changes):
+    return Config(data="", model_dir=str(folder), **changes)
+
+
+def test_the_same_run_is_resumed(tmp_path):
+    claim_model_dir(settings(tmp_path), "data", is_chief=True)
+    claim_model_dir(settings(tmp_path, log_steps=3), "data", is_chief=True)
+    assert json.loads((tmp_path / "run.json").read_text())["fingerprint"] == "data"
+
+
+def test_other_settings_are_refused_and_named(tmp_path):
+    claim_model_dir(settings(tmp_path), "data", is_chief=True)
+    for is_chief in (True, False):
+        with pytest.raises(UserError, match=r"--batch_size: was 64, is 8.*--restart"):
+            claim_model_dir(settings(tmp_path, batch_size=8), "data", is_chief=is_chief)
+
+
+def test_other_data_are_refused(tmp_path):
+    claim_model_dir(settings(tmp_path), "data", is_chief=True)
+    with pytest.raises(UserError, match="fingerprint was data, is other"):
+        claim_model_dir(settings(tmp_path), "other", is_chief=True)
+
+
+def test_restart_begins_anew_and_takes_only_its_own(tmp_path):
+    claim_model_dir(settings(tmp_path), "data", is_chief=True)
+    for name in ("checkpoints", "export", "logs", "notes"):
+        (tmp_path / name).mkdir()
+    claim_model_dir(settings(tmp_path, batch_size=8, restart=True), "other", is_chief=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes", "run.json"]
+    assert json.loads((tmp_path / "run.json").read_text())["config"]["batch_size"] == 8
+
+
+def test_a_damaged_run_json_is_refused(tmp_path):
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(UserError, match=r"run\.json"):
+        claim_model_dir(settings(tmp_path), "data", is_chief=True)
+
+
+def leave_things(folder):
+    for name in ("checkpoints", "export", "logs", "notes"):
+        (folder / name).mkdir()
+    (folder / "metrics.jsonl").write_text("{}")
+
+
+@pytest.mark.parametrize("changes", [{}, {"batch_size": 8}])
+def test_restart_deletes_once_a_run_and_not_what_the_run_itself_has_reached(tmp_path, changes):
+    claim_model_dir(settings(tmp_path), "data", True, "first")
+    leave_things(tmp_path)
+    again = settings(tmp_path, restart=True, **changes)
+    claim_model_dir(again, "data", True, "second")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes", "run.json"]
+    (tmp_path / "checkpoints").mkdir()
+    for is_chief in (True, False):
+        claim_model_dir(again, "data", is_chief, "second")
+    assert (tmp_path / "checkpoints").exists()
+
+
+def test_a_worker_that_is_not_the_chief_deletes_nothing(tmp_path):
+    claim_model_dir(settings(tmp_path), "data", True, "first")
+    leave_things(tmp_path)
+    claim_model_dir(settings(tmp_path, restart=True), "data", False, "second")
+    assert (tmp_path / "checkpoints").exists()
+
+
+def test_restart_gets_over_a_damaged_or_newer_run_json(tmp_path):
+    for text in ("{", "[]", '{"format_version": 99}'):
+        (tmp_path / "run.json").write_text(text)
+        claim_model_dir(settings(tmp_path, restart=True), "data", True, "now")
+        assert json.loads((tmp_path / "run.json").read_text())["run"] == "now"
+
+
+def test_a_newer_run_json_is_refused_with_what_to_do(tmp_path):
+    (tmp_path / "run.json").write_text('{"format_version": 99}')
+    with pytest.raises(UserError, match=r"version 99.*upgrade Canopy.*--restart"):
+        claim_model_dir(settings(tmp_path), "data", True)
+
+
+def test_a_finished_run_is_known_as_long_as_its_export_stands(tmp_path):
+    claim = claim_model_dir(settings(tmp_path), "data", True)
+    assert claim.finished == 0
+    claim.finish(40)
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export" / "model.json").write_text("{}")
+    assert claim_model_dir(settings(tmp_path), "data", False).finished == 40
+    (tmp_path / "export" / "model.json").unlink()
+    assert claim_model_dir(settings(tmp_path), "data", True).finished == 0
+
+
+def test_a_model_dir_that_cannot_be_written_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"--model_dir .*file/below cannot be used"):
+        claim_model_dir(settings(tmp_path / "file" / "below"), "data", True)
+
+
+def test_starts_of_one_run_share_what_the_launcher_gave_them():
+    assert run_id({"CANOPY_RUN_ID": "job"}) == "job"
+    assert run_id({}) != run_id({})

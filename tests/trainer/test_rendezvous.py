@@ -1,0 +1,165 @@
+"""Launchers meet before TensorFlow starts: all together, or those missing are named."""
+
+import contextlib
+import socket
+import threading
+import time
+
+import pytest
+
+from canopy import cli
+from trainer import cluster
+from trainer.cluster import Place
+from trainer.rendezvous import End, Meeting, Start
+
+
+def places(workers):
+    addresses = tuple(f"127.0.0.1:{port}" for port in cluster.free_ports(workers))
+    return [Place(index, addresses) for index in range(workers)]
+
+
+def results(meetings, seconds=10.0):
+    """What each meeting came to, polled together."""
+    deadline = time.monotonic() + seconds
+    found = [None] * len(meetings)
+    while None in found and time.monotonic() < deadline:
+        found = [found[i] or meeting.poll() for i, meeting in enumerate(meetings)]
+        time.sleep(0.02)
+    return found
+
+
+@pytest.mark.parametrize("workers", [2, 5])
+def test_all_start_together_when_the_last_one_is_ready(workers):
+    with contextlib.ExitStack() as stack:
+        meetings = [stack.enter_context(Meeting(place)) for place in places(workers)]
+        for meeting in meetings[:-1]:
+            meeting.ready()
+        assert results(meetings, seconds=1.0) == [None] * workers
+        meetings[-1].ready()
+        found = results(meetings)
+    assert found[0] == Start(tuple(meeting.token for meeting in meetings))
+    assert found == [found[0]] * workers
+
+
+def test_one_that_comes_late_is_waited_for():
+    with contextlib.ExitStack() as stack:
+        here = places(3)
+        meetings = [stack.enter_context(Meeting(place)) for place in here[1:]]
+        time.sleep(0.5)
+        meetings.insert(0, stack.enter_context(Meeting(here[0])))
+        for meeting in meetings:
+            meeting.ready()
+        assert None not in results(meetings)
+
+
+def test_those_who_do_not_come_are_named_by_all():
+    here = places(3)
+    with Meeting(here[0]) as chief, Meeting(here[1]) as other:
+        chief.ready()
+        other.ready()
+        assert results([chief, other], seconds=2.0) == [None, None]
+        for meeting in (chief, other):
+            assert meeting.missing() == f"worker 2 at {here[0].addresses[2]} (not there)"
+
+
+def test_a_chief_that_does_not_come_is_named():
+    here = places(2)
+    with Meeting(here[1]) as other:
+        time.sleep(0.5)
+        assert other.missing() == f"worker 0 at {here[0].addresses[0]} (Connection refused)"
+
+
+def test_a_name_that_does_not_resolve_yet_is_waited_for():
+    place = Place(1, ("no-such-host.invalid:2222", f"127.0.0.1:{cluster.free_ports(1)[0]}"))
+    with Meeting(place) as other:
+        time.sleep(0.5)
+        assert other.poll() is None
+        assert "worker 0 at no-such-host.invalid:2222" in other.missing()
+
+
+def test_one_that_goes_away_again_is_waited_for():
+    here = places(3)
+    with Meeting(here[0]) as chief, Meeting(here[1]) as other:
+        chief.ready()
+        other.ready()
+        with Meeting(here[2]) as third:
+            third.ready()  # and its process ends before the chief looks
+            time.sleep(0.5)
+        time.sleep(0.5)
+        assert "worker 2" in chief.missing()
+        assert chief.poll() is None
+        with Meeting(here[2]) as third:
+            third.ready()
+            assert None not in results([chief, other, third])
+
+
+def test_a_chief_whose_process_still_trains_is_waited_for():
+    """TensorFlow's server holds the port: it begins with HTTP/2 settings, which are no greeting."""
+    here = places(2)
+    server = socket.create_server(("127.0.0.1", int(here[0].addresses[0].rpartition(":")[2])))
+
+    def answer():
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = server.accept()
+                connection.sendall(b"\x00\x00\x18\x04\x00\x00\x00\x00\x00")
+
+    threading.Thread(target=answer, daemon=True).start()
+    with Meeting(here[1]) as other:
+        other.ready()
+        time.sleep(0.6)
+        assert other.poll() is None
+        server.shutdown(socket.SHUT_RDWR)
+        server.close()
+        with Meeting(here[0]) as chief:
+            chief.ready()
+            assert None not in results([chief, other])
+
+
+def test_pods_that_count_their_number_differently_are_refused():
+    here = places(2)
+    three = Place(1, (*here[0].addresses, "127.0.0.1:1"))
+    with Meeting(here[0]) as chief, Meeting(three) as other:
+        chief.ready()
+        found = results([other])[0]
+        assert (found.code, chief.poll()) == (cli.EXIT_USER, None)
+        assert "counts 3 workers and the chief 2" in found.why
+
+
+def test_an_end_at_the_chief_is_told_to_all():
+    here, end = places(3), End(cli.EXIT_USER, "error: the loss is nan")
+    with contextlib.ExitStack() as stack:
+        chief, *others = (stack.enter_context(Meeting(place)) for place in here)
+        chief.tell_all(end, seconds=10.0)
+        assert results(others) == [end, end]
+
+
+def test_an_end_at_another_worker_reaches_all():
+    here, end = places(3), End(cli.EXIT_USER, "error: no GPU")
+    with contextlib.ExitStack() as stack:
+        chief, second, third = (stack.enter_context(Meeting(place)) for place in here)
+        second.tell_all(end, seconds=10.0)
+        assert results([chief]) == [end]
+        chief.tell_all(end, seconds=10.0)
+        assert results([third]) == [end]
+
+
+def test_telling_gives_up_in_time():
+    here = places(2)
+    with Meeting(here[0]) as chief:
+        began = time.monotonic()
+        chief.tell_all(End(2, "nobody hears"), seconds=0.5)
+        assert time.monotonic() - began < 2
+
+
+def test_the_port_is_given_back_and_waited_for():
+    here = places(2)
+    holder = socket.create_server(("", int(here[0].addresses[0].rpartition(":")[2])))
+    with Meeting(here[0]) as chief, Meeting(here[1]) as other:
+        chief.ready()
+        other.ready()
+        time.sleep(0.5)
+        holder.close()
+        assert None not in results([chief, other])
+    for place in here:
+        socket.create_server(("", int(place.addresses[place.index].rpartition(":")[2]))).close()

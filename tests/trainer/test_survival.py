@@ -1,0 +1,192 @@
+"""What happens to a run when its workers are killed, frozen, stopped, or started again: with real processes.
+
+Seconds from a fault to the next completed step are printed (`pytest -s`); the limits leave room for a machine
+that has other things to do.
+"""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from canopy import cli
+from tests.trainer.surviving import Run, is_running, wait_for
+
+LIMIT_SECONDS = 120.0  # on two idle cores it is 25
+
+
+def kill(run, launcher, worker=0, how=signal.SIGKILL):
+    os.kill(run.workers(launcher)[worker], how)
+
+
+def repeated(run):
+    """How many steps were taken more than once."""
+    return len(run.steps()) - len(set(run.steps()))
+
+
+def checkpoints(run):
+    return sorted(path.name for path in (run.model_dir / "checkpoints").glob("step-*.npz"))
+
+
+def last_steps(run):
+    return int(checkpoints(run)[-1].removeprefix("step-").removesuffix(".npz"))
+
+
+def test_sigterm_saves_the_step_and_the_next_start_repeats_none(records, tmp_path):
+    flags = ("--epochs", 60, "--checkpoint_steps", 1000)
+    with Run(records, tmp_path / "model", *flags) as run:
+        word = tmp_path / "word"
+        launcher = run.locally(1, CANOPY_TERMINATION_LOG=str(word), CANOPY_READY_FILE=str(tmp_path / "ready"))
+        run.wait_for_step(8)
+        assert (tmp_path / "ready").exists()
+        (child,) = run.workers()
+        launcher.send_signal(signal.SIGTERM)
+        assert run.ends() == [cli.EXIT_TERMINATED]
+        assert not is_running(child)
+        assert not (tmp_path / "ready").exists()
+        assert word.read_text().startswith("stopped by SIGTERM: the newest checkpoint is of step")
+        reached = max(run.steps())
+        assert last_steps(run) == reached
+        run.launchers.clear()
+        run.locally(1)
+        run.wait_for_step(reached + 3)
+        assert repeated(run) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("worker", [0, 1], ids=["the_chief", "another_worker"])
+def test_a_killed_worker_costs_seconds_and_not_the_run(records, tmp_path, worker):
+    with Run(records, tmp_path / "model", "--epochs", 400, "--checkpoint_steps", 5) as run:
+        launcher = run.locally(2)
+        run.wait_for_step(8)
+        before = max(run.steps())
+        assert run.seconds_to_next_step(lambda: kill(run, 0, worker)) < LIMIT_SECONDS
+        run.wait_for_step(before + 5)
+        assert repeated(run) <= 5
+        assert launcher.poll() is None
+        assert "restart 1 of" in run.told()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("index", [0, 1], ids=["the_chiefs", "another"])
+def test_a_killed_pod_is_met_again(records, tmp_path, index):
+    def replace():
+        run.launchers[index].kill()
+        run.launchers[index].wait()
+        run.pod(index)
+
+    with Run(records, tmp_path / "model", "--epochs", 400, "--checkpoint_steps", 5) as run:
+        run.pods(2)
+        run.wait_for_step(8)
+        survivor = run.launchers[1 - index]
+        assert run.seconds_to_next_step(replace) < LIMIT_SECONDS
+        assert repeated(run) <= 5
+        assert survivor.poll() is None
+
+
+@pytest.mark.slow
+def test_one_preempted_pod_saves_with_all_and_the_others_wait_for_its_replacement(records, tmp_path):
+    def preempt():
+        run.launchers[1].terminate()
+        assert run.launchers[1].wait(30) == cli.EXIT_TERMINATED
+        run.pod(1)
+
+    with Run(records, tmp_path / "model", "--epochs", 400, "--checkpoint_steps", 1000) as run:
+        run.pods(2)
+        run.wait_for_step(8)
+        run.seconds_to_next_step(preempt)
+        assert repeated(run) == 0
+        for launcher in run.launchers:
+            launcher.terminate()
+        assert run.ends() == [cli.EXIT_TERMINATED] * 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whole", [False, True], ids=["the_process", "the_pod"])
+def test_a_frozen_worker_is_noticed_and_replaced(records, tmp_path, whole):
+    def freeze():
+        pids = [*run.workers(1), *([run.launchers[1].pid] if whole else [])]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        wait_for(lambda: "restart 1 of" in run.told(), 75)
+        if whole:
+            run.launchers[1].kill()
+            run.launchers[1].wait()
+            run.pod(1)
+
+    with Run(records, tmp_path / "model", "--epochs", 400, "--checkpoint_steps", 5) as run:
+        run.pods(2)
+        run.wait_for_step(8)
+        run.seconds_to_next_step(freeze)
+        assert repeated(run) <= 5
+
+
+@pytest.mark.slow
+def test_a_killed_and_resumed_run_ends_with_the_weights_of_an_undisturbed_one(records, tmp_path):
+    flags = ("--epochs", 3, "--checkpoint_steps", 4)
+    weights = []
+    for name in ("undisturbed", "killed"):
+        with Run(records, tmp_path / name, *flags) as run:
+            run.locally(1)
+            if name == "killed":
+                run.wait_for_step(9)  # in the second epoch, past the checkpoint of step 8
+                kill(run, 0)
+            assert run.ends() == [0], run.told()
+            assert sorted(set(run.steps())) == list(range(1, max(run.steps()) + 1))
+            with np.load(tmp_path / name / "checkpoints" / checkpoints(run)[-1]) as found:
+                weights.append({key: found[key] for key in found.files})
+    assert weights[0].keys() == weights[1].keys()
+    for key, value in weights[0].items():
+        np.testing.assert_allclose(weights[1][key], value, rtol=0, atol=1e-5, err_msg=key)
+
+
+@pytest.mark.slow
+def test_a_finished_run_ends_at_once_also_for_one_pod_alone(records, tmp_path):
+    with Run(records, tmp_path / "model", "--epochs", 1) as run:
+        run.pods(2)
+        assert run.ends() == [0, 0], run.told()
+        described = (run.model_dir / "export" / "model.json").stat().st_mtime
+        run.launchers.pop(0)
+        run.pod(1)
+        assert run.ends()[-1] == 0, run.told()
+        run.locally(1)
+        assert run.ends()[-1] == 0
+        assert "complete already" in run.told()
+        assert (run.model_dir / "export" / "model.json").stat().st_mtime == described
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_no_number_ends_all_pods_and_keeps_the_last_good_checkpoint(records, tmp_path):
+    flags = ("--epochs", 40, "--checkpoint_steps", 1, "--learning_rate", "1e30", "--warmup_share", 0.9)
+    with Run(records, tmp_path / "model", *flags) as run:
+        run.pods(2)
+        assert run.ends() == [cli.EXIT_USER] * 2, run.told()
+        assert "no number" in run.told() or "the loss is" in run.told()
+        for name in checkpoints(run):
+            with np.load(run.model_dir / "checkpoints" / name) as found:
+                assert all(np.isfinite(found[key]).all() for key in found.files)
+
+
+@pytest.mark.slow
+def test_a_run_may_go_on_with_another_number_of_workers(records, tmp_path):
+    with Run(records, tmp_path / "model", "--epochs", 60, "--checkpoint_steps", 1000) as run:
+        launcher = run.locally(2)
+        run.wait_for_step(8)
+        launcher.terminate()
+        assert run.ends() == [cli.EXIT_TERMINATED]
+        reached = max(run.steps())
+        run.launchers.clear()
+        run.locally(1)
+        run.wait_for_step(reached + 3)
+        assert repeated(run) == 0
+
+
+@pytest.mark.slow
+def test_sigterm_before_the_first_step_ends_all_pods_in_time(records, tmp_path):
+    with Run(records, tmp_path / "model", "--epochs", 2) as run:
+        run.pods(2)
+        wait_for(lambda: run.starts() == 1)
+        for launcher in run.launchers:
+            launcher.terminate()
+        assert [launcher.wait(30) for launcher in run.launchers] == [cli.EXIT_TERMINATED] * 2

@@ -1,0 +1,124 @@
+"""Whose run a model_dir holds: `run.json`.
+
+Promises: another data set or other settings are refused with what differs; `--restart` deletes an earlier
+run once, however often the workers of the new one are started; a finished run is known as such.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from canopy import contract
+from canopy.cli import UserError
+from trainer.checkpoints import write_text
+from trainer.config import Config, differences
+
+RUN_JSON = "run.json"
+RUN_FORMAT_VERSION = 1  # of run.json and the checkpoints beside it: a newer one is refused
+WRITTEN = ("metrics.jsonl", "checkpoints", "export", "export.partial", "logs")  # what a run leaves
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A run's hold on its model_dir."""
+
+    path: str  # of run.json
+    content: dict[str, Any]  # what it says
+
+    @property
+    def finished(self) -> int:
+        """The step after which the run was complete, 0 where it is not."""
+        return int(self.content.get("finished") or 0)
+
+    def finish(self, step: int) -> None:
+        """Notes that the run is complete; call when its export stands."""
+        write_text(self.path, json.dumps({**self.content, "finished": step}, indent=1))
+
+
+def run_id(environment: Mapping[str, str] | None = None) -> str:
+    """What all starts of one run have in common, given by the launcher; by hand, each start is a run."""
+    found = (os.environ if environment is None else environment).get("CANOPY_RUN_ID")
+    return found or uuid.uuid4().hex
+
+
+def claim_model_dir(config: Config, fingerprint: str, is_chief: bool, run: str = "") -> Claim:
+    """Makes `model_dir` this run's, or finds that it already is.
+
+    Args:
+        config: the run's settings.
+        fingerprint: of the data set.
+        is_chief: the chief alone writes; the others only compare.
+        run: the same at every start of one run; with `--restart`, what another one left is deleted.
+
+    Raises:
+        UserError: where model_dir holds a run of other data or settings and `--restart` is not given, or
+            cannot be written.
+    """
+    path = f"{config.model_dir}/{RUN_JSON}"
+    fresh = {
+        "format_version": RUN_FORMAT_VERSION,
+        "run": run,
+        "config": dataclasses.asdict(config),
+        "fingerprint": fingerprint,
+    }
+    try:
+        earlier = _read(path, config.restart) if tf.io.gfile.exists(path) else None
+        if config.restart and (earlier is None or not run or earlier.get("run") != run):
+            if is_chief:
+                _delete(config.model_dir)
+            earlier = None
+        if earlier is None:
+            if is_chief:
+                write_text(path, json.dumps(fresh, indent=1))
+            return Claim(path, fresh)
+    except (OSError, tf.errors.OpError) as error:
+        raise UserError(f"--model_dir {config.model_dir} cannot be used ({error})") from error
+    found = differences(config, earlier["config"])
+    if earlier["fingerprint"] != fingerprint:
+        found.insert(0, f"data: fingerprint was {earlier['fingerprint'][:12]}, is {fingerprint[:12]}")
+    if found:
+        raise UserError(
+            f"{config.model_dir} holds a run that this one cannot resume ({'; '.join(found)}): "
+            "take another --model_dir, or begin anew with --restart"
+        )
+    claim = Claim(path, earlier)
+    # An export that was deleted is made again, from the last checkpoint.
+    exported = tf.io.gfile.exists(f"{config.model_dir}/export/{contract.MODEL_JSON}")
+    return claim if exported else Claim(path, {**earlier, "finished": None})
+
+
+def _delete(model_dir: str) -> None:
+    """Deletes an earlier run. run.json goes last: what is half deleted still counts as that run."""
+    for name in (*WRITTEN, RUN_JSON):
+        path = f"{model_dir}/{name}"
+        if tf.io.gfile.isdir(path):
+            tf.io.gfile.rmtree(path)
+        elif tf.io.gfile.exists(path):
+            tf.io.gfile.remove(path)
+
+
+def _read(path: str, is_restart: bool) -> dict[str, Any] | None:
+    """What run.json says; with `--restart`, one that cannot be understood is nobody's."""
+    with tf.io.gfile.GFile(path) as file:
+        text = file.read()
+    try:
+        found = dict(json.loads(text))
+        version = int(found.get("format_version", 1))
+        if version > RUN_FORMAT_VERSION and not is_restart:
+            raise UserError(
+                f"{path} has format version {version}, and this Canopy reads up to {RUN_FORMAT_VERSION}: "
+                "upgrade Canopy, or begin anew with --restart"
+            )
+        return {**found, "config": dict(found["config"]), "fingerprint": str(found["fingerprint"])}
+    except (ValueError, KeyError, TypeError) as error:
+        if is_restart:
+            return None
+        raise UserError(f"{path} cannot be understood ({error!r}): begin anew with --restart") from error

@@ -1,0 +1,326 @@
+"""Launchers of one run find each other before any of them starts TensorFlow's cluster.
+
+Promises: all start together or none does; whoever is still missing when the deadline passes is named with
+index and address; what ends the run for good at one launcher can be told to the others.
+
+TensorFlow itself waits for its peers for ever. While no training process holds a worker's port, its launcher
+does, and greets whoever connects with a line that begins with `GREETING`. The chief's launcher gathers the
+others: each keeps a connection open until the chief says go. A line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import socket
+import threading
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+from canopy import cli
+from trainer.cluster import Place
+
+log = logging.getLogger("canopy")
+
+GREETING = b"canopy "
+BEAT_SECONDS = 1.0  # between lines on an open connection, whether there is news or not
+SILENCE_SECONDS = 10.0  # without a line the other side counts as gone: its machine may have lost power
+RETRY_SECONDS = 0.3  # between attempts to reach the chief: its name may not resolve yet, or it still trains
+
+
+@dataclass(frozen=True)
+class Start:
+    """All are there: the training processes may begin."""
+
+    tokens: tuple[str, ...]  # what each launcher's greeting says while it has not left this very meeting
+
+
+@dataclass(frozen=True)
+class End:
+    """Another launcher's run ended in a way that no restart mends."""
+
+    code: int
+    why: str
+
+
+@dataclass
+class _Guest:
+    """A launcher that is connected to the chief's."""
+
+    line: _Line
+    token: str
+    ready: bool = False
+
+
+@dataclass
+class Meeting:
+    """One launcher's part in one meeting. Use as a context manager, and call `poll` until it says something.
+
+    Args:
+        place: of this launcher's worker, with the addresses of all.
+    """
+
+    place: Place
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+    _ready: bool = False
+    _over: bool = False
+    _result: Start | End | None = None
+    _missing: dict[int, str] = field(default_factory=dict)  # index to what is known of it
+    _guests: dict[int, _Guest] = field(default_factory=dict)
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+    _visits: list[_Line] = field(default_factory=list)  # to the chief: one at a time
+    _server: socket.socket | None = None
+    _last_words: End | None = None
+    _told: set[int] = field(default_factory=set)
+
+    def __enter__(self) -> Meeting:
+        others = range(1, self.place.workers) if self.place.is_chief else range(1)
+        self._missing = dict.fromkeys(others, "not there")
+        threading.Thread(target=self._listen, daemon=True).start()
+        if not self.place.is_chief:
+            threading.Thread(target=self._visit, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._over = True
+            self._changed.notify_all()
+            if self._server is not None:
+                with contextlib.suppress(OSError):
+                    self._server.shutdown(socket.SHUT_RDWR)  # the port is held while anybody accepts
+                self._server.close()
+            for line in (*(guest.line for guest in self._guests.values()), *self._visits):
+                line.finish()
+
+    def ready(self) -> None:
+        """Says that this launcher's training process only waits for the others."""
+        with self._changed:
+            self._ready = True
+            self._changed.notify_all()
+
+    def poll(self) -> Start | End | None:
+        """What the meeting came to, None while it goes on."""
+        with self._changed:
+            if self.place.is_chief and self._result is None:
+                self._result = self._gathered()
+            return self._result
+
+    def missing(self) -> str:
+        """Those who did not come, each with index and address."""
+        with self._changed:
+            absent = [
+                f"worker {index} at {self.place.addresses[index]} ({why})"
+                for index, why in sorted(self._missing.items())
+            ]
+        return ", ".join(absent) or "nobody is missing, but not all were ready"
+
+    def tell_all(self, end: End, seconds: float) -> None:
+        """Tells the others of an end that no restart mends; gives up after `seconds`.
+
+        Best effort: a launcher that does not hear it finds out for itself, or gives up in its time.
+        """
+        deadline = time.monotonic() + seconds
+        with self._changed:
+            self._last_words = end
+            self._changed.notify_all()
+            others = self.place.workers - 1 if self.place.is_chief else 1
+            while len(self._told) < others and time.monotonic() < deadline:
+                self._changed.wait(0.1)
+
+    # The chief's side.
+
+    def _gathered(self) -> Start | End | None:
+        """Whether all are there and ready; then they are told to go."""
+        ready = all(guest.ready for guest in self._guests.values())
+        if self._missing or not ready or not self._ready or self._last_words:
+            return None
+        tokens = (self.token, *(self._guests[i].token for i in range(1, self.place.workers)))
+        try:
+            for guest in self._guests.values():
+                guest.line.say(go=tokens)
+        except OSError:
+            # Those that were told already find the chief at another meeting, and come back to it.
+            self.token = uuid.uuid4().hex
+            return None
+        return Start(tokens)
+
+    def _listen(self) -> None:
+        """Holds the port and greets whoever connects."""
+        port = int(self.place.addresses[self.place.index].rpartition(":")[2])
+        server = None
+        while server is None and not self._over:
+            try:
+                server = listen_at(port)
+            except OSError as error:
+                # The training process of before may take a moment to give the port back.
+                log.info("port %d is not free yet (%s)", port, error.strerror)
+                time.sleep(RETRY_SECONDS)
+        with self._changed:
+            if server is None or self._over:
+                if server is not None:
+                    server.close()
+                return
+            self._server = server
+        while not self._over:
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._greet, args=(connection,), daemon=True).start()
+
+    def _greet(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError, ValueError, KeyError), _Line(connection) as line:
+            line.greet(token=self.token)
+            hello = line.hear()
+            index, workers = int(hello["index"]), int(hello["workers"])
+            if not self.place.is_chief:
+                return
+            if workers != self.place.workers or not 0 < index < workers:
+                why = f"worker {index} counts {workers} workers and the chief {self.place.workers}"
+                line.say(end=cli.EXIT_USER, why=why)
+                return
+            if "end" in hello:
+                with self._changed:
+                    self._result = End(int(hello["end"]), str(hello["why"]))
+                    self._told.add(index)
+                line.say(heard=True)
+                return
+            self._host(line, index, _Guest(line, str(hello["token"])))
+
+    def _host(self, line: _Line, index: int, guest: _Guest) -> None:
+        """Keeps a guest's connection for as long as the guest gives signs of life."""
+        with self._changed:
+            self._guests[index] = guest
+            self._missing.pop(index, None)
+        speaker = threading.Thread(target=self._keep_telling, args=(line, index), daemon=True)
+        speaker.start()
+        try:
+            while True:
+                guest.ready = bool(line.hear()["ready"])
+        finally:
+            with self._changed:
+                if self._guests.get(index) is guest and self._result is None:
+                    del self._guests[index]
+                    self._missing[index] = "it went away"
+
+    def _keep_telling(self, line: _Line, index: int) -> None:
+        with contextlib.suppress(OSError):
+            while not self._over:
+                with self._changed:
+                    words = self._last_words
+                    missing = {str(i): why for i, why in self._missing.items()}
+                if words is not None:
+                    line.say(end=words.code, why=words.why)
+                    with self._changed:
+                        self._told.add(index)
+                        self._changed.notify_all()
+                    return
+                line.say(missing=missing)
+                with self._changed:
+                    self._changed.wait(BEAT_SECONDS)
+
+    # The others' side.
+
+    def _visit(self) -> None:
+        """Stays connected to the chief's launcher, and comes back for as long as the meeting lasts."""
+        host, _, port = self.place.addresses[0].rpartition(":")
+        while not self._over and self._result is None:
+            try:
+                with (
+                    socket.create_connection((host, int(port)), SILENCE_SECONDS) as connection,
+                    _Line(connection) as line,
+                ):
+                    self._visits = [line]
+                    line.hear_greeting()
+                    self._stay(line)
+            except (OSError, ValueError, KeyError) as error:
+                # A name that does not resolve, a chief that still trains, a line that is no greeting.
+                with self._changed:
+                    self._missing = {0: getattr(error, "strerror", None) or str(error)}
+            time.sleep(RETRY_SECONDS)
+
+    def _stay(self, line: _Line) -> None:
+        hello: dict[str, Any] = {
+            "index": self.place.index,
+            "workers": self.place.workers,
+            "token": self.token,
+        }
+        if self._last_words is not None:
+            line.say(**hello, end=self._last_words.code, why=self._last_words.why)
+            line.hear()
+            with self._changed:
+                self._told.add(0)
+                self._changed.notify_all()
+            return
+        line.say(**hello)
+        threading.Thread(target=self._keep_saying_ready, args=(line,), daemon=True).start()
+        while not self._over and self._last_words is None:
+            news = line.hear()
+            with self._changed:
+                if "go" in news:
+                    self._result = Start(tuple(news["go"]))
+                    return
+                if "end" in news:
+                    self._result = End(int(news["end"]), str(news["why"]))
+                    return
+                self._missing = {int(i): why for i, why in news["missing"].items()}
+
+    def _keep_saying_ready(self, line: _Line) -> None:
+        with contextlib.suppress(OSError):
+            while not self._over:
+                line.say(ready=self._ready)
+                with self._changed:
+                    self._changed.wait(BEAT_SECONDS)
+
+
+class _Line:
+    """JSON objects over a connection, one a line; closed at the end of a `with`."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        connection.settimeout(SILENCE_SECONDS)
+        self._connection, self._file = connection, connection.makefile("rb")
+        self._saying = threading.Lock()
+
+    def __enter__(self) -> _Line:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
+        self._connection.close()
+
+    def finish(self) -> None:
+        """Says no more; what was said still arrives, which closing at once could prevent."""
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_WR)
+
+    def greet(self, **words: Any) -> None:
+        self._connection.sendall(GREETING + json.dumps(words).encode() + b"\n")
+
+    def hear_greeting(self) -> None:
+        if not self._file.readline(4096).startswith(GREETING):
+            raise ValueError("it still trains, in an earlier attempt")
+
+    def say(self, **words: Any) -> None:
+        with self._saying:
+            self._connection.sendall(json.dumps(words).encode() + b"\n")
+
+    def hear(self) -> dict[str, Any]:
+        line = self._file.readline(1 << 20)
+        if not line.endswith(b"\n"):
+            raise ValueError("the connection ended")
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+
+def listen_at(port: int) -> socket.socket:
+    """A listening socket on every address of this machine, IPv6 too where there is any."""
+    if socket.has_dualstack_ipv6():
+        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=128)
+    return socket.create_server(("", port), backlog=128)

@@ -1,0 +1,156 @@
+"""How a training process stops: by SIGTERM, because a peer is lost, or because its launcher is gone.
+
+Promises: while steps are taken, SIGTERM only raises a flag on which all workers agree, so that all stop after
+the same step and its checkpoint; at any other time, and where agreement does not come, the process ends by
+itself within the grace period; nothing is cut off while a checkpoint is written.
+
+TensorFlow takes SIGTERM for itself when its cluster starts ("SIGTERM caught") and does nothing with it. So
+the signal is blocked in every thread before TensorFlow is imported, and one thread waits for it: a blocked
+signal never reaches a handler. And the main thread may be inside TensorFlow for as long as a lost peer keeps
+it waiting, so whatever has to happen at once happens on another thread, by `os._exit`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from canopy import cli
+from trainer import link
+from trainer.cluster import Place, from_tf_config
+
+AGREE_SECONDS = 15.0  # from SIGTERM until the workers have stopped together: half of Kubernetes' grace period
+SAVING_SECONDS = 10.0  # a checkpoint being written gets as long, then it is given up
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+class TerminatedError(Exception):
+    """SIGTERM came here: this worker has stopped and need not be started again."""
+
+
+class Stopping:
+    """What may end this process, and when it may."""
+
+    def __init__(self, near: link.Near) -> None:
+        """Begins nothing yet.
+
+        Args:
+            near: the line to the launcher.
+        """
+        self._near = near
+        self._lock = threading.RLock()  # held while nothing may be cut off
+        self._in_steps = False
+        self._cluster = ""  # TF_CONFIG, once the launcher has said go
+        self._go = threading.Event()
+        self.is_asked = False  # SIGTERM has come to this worker
+
+    def begin(self) -> None:
+        """Takes SIGTERM over and listens to the launcher. Call on the main thread, before TensorFlow."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=self._await_sigterm, daemon=True).start()
+        if self._near.has_launcher and sys.platform == "linux":
+            # Also where this process is frozen and hears nothing. The launcher's main thread started it.
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        self._near.start(
+            self._heard, lambda: self._end(cli.EXIT_PEER_LOST, "peer lost: the launcher is gone")
+        )
+
+    def meet(self) -> Place:
+        """Says that this process only waits for the others, waits, and returns its place in their cluster."""
+        if not self._near.has_launcher:
+            return from_tf_config()
+        self._near.say(link.READY)
+        self._go.wait()
+        if self._cluster:
+            os.environ["TF_CONFIG"] = self._cluster
+        else:
+            os.environ.pop("TF_CONFIG", None)  # of a single worker: TensorFlow takes none, and no empty one
+        return from_tf_config()
+
+    @contextlib.contextmanager
+    def agreeing(self) -> Iterator[Callable[[], None]]:
+        """While steps are taken that belong to no checkpoint yet: SIGTERM is left to the agreement.
+
+        Yields:
+            What to call after each step: from the first call on there is something to lose. Before it, the
+            process may be cut off, which a first step's seconds of tracing make worth while.
+
+        Raises:
+            TerminatedError: at the end, where SIGTERM came and no agreement was needed any more.
+        """
+        try:
+            yield self._begin_agreement
+        finally:
+            with self._lock:
+                self._in_steps = False
+        if self.is_asked:
+            raise TerminatedError
+
+    def _begin_agreement(self) -> None:
+        if not self._in_steps:
+            with self._lock:
+                self._in_steps = True
+
+    @contextlib.contextmanager
+    def unbroken(self) -> Iterator[None]:
+        """While a checkpoint is written."""
+        with self._lock:
+            yield
+
+    @contextlib.contextmanager
+    def patience(self, seconds: float) -> Iterator[None]:
+        """While this process may seem frozen to its launcher, at most for `seconds`."""
+        self._near.say(link.PATIENCE, seconds)
+        yield
+        self._near.say(link.PATIENCE, 0)
+
+    def stepped(self, step: int) -> None:
+        """Tells the launcher that `step` is complete."""
+        self._near.say(link.STEP, step)
+
+    def saved(self, step: int) -> None:
+        """Tells the launcher that the run would go on from `step`."""
+        self._near.say(link.SAVED, step)
+
+    def done(self) -> None:
+        """Tells the launcher that this process needs its peers no more."""
+        self._near.say(link.DONE)
+
+    def _heard(self, kind: str, value: str) -> None:
+        if kind == link.GO:
+            self._cluster = value
+            self._go.set()
+        elif kind == link.LOST:
+            self._end(cli.EXIT_PEER_LOST, f"peer lost: {value}")
+
+    def _await_sigterm(self) -> None:
+        signal.sigwait({signal.SIGTERM})
+        self.is_asked = True
+        with self._lock:
+            alone = not self._in_steps
+        if not alone:
+            time.sleep(AGREE_SECONDS)
+        self._end(cli.EXIT_TERMINATED, "stopped by SIGTERM: the newest checkpoint stands")
+
+    def _end(self, code: int, line: str) -> None:
+        """Ends the process from whatever thread, when no checkpoint is being written any more."""
+        self._lock.acquire(timeout=SAVING_SECONDS)
+        leave(code, line)
+
+
+def leave(code: int, line: str = "") -> None:
+    """Ends the process at once: TensorFlow's own end may wait for a cluster that is no more."""
+    if line:
+        cli.leave_word(line)
+        with contextlib.suppress(OSError):
+            os.write(2, f"{line}\n".encode())
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, RuntimeError):
+            stream.flush()
+    os._exit(code)

@@ -1,0 +1,274 @@
+"""One attempt: from starting this launcher's training processes to the last one's end.
+
+Promises: no process of an attempt is left when it returns; the ending says what a restart can mend; SIGTERM
+to the launcher reaches the processes, and they get the time to save.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from canopy import cli
+from trainer import cluster, worker
+from trainer.cluster import Place
+from trainer.rendezvous import End, Meeting, Start
+from trainer.watch import Watch
+from trainer.worker import Worker
+
+POLL_SECONDS = 0.1
+LAST_WORDS_SECONDS = 5.0  # others that failed for the same reason may still say so
+STOP_SECONDS = 25.0  # between SIGTERM and SIGKILL, within Kubernetes' grace period of 30 s
+DISMISS_SECONDS = 12.0  # for a checkpoint that is being written when a peer is lost
+TELL_SECONDS = 10.0  # for telling the other launchers of an end that no restart mends
+WORTH_TELLING = (cli.EXIT_USER, cli.EXIT_BUG)
+
+
+@dataclass(frozen=True)
+class Crew:
+    """The workers that one launcher is responsible for."""
+
+    local_workers: int  # all of the run's, on this machine; 0: one, at `place`
+    place: Place  # of the first one
+
+    def places(self) -> list[Place]:
+        """The workers' places; on this machine, at ports that are free now."""
+        return cluster.on_this_machine(self.local_workers) if self.local_workers else [self.place]
+
+    @property
+    def has_others(self) -> bool:
+        """Whether other launchers' workers take part."""
+        return not self.local_workers and self.place.workers > 1
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How an attempt ended."""
+
+    code: int  # one of canopy.cli's
+    why: str  # one line
+    saved: int = -1  # step of the newest checkpoint that this attempt wrote
+    is_final: bool = True  # a restart would not mend it
+
+
+class Signals:
+    """SIGTERM and SIGINT while workers run: remembered here, dealt with where it is safe."""
+
+    def __init__(self) -> None:
+        self.code = 0  # the exit code that the signal asks for
+
+    def __enter__(self) -> Signals:
+        self._before = {
+            signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: self._note(cli.EXIT_TERMINATED)),
+            signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: self._note(cli.EXIT_INTERRUPTED)),
+        }
+        return self
+
+    def _note(self, code: int) -> None:
+        self.code = self.code or code
+
+    def __exit__(self, *_: object) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)
+
+    def sleep(self, seconds: float) -> None:
+        """Sleeps, less long where a signal comes."""
+        deadline = time.monotonic() + seconds
+        while not self.code and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+
+
+def attempt(crew: Crew, flags: Sequence[str], signals: Signals, rendezvous_timeout: float) -> Ending:
+    """Runs this launcher's workers until all are done, or one failed and the rest are stopped.
+
+    Args:
+        crew: whose workers to run.
+        flags: trainer.task's.
+        signals: what has come to this launcher.
+        rendezvous_timeout: seconds to wait for the other launchers.
+    """
+    places = crew.places()
+    workers = [Worker(place, flags, len(places)) for place in places]
+    ending = Ending(cli.EXIT_BUG, "the launcher failed")
+    try:
+        if crew.has_others:
+            ending = _with_others(workers[0], places[0], signals, rendezvous_timeout)
+        else:
+            ending = _on_this_machine(crew, workers, signals)
+    finally:
+        worker.dismiss(workers, "the launcher ends", 0.0)
+        first_code = workers[0].process.poll()
+        for each in workers:
+            each.close(show_errors=first_code != cli.EXIT_USER)
+        _be_ready(False)
+    return replace(ending, saved=max(each.line.saved for each in workers))
+
+
+def _on_this_machine(crew: Crew, workers: list[Worker], signals: Signals) -> Ending:
+    ending = _wait(workers, signals, until=lambda: all(each.line.is_ready for each in workers))
+    if ending is None:
+        for each, place in zip(workers, crew.places(), strict=True):
+            each.go(place)
+        ending = _wait(workers, signals)
+    assert ending is not None
+    return ending
+
+
+def _with_others(own: Worker, place: Place, signals: Signals, rendezvous_timeout: float) -> Ending:
+    with Meeting(place) as meeting:
+        found = _meet(own, meeting, signals, rendezvous_timeout)
+        if isinstance(found, Ending):
+            if found.code in WORTH_TELLING:
+                worker.dismiss([own], found.why, 0.0)
+                meeting.tell_all(End(found.code, found.why), TELL_SECONDS)
+            return found
+    own.go(place)
+    with Watch(place, found) as watch:
+        ending = _wait([own], signals, watch=watch)
+        assert ending is not None
+        if ending.code == cli.EXIT_BUG:
+            # TensorFlow has many names for a peer that is gone: the watch knows.
+            deadline = time.monotonic() + LAST_WORDS_SECONDS
+            while not watch.lost() and time.monotonic() < deadline and not signals.code:
+                time.sleep(POLL_SECONDS)
+            if watch.lost():
+                ending = Ending(cli.EXIT_PEER_LOST, f"peer lost: {watch.lost()}", is_final=False)
+    if ending.code in WORTH_TELLING:
+        with Meeting(place) as meeting:
+            meeting.tell_all(End(ending.code, ending.why), TELL_SECONDS)
+    return ending
+
+
+def _meet(own: Worker, meeting: Meeting, signals: Signals, rendezvous_timeout: float) -> Start | Ending:
+    """Waits until this launcher's worker is ready and all others' are."""
+    deadline = time.monotonic() + rendezvous_timeout
+    found: list[Start | End] = []
+
+    def is_over() -> bool:
+        if own.line.is_ready:
+            meeting.ready()
+        result = meeting.poll()
+        found.extend([result] if result is not None else [])
+        return bool(found) or time.monotonic() > deadline
+
+    ending = _wait([own], signals, until=is_over)
+    if ending is not None:
+        return ending
+    if not found:
+        return Ending(
+            cli.EXIT_PEER_LOST,
+            f"peer lost: within {rendezvous_timeout:.0f} s there came not {meeting.missing()}",
+        )
+    if isinstance(found[0], End):
+        return Ending(found[0].code, found[0].why)
+    return found[0]
+
+
+def _wait(
+    workers: list[Worker],
+    signals: Signals,
+    until: Callable[[], bool] = lambda: False,
+    watch: Watch | None = None,
+) -> Ending | None:
+    """Waits until all ended or one failed; None where `until` was true before that."""
+    deadline = float("inf")
+    was_ready = False
+    while True:
+        codes = [each.process.poll() for each in workers]
+        if signals.code:
+            return _obey(workers, signals.code)
+        if all(code is not None for code in codes) or time.monotonic() >= deadline:
+            return _conclude(workers)
+        if any(codes):
+            # One that was killed has no reason in common with the others.
+            told = any(code in WORTH_TELLING for code in codes)
+            deadline = min(deadline, time.monotonic() + (LAST_WORDS_SECONDS if told else 0.0))
+        elif until():
+            return None
+        elif gone := _gone(workers, watch):
+            _say(gone)
+            worker.dismiss(workers, gone, DISMISS_SECONDS)
+            return Ending(cli.EXIT_PEER_LOST, f"peer lost: {gone}", is_final=False)
+        elif not was_ready and any(each.line.steps for each in workers):
+            was_ready = True
+            _be_ready(True)
+        time.sleep(POLL_SECONDS)
+
+
+def _gone(workers: list[Worker], watch: Watch | None) -> str:
+    """Who is lost, and how it showed; empty while all are there."""
+    for each in workers:
+        if each.is_frozen:
+            return f"worker {each.index} is frozen: it gives no sign of life"
+    if watch is None:
+        return ""
+    if workers[0].line.is_done:
+        watch.stop()
+    return watch.lost()
+
+
+def _conclude(workers: list[Worker]) -> Ending:
+    """What it means that all ended, or one failed: the rest is ended, too."""
+    # Those that have not ended by themselves do not count as failed: they were waiting for the others.
+    ended = {each: each.process.poll() or 0 for each in workers}
+    failed = [each for each, code in ended.items() if code]
+    if not failed:
+        return Ending(cli.EXIT_OK, "done")
+    worker.dismiss(workers, f"worker {failed[0].index} ended", DISMISS_SECONDS)
+    for each in failed:
+        if ended[each] != cli.EXIT_USER:
+            _say(f"worker {each.index} ended with {_describe(ended[each])}")
+    code = verdict([ended[each] for each in failed])
+    blamed = next((each for each in failed if ended[each] == code), failed[0])
+    found = f"worker {blamed.index} ended with {_describe(ended[blamed])}"
+    return Ending(code, blamed.word() or f"{found}: see its log", is_final=code != cli.EXIT_PEER_LOST)
+
+
+def _obey(workers: list[Worker], code: int) -> Ending:
+    """Ends this launcher's workers, because it was told to."""
+    name = signal.SIGTERM if code == cli.EXIT_TERMINATED else signal.SIGINT
+    worker.stop(workers, name, STOP_SECONDS)
+    saved = max(each.line.saved for each in workers)
+    stands = (
+        f"the newest checkpoint is of step {saved}"
+        if saved >= 0
+        else "no checkpoint was written since the start"
+    )
+    return Ending(code, f"stopped by {name.name}: {stands}")
+
+
+def verdict(failures: Sequence[int]) -> int:
+    """One exit code for all workers: what a restart cannot mend comes first.
+
+    Where one was killed or stopped, the others may fail in any way: that is no bug of theirs.
+
+    Args:
+        failures: the exit codes other than 0 of the workers that ended by themselves; negative: by a signal.
+    """
+    if not failures:
+        return cli.EXIT_OK
+    killed = any(code < 0 or code == cli.EXIT_TERMINATED for code in failures)
+    final = [cli.EXIT_USER, cli.EXIT_INTERRUPTED] + ([] if killed else [cli.EXIT_BUG])
+    return next((code for code in final if code in failures), cli.EXIT_PEER_LOST)
+
+
+def _describe(code: int) -> str:
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def _say(line: str) -> None:
+    print(f"launch: {line}", file=sys.stderr, flush=True)
+
+
+def _be_ready(yes: bool) -> None:
+    """Tells Kubernetes' readiness probe, by a file, whether steps are taken."""
+    path = os.environ.get("CANOPY_READY_FILE")
+    if path:
+        with contextlib.suppress(OSError):
+            Path(path).touch() if yes else Path(path).unlink(missing_ok=True)

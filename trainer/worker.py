@@ -1,0 +1,130 @@
+"""One training process, as its launcher sees it.
+
+Promises: it gets its cluster when all are ready, its cores and its line to the launcher; the reason it leaves
+when it ends can be read; and it can be ended, frozen or not.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from canopy import machine
+from trainer import link
+from trainer.cluster import Place
+
+START_SECONDS = 180.0  # of silence until it is ready: loading TensorFlow from a cold disk holds Python up
+FROZEN_SECONDS = 30.0  # of silence later on
+
+
+class Worker:
+    """One training process. The chief's stderr is the user's; of the others, errors are held back.
+
+    Each worker finds a user's mistake for itself, and the user wants to read it once.
+    """
+
+    def __init__(self, place: Place, flags: Sequence[str], here: int) -> None:
+        """Starts it.
+
+        Args:
+            place: its place in the cluster; the addresses may still change until `go`.
+            flags: trainer.task's.
+            here: how many workers share this machine.
+        """
+        self.index = place.index
+        self.line = link.Far()
+        self._held: list[bytes] = []
+        self._word = tempfile.NamedTemporaryFile(prefix="canopy-word-")  # noqa: SIM115
+        environment = dict(
+            os.environ,
+            TF_CONFIG=place.tf_config(),
+            CANOPY_TERMINATION_LOG=self._word.name,
+            **{link.ENVIRONMENT: str(self.line.descriptor)},
+        )
+        if here > 1:
+            # Each worker would start a thread for every core, and they would take turns at them.
+            threads = str(max(1, machine.cores() // here))
+            environment |= {"TF_NUM_INTRAOP_THREADS": threads, "OMP_NUM_THREADS": threads}
+        relayed = here > 1 and not place.is_chief
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "trainer.task", *flags],
+            env=environment,
+            stderr=subprocess.PIPE if relayed else None,
+            pass_fds=[self.line.descriptor],
+        )
+        self.line.start()
+        self._relay = threading.Thread(target=self._pass_on, daemon=True)
+        if relayed:
+            self._relay.start()
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether it runs and has given no sign of life for too long."""
+        limit = FROZEN_SECONDS if self.line.is_ready else START_SECONDS
+        return self.process.poll() is None and self.line.silent_for() > limit
+
+    def go(self, place: Place) -> None:
+        """Lets it begin, in this cluster."""
+        self.line.say(link.GO, place.tf_config())
+
+    def word(self) -> str:
+        """The reason that it left for its end, empty where it left none."""
+        return Path(self._word.name).read_text(encoding="utf-8", errors="replace")
+
+    def _pass_on(self) -> None:
+        for line in self.process.stderr or ():
+            if line.startswith(b"error: "):
+                self._held.append(line)
+            else:
+                sys.stderr.buffer.write(line)
+                sys.stderr.flush()
+
+    def close(self, show_errors: bool) -> None:
+        """Lets go of it, now that it has ended.
+
+        Args:
+            show_errors: whether nobody else has said why the run ends.
+        """
+        if self._relay.ident is not None:
+            self._relay.join(5.0)
+        if show_errors:
+            sys.stderr.buffer.write(b"".join(self._held))
+            sys.stderr.flush()
+        self.line.close()
+        self._word.close()
+
+
+def stop(workers: Sequence[Worker], how: signal.Signals, seconds: float) -> None:
+    """Asks what still runs to end, and ends it by force after `seconds`, a frozen one at once."""
+    running = [worker for worker in workers if worker.process.poll() is None]
+    for worker in running:
+        worker.process.send_signal(signal.SIGKILL if worker.is_frozen else how)
+    _end_by_force(running, seconds)
+
+
+def dismiss(workers: Sequence[Worker], why: str, seconds: float) -> None:
+    """Tells what still runs that a peer is lost; by force after `seconds`, a frozen one at once."""
+    running = [worker for worker in workers if worker.process.poll() is None]
+    for worker in running:
+        if worker.is_frozen:
+            worker.process.kill()
+        else:
+            worker.line.say(link.LOST, why)
+    _end_by_force(running, seconds)
+
+
+def _end_by_force(running: Sequence[Worker], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    for worker in running:
+        try:
+            worker.process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            worker.process.kill()
+            worker.process.wait()
