@@ -161,6 +161,8 @@ class _Run:
         step = first = self.checkpoints.restore(self._gather)
         if step:
             log.info("resuming after step %d", step)
+        else:
+            self.steps.start_alike()
         validating = Reading(
             **{**vars(self.reading), "shards": validation_shards, "shuffle": False},
         )
@@ -175,7 +177,8 @@ class _Run:
                 step = self._epoch(step, meter, journal)
                 self._finish_verification()
                 epoch = step // self.reading.steps
-                result, validated_at = self._validate(validating, info.vocabulary), step
+                as_trained = self.steps.enter(epoch - 1, validating)
+                result, validated_at = self._validate(as_trained, info.vocabulary), step
                 self._note(journal, {"step": step, "epoch": epoch, "validation": result.summary})
                 if self.place.is_chief:
                     log.info("epoch %d of %d: %s", epoch, self.config.epochs, result.sentence())
@@ -195,7 +198,7 @@ class _Run:
     def _epoch(self, step: int, meter: Meter, journal: Journal) -> int:
         """Takes the steps of an epoch that are left and returns the step reached."""
         epoch, entered = divmod(step, self.reading.steps)
-        batches = dataset.iterate(self.reading, epoch, entered)
+        batches = dataset.iterate(self.steps.enter(epoch, self.reading), epoch, entered)
         results = _Results(self._lag, self.stopping)
         waited, since, since_step = 0.0, time.monotonic(), step
         with self.stopping.agreeing() as agree_from_now:
@@ -293,12 +296,8 @@ class _Run:
 
     def _validate(self, reading: Reading, tags: tuple[str, ...]) -> Validation:
         """Scores every validation record once, on all workers together."""
-        batches, rows = dataset.iterate(reading), []
-        for _ in range(reading.steps):
-            gathered = self.steps.score(*self._share_out(batches))
-            rows.append(self.strategy.experimental_local_results(gathered)[0].numpy())
-        table = np.concatenate(rows)
-        table = table[table[:, -1] > 0]
+        batches = dataset.iterate(reading)
+        table = self.steps.score(self._share_out(batches) for _ in range(reading.steps))
         return Validation.of(table[:, : len(tags)], table[:, len(tags) : -1], tags)
 
     def _export(self, values: list[Any], info: DataInfo, result: Validation) -> str:
