@@ -73,9 +73,8 @@ def test_every_manifest_overlay_and_setting_is_spoken_of_by_its_name():
     for overlay in OVERLAYS:
         assert f"infra/overlays/{overlay.name}" in text
     settings = {key for path in FILES for each in of_kind(objects(path), "ConfigMap") for key in each["data"]}
-    resources = {"RENDEZVOUS_TIMEOUT", "MAX_RESTARTS"}
     named = set(re.findall(r"`([A-Z]+(?:_[A-Z]+)*)[:` ]", text)) - {"READY"}
-    assert named <= settings | resources, named - settings
+    assert named <= settings, named - settings
 
 
 def test_the_objects_that_commands_name_are_there():

@@ -153,6 +153,11 @@ def test_sigterm_ends_a_command_that_has_no_handler_for_it(stage):
     assert len(pod["containers"]) == 1, "containers that share it would see each other"
 
 
+def test_pods_wait_longer_for_each_other_than_the_job_controller_does_before_it_replaces_one(found):
+    # MaxJobPodFailureBackOff of pkg/controller/job: ten minutes.
+    assert int(the(found, "ConfigMap", NAME)["data"]["RENDEZVOUS_TIMEOUT"]) > 600
+
+
 def test_the_checkpoint_fits_into_the_grace_period(spec):
     assert spec["terminationGracePeriodSeconds"] >= LAUNCHER_STOPS + 10
 
