@@ -50,6 +50,9 @@ class Validation:
             ),
             "f2_constant": constant,
             "constant_tags": [tag for tag, taken in zip(tags, chosen, strict=True) if taken],
+            "absent_tags": [
+                tag for tag, there in zip(tags, np.any(labels, axis=0), strict=True) if not there
+            ],
             "tags": {
                 row.tag: _jsonable(asdict(row)) for row in metrics.per_tag(scores, labels, thresholds, tags)
             },

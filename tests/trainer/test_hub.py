@@ -1,0 +1,109 @@
+"""Backbones in TensorFlow Hub's format: loaded, trained, exported as any other."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+
+from canopy.cli import UserError
+from tests.conftest import ROOT
+from trainer import model
+from trainer.config import Config
+
+
+def build(folder, **settings):
+    config = Config(data="", model_dir="", image_size=32, backbone=f"hub:{folder}", **settings)
+    return model.build(config, 3, (0.1, 0.5, 0.9), None)
+
+
+def test_a_hub_feature_vector_is_a_backbone_like_any_other(tmp_path):
+    inputs = tf_keras.Input([32, 32, 3])
+    features = tf_keras.layers.GlobalAveragePooling2D()(tf_keras.layers.Conv2D(5, 3)(inputs))
+    tf_keras.Model(inputs, features).save(tmp_path / "feature_vector", save_format="tf")
+    network = build(tmp_path / "feature_vector")
+    assert network(tf.zeros([2, 32, 32, 3])).shape == (2, 3)
+    assert len(network.trainable_variables) == 4  # the backbone's two, and the head's
+    backbone, head = model.split(network)
+    assert (len(backbone.trainable_variables), len(head.trainable_variables)) == (2, 2)
+
+
+def save_reusable(folder):
+    """Hub's interface for models to fine-tune, with the keyword that sets BatchNormalization's momentum."""
+    saved = tf.train.Checkpoint()
+    saved.mean = tf.Variable(tf.zeros([3]), trainable=False)
+    saved.scale = tf.Variable(tf.ones([3]))
+    saved.variables = [saved.scale, saved.mean]
+    saved.trainable_variables = [saved.scale]
+    saved.regularization_losses = []
+
+    @tf.function
+    def call(images, training=False, batch_norm_momentum=0.99):
+        mean = tf.reduce_mean(images, [0, 1, 2])
+        if training:
+            saved.mean.assign(batch_norm_momentum * saved.mean + (1 - batch_norm_momentum) * mean)
+        return (tf.reduce_mean(images, [1, 2]) - saved.mean) * saved.scale
+
+    saved.__call__ = call
+    images, momentum = tf.TensorSpec([None, 32, 32, 3]), tf.TensorSpec([])
+    for training in (True, False):
+        call.get_concrete_function(images, training=training, batch_norm_momentum=momentum)
+    tf.saved_model.save(saved, str(folder))
+
+
+def test_a_model_that_takes_a_momentum_gets_ours(tmp_path):
+    save_reusable(tmp_path / "reusable")
+    network = build(tmp_path / "reusable", bn_momentum=0.75)
+    network(tf.fill([2, 32, 32, 3], 255.0), training=True)
+    mean = next(v for v in network.non_trainable_variables)
+    np.testing.assert_allclose(mean, [0.25] * 3)  # Hub's images are in 0..1
+
+
+def test_a_hub_handle_that_cannot_be_loaded_is_named(tmp_path):
+    with pytest.raises(UserError, match="nowhere"):
+        build(tmp_path / "nowhere")
+
+
+def test_images_of_another_size_than_the_models_are_refused(tmp_path):
+    inputs = tf_keras.Input([48, 48, 3])
+    features = tf_keras.layers.Dense(4)(tf_keras.layers.Flatten()(inputs))
+    tf_keras.Model(inputs, features).save(tmp_path / "fixed", save_format="tf")
+    with pytest.raises(UserError, match="--image_size 32"):
+        build(tmp_path / "fixed")
+
+
+def test_a_model_that_gives_no_vector_is_refused(tmp_path):
+    inputs = tf_keras.Input([32, 32, 3])
+    tf_keras.Model(inputs, tf_keras.layers.Conv2D(4, 3)(inputs)).save(tmp_path / "map", save_format="tf")
+    with pytest.raises(UserError, match="no feature vector"):
+        build(tmp_path / "map")
+
+
+def weights():
+    """ImageNet weights where the machine has them, else random ones: the way is the same."""
+    folder = Path(os.environ.get("CANOPY_DATA") or ROOT.parent / "shared" / "data") / "weights"
+    return next(iter(sorted(folder.glob("*_1.0_*_no_top.h5"))), None)
+
+
+@pytest.mark.slow
+def test_a_hub_model_is_trained_and_exported_by_two_workers(records, command, tmp_path):
+    backbone = tf_keras.applications.MobileNetV2(
+        input_shape=(48, 48, 3), include_top=False, pooling="avg", weights=weights()
+    )
+    backbone.save(tmp_path / "feature_vector", save_format="tf")
+    done = command(
+        "trainer.launch",
+        *("--local_workers", 2, "--", "--data", records, "--model_dir", tmp_path / "model"),
+        *("--backbone", f"hub:{tmp_path / 'feature_vector'}", "--image_size", 48, "--batch_size", 8),
+        *("--epochs", 2, "--fine_tune_from_epoch", 1),
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    export = tmp_path / "model" / "export"
+    assert json.loads((export / "model.json").read_text())["config"]["backbone"].startswith("hub:")
+    call = tf.saved_model.load(str(export)).signatures["rgb"]
+    scores = call(rgb=tf.zeros([2, 64, 64, 3], tf.uint8))["scores"].numpy()
+    assert np.isfinite(scores).all()
