@@ -1,11 +1,19 @@
 """`python -m infra.submit` as a process, against a test API server that allows what k8s/rbac.yaml does."""
 
 import signal
+import threading
 import time
 
 from tests.infra.conftest import job, settings_map
 from tests.infra.playing import play
 from tests.infra.store import RefusalError
+
+
+def wait_for(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_files_are_applied_in_order_each_after_the_jobs_before_have_succeeded(server, submit, write):
@@ -58,21 +66,24 @@ def test_without_follow_no_log_is_read(server, submit, write):
 
 
 def test_a_job_that_is_there_already_unchanged_is_followed_not_started_again(server, start, submit, write):
+    over = threading.Event()
+
     def waits(stage):
         pod = stage.pod()
         stage.run(pod)
-        time.sleep(4)
+        over.wait(60)
         stage.end(pod)
         stage.complete()
 
     play(server, train=waits)
     path = write("t.yaml", job("train"))
     first = start(path)
-    time.sleep(2)
-    second = submit(path)
-    assert second.returncode == 0, second.stderr
+    wait_for(lambda: server.store.list("pods"))
+    second = submit(path, "--timeout", 0.1)
+    assert second.returncode == 75, second.stderr
     assert "job/train is there already, unchanged" in second.stderr
-    assert first.wait(30) == 0
+    over.set()
+    assert first.wait(60) == 0
     assert len(server.store.list("pods")) == 1
 
 
@@ -183,9 +194,9 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_come_back(server, start, 
 
     play(server, train=endless)
     process = start(write("t.yaml", job("train")), "--follow")
-    time.sleep(4)
+    wait_for(lambda: ("list", "", "pods") in server.asked)
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=20)
+    _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "goes on; the same command follows it again" in stderr
     assert "Traceback" not in stderr
