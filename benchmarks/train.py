@@ -1,0 +1,223 @@
+"""How fast does the trainer train: against input from memory, against itself on more cores, against PyTorch?
+
+One table from one run. What is measured is trainer.launch with real records, by the images per second of its
+metrics.jsonl, of which the first lines are left out:
+
+- real against synthetic: one worker on all cores; its input is replaced by one batch in memory for every
+  second line, so that both see the same load. The share is that of the steps a second.
+- a worker a core against one worker on one core (taskset), the same batch for each worker, in turns.
+- PyTorch: the same network, batch and size on all cores, on a synthetic batch, where an interpreter has it.
+- on a GPU: float32 and mixed precision, each with and without XLA (TF_XLA_FLAGS=--tf_xla_auto_jit=2).
+
+Two cores of a virtual machine may be two threads of one core (see lscpu): then one worker alone has more than
+half of the machine, and the efficiency reads low.
+
+    python -m benchmarks.train --torch_python /path/to/python
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.contest import Contestant, hold
+from benchmarks.input import torch_at
+from benchmarks.preprocess import find_chips, make_archive
+from canopy import cli, machine, quiet
+from canopy.cli import UserError
+
+LEFT_OUT = 2  # lines of each kind: tracing, and the memory's and the processor's first steps
+
+
+@dataclass
+class Measured:
+    """The rates of one way to train."""
+
+    what: str
+    workers: int  # over which a rate is shared
+    rates: list[float] = field(default_factory=list)  # images/s of each line
+
+    @property
+    def rate(self) -> float:
+        """The median, images/s."""
+        return statistics.median(self.rates) if self.rates else float("nan")
+
+
+def make_records(chips: str | None, count: int, root: Path) -> None:
+    """Preprocesses copies of the chips, with the command that users have."""
+    make_archive(find_chips(chips), count, root)
+    _run(
+        [sys.executable, "-m", "beam_jobs.preprocess", "--images", f"{root}/train-jpg", "--labels",
+         f"{root}/train_v2.csv", "--output", f"{root}/records", "--splits", "train=0.97,validation=0.03"],
+        dict(os.environ),
+    )  # fmt: skip
+
+
+def _run(command: Sequence[str], environment: dict[str, str]) -> None:
+    with tempfile.TemporaryFile() as said:
+        done = subprocess.run(command, check=False, stdout=said, stderr=said, env=environment)
+        if done.returncode:
+            said.seek(0)
+            raise UserError(f"{' '.join(command)} failed: {said.read().decode(errors='replace')[-2000:]}")
+
+
+def train(
+    root: Path, flags: Sequence[str], *, workers: int, taskset: Sequence[str] = (), **environment: str
+) -> list[float]:
+    """Runs the trainer and returns the images per second of its lines.
+
+    Args:
+        root: where `records` is; the model goes beside it.
+        flags: trainer.task's, but for data and model_dir.
+        workers: of trainer.launch; 0: trainer.task itself, its input alternating.
+        taskset: what stands before the command.
+        environment: added to this process' own.
+    """
+    with tempfile.TemporaryDirectory(dir=root) as model:
+        launched = ["trainer.launch", "--local_workers", str(workers), "--"]
+        module = launched if workers else ["benchmarks.train", "--alternate", "--"]
+        task = [*flags, "--data", f"{root}/records", "--model_dir", model, "--weights", "none"]
+        _run([*taskset, sys.executable, "-m", *module, *task], dict(os.environ, **environment))
+        lines = [json.loads(line) for line in Path(model, "metrics.jsonl").read_text().splitlines()]
+        return [line["images_per_second"] for line in lines if "loss" in line][:-1]
+
+
+def alternate(flags: Sequence[str]) -> int:
+    """`trainer.task` whose input is its reader's and one batch in memory, for `--log_steps` steps each."""
+    from trainer import config, task
+
+    block = config.parse(flags).log_steps
+    with quiet.importing():
+        from trainer import dataset
+    whole = dataset.iterate
+
+    def iterate(reading: Any, epoch: int = 0, first_step: int = 0) -> Iterator[Any]:
+        real = whole(reading, epoch, first_step)
+        if not reading.shuffle:  # validation
+            yield from real
+            return
+        kept = None
+        for step in range(first_step, reading.steps):
+            if kept is None or step // block % 2 == 0:
+                kept = next(real)
+            yield kept
+
+    dataset.iterate = iterate
+    return task.main(flags)
+
+
+def contest(root: Path, size: int, batch: int, steps: int, rounds: int) -> list[Measured]:
+    """Times the trainer in all its ways, in turns."""
+    cores = machine.cores()
+    real, synthetic = Measured("real records", 1), Measured("one batch in memory", 1)
+    one, all_cores = Measured("one worker on one core", 1), Measured(f"{cores} workers, a core each", cores)
+    common = ["--image_size", str(size), "--epochs", "1", "--log_steps", str(steps)]
+    alone = ["--batch_size", str(batch // cores)]
+    together = ["--batch_size", str(batch // cores * cores)]
+    for _ in range(rounds):
+        rates = train(root, [*common, *together], workers=0)
+        real.rates += rates[::2][LEFT_OUT:]
+        synthetic.rates += rates[1::2][LEFT_OUT:]
+        if cores > 1:
+            core = ["taskset", "-c", str(min(os.sched_getaffinity(0)))]
+            one.rates += train(root, [*common, *alone], workers=1, taskset=core)[LEFT_OUT:]
+            all_cores.rates += train(root, [*common, *together], workers=cores)[LEFT_OUT:]
+    return [real, synthetic, *([one, all_cores] if cores > 1 else [])]
+
+
+def on_gpu(root: Path, size: int, batch: int, steps: int) -> list[Measured]:
+    """Each precision, with and without XLA."""
+    found = []
+    for precision in ("float32", "mixed_bfloat16", "mixed_float16"):
+        for xla in ("", "--tf_xla_auto_jit=2"):
+            flags = ["--image_size", str(size), "--epochs", "2", "--batch_size", str(batch), "--log_steps"]
+            flags += [str(steps), "--mixed_precision", precision]
+            rates = train(root, flags, workers=1, TF_XLA_FLAGS=xla)
+            what = f"GPU, {precision}, {'XLA' if xla else 'no XLA'}"
+            found.append(Measured(what, 1, rates[LEFT_OUT:]))
+    return found
+
+
+def torch_rate(python: str, size: int, batch: int, rounds: int) -> Measured:
+    """PyTorch's images per second."""
+    settings = {"what": "train", "size": size, "batch": batch, "cores": machine.cores()}
+    script = str(Path(__file__).with_name("torch_side.py"))
+    contestant = Contestant("PyTorch", [python, script, json.dumps(settings)])
+    hold([contestant], 3 * rounds, 8.0)
+    return Measured("PyTorch, one batch in memory", 1, contestant.rates)
+
+
+def show(found: Sequence[Measured], title: str) -> None:
+    """Prints the table, and what follows from it."""
+    table = Table(title=title)
+    for column in ("what", "images/s", "from", "to", "lines"):
+        table.add_column(column, justify="left" if column == "what" else "right")
+    for each in found:
+        if each.rates:
+            numbers = (each.rate, min(each.rates), max(each.rates))
+            table.add_row(each.what, *(f"{n:,.1f}" for n in numbers), str(len(each.rates)))
+    console = Console(width=100)
+    console.print(table)
+    by = {each.what: each for each in found}
+    console.print(f"real / in memory: {by['real records'].rate / by['one batch in memory'].rate:.3f}")
+    spread = [each for each in found if each.workers > 1]
+    if spread:
+        share = spread[0].rate / spread[0].workers / by["one worker on one core"].rate
+        console.print(f"efficiency a worker: {share:.3f}")
+    if other := [each for each in found if each.what.startswith("PyTorch")]:
+        console.print(f"real / PyTorch: {by['real records'].rate / other[0].rate:.3f}")
+        if spread:
+            console.print(f"{spread[0].what} / PyTorch: {spread[0].rate / other[0].rate:.3f}")
+    if gpu := [each for each in found if each.what.startswith("GPU")]:
+        console.print(f"best on the GPU: {max(gpu, key=lambda each: each.rate).what}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command `python -m benchmarks.train`."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    if given[:2] == ["--alternate", "--"]:
+        return alternate(given[2:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--chips", help="folder of JPEGs to copy (the real originals, or a sample archive)")
+    parser.add_argument("--images", type=int, default=4096, help="how many copies (4096)")
+    parser.add_argument("--image_size", type=int, default=96, help="pixels (96)")
+    parser.add_argument("--batch_size", type=int, default=64, help="images a step on all cores (64)")
+    parser.add_argument("--log_steps", type=int, default=6, help="steps behind each rate (6)")
+    parser.add_argument("--rounds", type=int, default=2, help="turns of each way (2)")
+    parser.add_argument("--torch_python", default=sys.executable, help="an interpreter with torch and Pillow")
+    flags = parser.parse_args(given)
+
+    def command() -> None:
+        torch_python = torch_at(flags.torch_python)
+        with tempfile.TemporaryDirectory(prefix="canopy-bench-") as folder:
+            root = Path(folder)
+            make_records(flags.chips, flags.images, root)
+            size, batch = flags.image_size, flags.batch_size
+            found = contest(root, size, batch, flags.log_steps, flags.rounds)
+            if torch_python:
+                found.append(torch_rate(torch_python, size, batch, flags.rounds))
+            with quiet.importing():
+                import tensorflow as tf
+            if tf.config.list_physical_devices("GPU"):
+                found += on_gpu(root, size, batch, flags.log_steps)
+            show(found, f"Training at {size} px, {machine.cores()} cores")
+            if not torch_python:
+                print("PyTorch: not installed")
+
+    return cli.run(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

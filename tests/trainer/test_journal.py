@@ -1,0 +1,74 @@
+"""What a run writes down as it goes, and says in its log."""
+
+import json
+import logging
+
+import pytest
+import tensorflow as tf
+
+from trainer import task
+from trainer.config import Config
+from trainer.journal import Journal
+
+LINE = {"step": 3, "epoch": 1, "loss": 0.5, "images_per_second": 10.0}
+
+
+def config(tmp_path):
+    return Config(data="", model_dir=str(tmp_path))
+
+
+def test_each_line_is_there_as_soon_as_it_is_written(tmp_path):
+    with Journal(config(tmp_path), is_chief=True) as journal:
+        for count in (1, 2):
+            journal.write(LINE)
+            lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+            assert [json.loads(line) for line in lines] == [LINE] * count
+
+
+def test_a_resumed_run_goes_on_with_the_same_file(tmp_path):
+    for _ in range(2):
+        with Journal(config(tmp_path), is_chief=True) as journal:
+            journal.write(LINE)
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_tensorboard_plots_the_numbers_and_those_of_validation(tmp_path):
+    with Journal(config(tmp_path), is_chief=True) as journal:
+        journal.write(LINE)
+        journal.write({"step": 3, "epoch": 1, "validation": {"f2": 0.9, "tags": {}}})
+    tags = {
+        value.tag
+        for path in (tmp_path / "logs").iterdir()
+        for event in tf.compat.v1.train.summary_iterator(str(path))
+        for value in event.summary.value
+    }
+    assert tags == {"loss", "images_per_second", "validation/f2"}
+
+
+def test_the_chief_alone_writes(tmp_path):
+    with Journal(config(tmp_path), is_chief=False) as journal:
+        journal.write(LINE)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_tells_loss_speed_and_the_wait_for_its_input(trained):
+    lines = [json.loads(line) for line in (trained.model_dir / "metrics.jsonl").read_text().splitlines()]
+    steps = [line for line in lines if "loss" in line]
+    assert [line["step"] for line in steps] == sorted({line["step"] for line in steps})
+    for line in steps:
+        assert line["epoch"] == 1
+        assert line["loss"] > 0
+        assert line["images_per_second"] > 0
+        assert 0 <= line["input_wait_share"] < 1
+        assert line["learning_rate"] >= 0
+    assert lines[-1]["validation"]["records"] > 0
+
+
+@pytest.mark.parametrize("text", ["resuming after step 3", 'a "quoted"\nbreak'])
+def test_a_json_log_has_one_object_a_line(text):
+    record = logging.LogRecord("canopy", logging.INFO, "", 0, "%s", (text,), None)
+    line = task._JsonLines(2).format(record)
+    assert "\n" not in line
+    found = json.loads(line)
+    assert (found["level"], found["worker"], found["message"]) == ("INFO", 2, text)
+    assert set(found) == {"time", "level", "worker", "message"}
