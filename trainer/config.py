@@ -48,7 +48,10 @@ class Config:
     fine_tune_from_epoch: int = _flag(
         "epoch, from 0, from which on the backbone trains as well as the head; -1: never", 0
     )
-    augment: Literal["d4", "none"] = _flag("d4: random flips and quarter turns on the device", "d4")
+    augment: Literal["d4", "affine", "none"] = _flag(
+        "d4: random flips and quarter turns on the device; affine: small turns, zooms and shifts besides",
+        "d4",
+    )
     checkpoint_steps: int = _flag("steps between checkpoints", 100)
     log_steps: int = _flag("steps between lines of metrics.jsonl", 10)
     seed: int = _flag("of order, augmentation and initial weights", 0)

@@ -25,6 +25,8 @@ PRECISION_SINCE = (
     (7, "mixed_float16"),
 )  # GPU compute capability, its tensor cores' type
 
+TURN, ZOOM, SHIFT = 0.35, 0.12, 0.05  # most of --augment affine: radians, log of the scale, share of the side
+
 
 def build(config: Config, classes: int, prior: Sequence[float], start_weights: str | None) -> Any:
     """Builds the network.
@@ -98,25 +100,51 @@ def optimizer(config: Config, total_steps: int) -> Any:
     return adamw
 
 
-def augment(images: Any, seed: Any) -> Any:
-    """One of the eight flips and turns for each image of a batch, drawn without state.
+def augment(images: Any, seed: Any, kind: str = "d4") -> Any:
+    """One of the eight flips and turns for each image of a batch, and more; drawn without state.
 
-    All eight are affine maps that send pixel centres to pixel centres, so sampling the nearest pixel is
-    exact. One such pass costs a CPU a third of what three conditional flips of the batch cost.
+    d4 alone is exact: its affine maps send pixel centres to pixel centres, so the nearest pixel is sampled.
+    One such pass costs a CPU a third of what three conditional flips of the batch cost. affine turns, scales
+    and shifts each image besides, in the same pass, within `TURN`, `ZOOM` and `SHIFT`; what comes in at the
+    border is the image's own reflection.
 
     Args:
         images: uint8 or float32[batch, size, size, 3].
         seed: int32[2].
+        kind: d4 or affine.
+
+    Returns:
+        Of the images' shape; float32 for affine.
     """
-    side = images.shape[1]
-    drawn = tf.random.stateless_uniform([tf.shape(images)[0]], seed, 0, 8, tf.int32)
+    side, count = images.shape[1], tf.shape(images)[0]
+    drawn = tf.random.stateless_uniform([count], seed, 0, 8, tf.int32)
+    maps = tf.gather(tf.constant(_flips_and_turns(side)), drawn)
+    if kind == "affine":
+        images, maps = tf.cast(images, tf.float32), _disturbed(maps, side, seed)
     return tf.raw_ops.ImageProjectiveTransformV3(
         images=images,
-        transforms=tf.gather(tf.constant(_flips_and_turns(side)), drawn),
+        transforms=maps,
         output_shape=[side, side],
         fill_value=0.0,
-        interpolation="NEAREST",
+        interpolation="BILINEAR" if kind == "affine" else "NEAREST",
+        fill_mode="REFLECT",
     )
+
+
+def _disturbed(maps: Any, side: int, seed: Any) -> Any:
+    """Follows each map float32[batch, 8] by a random turn, scale and shift about the middle of the image."""
+    drawn = tf.random.stateless_uniform([4, tf.shape(maps)[0]], seed + tf.constant([0, 1]), -1.0, 1.0)
+    angle, scale = drawn[0] * TURN, tf.exp(drawn[1] * ZOOM)
+    cos, sin = tf.cos(angle) * scale, tf.sin(angle) * scale
+    xx, xy, xs, yx, yy, ys = tf.unstack(maps, axis=1)[:6]
+    middle = (side - 1) / 2
+    # Where the middle of the result comes from, and from there on the turn and scale of the offset.
+    from_x, from_y = xx * middle + xy * middle + xs - middle, yx * middle + yy * middle + ys - middle
+    rows = [cos * xx - sin * yx, cos * xy - sin * yy, sin * xx + cos * yx, sin * xy + cos * yy]
+    shift_x = cos * from_x - sin * from_y + middle * (1 - rows[0] - rows[1]) + drawn[2] * SHIFT * side
+    shift_y = sin * from_x + cos * from_y + middle * (1 - rows[2] - rows[3]) + drawn[3] * SHIFT * side
+    none = tf.zeros_like(xx)
+    return tf.stack([rows[0], rows[1], shift_x, rows[2], rows[3], shift_y, none, none], axis=1)
 
 
 def set_precision(choice: str) -> str:

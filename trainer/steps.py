@@ -55,9 +55,9 @@ class Steps:
         return self._strategy.reduce(tf.distribute.ReduceOp.SUM, pairs, axis=None)
 
     def _replica_train_step(self, images: Any, labels: Any, weights: Any, seed: Any, whole: bool) -> Any:
-        if self._config.augment == "d4":
+        if self._config.augment != "none":
             replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-            images = model.augment(images, seed + tf.stack([0, replica * 1_000_003]))
+            images = model.augment(images, seed + tf.stack([0, replica * 1_000_003]), self._config.augment)
         images = tf.cast(images, tf.float32)
         trained = self._network if whole else self._head
         with tf.GradientTape() as tape:
