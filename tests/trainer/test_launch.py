@@ -55,7 +55,15 @@ def test_restart_in_a_pod_needs_to_know_whose_progress_it_may_delete(records, tm
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("CANOPY_RUN_ID", raising=False)
     for restart in (["--restart"], ["--restart=true"], ["--restart", "true"]):
-        flags = ["--data", str(records), "--model_dir", str(tmp_path / "model"), *restart]
+        flags = [
+            "--data",
+            str(records),
+            "--model_dir",
+            str(tmp_path / "model"),
+            "--weights",
+            "none",
+            *restart,
+        ]
         assert launch.main(["--", *flags]) == cli.EXIT_USER
         assert "CANOPY_RUN_ID" in capfd.readouterr().err
 
