@@ -1,13 +1,15 @@
 """The model that is handed on: a SavedModel, a TensorFlow Lite file and `model.json`.
 
-Promises: `export/` is there whole or not at all; the SavedModel takes the archive's own JPEGs and gives the
-scores that training saw; `model.json` says all that prediction and the report need.
+Promises: a folder `export/` with a `model.json` is whole, and an earlier one stands until the new one is; the
+SavedModel takes the archive's own JPEGs and gives the scores that training saw; `model.json` says all that
+prediction and the report need.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -15,11 +17,14 @@ import tensorflow as tf
 
 from canopy import __version__, contract
 from canopy.cli import UserError
+from canopy.contract import DEFAULT_THRESHOLD
 from trainer.checkpoints import write_text
 from trainer.config import Config
 from trainer.data_info import DataInfo
 from trainer.dataset import decode, resize
 from trainer.mend import mend
+
+log = logging.getLogger("canopy")
 
 
 class Tagger(tf.Module):
@@ -83,8 +88,7 @@ def export(
         The folder's path.
     """
     final, fresh = f"{config.model_dir}/export", f"{config.model_dir}/export.partial"
-    if tf.io.gfile.exists(fresh):
-        tf.io.gfile.rmtree(fresh)
+    _remove(fresh)
     tagger = Tagger(model, config.image_size)
     signatures = {contract.SIGNATURE_JPEG: tagger.from_jpeg, contract.SIGNATURE_RGB: tagger.from_rgb}
     tf.saved_model.save(tagger, fresh, signatures=signatures)
@@ -100,11 +104,33 @@ def export(
         "config": dataclasses.asdict(config),
         "dataset": {"name": info.name, "fingerprint": info.fingerprint},
     }
-    write_text(f"{fresh}/{contract.MODEL_JSON}", json.dumps(described, indent=1))
-    if tf.io.gfile.exists(final):
-        tf.io.gfile.rmtree(final)
-    tf.io.gfile.rename(fresh, final)
+    for tag in metrics.get("absent_tags", []):
+        log.warning("no validation record has the tag %s: its threshold stays %s", tag, DEFAULT_THRESHOLD)
+    _put_in_place(fresh, final, json.dumps(described, indent=1))
     return final
+
+
+def _put_in_place(fresh: str, final: str, model_json: str) -> None:
+    """Makes `fresh`, complete but for `model.json`, the export."""
+    earlier = f"{final}.earlier"
+    _remove(earlier)
+    if "://" in final:
+        # Object stores move a folder file by file: without model.json it is no export yet, or no longer.
+        _remove(final)
+        tf.io.gfile.rename(fresh, final)
+        write_text(f"{final}/{contract.MODEL_JSON}", model_json)
+        return
+    write_text(f"{fresh}/{contract.MODEL_JSON}", model_json)
+    # A folder cannot be renamed onto another. Between these two there is none, never half of one.
+    if tf.io.gfile.exists(final):
+        tf.io.gfile.rename(final, earlier)
+    tf.io.gfile.rename(fresh, final)
+    _remove(earlier)
+
+
+def _remove(folder: str) -> None:
+    if tf.io.gfile.exists(folder):
+        tf.io.gfile.rmtree(folder)
 
 
 def load_weights(model: Any, folder: str) -> None:

@@ -95,6 +95,36 @@ def test_model_json_says_what_prediction_and_report_need(made):
     assert found["dataset"] == {"name": "planet", "fingerprint": info.fingerprint}
 
 
+def put(folder, text):
+    """A finished export's folder, but for model.json, put in the place of an earlier one."""
+    fresh = folder / "export.partial"
+    fresh.mkdir()
+    (fresh / "saved_model.pb").write_text(text)
+    export._put_in_place(str(fresh), str(folder / "export"), text)
+
+
+def test_a_new_export_takes_the_place_of_the_earlier_one(tmp_path):
+    put(tmp_path, "first")
+    (tmp_path / "export" / "of_the_first").touch()
+    put(tmp_path, "second")
+    assert [path.name for path in tmp_path.iterdir()] == ["export"]
+    assert sorted(path.name for path in (tmp_path / "export").iterdir()) == ["model.json", "saved_model.pb"]
+    assert (tmp_path / "export" / "model.json").read_text() == "second"
+
+
+def test_an_earlier_export_stands_until_the_new_one_is_complete(tmp_path, monkeypatch):
+    put(tmp_path, "first")
+
+    def full(*_):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(export, "write_text", full)
+    with pytest.raises(OSError, match="no space"):
+        put(tmp_path, "second")
+    assert (tmp_path / "export" / "saved_model.pb").read_text() == "first"
+    assert (tmp_path / "export" / "model.json").read_text() == "first"
+
+
 def test_another_run_can_start_from_an_export(made):
     network, folder, info = made
     config = Config(data="", model_dir="", image_size=32, alpha=0.35, weights="none")
