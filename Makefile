@@ -6,7 +6,7 @@ DATA ?=
 WEIGHTS ?=
 DEMO_FLAGS ?=
 
-.PHONY: setup demo demo-help test test-all lint lock clean
+.PHONY: setup demo demo-help test test-all lint bench audit image image-gpu lock clean
 
 setup: .venv/ready
 
@@ -37,9 +37,36 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Pins every package for Python 3.11 to 3.13 on every platform at once; needs uv.
+# Benchmarks of what runs on this machine alone, a table each; see their headers for what else they take.
+bench: setup
+	$(BIN)/python -m benchmarks.preprocess --images 8000
+	$(BIN)/python -m benchmarks.plan
+	$(BIN)/python -m benchmarks.input
+	$(BIN)/python -m benchmarks.train
+	$(BIN)/python -m benchmarks.predict
+
+# Checkov brings a hundred packages of its own, so it gets an environment of its own.
+audit: .venv-checkov/ready
+	.venv-checkov/bin/checkov --config-file .checkov.yaml
+
+.venv-checkov/ready:
+	$(PYTHON) -m venv .venv-checkov
+	.venv-checkov/bin/python -m pip install --quiet --disable-pip-version-check checkov==3.3.30
+	@touch $@
+
+image:
+	docker build -f infra/Dockerfile --target cpu -t canopy:0.1.0 --build-arg REVISION=$$(git rev-parse HEAD) .
+
+image-gpu:
+	docker build -f infra/Dockerfile --target gpu -t canopy:0.1.0-gpu --build-arg REVISION=$$(git rev-parse HEAD) .
+
+# Pins every package for Python 3.11 to 3.13 on every platform at once, and those of the images; needs uv.
+LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+  --no-emit-index-url --quiet
 lock:
-	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet --output-file requirements.lock
+	$(LOCK) --extra dev --output-file requirements.lock
+	$(LOCK) infra/locks/cpu.in --override infra/locks/cpu.overrides --constraint requirements.lock --output-file infra/locks/cpu.lock
+	$(LOCK) --extra gpu --override infra/locks/gpu.overrides --constraint requirements.lock --output-file infra/locks/gpu.lock
 
 clean:
 	rm -rf build .mypy_cache .pytest_cache .ruff_cache .hypothesis

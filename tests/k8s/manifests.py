@@ -38,9 +38,14 @@ def file_of(stage: str) -> Path:
     return K8S / (f"{stage}.yaml" if stage == "tensorboard" else f"{stage}-job.yaml")
 
 
+def find_kubectl() -> str | None:
+    """The path of this environment's kubectl, else of any."""
+    return shutil.which("kubectl", path=str(Path(sys.executable).parent)) or shutil.which("kubectl")
+
+
 def kubectl() -> str:
     """The path of kubectl; skips where there is none."""
-    found = shutil.which("kubectl", path=str(Path(sys.executable).parent)) or shutil.which("kubectl")
+    found = find_kubectl()
     if not found:
         pytest.skip("overlays are rendered by kubectl, and there is none")
     return found
@@ -94,7 +99,7 @@ def all_pods() -> list[Any]:
     """Every pod of every manifest and overlay, as pytest's parameters."""
     parameters = []
     for source in where():
-        if source.is_dir() and not shutil.which("kubectl"):
+        if source.is_dir() and not find_kubectl():
             reason = pytest.mark.skip("overlays are rendered by kubectl, and there is none")
             parameters.append(pytest.param({}, id=source.name, marks=reason))
             continue

@@ -124,7 +124,7 @@ def test_a_name_that_is_gone_is_told_from_a_name_server_that_is_down(monkeypatch
         def ask(*_):
             raise socket.gaierror(number, "")
 
-        monkeypatch.setattr(watch.socket, "getaddrinfo", ask)
+        monkeypatch.setattr(socket, "getaddrinfo", ask)
 
     answers(socket.EAI_NONAME)
     assert watch._resolve("worker", otherwise={"10.0.0.1"}) == set()
