@@ -22,7 +22,7 @@ import numpy.typing as npt
 from canopy import __version__, cli, contract, model_info, quiet
 from canopy.cli import UserError
 from canopy.model_info import ModelInfo
-from trainer import data_info, metrics
+from trainer import data_info, metrics, outputs
 from trainer.data_info import DataInfo
 
 if TYPE_CHECKING:  # they bring TensorFlow, and flags are checked before that
@@ -59,6 +59,7 @@ def _flags(argv: Sequence[str] | None) -> argparse.Namespace:
     flags = parser.parse_args(argv)
     if flags.train_records < 0:
         raise UserError(f"--train_records must not be negative, and is {flags.train_records}")
+    outputs.check_folder("--output", flags.output)
     return flags
 
 
@@ -101,9 +102,13 @@ def _evaluate(flags: argparse.Namespace) -> None:
 def _model_info(tf: Any, folder: str) -> ModelInfo:
     path = f"{folder}/{contract.MODEL_JSON}"
     content = None
-    if tf.io.gfile.exists(path):
-        with tf.io.gfile.GFile(path, "rb") as file:
-            content = file.read()
+    try:
+        if tf.io.gfile.exists(path):
+            with tf.io.gfile.GFile(path, "rb") as file:
+                content = file.read()
+    except tf.errors.OpError as error:
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"--model {folder} cannot be read ({why})") from error
     return model_info.parse(content, folder)
 
 

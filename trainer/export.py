@@ -133,6 +133,12 @@ def _remove(folder: str) -> None:
         tf.io.gfile.rmtree(folder)
 
 
+def check_start(folder: str) -> None:
+    """Raises `UserError` where `--init_from` names no export."""
+    if not tf.io.gfile.exists(f"{folder}/{contract.MODEL_JSON}"):
+        raise UserError(f"--init_from {folder}: there is no {contract.MODEL_JSON}, so it is no export")
+
+
 def load_weights(model: Any, folder: str) -> None:
     """Takes up the weights of an export (`--init_from`).
 
@@ -143,8 +149,7 @@ def load_weights(model: Any, folder: str) -> None:
     Raises:
         UserError: where the folder is none, or its network is another one.
     """
-    if not tf.io.gfile.exists(f"{folder}/{contract.MODEL_JSON}"):
-        raise UserError(f"--init_from {folder}: there is no {contract.MODEL_JSON}, so it is no export")
+    check_start(folder)
     try:
         found = tf.train.Checkpoint(weights=list(model.weights)).read(f"{folder}/variables/variables")
         found.assert_existing_objects_matched().expect_partial()

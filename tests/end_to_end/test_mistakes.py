@@ -92,6 +92,8 @@ MISTAKES = {
         ("--data file", "file"),
         ("--weights nowhere.h5", "nowhere.h5"),
         ("--weights file", "file"),
+        ("--model_dir file", "file"),
+        ("--init_from nowhere", "nowhere"),
         ("--learning_rate 0", "--learning_rate"),
     ],
     "trainer.evaluate": [
@@ -101,6 +103,7 @@ MISTAKES = {
         ("--model nowhere", "nowhere"),
         ("--model file", "file"),
         ("--model empty", "empty"),
+        ("--output file", "file"),
         ("--data nowhere", "nowhere"),
         ("--data file", "file"),
         ("--data {model}", "{model}"),
