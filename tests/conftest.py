@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,14 @@ def run_module(module: str, *flags: object, timeout: float = 300) -> subprocess.
     """Runs a module as users do, in the repository's root, and returns how it ended."""
     words = [sys.executable, "-m", module, *map(str, flags)]
     return subprocess.run(words, capture_output=True, text=True, timeout=timeout, cwd=ROOT, check=False)
+
+
+@pytest.fixture(autouse=True)
+def signals_are_left_as_they_were() -> Iterator[None]:
+    """A worker run in this process blocks SIGTERM, and every process started later would inherit that."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, set())
+    yield
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 @pytest.fixture(scope="session")

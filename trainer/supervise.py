@@ -64,6 +64,8 @@ class Signals:
         self.code = 0  # the exit code that the signal asks for
 
     def __enter__(self) -> Signals:
+        # Whoever started the launcher may have blocked them, and a blocked signal is inherited.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
         self._before = {
             signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: self._note(cli.EXIT_TERMINATED)),
             signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: self._note(cli.EXIT_INTERRUPTED)),

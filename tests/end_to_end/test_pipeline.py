@@ -66,7 +66,7 @@ def test_run_again_a_finished_run_takes_no_step_and_exports_the_same(trained, re
     flags = ("--data", records, "--model_dir", trained.model_dir, "--epochs", 1, *SMALLEST)
     done = command("trainer.launch", "--local_workers", 1, "--", *flags)
     assert done.returncode == 0, done.stderr
-    assert "resuming after step" in done.stderr
+    assert "the run is complete already" in done.stdout
     after = json.loads((trained.export / "model.json").read_text())
     assert after["metrics"]["f2"] == before["metrics"]["f2"]
     assert after["metrics"]["loss"] == pytest.approx(before["metrics"]["loss"], abs=1e-5)
