@@ -28,6 +28,11 @@ def run_module(module: str, *flags: object, timeout: float = 300) -> subprocess.
     return subprocess.run(words, capture_output=True, text=True, timeout=timeout, cwd=ROOT, check=False)
 
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Shells start background jobs so, children inherit it, and Ctrl-C is something that tests send to them.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(autouse=True)
 def signals_are_left_as_they_were() -> Iterator[None]:
     """A worker run in this process blocks SIGTERM, and every process started later would inherit that."""

@@ -32,6 +32,13 @@ KINDS = {
 TOKEN = "letmein"
 
 
+class _Quiet(ThreadingHTTPServer):
+    """Says nothing of clients that go away: what is on stderr is the command's."""
+
+    def handle_error(self, *_: object) -> None:
+        """Nothing."""
+
+
 class ApiServer:
     """Runs on a free port; use as a context manager."""
 
@@ -46,7 +53,7 @@ class ApiServer:
         self.cut_logs_after = []  # lines after which the next log streams lose their connection
         self.on_created = {}  # resource to function of the object
         self.closing = threading.Event()
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._http = _Quiet(("127.0.0.1", 0), self._handler())
         self._http.daemon_threads = True
 
     @property
