@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from beam_jobs import gcs, storage
 from beam_jobs.objects import UnavailableError
 from beam_jobs.sources import list_images
 from canopy.cli import UserError
+from tests.beam_jobs import stores
 from tests.beam_jobs.gcs_server import Faulty, serving
 from tests.beam_jobs.making import Archive, Done, Run, noise, planet
 
@@ -28,36 +28,13 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faulty]:
 
 
 def test_objects_are_written_whole_and_read_in_parts(server: Faulty) -> None:
-    data = os.urandom(20_000_000)  # large enough for a resumable upload
     server.share = 0.2
-    with storage.open_write("gs://here/a/b.bin") as file:
-        for start in range(0, len(data), 3_000_000):
-            file.write(data[start : start + 3_000_000])
-    assert storage.exists("gs://here/a/b.bin")
-    assert not storage.exists("gs://here/a/b")
-    assert storage.read_bytes("gs://here/a/b.bin") == data
-    assert storage.read_range("gs://here/a/b.bin", 5, 10) == data[5:15]
-    assert storage.read_range("gs://here/a/b.bin", len(data) - 5, 10) == data[-5:]
-    assert storage.read_range("gs://here/a/b.bin", len(data), 10) == b""
-    with storage.open_read("gs://here/a/b.bin") as reader:
-        reader.seek(-7, io.SEEK_END)
-        assert reader.read() == data[-7:]
-        reader.seek(4_000_000)
-        assert reader.read(5_000_000) == data[4_000_000:9_000_000]
-    storage.delete(["gs://here/a/b.bin", "gs://here/a/b.bin"])
-    assert not storage.exists("gs://here/a/b.bin")
+    stores.writes_whole_and_reads_in_parts("gs://here")
     assert sum(server.faults.values()) > 0
 
 
 def test_a_failed_writer_leaves_no_object(server: Faulty) -> None:
-    def work() -> None:
-        with storage.open_write("gs://here/half") as file:
-            file.write(b"half")
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        work()
-    assert not storage.exists("gs://here/half")
+    stores.leaves_no_object_of_a_failed_writer("gs://here")
 
 
 def test_patterns_match_as_they_do_in_folders(server: Faulty) -> None:

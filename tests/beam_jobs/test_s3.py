@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from beam_jobs import s3, storage
 from beam_jobs.objects import UnavailableError
 from beam_jobs.sources import Reader, list_images
 from canopy.cli import UserError
+from tests.beam_jobs import stores
 from tests.beam_jobs.making import Archive, Run
 
 
@@ -43,34 +43,11 @@ def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def test_objects_are_written_whole_and_read_in_parts(bucket: Any) -> None:
-    data = os.urandom(20_000_000)  # large enough for an upload in parts
-    with storage.open_write("s3://here/a/b.bin") as file:
-        for start in range(0, len(data), 3_000_000):
-            file.write(data[start : start + 3_000_000])
-    assert storage.exists("s3://here/a/b.bin")
-    assert not storage.exists("s3://here/a/b")
-    assert storage.read_bytes("s3://here/a/b.bin") == data
-    assert storage.read_range("s3://here/a/b.bin", 5, 10) == data[5:15]
-    assert storage.read_range("s3://here/a/b.bin", len(data) - 5, 10) == data[-5:]
-    assert storage.read_range("s3://here/a/b.bin", len(data), 10) == b""
-    with storage.open_read("s3://here/a/b.bin") as reader:
-        reader.seek(-7, io.SEEK_END)
-        assert reader.read() == data[-7:]
-        reader.seek(4_000_000)
-        assert reader.read(5_000_000) == data[4_000_000:9_000_000]
-    storage.delete(["s3://here/a/b.bin", "s3://here/a/b.bin"])
-    assert not storage.exists("s3://here/a/b.bin")
+    stores.writes_whole_and_reads_in_parts("s3://here")
 
 
 def test_a_failed_writer_leaves_no_object(bucket: Any) -> None:
-    def work() -> None:
-        with storage.open_write("s3://here/half") as file:
-            file.write(b"half")
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        work()
-    assert not storage.exists("s3://here/half")
+    stores.leaves_no_object_of_a_failed_writer("s3://here")
 
 
 def test_patterns_match_names_within_a_folder(bucket: Any) -> None:
