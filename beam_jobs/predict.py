@@ -9,7 +9,6 @@ scores in a staging folder beside the output.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 import shutil
 import sys
@@ -132,7 +131,6 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
     options = runners.parse_options(arguments)
     runners.check_places(options, model=(job.model,), images=job.images, output=(job.output,))
     model = scoring.read_model_info(job.model)
-    model = dataclasses.replace(model, thresholds=model.thresholds_for(job.tta))
     sample = submission.read_sample(job.sample_submission) if job.sample_submission else None
     _check_targets(job)
     listing = sources.list_images(job.images)

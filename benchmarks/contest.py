@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from canopy.cli import UserError
 
-DRAIN_BATCHES = 16  # that may lie ready from before
+DRAIN_BATCHES = 16  # that a reader may hold ready
 
 
 @dataclass
@@ -70,13 +70,18 @@ def _expect(contestant: Contestant, process: subprocess.Popen[str], word: str = 
     raise UserError(f"{contestant.what} failed with exit code {process.wait()}: see above")
 
 
-def serve(batches: Iterator[int]) -> None:
-    """A contestant's side: `batches` yields how many images each batch has, for ever."""
-    for _ in range(DRAIN_BATCHES):
+def serve(batches: Iterator[int], drain: int = DRAIN_BATCHES) -> None:
+    """A contestant's side: works for as long as each line on stdin says, and says what it did.
+
+    Args:
+        batches: yields how many images each batch has, for ever.
+        drain: batches that are not timed: some may lie ready from before.
+    """
+    for _ in range(drain):
         next(batches)
     print("ready", flush=True)
     for line in sys.stdin:
-        for _ in range(DRAIN_BATCHES):
+        for _ in range(drain):
             next(batches)
         images, start, used = 0, time.monotonic(), time.process_time()
         while time.monotonic() - start < float(line):

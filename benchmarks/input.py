@@ -164,8 +164,12 @@ def contest(root: Path, size: int, torch_python: str, rounds: int, seconds: floa
     found = [Contestant(what, [*me, "--one", what]) for what in CONTESTANTS if what not in missing]
     if torch_python:
         settings = {"what": "input", "folder": str(root / "jpg" / "all"), "size": size, "batch": BATCH}
-        script = str(Path(__file__).with_name("torch_side.py"))
-        command = [torch_python, script, json.dumps(settings | {"cores": machine.cores()})]
+        command = [
+            torch_python,
+            "-m",
+            "benchmarks.torch_side",
+            json.dumps(settings | {"cores": machine.cores()}),
+        ]
         found.append(Contestant(TORCH, command))
     hold(found, rounds, seconds)
     return found

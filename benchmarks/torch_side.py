@@ -1,7 +1,7 @@
-"""PyTorch's side of `benchmarks.input` and `benchmarks.train`: stands alone, for an environment of its own.
+"""PyTorch's side of `benchmarks.input` and `benchmarks.train`: for an environment of its own.
 
-Run by those two with an interpreter that has torch, numpy and Pillow, and nothing of Canopy. After each line
-on stdin (seconds) it works for so long and prints images, seconds, and this process' processor seconds.
+Run by those two with an interpreter that has torch, numpy and Pillow: of Canopy it imports only what needs no
+package at all.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import json
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import torch  # type: ignore[import-not-found]
 from PIL import Image
 from torch import nn
 
-DRAIN_BATCHES = 16  # that may lie ready from before
+from benchmarks.contest import DRAIN_BATCHES, serve
 
 
 class Chips(torch.utils.data.Dataset[Any]):
@@ -115,17 +114,7 @@ def main() -> None:
     """Answers each line on stdin."""
     settings = json.loads(sys.argv[1])
     work = {"input": reading, "train": training}[settings["what"]](settings)
-    drain = DRAIN_BATCHES if settings["what"] == "input" else 2
-    for _ in range(drain):
-        next(work)
-    print("ready", flush=True)
-    for line in sys.stdin:
-        for _ in range(drain):
-            next(work)
-        images, start, used = 0, time.monotonic(), time.process_time()
-        while time.monotonic() - start < float(line):
-            images += next(work)
-        print(images, time.monotonic() - start, time.process_time() - used, flush=True)
+    serve(work, DRAIN_BATCHES if settings["what"] == "input" else 2)
 
 
 if __name__ == "__main__":

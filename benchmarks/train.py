@@ -153,8 +153,7 @@ def on_gpu(root: Path, size: int, batch: int, steps: int) -> list[Measured]:
 def torch_rate(python: str, size: int, batch: int, rounds: int) -> Measured:
     """PyTorch's images per second."""
     settings = {"what": "train", "size": size, "batch": batch, "cores": machine.cores()}
-    script = str(Path(__file__).with_name("torch_side.py"))
-    contestant = Contestant("PyTorch", [python, script, json.dumps(settings)])
+    contestant = Contestant("PyTorch", [python, "-m", "benchmarks.torch_side", json.dumps(settings)])
     hold([contestant], 3 * rounds, 8.0)
     return Measured("PyTorch, one batch in memory", 1, contestant.rates)
 

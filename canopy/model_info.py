@@ -15,8 +15,6 @@ from typing import Any
 from canopy import contract
 from canopy.cli import UserError
 
-KEY_THRESHOLDS_TTA8 = "thresholds_tta8"  # optional: for scores averaged over the eight flips and turns
-
 
 @dataclass(frozen=True)
 class ModelInfo:
@@ -24,15 +22,10 @@ class ModelInfo:
 
     folder: str  # the export, local or gs://
     classes: tuple[str, ...]  # names in the order of the scores
-    thresholds: tuple[float, ...]  # one a class, for scores of one view
-    thresholds_tta8: tuple[float, ...]  # one a class, for scores averaged over eight views
+    thresholds: tuple[float, ...]  # one a class
     constant: tuple[str, ...]  # the tags that score best where nothing is known of an image
     image_size: int  # side of the pictures that the network looks at, pixels
     document: dict[str, Any]  # the whole file, for the report
-
-    def thresholds_for(self, views: int) -> tuple[float, ...]:
-        """The thresholds for scores averaged over so many views."""
-        return self.thresholds if views == 1 else self.thresholds_tta8
 
 
 def parse(content: bytes | None, folder: str) -> ModelInfo:
@@ -57,13 +50,10 @@ def parse(content: bytes | None, folder: str) -> ModelInfo:
                 f"--model {folder} has model format version {version}, and this Canopy reads up to "
                 f"{contract.MODEL_FORMAT_VERSION}: upgrade Canopy or export again"
             )
-        thresholds = _numbers(found["thresholds"])
-        averaged = found.get(KEY_THRESHOLDS_TTA8)
         info = ModelInfo(
             folder=folder,
             classes=tuple(found["classes"]),
-            thresholds=thresholds,
-            thresholds_tta8=thresholds if averaged is None else _numbers(averaged),
+            thresholds=_numbers(found["thresholds"]),
             constant=tuple(found["metrics"]["constant_tags"]),
             image_size=int(found["image_size"]),
             document=found,
@@ -86,9 +76,8 @@ def _check(info: ModelInfo) -> None:
         raise ValueError("classes are no names")
     if len(set(info.classes)) < len(info.classes):
         raise ValueError("a class comes twice")
-    for thresholds in (info.thresholds, info.thresholds_tta8):
-        if len(info.classes) != len(thresholds):
-            raise ValueError(f"{len(info.classes)} classes and {len(thresholds)} thresholds")
+    if len(info.classes) != len(info.thresholds):
+        raise ValueError(f"{len(info.classes)} classes and {len(info.thresholds)} thresholds")
     if not set(info.constant) <= set(info.classes):
         raise ValueError("constant_tags are no classes")
     if info.image_size < 1:

@@ -38,7 +38,7 @@ def model(
     thresholds: list[float] | None = None, constant: tuple[str, ...] = ("clear", "primary")
 ) -> ModelInfo:
     limits = tuple(thresholds or [0.2] * 4)
-    return ModelInfo("export", CLASSES, limits, limits, constant, 16, {})
+    return ModelInfo("export", CLASSES, limits, constant, 16, {})
 
 
 def row(*values: float) -> NDArray[np.float32]:

@@ -36,17 +36,6 @@ def test_the_models_description_is_read() -> None:
     assert info.document["dataset"] == {"name": "planet"}
 
 
-def test_averaged_scores_have_thresholds_of_their_own_where_the_model_has_them() -> None:
-    info = parse(thresholds_tta8=[0.3, 0.3, 0.3])
-    assert info.thresholds_for(1) == (0.2, 0.25, 0.1)
-    assert info.thresholds_for(8) == (0.3, 0.3, 0.3)
-
-
-@pytest.mark.parametrize("changes", [{}, {"thresholds_tta8": None}])
-def test_a_model_without_them_uses_its_plain_thresholds_for_averaged_scores(changes: dict[str, Any]) -> None:
-    assert parse(**changes).thresholds_for(8) == (0.2, 0.25, 0.1)
-
-
 def test_a_folder_without_model_json_is_no_export() -> None:
     with pytest.raises(UserError, match=r"--model export: there is no model\.json"):
         model_info.parse(None, "export")
@@ -84,8 +73,6 @@ def test_whatever_the_bytes_are_they_are_refused_and_never_a_bug(content: bytes 
         {"thresholds": [0.2, None, 0.1]},
         {"thresholds": [0.2, float("nan"), 0.1]},
         {"thresholds": 0.2},
-        {"thresholds_tta8": [0.2]},
-        {"thresholds_tta8": [0.2, 0.1, float("inf")]},
         {"classes": [], "thresholds": []},
         {"classes": ["clear", "", "water"]},
         {"classes": ["clear", 3, "water"]},
