@@ -40,10 +40,15 @@ class Config:
         "imagenet",
     )
     alpha: float = _flag("width multiplier of MobileNetV2", 1.0)
-    learning_rate: float = _flag("peak of the schedule: linear warm-up, then cosine to zero", 1e-3)
+    learning_rate: float = _flag("peak of the schedule: linear warm-up, then cosine", 1e-3)
     warmup_share: float = _flag("share of all steps in which the learning rate warms up", 0.1)
+    final_rate_share: float = _flag("share of the peak at which the cosine ends", 0.0)
     weight_decay: float = _flag("AdamW's decoupled weight decay, on kernels only", 1e-2)
     bn_momentum: float = _flag("BatchNormalization momentum (0.999 never leaves ImageNet)", 0.9)
+    average_decay: float = _flag(
+        "decay a step of the moving average of weights that is validated and exported; 0: none",
+        0.0,
+    )
     dropout: float = _flag("share of the features that each training step leaves out", 0.0)
     fine_tune_from_epoch: int = _flag(
         "epoch, from 0, from which on the backbone trains as well as the head; -1: never", 0
@@ -104,7 +109,7 @@ def check(config: Config) -> None:
     for name in positive:
         if not 0 < getattr(config, name) < math.inf:
             raise UserError(f"--{name} must be a number greater than 0, and is {getattr(config, name)}")
-    for name in ("warmup_share", "bn_momentum", "dropout"):
+    for name in ("warmup_share", "final_rate_share", "bn_momentum", "average_decay", "dropout"):
         if not 0 <= getattr(config, name) < 1:
             raise UserError(f"--{name} must be at least 0 and below 1, and is {getattr(config, name)}")
     if not 0 <= config.weight_decay < math.inf:

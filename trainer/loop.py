@@ -21,6 +21,7 @@ import tf_keras
 from canopy.cli import PeerLostError, UserError
 from canopy.progress import Meter
 from trainer import data_info, dataset, export, model, weights
+from trainer.averaging import Average
 from trainer.checkpoints import REFUSED, Checkpoints
 from trainer.claim import Claim, claim_model_dir, run_id
 from trainer.cluster import Place
@@ -118,12 +119,14 @@ def train(config: Config, place: Place, stopping: Stopping) -> Outcome:
             export.load_weights(network, config.init_from)
         optimizer = model.optimizer(config, reading.steps * config.epochs)
         optimizer.build(network.trainable_variables)
+        average = Average(config.average_decay, strategy, network)
     run = _Run(
         config=config,
         place=place,
         strategy=strategy,
         network=network,
         optimizer=optimizer,
+        average=average,
         reading=reading,
         stopping=stopping,
         verification=verification,
@@ -142,17 +145,19 @@ class _Run:
         strategy: Any,
         network: Any,
         optimizer: Any,
+        average: Average,
         reading: Reading,
         stopping: Stopping,
         verification: Verification,
     ) -> None:
         self.config, self.place, self.strategy, self.reading = config, place, strategy, reading
-        self.network, self.optimizer, self.stopping = network, optimizer, stopping
+        self.network, self.optimizer, self.average = network, optimizer, average
+        self.stopping = stopping
         self.verification = verification
         self.profiler = Profiler(config.model_dir, config.profile and place.is_chief)
-        state = [*network.variables, *optimizer.variables]
+        state = [*network.variables, *optimizer.variables, *average.variables]
         self.checkpoints = Checkpoints(config.model_dir, state, self._local_value, place.is_chief)
-        self.steps = Steps(config, strategy, network, optimizer)
+        self.steps = Steps(config, strategy, network, optimizer, average.statistics)
         # A GPU computes while Python prepares the next step: looking at a result at once would end that.
         self._lag = LAG_STEPS if tf.config.list_physical_devices("GPU") else 0
 
@@ -180,14 +185,16 @@ class _Run:
                 self._finish_verification()
                 epoch = step // self.reading.steps
                 as_trained = self.steps.enter(epoch - 1, validating)
-                result, validated_at = self._validate(as_trained, info.vocabulary), step
+                with self.average.in_place():
+                    result, validated_at = self._validate(as_trained, info.vocabulary), step
                 self._note(journal, {"step": step, "epoch": epoch, "validation": result.summary})
                 if self.place.is_chief:
                     log.info("epoch %d of %d: %s", epoch, self.config.epochs, result.sentence())
         seconds = time.monotonic() - start
-        if validated_at != step:
-            result = self._validate(validating, info.vocabulary)
-        values = [self._local_value(variable) for variable in self.network.weights]
+        with self.average.in_place():
+            if validated_at != step:
+                result = self._validate(validating, info.vocabulary)
+            values = [self._local_value(variable) for variable in self.network.weights]
         folder = ""
         if self.place.is_chief:
             folder = self._export(values, info, result)
@@ -212,6 +219,7 @@ class _Run:
                 with self.profiler.step(step):
                     result = self.steps.train(*batch, seed, tf.constant(float(self.stopping.is_asked)))
                 step += 1
+                self.average.follow(step)
                 ends = step % self.reading.steps == 0
                 saves = ends or step % self.config.checkpoint_steps == 0
                 logs = ends or step % self.config.log_steps == 0

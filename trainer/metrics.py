@@ -141,18 +141,21 @@ def best_constant(labels: npt.ArrayLike, beta: float = BETA) -> tuple[Bits, floa
         bool[classes] and its row-averaged F-beta.
     """
     true = np.asarray(labels, bool)
-    chosen = np.zeros(true.shape[1], bool)
-    score = 0.0
+    chosen, score = np.zeros(true.shape[1], bool), 0.0
+    if not true.size:
+        return chosen, score
+    hits, positives = np.zeros(len(true), np.int64), true.sum(axis=1)
     while True:
-        options = []
-        for tag in range(true.shape[1]):
-            trial = chosen.copy()
-            trial[tag] = ~trial[tag]
-            options.append((fbeta(np.broadcast_to(trial, true.shape), true, beta), -tag, trial))
-        best = max(options, key=lambda option: option[:2], default=(0.0, 0, chosen))
-        if best[0] <= score:
+        change = np.where(chosen, -1, 1)
+        options = [
+            _fbeta(hits + step * true[:, tag], positives, chosen.sum() + step, beta).mean()
+            for tag, step in enumerate(change)
+        ]
+        best = int(np.argmax(options))
+        if options[best] <= score:
             return chosen, score
-        score, chosen = best[0], best[2]
+        hits, score = hits + change[best] * true[:, best], float(options[best])
+        chosen[best] = ~chosen[best]
 
 
 def average_precision(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:

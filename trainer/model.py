@@ -78,7 +78,7 @@ def split(network: Any) -> tuple[Any, Any]:
 
 
 def optimizer(config: Config, total_steps: int) -> Any:
-    """AdamW with linear warm-up and cosine to zero.
+    """AdamW with linear warm-up and cosine.
 
     Biases and BatchNormalization's parameters are not decayed: pulling them to zero only distorts scales.
 
@@ -92,6 +92,7 @@ def optimizer(config: Config, total_steps: int) -> Any:
         decay_steps=max(1, total_steps - warmup),
         warmup_target=config.learning_rate,
         warmup_steps=warmup,
+        alpha=config.final_rate_share,
     )
     adamw = tf_keras.optimizers.AdamW(schedule, weight_decay=config.weight_decay, jit_compile=False)
     adamw.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])

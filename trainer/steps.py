@@ -7,7 +7,7 @@ it is given and the replica's number alone.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,9 @@ from trainer.dataset import Reading
 class Steps:
     """The graphs of one start of a run."""
 
-    def __init__(self, config: Config, strategy: Any, network: Any, optimizer: Any) -> None:
+    def __init__(
+        self, config: Config, strategy: Any, network: Any, optimizer: Any, statistics: Sequence[Any] = ()
+    ) -> None:
         """Traces nothing yet: each graph is traced when it is first called.
 
         Args:
@@ -31,10 +33,11 @@ class Steps:
             strategy: over whose replicas they run.
             network: built in the strategy's scope, images to logits.
             optimizer: likewise, with its variables.
+            statistics: what each replica moves on its own, besides the network's.
         """
         self._config, self._strategy = config, strategy
         self._network, self._optimizer = network, optimizer
-        self._statistics = [v for v in network.variables if not v.trainable]
+        self._statistics = [*(v for v in network.variables if not v.trainable), *statistics]
         self._features, self._head = model.split(network)
         self._whole = tf.function(lambda *batch: self._distributed_train_step(*batch, whole=True))
         self._head_only = tf.function(lambda *batch: self._distributed_train_step(*batch, whole=False))
@@ -132,7 +135,7 @@ class Steps:
         return tf.concat([scores, labels, weights[:, None]], axis=1)
 
     def _replica_agree(self) -> None:
-        """Gives every replica the mean of all replicas' BatchNormalization statistics.
+        """Gives every replica the mean of all replicas' BatchNormalization statistics, averaged ones too.
 
         Each replica moves its own. Validation would score with another network than the one that is saved
         and exported. One collective for all of them: one each takes seconds.

@@ -124,7 +124,7 @@ def test_a_frozen_worker_is_noticed_and_replaced(records, tmp_path, whole):
 
 @pytest.mark.slow
 def test_a_killed_and_resumed_run_ends_with_the_weights_of_an_undisturbed_one(records, tmp_path):
-    flags = ("--epochs", 3, "--checkpoint_steps", 4)
+    flags = ("--epochs", 3, "--checkpoint_steps", 4, "--average_decay", 0.9)
     weights = []
     for name in ("undisturbed", "killed"):
         with Run(records, tmp_path / name, *flags) as run:

@@ -1,0 +1,96 @@
+"""The moving average of the weights: what it is, when it stands in for them, and what it leaves alone."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+
+from trainer.averaging import EVERY, Average
+
+
+@pytest.fixture
+def strategy():
+    return tf.distribute.MirroredStrategy(["CPU:0"])
+
+
+def followed(strategy, decay):
+    """A network with statistics of its own, and its average."""
+    with strategy.scope():
+        network = tf_keras.Sequential(
+            [tf_keras.layers.Dense(2, input_shape=(3,)), tf_keras.layers.BatchNormalization()]
+        )
+        return network, Average(decay, strategy, network)
+
+
+def set_all(network, value):
+    for variable in network.variables:
+        variable.assign(tf.fill(variable.shape, float(value)))
+
+
+def averages(average):
+    return [each.numpy() for each in average.variables]
+
+
+def test_it_is_the_exponential_average_of_what_it_followed(strategy):
+    network, average = followed(strategy, 0.9)
+    expected = 0.0
+    for update in range(40):
+        set_all(network, update)
+        average.follow((update + 1) * EVERY)
+        decay = min(0.9**EVERY, update / (update + 9))
+        expected = decay * expected + (1 - decay) * update
+    for value in averages(average):
+        np.testing.assert_allclose(value, expected, rtol=1e-5)
+
+
+def test_the_first_weights_are_taken_as_they_are(strategy):
+    network, average = followed(strategy, 0.999)
+    set_all(network, 7)
+    average.follow(EVERY)
+    assert all((value == 7).all() for value in averages(average))
+
+
+def test_steps_in_between_change_nothing(strategy):
+    network, average = followed(strategy, 0.999)
+    set_all(network, 7)
+    for step in range(1, EVERY):
+        average.follow(step)
+    assert not any(value.any() for value in averages(average))
+
+
+def test_the_network_holds_the_average_for_a_while_and_its_own_weights_afterwards(strategy):
+    network, average = followed(strategy, 0.999)
+    set_all(network, 3)
+    average.follow(EVERY)
+    set_all(network, 5)
+    with average.in_place():
+        assert all((v.numpy() == 3).all() for v in network.variables)
+    assert all((v.numpy() == 5).all() for v in network.variables)
+
+
+def test_its_own_weights_come_back_after_an_error(strategy):
+    network, average = followed(strategy, 0.999)
+    set_all(network, 5)
+
+    def fail():
+        with average.in_place():
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert all((v.numpy() == 5).all() for v in network.variables)
+
+
+def test_without_a_decay_there_is_none_and_the_network_stays(strategy):
+    network, average = followed(strategy, 0.0)
+    set_all(network, 5)
+    average.follow(EVERY)
+    assert average.variables == average.statistics == []
+    with average.in_place():
+        assert all((v.numpy() == 5).all() for v in network.variables)
+
+
+def test_the_replicas_own_statistics_are_told_apart(strategy):
+    _, average = followed(strategy, 0.9)
+    assert len(average.variables) == 6  # kernel, bias, gamma, beta, mean, variance
+    assert len(average.statistics) == 2

@@ -1,0 +1,86 @@
+"""The moving average of the weights, which often scores better than the weights of the last step.
+
+Promises: following costs no collective; the average is saved, restored and agreed upon like the weights; the
+training goes on from the weights that it had, whatever was validated or exported in between.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow as tf
+
+EVERY = 8  # steps between updates: one costs what a twentieth of a small step does
+
+
+class Average:
+    """An exponential moving average of all of a network's variables, statistics included.
+
+    Averages of weights along the way to the optimum lie in wider minima than its end does (Izmailov et al.
+    2018, Averaging Weights Leads to Wider Optima and Better Generalization). BatchNormalization's statistics
+    are averaged with the same window, since they belong to the weights that they were taken with.
+    """
+
+    def __init__(self, decay: float, strategy: Any, network: Any) -> None:
+        """Makes the variables; call in the strategy's scope.
+
+        Args:
+            decay: what is left of a step's share after the next one, at least 0 and below 1; 0 keeps no
+                average, and the network stays as it was trained.
+            strategy: over whose replicas the network is mirrored.
+            network: to follow.
+        """
+        self._decay, self._strategy = decay, strategy
+        self._followed = list(network.variables) if decay else []
+        self.variables = [
+            tf.Variable(
+                tf.zeros(each.shape, each.dtype),
+                trainable=False,
+                synchronization=tf.VariableSynchronization.ON_READ,  # no collective when it is written
+                aggregation=tf.VariableAggregation.MEAN,
+                name="average",
+            )
+            for each in self._followed
+        ]
+        self._move = tf.function(lambda share: strategy.run(self._replica_move, (share,)))
+
+    @property
+    def statistics(self) -> list[Any]:
+        """The averages of what each replica moves on its own."""
+        pairs = zip(self._followed, self.variables, strict=True)
+        return [average for each, average in pairs if not each.trainable]
+
+    def follow(self, step: int) -> None:
+        """Takes in the weights after `step`.
+
+        The first weights count no more than later ones: the decay grows from 0 to its own, as in TensorFlow's
+        ExponentialMovingAverage with `num_updates`.
+        """
+        if not self._followed or step % EVERY:
+            return
+        updates = step // EVERY - 1
+        decay = min(self._decay**EVERY, updates / (updates + 9))
+        self._move(tf.constant(1 - decay, tf.float32))
+
+    @contextlib.contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Lets the network hold the average meanwhile; all replicas' statistics have to agree before."""
+        kept = [self._local_value(each) for each in self._followed]
+        self._give(self._local_value(average) for average in self.variables)
+        try:
+            yield
+        finally:
+            self._give(kept)
+
+    def _give(self, values: Any) -> None:
+        for variable, value in zip(self._followed, values, strict=True):
+            variable.assign(value)
+
+    def _local_value(self, variable: Any) -> Any:
+        return self._strategy.experimental_local_results(variable)[0].numpy()
+
+    def _replica_move(self, share: Any) -> None:
+        for variable, average in zip(self._followed, self.variables, strict=True):
+            average.assign_add((tf.cast(variable, average.dtype) - average) * tf.cast(share, average.dtype))
