@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,8 @@ class Run:
         model_dir.mkdir(parents=True, exist_ok=True)
         self._task = ["--data", records, "--model_dir", model_dir, *SMALLEST, "--log_steps", 1, *flags]
         self.launchers: list[subprocess.Popen[bytes]] = []
-        self._addresses = ""
+        self._addresses: list[str] = []
+        self._machines: list[str] = []
 
     def __enter__(self) -> Run:
         return self
@@ -56,21 +57,31 @@ class Run:
 
     def pods(self, workers: int, *own: object, **environment: str) -> None:
         """Starts a launcher for each of `workers` pods of an Indexed Job."""
-        self._addresses = ",".join(f"127.0.0.1:{port}" for port in cluster.free_ports(workers))
+        self._addresses = [f"127.0.0.1:{port}" for port in cluster.free_ports(workers)]
         self.launchers = []
         for index in range(workers):
             self.pod(index, *own, **environment)
 
+    def pods_on(self, network: Network) -> None:
+        """Starts a pod on each of a network's machines."""
+        self._addresses = [f"{address}:2222" for address in network.addresses]
+        self._machines, self.launchers = network.machines, []
+        for index in range(len(network.machines)):
+            self.pod(index)
+
     def pod(self, index: int, *own: object, **environment: str) -> subprocess.Popen[bytes]:
         """Starts one pod's launcher, as the Job's controller does, also in place of one that is gone."""
-        variables = {"JOB_COMPLETION_INDEX": str(index), "CANOPY_ADDRESSES": self._addresses, **environment}
-        launcher = self._start(own, variables)
+        variables = {"JOB_COMPLETION_INDEX": str(index), "CANOPY_ADDRESSES": ",".join(self._addresses)}
+        machine = ["ip", "netns", "exec", self._machines[index]] if self._machines else []
+        launcher = self._start(own, variables | environment, machine)
         if index < len(self.launchers) - 1:
             self.launchers[index] = self.launchers.pop()
         return launcher
 
-    def _start(self, own: Any, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-        words = [sys.executable, "-m", "trainer.launch", *own, "--", *self._task]
+    def _start(
+        self, own: Any, environment: dict[str, str], machine: Sequence[str] = ()
+    ) -> subprocess.Popen[bytes]:
+        words = [*machine, sys.executable, "-m", "trainer.launch", *own, "--", *self._task]
         number = len(list(self.model_dir.glob("log-*")))
         with (self.model_dir / f"log-{number}").open("wb") as log:
             launcher = subprocess.Popen(
@@ -124,6 +135,51 @@ class Run:
         """Waits for all launchers and returns their exit codes."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         return [launcher.wait(max(1.0, deadline - time.monotonic())) for launcher in self.launchers]
+
+
+class Network:
+    """Machines of a network that can be cut: network namespaces on a bridge, which only root may make."""
+
+    def __init__(self, count: int) -> None:
+        """Makes nothing yet.
+
+        Args:
+            count: of machines.
+        """
+        self._name = f"canopy{os.getpid()}"
+        self.machines = [f"{self._name}-{i}" for i in range(count)]
+        self.addresses = [f"10.231.77.{i + 1}" for i in range(count)]
+
+    def __enter__(self) -> Network:
+        switch = self._name
+        _ip("netns", "add", switch)
+        _ip("-n", switch, "link", "add", "bridge", "type", "bridge")
+        _ip("-n", switch, "link", "set", "bridge", "up")
+        for index, (machine, address) in enumerate(zip(self.machines, self.addresses, strict=True)):
+            port = f"port{index}"
+            _ip("netns", "add", machine)
+            _ip("-n", switch, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", machine)
+            _ip("-n", switch, "link", "set", port, "master", "bridge", "up")
+            _ip("-n", machine, "address", "add", f"{address}/24", "dev", "eth0")
+            for device in ("lo", "eth0"):
+                _ip("-n", machine, "link", "set", device, "up")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for namespace in (*self.machines, self._name):
+            _ip("netns", "delete", namespace)
+
+    def cut(self, index: int) -> None:
+        """Pulls a machine's plug: what is sent to it is lost without a word."""
+        _ip("-n", self._name, "link", "set", f"port{index}", "down")
+
+    def mend(self, index: int) -> None:
+        """Puts it back."""
+        _ip("-n", self._name, "link", "set", f"port{index}", "up")
+
+
+def _ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True)
 
 
 def children(pid: int) -> list[int]:

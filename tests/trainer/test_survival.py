@@ -5,13 +5,16 @@ that has other things to do.
 """
 
 import os
+import shutil
 import signal
+import time
 
 import numpy as np
 import pytest
 
 from canopy import cli
-from tests.trainer.surviving import Run, is_running, wait_for
+from tests.trainer.surviving import Network, Run, is_running, wait_for
+from trainer import data_info, plan
 
 LIMIT_SECONDS = 120.0  # on two idle cores it is 25
 
@@ -123,6 +126,48 @@ def test_a_frozen_worker_is_noticed_and_replaced(records, tmp_path, whole):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("ip"), reason="only root may make networks")
+def test_a_worker_cut_off_the_network_is_noticed_and_met_again(records, tmp_path):
+    def cut_and_mend():
+        began = time.monotonic()
+        network.cut(1)
+        wait_for(lambda: run.told().count("restart 1 of") == 2)
+        print(f"{time.monotonic() - began:.1f} s until both sides had noticed")
+        network.mend(1)
+
+    flags = ("--epochs", 400, "--checkpoint_steps", 5)
+    with Network(2) as network, Run(records, tmp_path / "model", *flags) as run:
+        run.pods_on(network)
+        run.wait_for_step(8)
+        run.seconds_to_next_step(cut_and_mend)
+        assert repeated(run) <= 5
+
+
+@pytest.mark.slow
+def test_a_chief_killed_while_it_saves_costs_that_checkpoint_alone(records, tmp_path):
+    partial = tmp_path / "model" / "checkpoints" / "partial"
+
+    def kill_while_it_saves():
+        (chief, _) = run.workers()
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            if partial.exists():
+                os.kill(chief, signal.SIGSTOP)
+                if partial.exists():  # and nobody renames it any more
+                    os.kill(chief, signal.SIGKILL)
+                    return
+                os.kill(chief, signal.SIGCONT)
+        raise AssertionError("it was never seen to save")
+
+    with Run(records, tmp_path / "model", "--epochs", 400, "--checkpoint_steps", 3, "--alpha", 1.0) as run:
+        run.locally(2)
+        run.wait_for_step(7)
+        run.seconds_to_next_step(kill_while_it_saves)
+        assert 1 <= repeated(run) <= 3
+        assert "damaged" not in run.told()
+
+
+@pytest.mark.slow
 def test_a_killed_and_resumed_run_ends_with_the_weights_of_an_undisturbed_one(records, tmp_path):
     flags = ("--epochs", 3, "--checkpoint_steps", 4, "--average_decay", 0.9)
     weights = []
@@ -190,3 +235,37 @@ def test_sigterm_before_the_first_step_ends_all_pods_in_time(records, tmp_path):
         for launcher in run.launchers:
             launcher.terminate()
         assert [launcher.wait(30) for launcher in run.launchers] == [cli.EXIT_TERMINATED] * 2
+
+
+@pytest.mark.slow
+def test_sigterm_to_a_pod_that_waits_for_the_others_ends_it(records, tmp_path):
+    with Run(records, tmp_path / "model", "--epochs", 2) as run:
+        run.pods(2)
+        run.launchers[1].kill()
+        wait_for(lambda: "meeting the 2 workers" in run.told())
+        run.launchers[0].terminate()
+        assert run.launchers[0].wait(30) == cli.EXIT_TERMINATED
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", ["validation", "export"])
+def test_sigterm_after_the_last_step_loses_none_and_the_next_start_completes(records, tmp_path, phase):
+    def has_come():
+        return (
+            run.steps() and run.steps()[-1] == steps if phase == "validation" else "exporting" in run.told()
+        )
+
+    train = data_info.read(str(records)).shards("train")
+    steps = plan.steps_per_epoch(sum(shard.records for shard in train), workers=2, batch=4)
+    with Run(records, tmp_path / "model", "--epochs", 1) as run:
+        run.pods(2)
+        wait_for(has_come)
+        for launcher in run.launchers:
+            launcher.terminate()
+        assert [launcher.wait(30) for launcher in run.launchers] == [cli.EXIT_TERMINATED] * 2
+        assert not (run.model_dir / "export").exists()
+        assert last_steps(run) == max(run.steps()) == steps
+        run.locally(2)
+        assert run.ends()[-1] == 0, run.told()
+        assert repeated(run) == 0
+        assert (run.model_dir / "export" / "model.json").exists()
