@@ -2,8 +2,9 @@
 
 Promises: `dataset_info.json` is there only while everything else is there and final; a job killed at any
 moment leaves a folder that the same command cleans up and fills again; nothing is removed that Canopy did
-not write. On this machine files grow in a staging folder and are renamed at the end; in a store, where a
-rename is a copy, shards are uploaded under their final names, which nobody reads before the marker is there.
+not write. On this machine files grow in a staging folder and are renamed at the end, and a whole data set
+that is to be replaced stands until then. In a store, where a rename is a copy, shards are uploaded under
+their final names, which nobody reads before the marker is there; an earlier data set goes before the first.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ from canopy.cli import UserError
 STAGING = ".canopy-staging"
 LOCK = "lock"  # likewise, held while a job of this machine runs
 RUN_JSON = "run.json"  # in the staging folder: the files that the job may leave behind
+FAILED_REJECTS = "rejects.failed.jsonl"  # of a job that failed beside an earlier, whole data set
 TFDS_LABELS = "image.class.label.labels.txt"  # where TensorFlow Datasets looks for the class names
 FIXED = (
     contract.LABELS_TXT, contract.FEATURES_JSON, contract.CANOPY_JSON, contract.REJECTS_JSONL, TFDS_LABELS,
-    contract.DATASET_INFO,
+    contract.DATASET_INFO, FAILED_REJECTS,
 )  # fmt: skip
 SHARD_PATTERN = re.compile(r"[a-z][a-z0-9_]*-[A-Za-z][A-Za-z0-9_]*\.tfrecord-\d{5}-of-\d{5}")
 
@@ -40,12 +42,13 @@ class Output:
         self.remote = storage.is_remote(folder)
         self.staging = storage.join(folder, STAGING)
         self._held: IO[bytes] | None = None
+        self._earlier: set[str] = set()  # files of the whole data set that this job is to replace
 
     def begin(self, overwrite: bool) -> None:
-        """Takes the folder over, removing what an earlier job of Canopy left there.
+        """Takes the folder over, removing what an earlier job of Canopy left unfinished there.
 
         Args:
-            overwrite: whether a whole data set may be removed.
+            overwrite: whether a whole data set may be replaced.
 
         Raises:
             UserError: a whole data set is there and `overwrite` is not set, or files are there under the
@@ -71,11 +74,11 @@ class Output:
                 )
         storage.make_folder(self.staging)
         self._lock()
-        self.claim(ours)
+        self._note(ours)
         if contract.DATASET_INFO in there:
-            storage.delete([storage.join(self.folder, contract.DATASET_INFO)])
-            storage.sync_folder(self.folder)
-        storage.delete(storage.join(self.folder, name) for name in sorted(ours & there))
+            self._earlier = ours & there
+        else:
+            storage.delete(storage.join(self.folder, name) for name in sorted(ours & there))
         self._clear_staging(keep=(RUN_JSON, LOCK))
         for name in ("work", "results", "shards"):
             storage.make_folder(storage.join(self.staging, name))
@@ -116,7 +119,13 @@ class Output:
                 entry.unlink()
 
     def claim(self, shards: Iterable[str]) -> None:
-        """Notes which files may appear from now on, so that a later job knows them for Canopy's own."""
+        """Says which shards are going to be written, before the first one is."""
+        if self.remote:
+            self._remove_earlier()
+        self._note({*shards, *self._earlier})
+
+    def _note(self, shards: Iterable[str]) -> None:
+        """Notes which files may be there from now on, so that a later job knows them for Canopy's own."""
         files = sorted({*shards} - {*FIXED})
         storage.write_bytes(storage.join(self.staging, RUN_JSON), json.dumps({"files": files}).encode())
 
@@ -126,10 +135,27 @@ class Output:
             storage.join(self.folder, shard) if self.remote else storage.join(self.staging, "shards", shard)
         )
 
-    def write_rejects(self, lines: bytes) -> None:
-        """Writes `rejects.jsonl` by itself, for a job that fails for their number."""
-        self._put({contract.REJECTS_JSONL: lines})
-        self._clear_staging(keep=(RUN_JSON, LOCK))
+    def _remove_earlier(self) -> None:
+        """Removes the data set that this job replaces, its marker first."""
+        if not self._earlier:
+            return
+        storage.delete([storage.join(self.folder, contract.DATASET_INFO)])
+        storage.sync_folder(self.folder)
+        storage.delete(storage.join(self.folder, name) for name in sorted(self._earlier))
+        self._earlier = set()
+
+    def write_rejects(self, lines: bytes) -> str:
+        """Writes the list of rejects by itself, for a job that fails for their number.
+
+        Returns:
+            Its path; an earlier data set that stands keeps its own.
+        """
+        name = FAILED_REJECTS if self._earlier else contract.REJECTS_JSONL
+        self._put({name: lines})
+        self._clear_staging(keep=() if self._earlier else (RUN_JSON, LOCK))
+        if self._earlier and not self.remote:
+            Path(self.staging).rmdir()
+        return storage.join(self.folder, name)
 
     def _put(self, files: Mapping[str, bytes]) -> None:
         for name, data in files.items():
@@ -147,6 +173,7 @@ class Output:
             files: all others but the marker, by name.
             marker: the content of `dataset_info.json`, written when all else is there for good.
         """
+        self._remove_earlier()
         if not self.remote:
             for shard in shards:
                 Path(self.shard_path(shard)).replace(Path(self.folder, shard))

@@ -140,8 +140,7 @@ def _run(options: Any, choice: runners.Choice, lists: list[str], total: int, pro
 def _check_rejects(rejects: list[Any], found: int, job: settings.Settings, output: commit.Output) -> None:
     """Ends the job where too many images are of no use, leaving the list of them."""
     if len(rejects) > job.max_bad_fraction * found or len(rejects) == found:
-        output.write_rejects(summary.reject_lines(rejects))
-        where = storage.join(output.folder, contract.REJECTS_JSONL)
+        where = output.write_rejects(summary.reject_lines(rejects))
         first = sorted(rejects, key=lambda reject: (reject.name, reject.reason))[0]
         raise UserError(
             f"{len(rejects):,} of {found:,} images cannot be used, more than --max_bad_fraction "

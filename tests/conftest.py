@@ -94,11 +94,12 @@ SMALLEST = ("--image_size", 32, "--alpha", 0.35, "--weights", "none", "--batch_s
 
 @pytest.fixture(scope="session")
 def trained(records: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """The smallest network, trained for one epoch by two workers."""
+    """The smallest network, trained for one epoch by two workers, its average exported."""
     model_dir = tmp_path_factory.mktemp("run") / "model"
     done = run_module(
         "trainer.launch",
         *("--local_workers", 2, "--", "--data", records, "--model_dir", model_dir, "--epochs", 1, *SMALLEST),
+        *("--average_decay", 0.9),
     )
     assert done.returncode == 0, done.stderr
     return Trained(model_dir, done.stdout, done.stderr)

@@ -53,14 +53,14 @@ class Average:
         return [average for each, average in pairs if not each.trainable]
 
     def follow(self, step: int) -> None:
-        """Takes in the weights after `step`.
+        """Takes in the weights after `step`, if it is the first or its turn.
 
         The first weights count no more than later ones: the decay grows from 0 to its own, as in TensorFlow's
         ExponentialMovingAverage with `num_updates`.
         """
-        if not self._followed or step % EVERY:
+        if not self._followed or (step % EVERY and step > 1):
             return
-        updates = step // EVERY - 1
+        updates = step // EVERY
         decay = min(self._decay**EVERY, updates / (updates + 9))
         self._move(tf.constant(1 - decay, tf.float32))
 

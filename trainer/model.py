@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 import tf_keras
 
@@ -25,6 +24,7 @@ PRECISION_SINCE = (
     (7, "mixed_float16"),
 )  # GPU compute capability, its tensor cores' type
 
+VIEWS = 8  # flips and quarter turns of a square, itself included
 TURN, ZOOM, SHIFT = 0.35, 0.12, 0.05  # most of --augment affine: radians, log of the scale, share of the side
 
 
@@ -104,48 +104,60 @@ def optimizer(config: Config, total_steps: int) -> Any:
 def augment(images: Any, seed: Any, kind: str = "d4") -> Any:
     """One of the eight flips and turns for each image of a batch, and more; drawn without state.
 
-    d4 alone is exact: its affine maps send pixel centres to pixel centres, so the nearest pixel is sampled.
-    One such pass costs a CPU a third of what three conditional flips of the batch cost. affine turns, scales
-    and shifts each image besides, in the same pass, within `TURN`, `ZOOM` and `SHIFT`; what comes in at the
-    border is the image's own reflection.
-
     Args:
-        images: uint8 or float32[batch, size, size, 3].
+        images: uint8 or float32[batch, size, size, channels].
         seed: int32[2].
-        kind: d4 or affine.
+        kind: d4: flips and quarter turns alone, which move pixels and change none; affine: each image is
+            turned, scaled and shifted besides, within `TURN`, `ZOOM` and `SHIFT`.
 
     Returns:
         Of the images' shape; float32 for affine.
     """
-    side, count = images.shape[1], tf.shape(images)[0]
-    drawn = tf.random.stateless_uniform([count], seed, 0, 8, tf.int32)
-    maps = tf.gather(tf.constant(_flips_and_turns(side)), drawn)
-    if kind == "affine":
-        images, maps = tf.cast(images, tf.float32), _disturbed(maps, side, seed)
-    return tf.raw_ops.ImageProjectiveTransformV3(
-        images=images,
-        transforms=maps,
-        output_shape=[side, side],
-        fill_value=0.0,
-        interpolation="BILINEAR" if kind == "affine" else "NEAREST",
-        fill_mode="REFLECT",
-    )
+    turned = _flipped_and_turned(images, seed)
+    return _disturbed(turned, seed) if kind == "affine" else turned
 
 
-def _disturbed(maps: Any, side: int, seed: Any) -> Any:
-    """Follows each map float32[batch, 8] by a random turn, scale and shift about the middle of the image."""
-    drawn = tf.random.stateless_uniform([4, tf.shape(maps)[0]], seed + tf.constant([0, 1]), -1.0, 1.0)
+def _flipped_and_turned(images: Any, seed: Any) -> Any:
+    """Gives each of the eight to an eighth of the batch, by chance to which.
+
+    Eight moves of a part of the batch each cost a CPU a fifth of what a map for each image costs it.
+    """
+    count = tf.shape(images)[0]
+    order = tf.random.experimental.stateless_shuffle(tf.range(count), seed)
+    # Where eight does not divide the batch, chance decides which parts get one more: the odds stay even.
+    start = tf.random.stateless_uniform([], seed + tf.constant([0, 1]), 0, VIEWS, tf.int32)
+    bounds = [(count * part + start) // VIEWS for part in range(VIEWS + 1)]
+    places = [order[first:last] for first, last in itertools.pairwise(bounds)]
+    parts = [_view(tf.gather(images, place), number) for number, place in enumerate(places)]
+    return tf.ensure_shape(tf.dynamic_stitch(places, parts), images.shape)
+
+
+def _view(images: Any, number: int) -> Any:
+    """One of the eight: transposed or not, mirrored along either axis or not."""
+    if number & 4:
+        images = tf.transpose(images, [0, 2, 1, 3])
+    axes = [axis for axis in (1, 2) if number & axis]
+    return tf.reverse(images, axes) if axes else images
+
+
+def _disturbed(images: Any, seed: Any) -> Any:
+    """Turns, scales and shifts each image; what comes in at the border is the image's own reflection."""
+    side = images.shape[1]
+    drawn = tf.random.stateless_uniform([4, tf.shape(images)[0]], seed + tf.constant([0, 2]), -1.0, 1.0)
     angle, scale = drawn[0] * TURN, tf.exp(drawn[1] * ZOOM)
     cos, sin = tf.cos(angle) * scale, tf.sin(angle) * scale
-    xx, xy, xs, yx, yy, ys = tf.unstack(maps, axis=1)[:6]
-    middle = (side - 1) / 2
-    # Where the middle of the result comes from, and from there on the turn and scale of the offset.
-    from_x, from_y = xx * middle + xy * middle + xs - middle, yx * middle + yy * middle + ys - middle
-    rows = [cos * xx - sin * yx, cos * xy - sin * yy, sin * xx + cos * yx, sin * xy + cos * yy]
-    shift_x = cos * from_x - sin * from_y + middle * (1 - rows[0] - rows[1]) + drawn[2] * SHIFT * side
-    shift_y = sin * from_x + cos * from_y + middle * (1 - rows[2] - rows[3]) + drawn[3] * SHIFT * side
-    none = tf.zeros_like(xx)
-    return tf.stack([rows[0], rows[1], shift_x, rows[2], rows[3], shift_y, none, none], axis=1)
+    middle = (side - 1) / 2  # it stays where it is, but for the shift
+    shift_x = middle * (1 - cos + sin) + drawn[2] * SHIFT * side
+    shift_y = middle * (1 - sin - cos) + drawn[3] * SHIFT * side
+    none = tf.zeros_like(cos)
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=tf.cast(images, tf.float32),
+        transforms=tf.stack([cos, -sin, shift_x, sin, cos, shift_y, none, none], axis=1),
+        output_shape=[side, side],
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="REFLECT",
+    )
 
 
 def set_precision(choice: str) -> str:
@@ -162,16 +174,6 @@ def set_precision(choice: str) -> str:
             choice = next((name for least, name in PRECISION_SINCE if capability[0] >= least), "float32")
     tf_keras.mixed_precision.set_global_policy(choice)
     return choice
-
-
-def _flips_and_turns(side: int) -> npt.NDArray[np.float32]:
-    """float32[8, 8]: for each, where a pixel comes from, as ImageProjectiveTransformV3 takes it."""
-    kept, mirrored = (1, 0), (-1, side - 1)  # factor and shift of a coordinate
-    rows = []
-    for (fx, sx), (fy, sy) in itertools.product((kept, mirrored), repeat=2):
-        rows.append([fx, 0, sx, 0, fy, sy, 0, 0])
-        rows.append([0, fx, sx, fy, 0, sy, 0, 0])
-    return np.asarray(rows, np.float32)
 
 
 def _mobilenet(config: Config, start_weights: str | None) -> Any:

@@ -1,12 +1,14 @@
-"""Fixtures: an archive in the making, and a job run in this process."""
+"""Fixtures: an archive in the making, a job run in this process, a store that misbehaves."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from beam_jobs import preprocess
+from beam_jobs import gcs, preprocess
+from tests.beam_jobs.gcs_server import Faulty, serving
 from tests.beam_jobs.making import Archive, Done, Run
 
 
@@ -28,3 +30,13 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
         return Done(code, folder, said.out, said.err)
 
     return go
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faulty]:
+    """A server of gs:// with the bucket `here`, kept in tmp_path / "store"."""
+    with serving(tmp_path / "store", "here") as proxy:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.url)
+        gcs._client.cache_clear()
+        yield proxy
+    gcs._client.cache_clear()

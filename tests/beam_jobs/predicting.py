@@ -97,13 +97,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
     """Predicts in this process: `run("--images", folder, ...)`."""
 
-    def go(*flags: object, model: Path = model, output: Path | None = None) -> Done:
+    def go(*flags: object, model: Path | str = model, output: Path | str | None = None) -> Done:
         target = output or tmp_path / "out" / "submission.csv"
         capsys.readouterr()
         words = ["--model", model, "--output", target, *flags]
         code = predict.main([str(word) for word in words])
         said = capsys.readouterr()
-        return Done(code, said.out, said.err, target)
+        return Done(code, said.out, said.err, Path(target))
 
     return go
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,17 +13,8 @@ from beam_jobs.objects import UnavailableError
 from beam_jobs.sources import list_images
 from canopy.cli import UserError
 from tests.beam_jobs import stores
-from tests.beam_jobs.gcs_server import Faulty, serving
+from tests.beam_jobs.gcs_server import Faulty
 from tests.beam_jobs.making import Archive, Done, Run, noise, planet
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faulty]:
-    with serving(tmp_path / "store", "here") as proxy:
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.url)
-        gcs._client.cache_clear()
-        yield proxy
-    gcs._client.cache_clear()
 
 
 def test_objects_are_written_whole_and_read_in_parts(server: Faulty) -> None:

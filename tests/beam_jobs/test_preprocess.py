@@ -216,6 +216,24 @@ def test_a_whole_data_set_is_replaced_only_on_request(archive: Archive, run: Run
     assert (third.folder / "mine.txt").read_text() == "a stranger's file"
 
 
+def test_a_replacement_that_fails_leaves_the_earlier_data_set_whole(archive: Archive, run: Run) -> None:
+    archive.fill(20)
+    before = run(archive, "--num_shards", "4")
+    told = {path.name: path.read_bytes() for path in before.folder.iterdir()}
+    for i in range(20):
+        archive.put(f"cut_{i}", planet(noise(i))[:400])
+    failed = run(archive, "--overwrite", "--num_shards", "2")
+    assert failed.code == 2
+    assert "rejects.failed.jsonl" in failed.err
+    lines = (before.folder / "rejects.failed.jsonl").read_text().splitlines()
+    assert len(lines) == 20
+    there = {path.name: path.read_bytes() for path in before.folder.iterdir()}
+    assert there.pop("rejects.failed.jsonl")
+    assert there == told
+    assert run(archive, "--overwrite", "--num_shards", "2", "--max_bad_fraction", "0.6").code == 0
+    assert not (before.folder / "rejects.failed.jsonl").exists()
+
+
 def test_files_of_others_are_never_removed(archive: Archive, run: Run, tmp_path: Path) -> None:
     archive.fill(5)
     folder = tmp_path / "theirs"

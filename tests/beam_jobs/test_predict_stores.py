@@ -1,0 +1,67 @@
+"""A submission from and to object storage: the same as on disk, complete or not there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from beam_jobs import storage
+from tests.beam_jobs.gcs_server import Faulty
+from tests.beam_jobs.predicting import Run, is_one_sentence
+from tests.beam_jobs.predicting import chips as chips
+from tests.beam_jobs.predicting import model as model
+from tests.beam_jobs.predicting import run as run
+
+
+@pytest.fixture
+def stored(server: Faulty, chips: Path, model: Path) -> tuple[str, str]:
+    """The chips and the export in the store."""
+    for folder, name in ((chips, "chips"), (model, "export")):
+        for path in folder.rglob("*"):
+            if path.is_file():
+                storage.write_bytes(f"gs://here/{name}/{path.relative_to(folder)}", path.read_bytes())
+    return "gs://here/chips", "gs://here/export"
+
+
+def test_a_store_that_misbehaves_gets_the_submission_that_a_disk_gets(
+    run: Run, chips: Path, tmp_path: Path, server: Faulty, stored: tuple[str, str]
+) -> None:
+    on_disk = run("--images", chips, "--scores", tmp_path / "scores.parquet")
+    assert on_disk.code == 0, on_disk.err
+    images, export = stored
+    server.share = 0.1
+    flags = ("--images", images, "--scores", "gs://here/out/scores.parquet")
+    done = run(*flags, model=export, output="gs://here/out/submission.csv")
+    server.share = 0.0
+    assert done.code == 0, done.err
+    assert sum(server.faults.values()) > 0
+    assert storage.read_bytes("gs://here/out/submission.csv") == on_disk.output.read_bytes()
+    scores = storage.read_bytes("gs://here/out/scores.parquet")
+    assert scores == (tmp_path / "scores.parquet").read_bytes()
+    assert sorted(storage.match("gs://here/out/**")) == [
+        "gs://here/out/scores.parquet",
+        "gs://here/out/submission.csv",
+    ]
+
+
+def test_a_store_that_takes_nothing_is_one_sentence_and_keeps_the_earlier_submission(
+    run: Run, server: Faulty, stored: tuple[str, str]
+) -> None:
+    images, export = stored
+    storage.write_bytes("gs://here/out/submission.csv", b"earlier")
+    server.denied = "/upload/"
+    done = run("--images", images, model=export, output="gs://here/out/submission.csv")
+    server.denied = ""
+    assert done.code == 2
+    assert is_one_sentence(done)
+    assert "access is denied" in done.err
+    assert storage.match("gs://here/out/**") == ["gs://here/out/submission.csv"]
+    assert storage.read_bytes("gs://here/out/submission.csv") == b"earlier"
+
+
+def test_an_export_that_the_store_does_not_hold_is_one_sentence(run: Run, stored: tuple[str, str]) -> None:
+    done = run("--images", stored[0], model="gs://here/gone", output="gs://here/out/submission.csv")
+    assert done.code == 2
+    assert is_one_sentence(done)
+    assert "gs://here/gone" in done.err
