@@ -5,12 +5,14 @@ metrics.jsonl, of which the first lines are left out:
 
 - real against synthetic: one worker on all cores; its input is replaced by one batch in memory for every
   second line, so that both see the same load. The share is that of the steps a second.
-- a worker a core against one worker on one core (taskset), the same batch for each worker, in turns.
+- a worker a core against one worker on one core (taskset), the same batch for each worker, in turns; and
+  against a run of its own on each core at the same time, which is what the cores can do together.
 - PyTorch: the same network, batch and size on all cores, on a synthetic batch, where an interpreter has it.
 - on a GPU: float32 and mixed precision, each with and without XLA (TF_XLA_FLAGS=--tf_xla_auto_jit=2).
 
-Two cores of a virtual machine may be two threads of one core (see lscpu): then one worker alone has more than
-half of the machine, and the efficiency reads low.
+Two cores of a virtual machine may be two threads of one core (see lscpu), and share memory and caches anyway:
+one worker alone has more than its part of them, so the efficiency against it reads low. The one against runs side
+by side is what working together costs.
 
     python -m benchmarks.train --torch_python /path/to/python
 """
@@ -25,6 +27,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -123,6 +126,8 @@ def contest(root: Path, size: int, batch: int, steps: int, rounds: int) -> list[
     cores = machine.cores()
     real, synthetic = Measured("real records", 1), Measured("one batch in memory", 1)
     one, all_cores = Measured("one worker on one core", 1), Measured(f"{cores} workers, a core each", cores)
+    apart = Measured(f"{cores} runs side by side, a core each", cores)
+    pins = [["taskset", "-c", str(core)] for core in sorted(os.sched_getaffinity(0))]
     common = ["--image_size", str(size), "--epochs", "1", "--log_steps", str(steps)]
     alone = ["--batch_size", str(batch // cores)]
     together = ["--batch_size", str(batch // cores * cores)]
@@ -131,10 +136,12 @@ def contest(root: Path, size: int, batch: int, steps: int, rounds: int) -> list[
         real.rates += rates[::2][LEFT_OUT:]
         synthetic.rates += rates[1::2][LEFT_OUT:]
         if cores > 1:
-            core = ["taskset", "-c", str(min(os.sched_getaffinity(0)))]
-            one.rates += train(root, [*common, *alone], workers=1, taskset=core)[LEFT_OUT:]
+            one.rates += train(root, [*common, *alone], workers=1, taskset=pins[0])[LEFT_OUT:]
             all_cores.rates += train(root, [*common, *together], workers=cores)[LEFT_OUT:]
-    return [real, synthetic, *([one, all_cores] if cores > 1 else [])]
+            with ThreadPoolExecutor(cores) as pool:
+                runs = pool.map(lambda pin: train(root, [*common, *alone], workers=1, taskset=pin), pins)
+                apart.rates += list(map(sum, zip(*runs, strict=True)))[LEFT_OUT:]
+    return [real, synthetic, *([one, all_cores, apart] if cores > 1 else [])]
 
 
 def on_gpu(root: Path, size: int, batch: int, steps: int) -> list[Measured]:
@@ -173,8 +180,10 @@ def show(found: Sequence[Measured], title: str) -> None:
     console.print(f"real / in memory: {by['real records'].rate / by['one batch in memory'].rate:.3f}")
     spread = [each for each in found if each.workers > 1]
     if spread:
-        share = spread[0].rate / spread[0].workers / by["one worker on one core"].rate
-        console.print(f"efficiency a worker: {share:.3f}")
+        together, apart = spread
+        share = together.rate / together.workers / by["one worker on one core"].rate
+        console.print(f"efficiency a worker, against one alone: {share:.3f}")
+        console.print(f"efficiency a worker, against runs side by side: {together.rate / apart.rate:.3f}")
     if other := [each for each in found if each.what.startswith("PyTorch")]:
         console.print(f"real / PyTorch: {by['real records'].rate / other[0].rate:.3f}")
         if spread:
