@@ -11,8 +11,8 @@ metrics.jsonl, of which the first lines are left out:
 - on a GPU: float32 and mixed precision, each with and without XLA (TF_XLA_FLAGS=--tf_xla_auto_jit=2).
 
 Two cores of a virtual machine may be two threads of one core (see lscpu), and share memory and caches anyway:
-one worker alone has more than its part of them, so the efficiency against it reads low. The one against runs side
-by side is what working together costs.
+one worker alone has more than its part of them, so the efficiency against it reads low. The one against runs
+side by side is what working together costs.
 
     python -m benchmarks.train --torch_python /path/to/python
 """
