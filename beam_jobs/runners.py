@@ -12,6 +12,9 @@ import gc
 import logging
 import os
 import re
+import shlex
+import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -128,11 +131,17 @@ def make_runner(choice: Choice, options: Any) -> Any:
     if not choice.mode:
         return None
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+    from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
     direct = options.view_as(DirectOptions)
-    direct.direct_running_mode = choice.mode
     direct.direct_num_workers = choice.workers
-    return FnApiRunner()
+    if choice.mode != "multi_processing":
+        direct.direct_running_mode = choice.mode
+        return FnApiRunner()
+    # As Beam's own mode, but for Ctrl-C: a terminal sends it to all, and each worker would print its stack.
+    direct.direct_running_mode = "in_memory"
+    command = f"trap '' INT; exec {shlex.quote(sys.executable)} -m apache_beam.runners.worker.sdk_worker_main"
+    return FnApiRunner(SubprocessSDKEnvironment.from_command_string(command))
 
 
 def give_back_memory() -> None:
@@ -187,14 +196,26 @@ def explained() -> Iterator[None]:
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     try:
         yield
+    except KeyboardInterrupt:
+        _end_children()
+        raise
     except Exception as error:
         text = f"{type(error).__name__}: {error}"
         if text.startswith("RuntimeError: KeyboardInterrupt"):
+            _end_children()
             raise KeyboardInterrupt from error
         found = re.findall(r"(?:UserError|UnavailableError): (.+?)(?: \[while running|\\n|\n|$)", text)
         if found:
             raise UserError(found[-1]) from error
         raise
+
+
+def _end_children() -> None:
+    """Ends the worker processes, which would tell at length that what they worked on is gone."""
+    with contextlib.suppress(OSError):  # Linux only; elsewhere they notice by themselves
+        for listed in Path("/proc/self/task").glob("*/children"):
+            for pid in map(int, listed.read_text().split()):
+                os.kill(pid, signal.SIGKILL)
 
 
 def wait(result: Any, counter: str, total: int, doing: str) -> None:

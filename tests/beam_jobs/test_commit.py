@@ -172,9 +172,11 @@ def test_a_full_disk_is_one_clear_sentence_and_leaves_no_marker(archive: Archive
     assert not (tmp_path / "out" / "dataset_info.json").exists()
 
 
-def test_an_interrupted_job_ends_with_its_own_exit_code(archive: Archive, tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["in_memory", "multi_processing"])
+def test_ctrl_c_ends_a_job_and_its_workers_with_one_word(archive: Archive, tmp_path: Path, mode: str) -> None:
     archive.fill(3000)
     flags = [
+        f"--direct_running_mode={mode}",
         "--images",
         str(archive.folder),
         "--labels",
@@ -184,14 +186,14 @@ def test_an_interrupted_job_ends_with_its_own_exit_code(archive: Archive, tmp_pa
     ]
     process = subprocess.Popen(
         [sys.executable, "-m", "beam_jobs.preprocess", *flags, "--image_format", "png"],
-        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True,
     )  # fmt: skip
     started = tmp_path / "out" / commit.STAGING / "shards"
     while not (started.is_dir() and any(started.iterdir())):
         assert process.poll() is None
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    _, said = process.communicate(timeout=60)  # until the last worker has let go of stderr
     assert process.returncode == 130
     assert said == "interrupted\n"
     assert not (tmp_path / "out" / "dataset_info.json").exists()
