@@ -136,7 +136,9 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
     listing = sources.list_images(job.images)
     unique, rejects = submission.usable_names(listing)
     staging = f"{job.output}.partial"
-    choice = runners.choose(options, arguments, len(unique), remote=False, processes_from=math.inf)
+    # A GPU is for one process; on cores, threads wait for Python's lock between pictures.
+    few = math.inf if job.engine != engines.LITE and engines.has_gpu() else runners.MANY_IMAGES
+    choice = runners.choose(options, arguments, len(unique), remote=False, processes_from=few)
     _clear(staging)
     try:
         for folder in (

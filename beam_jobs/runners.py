@@ -99,8 +99,8 @@ def choose(
         arguments: what they were made of: says what the user gave, as against defaults.
         images: to convert.
         remote: whether images are read from a store.
-        processes_from: images from which several processes are worth their start; infinity where the work
-            keeps all cores busy by itself.
+        processes_from: images from which several processes are worth their start; infinity where one is all
+            that the work can use.
     """
     from apache_beam.options.pipeline_options import DirectOptions, StandardOptions
 

@@ -11,6 +11,7 @@ timed from its start to its end; memory is the peak of all its processes togethe
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import resource
 import shutil
@@ -105,14 +106,12 @@ def _cpu() -> float:
 
 
 def _tree(root: int) -> Iterator[int]:
-    """A process and all below it."""
+    """A process and all below it, whichever of its threads started them."""
     yield root
-    try:
-        children = Path(f"/proc/{root}/task/{root}/children").read_text().split()
-    except OSError:
-        return
-    for child in children:
-        yield from _tree(int(child))
+    for listed in Path(f"/proc/{root}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # the thread has ended
+            for child in listed.read_text().split():
+                yield from _tree(int(child))
 
 
 def _memory(process: int) -> float:
