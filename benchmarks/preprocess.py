@@ -31,7 +31,7 @@ from canopy import cli, machine
 from canopy.cli import UserError
 
 QUALITY, SUBSAMPLING = 95, 2  # Canopy's default: quality 95, 4:2:0
-SAMPLE_SECONDS = 0.2
+SAMPLE_SECONDS = 1.0  # a look at a large process holds it up for a while
 
 
 @dataclass(frozen=True)
