@@ -90,6 +90,7 @@ class Trained:
 
 
 SMALLEST = ("--image_size", 32, "--alpha", 0.35, "--weights", "none", "--batch_size", 8, "--log_steps", 2)
+TRAINED = (*SMALLEST, "--epochs", 1, "--average_decay", 0.9)  # the flags of the run that tests share
 
 
 @pytest.fixture(scope="session")
@@ -98,8 +99,7 @@ def trained(records: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     model_dir = tmp_path_factory.mktemp("run") / "model"
     done = run_module(
         "trainer.launch",
-        *("--local_workers", 2, "--", "--data", records, "--model_dir", model_dir, "--epochs", 1, *SMALLEST),
-        *("--average_decay", 0.9),
+        *("--local_workers", 2, "--", "--data", records, "--model_dir", model_dir, *TRAINED),
     )
     assert done.returncode == 0, done.stderr
     return Trained(model_dir, done.stdout, done.stderr)

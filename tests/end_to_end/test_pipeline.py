@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from canopy.demo.layout import check_submission, read_column
-from tests.conftest import SMALLEST
+from tests.conftest import TRAINED
 from trainer import data_info
 
 
@@ -63,7 +63,7 @@ def test_the_test_images_become_a_submission(trained, archive, command, tmp_path
 
 def test_run_again_a_finished_run_takes_no_step_and_exports_the_same(trained, records, command):
     before = json.loads((trained.export / "model.json").read_text())
-    flags = ("--data", records, "--model_dir", trained.model_dir, "--epochs", 1, *SMALLEST)
+    flags = ("--data", records, "--model_dir", trained.model_dir, *TRAINED)
     done = command("trainer.launch", "--local_workers", 1, "--", *flags)
     assert done.returncode == 0, done.stderr
     assert "the run is complete already" in done.stdout
