@@ -212,8 +212,9 @@ def explained() -> Iterator[None]:
 
 def _end_children() -> None:
     """Ends the worker processes, which would tell at length that what they worked on is gone."""
-    with contextlib.suppress(OSError):  # Linux only; elsewhere they notice by themselves
-        for listed in Path("/proc/self/task").glob("*/children"):
+    # Linux only; elsewhere they notice by themselves.
+    for listed in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # the thread or the process has ended by itself
             for pid in map(int, listed.read_text().split()):
                 os.kill(pid, signal.SIGKILL)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-EVERY = 8  # steps between updates: one costs what a twentieth of a small step does
+EVERY = 8  # steps between updates: each reads and writes all weights
 
 
 class Average:
