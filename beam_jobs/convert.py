@@ -10,22 +10,26 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import islice
+from operator import add
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from beam_jobs import images, records, storage
-from beam_jobs.images import BAD_NAME, RejectedImage
+from beam_jobs.images import BAD_NAME, Encoding, RejectedImage
 from beam_jobs.plan import Move
+from beam_jobs.processes import Crew, outcome
 from beam_jobs.sources import Reader
 from beam_jobs.work import Item, Reject, Result, Work
 
-BATCH = 16  # images a thread takes at once: handing over costs as much as a tenth of a small image
-BATCH_BYTES = 4_000_000  # of records that a batch should hold: of large images it takes fewer
+BATCH = 64  # images taken at once, at most: handing them over one by one costs a tenth of a small image
+LEAST = 4  # towards a shard's end batches grow shorter, so that all are done at about the same time
+BATCH_BYTES = 1_000_000  # of records that a batch should hold: of large images it takes fewer
+AHEAD = 3  # batches begun for each thread or process, so that none waits for the shard's file
 PROGRESS_SECONDS = 0.5
 
 
@@ -33,8 +37,9 @@ PROGRESS_SECONDS = 0.5
 class _Batch:
     """What became of a few consecutive images."""
 
-    framed: list[bytes] = field(default_factory=list)
-    ids: list[tuple[int, ...]] = field(default_factory=list)
+    data: bytes = b""  # records as the file holds them, one after another
+    lengths: list[int] = field(default_factory=list)  # of each, bytes
+    tags: list[int] = field(default_factory=list)  # per class: records that have it
     rejects: list[Reject] = field(default_factory=list)
     suspicious: list[str] = field(default_factory=list)
     mended: int = 0
@@ -43,21 +48,28 @@ class _Batch:
     measured: int = 0
 
 
-def _convert_batch(items: list[Item], work: Work, reader: Reader) -> _Batch:
-    batch = _Batch()
+def _convert_apart(items: list[Item], encoding: Encoding, classes: int) -> _Batch:
+    """In a process of its own, which has no reader yet."""
+    with Reader() as reader:
+        return _convert_batch(items, encoding, classes, reader)
+
+
+def _convert_batch(items: list[Item], encoding: Encoding, classes: int, reader: Reader) -> _Batch:
+    batch = _Batch(tags=[0] * classes)
+    framed = []
     for item in items:
         name = item.source.name
         try:
-            picture = images.convert(reader.read(item.source), work.encoding, item.statistics)
-            framed = records.frame(records.serialise(name, picture, item.ids, work.classes))
+            picture = images.convert(reader.read(item.source), encoding, item.statistics)
+            framed.append(records.frame(records.serialise(name, picture, item.ids, classes)))
         except RejectedImage as rejected:
             batch.rejects.append(Reject(name, rejected.reason, rejected.detail))
             continue
         except UnicodeEncodeError as error:
             batch.rejects.append(Reject(ascii(name)[1:-1], BAD_NAME, str(error)))
             continue
-        batch.framed.append(framed)
-        batch.ids.append(item.ids)
+        for i in item.ids:
+            batch.tags[i] += 1
         batch.mended += picture.mended
         if picture.constant:
             batch.suspicious.append(name)
@@ -65,63 +77,66 @@ def _convert_batch(items: list[Item], work: Work, reader: Reader) -> _Batch:
             batch.histogram += np.array(picture.histogram, np.int64)
             batch.pixels += picture.width * picture.height
             batch.measured += 1
+    batch.data, batch.lengths = b"".join(framed), list(map(len, framed))
     return batch
 
 
-def _ahead(work: Work, reader: Reader, threads: int) -> Iterator[_Batch]:
-    """Converts batches in several threads, yields them in order; few are in the making at a time."""
+def _ahead(work: Work, reader: Reader, crew: Crew) -> Iterator[_Batch]:
+    """Converts batches side by side, yields them in order; few are in the making at a time."""
     items = iter(work.items)
-    size = BATCH
-    with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[Future[_Batch]] = deque()
-        try:
-            while True:
-                while len(waiting) < 2 * threads and (taken := list(islice(items, size))):
-                    waiting.append(pool.submit(_convert_batch, taken, work, reader))
-                if not waiting:
-                    return
-                batch = waiting.popleft().result()
-                if batch.framed:
-                    typical = sum(map(len, batch.framed)) // len(batch.framed)
-                    size = max(1, min(BATCH, BATCH_BYTES // typical))
-                yield batch
-        finally:
-            for future in waiting:
-                future.cancel()
+    left, most = len(work.items), BATCH
+    waiting: deque[Future[_Batch]] = deque()
+    try:
+        while True:
+            while len(waiting) < AHEAD * crew.size and left:
+                taken = list(islice(items, min(most, max(LEAST, left // (2 * crew.size)))))
+                left -= len(taken)
+                if crew.apart:
+                    begun = crew.submit(_convert_apart, taken, work.encoding, work.classes)
+                else:
+                    begun = crew.submit(_convert_batch, taken, work.encoding, work.classes, reader)
+                waiting.append(begun)
+            if not waiting:
+                return
+            batch = outcome(waiting.popleft())
+            if batch.lengths:
+                typical = len(batch.data) // len(batch.lengths)
+                most = max(1, min(BATCH, BATCH_BYTES // typical))
+            yield batch
+    finally:
+        crew.drop(waiting)  # threads use the reader
 
 
-def convert_shard(work: Work, threads: int, count: Callable[[int], None] = lambda _: None) -> Result:
+def convert_shard(work: Work, crew: Crew, count: Callable[[int], None] = lambda _: None) -> Result:
     """Reads, converts and writes one shard, whole or not at all.
 
     Args:
         work: the list.
-        threads: that read and decode side by side. The bytes written do not depend on it.
+        crew: who reads and decodes, side by side. The bytes written do not depend on its size.
         count: called with the number of images done since the last call.
 
     Returns:
         What became of it, saved at `work.result` too.
 
     Raises:
-        UserError: the shard cannot be written.
+        UserError: the shard cannot be written, or one of the crew was killed.
     """
     result = Result(work.split, work.index, work.shard, work.path, work.result, tags=[0] * work.classes)
     histogram = np.zeros(768, np.int64)
     done, told = 0, 0.0
     with Reader() as reader, storage.open_write(work.path) as file:
         writer = records.ChecksummedWriter(file)
-        for batch in _ahead(work, reader, threads):
-            for framed, ids in zip(batch.framed, batch.ids, strict=True):
-                writer.write(framed)
-                result.lengths.append(len(framed))
-                for i in ids:
-                    result.tags[i] += 1
+        for batch in _ahead(work, reader, crew):
+            writer.write(batch.data)
+            result.lengths += batch.lengths
+            result.tags = list(map(add, result.tags, batch.tags))
             histogram += batch.histogram
             result.channel_pixels += batch.pixels
             result.channel_images += batch.measured
             result.suspicious += batch.suspicious
             result.mended += batch.mended
             result.rejects += batch.rejects
-            new = len(batch.framed) + len(batch.rejects)
+            new = len(batch.lengths) + len(batch.rejects)
             done += new
             count(new)
             if work.progress and time.monotonic() - told > PROGRESS_SECONDS:

@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beam_jobs import engines, runners, scoring, settings, sources, storage, submission, summary
-from beam_jobs.scoring import WorkList
+from beam_jobs.scoring import Scorer, WorkList
+from beam_jobs.scoring_apart import ApartScorer
 from beam_jobs.work import Reject
 from canopy import cli, machine
 from canopy.cli import UserError
@@ -168,7 +169,15 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
     return _summary(job, len(listing), rejects, result, used=used, seconds=time.monotonic() - start)
 
 
-def build(pipeline: Any, lists: Sequence[WorkList], model: ModelInfo, job: Settings, threads: int) -> None:
+def build(
+    pipeline: Any,
+    lists: Sequence[WorkList],
+    model: ModelInfo,
+    job: Settings,
+    *,
+    threads: int,
+    processes: int = 0,
+) -> None:
     """The graph: score every list.
 
     Args:
@@ -177,6 +186,7 @@ def build(pipeline: Any, lists: Sequence[WorkList], model: ModelInfo, job: Setti
         model: the export.
         job: the settings.
         threads: that score in each worker.
+        processes: that do so instead, beside each worker.
     """
     import apache_beam as beam
     from apache_beam.metrics import Metrics
@@ -186,9 +196,13 @@ def build(pipeline: Any, lists: Sequence[WorkList], model: ModelInfo, job: Setti
 
         def setup(self) -> None:
             self._error = ""
+            self._scorer: Scorer | ApartScorer
+            if processes:
+                self._scorer = ApartScorer(model.folder, job.engine, job.tta, job.max_pixels, processes)
+                return
             try:
                 loaded = engines.load(model, job.engine, threads)
-                self._scorer = scoring.Scorer(loaded, model.image_size, job.tta, job.max_pixels)
+                self._scorer = Scorer(loaded, model.image_size, job.tta, job.max_pixels)
             except UserError as error:
                 self._error = str(error)
 
@@ -238,7 +252,7 @@ def _run(
         pipeline = beam.Pipeline(runner=runners.make_runner(choice, options), options=options)
         # Elsewhere each core mostly has a process of its own: two threads, for one to read meanwhile.
         threads = math.ceil(machine.cores() / choice.workers) if choice.mode else 2
-        build(pipeline, lists, model, job, threads)
+        build(pipeline, lists, model, job, threads=threads, processes=choice.processes)
         total = sum(len(work.sources) for work in lists)
         if choice.mode:
             folder = storage.split(lists[0].progress)[0] if lists else ""

@@ -10,10 +10,12 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from beam_jobs import commit, plan, prepare, runners, settings, storage, summary
+from beam_jobs.convert import convert_shard, rebuild
+from beam_jobs.processes import crew
 from beam_jobs.work import Result, Work
 from canopy import cli, contract
 from canopy.cli import UserError
@@ -21,19 +23,8 @@ from canopy.cli import UserError
 COUNTER = "images"  # the metric of images done
 
 
-def _convert(path: str, threads: int) -> Result:
-    """Beam's first step: a work list's path to what became of its shard."""
-    from apache_beam.metrics import Metrics
-
-    from beam_jobs.convert import convert_shard
-
-    return convert_shard(Work.load(path), threads, Metrics.counter("canopy", COUNTER).inc)
-
-
 def _take(result: Result, results: Sequence[Result], giving: bool) -> Result:
     """Beam's second and third step: shards that lack records take some, then the givers drop theirs."""
-    from beam_jobs.convert import rebuild
-
     split = sorted((r for r in results if r.split == result.split), key=lambda r: r.index)
     keep, moves = plan.balance([r.converted for r in split])
     takes = [(split[move.giver], move) for move in moves if move.taker == result.index]
@@ -44,21 +35,35 @@ def _take(result: Result, results: Sequence[Result], giving: bool) -> Result:
     return result
 
 
-def build(pipeline: Any, lists: Sequence[str], threads: int) -> None:
+def build(pipeline: Any, lists: Sequence[str], threads: int, processes: int = 0) -> None:
     """The graph: convert every shard, then even out what rejects left uneven.
 
     Args:
         pipeline: a Beam pipeline.
         lists: paths of work lists.
         threads: that read and decode in each worker.
+        processes: that do so instead, beside each worker.
     """
     import apache_beam as beam
+    from apache_beam.metrics import Metrics
+
+    class Convert(beam.DoFn):
+        """A work list's path to what became of its shard; threads or processes start once a worker."""
+
+        def setup(self) -> None:
+            self._crew = crew(threads, processes)
+
+        def process(self, path: str) -> Iterator[Result]:
+            yield convert_shard(Work.load(path), self._crew, Metrics.counter("canopy", COUNTER).inc)
+
+        def teardown(self) -> None:
+            self._crew.close()
 
     converted = (
         pipeline
         | "Lists" >> beam.Create(lists)
         | "Spread" >> beam.Reshuffle()
-        | "Convert" >> beam.Map(_convert, threads)
+        | "Convert" >> beam.ParDo(Convert())
     )
     taken = converted | "Take" >> beam.Map(_take, beam.pvalue.AsList(converted), giving=False)
     # The side input makes givers wait until every taker has its records.
@@ -99,14 +104,21 @@ def preprocess(job: settings.Settings, arguments: Sequence[str]) -> dict[str, An
         runners.give_back_memory()
         planned = time.monotonic() - start
         options = runners.parse_options(arguments)
-        choice = runners.choose(options, arguments, total, any(map(storage.is_remote, job.images)))
+        remote = any(map(storage.is_remote, job.images))
+        choice = runners.choose(options, arguments, total, remote, runners.MANY_IMAGES)
         _run(options, choice, lists, total, progress)
     results = [Result.load(path) for path in kept]
 
     rejects = prepared.rejects + [reject for result in results for reject in result.rejects]
     _check_rejects(rejects, prepared.found, job, output)
     run = summary.Run(
-        time.monotonic() - start, planned, choice.runner, choice.mode, choice.workers, choice.threads
+        seconds=time.monotonic() - start,
+        plan_seconds=planned,
+        runner=choice.runner,
+        mode=choice.mode,
+        workers=choice.workers,
+        threads=choice.threads,
+        processes=choice.processes,
     )
     document = summary.canopy_json(prepared, job, results, rejects, run)
     names = summary.labels_txt(prepared.vocabulary)
@@ -129,7 +141,7 @@ def _run(options: Any, choice: runners.Choice, lists: list[str], total: int, pro
 
     with runners.explained():
         pipeline = beam.Pipeline(runner=runners.make_runner(choice, options), options=options)
-        build(pipeline, lists, choice.threads)
+        build(pipeline, lists, choice.threads, choice.processes)
         if choice.mode:
             with runners.followed(progress, total, "converting"):
                 pipeline.run().wait_until_finish()

@@ -24,14 +24,16 @@ from pathlib import Path
 from typing import Any
 
 from beam_jobs import storage
-from canopy import machine
+from canopy import machine, quiet
 from canopy.cli import Parser, UserError
 from canopy.progress import Meter
 
 DIRECT = ("", "DirectRunner", "SwitchingDirectRunner", "FnApiRunner")
-# Threads of one process keep 1.4 of two cores busy, for Python's lock; processes keep both, and take two
-# seconds more to start. 30,000 chips took 18 s and 15 s: by their rates the two are even at some 11,000.
-MANY_IMAGES = 12_000
+# Threads of one process keep 1.4 of two cores busy, for Python's lock; processes keep both, and take half a
+# second more to start.
+MANY_IMAGES = 3_000
+# From a store images come by many threads in each process: Beam's own, which take two seconds to start.
+MANY_REMOTE_IMAGES = 12_000
 POLL_SECONDS = 0.5
 REMOTE_THREADS = 8  # readers ahead of the decoder, so that a store's latency hides
 
@@ -44,6 +46,7 @@ class Choice:
     mode: str  # in_memory, multi_threading, multi_processing, or "" for another runner
     workers: int  # processes; 0: the runner knows
     threads: int  # that read and decode in each
+    processes: int = 0  # plain ones that do so beside a worker, in its threads' place
 
 
 def parse_options(arguments: Sequence[str]) -> Any:
@@ -52,8 +55,9 @@ def parse_options(arguments: Sequence[str]) -> Any:
     Raises:
         UserError: nobody knows one of them, or it has a wrong value.
     """
-    from apache_beam.io.filesystems import FileSystems
-    from apache_beam.options.pipeline_options import PipelineOptions
+    with quiet.uncollected():
+        from apache_beam.io.filesystems import FileSystems
+        from apache_beam.options.pipeline_options import PipelineOptions
 
     parser = Parser("beam", "")
     for kind in PipelineOptions.__subclasses__():
@@ -90,7 +94,7 @@ def check_places(options: Any, **places: Sequence[str]) -> None:
 
 
 def choose(
-    options: Any, arguments: Sequence[str], images: int, remote: bool, processes_from: float = MANY_IMAGES
+    options: Any, arguments: Sequence[str], images: int, remote: bool, processes_from: float
 ) -> Choice:
     """Picks runner, mode, processes and threads.
 
@@ -99,8 +103,8 @@ def choose(
         arguments: what they were made of: says what the user gave, as against defaults.
         images: to convert.
         remote: whether images are read from a store.
-        processes_from: images from which several processes are worth their start; infinity where one is all
-            that the work can use.
+        processes_from: images from which processes beside Beam's are worth their start; infinity where one
+            process is all that the work can use.
     """
     from apache_beam.options.pipeline_options import DirectOptions, StandardOptions
 
@@ -117,8 +121,12 @@ def choose(
     workers = (direct.direct_num_workers or cores) if given("--direct_num_workers") else cores
     if given("--direct_running_mode"):
         mode = direct.direct_running_mode
+    elif remote and workers > 1 and images >= MANY_REMOTE_IMAGES:
+        mode = "multi_processing"
     else:
-        mode = "multi_processing" if workers > 1 and images >= processes_from else "in_memory"
+        mode = "in_memory"
+        if workers > 1 and not remote and images >= processes_from:
+            return Choice("FnApiRunner", mode, 1, 1, workers)
     if mode == "in_memory":
         return Choice("FnApiRunner", mode, 1, max(least, workers))
     return Choice("FnApiRunner", mode, workers, max(least, 1))
@@ -216,7 +224,9 @@ def _end_children() -> None:
     for listed in Path("/proc/self/task").glob("*/children"):
         with contextlib.suppress(OSError):  # the thread or the process has ended by itself
             for pid in map(int, listed.read_text().split()):
-                os.kill(pid, signal.SIGKILL)
+                # Python's own keeper of semaphores ends by itself, and is missed where it does not.
+                if b"multiprocessing.resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(pid, signal.SIGKILL)
 
 
 def wait(result: Any, counter: str, total: int, doing: str) -> None:

@@ -33,6 +33,7 @@ class Run:
     mode: str  # of a direct runner, else ""
     workers: int  # processes, 0 where only the runner knows
     threads: int  # in each
+    processes: int  # plain ones that do the work of each; 0: its threads do
 
     def document(self, found: int) -> dict[str, Any]:
         """The part of canopy.json under `run`."""

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from beam_jobs import scoring
+from beam_jobs import runners, scoring, scoring_apart
 from tests.beam_jobs.making import noise, planet, truth
 from tests.beam_jobs.predicting import (
     CLASSES,
@@ -162,6 +162,23 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing_and_the_same_command_then_works
     assert left_in(output.parent) == set()
     assert subprocess.run(words, cwd=ROOT, capture_output=True, timeout=120, check=False).returncode == 0
     assert left_in(output.parent) == {"submission.csv"}
+
+
+def test_processes_beside_beam_write_the_same_submission_and_rejects(
+    run: Run, chips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (chips / "cut.jpg").write_bytes(planet(noise(99))[:300])
+    flags = ("--images", chips, "--max_bad_fraction", 0.5)
+    wanted = run(*flags)
+    monkeypatch.setattr(runners, "MANY_IMAGES", 1)
+    monkeypatch.setattr(scoring_apart, "GROUP_IMAGES", 3)
+    done = run(*flags, "--direct_num_workers", 2, output=tmp_path / "apart.csv")
+    assert done.code == 0, done.err
+    assert done.rows == wanted.rows
+    rejects = [Path(f"{one.output}.rejects.jsonl").read_text() for one in (wanted, done)]
+    assert rejects[0] == rejects[1]
+    assert "cut" in rejects[0]
+    assert "engine     TensorFlow Lite" in done.out
 
 
 @pytest.mark.parametrize("mode", ["multi_processing", "multi_threading"])

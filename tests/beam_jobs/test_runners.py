@@ -80,6 +80,19 @@ def test_direct_runners_in_every_mode_give_the_same_bytes(
     assert {**other.canopy, "run": 0} == {**one.canopy, "run": 0}
 
 
+def test_processes_beside_beam_give_the_same_bytes(
+    uneven: Archive, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = run(uneven, *FLAGS, output=tmp_path / "one")
+    monkeypatch.setattr(runners, "MANY_IMAGES", 1)
+    other = run(uneven, *FLAGS, "--direct_num_workers=2", output=tmp_path / "other")
+    assert other.code == 0, other.err
+    assert other.canopy["run"]["processes"] == 2
+    assert other.shards == one.shards
+    assert other.rejects == one.rejects
+    assert {**other.canopy, "run": 0} == {**one.canopy, "run": 0}
+
+
 def test_the_portable_runner_with_workers_elsewhere_gives_the_same_bytes(
     uneven: Archive, run: Run, tmp_path: Path
 ) -> None:
@@ -103,31 +116,41 @@ def test_the_portable_runner_with_workers_elsewhere_gives_the_same_bytes(
 
 
 def choose(*arguments: str, images: int = 1000, remote: bool = False) -> Choice:
-    return runners.choose(runners.parse_options(arguments), arguments, images, remote)
+    return runners.choose(
+        runners.parse_options(arguments), arguments, images, remote, processes_from=runners.MANY_IMAGES
+    )
 
 
 def test_the_default_fits_the_size_and_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "cores", lambda: 1)
     assert choose(images=10**6) == Choice("FnApiRunner", "in_memory", 1, 1)
     monkeypatch.setattr(machine, "cores", lambda: 2)
-    assert choose(images=8_000) == Choice("FnApiRunner", "in_memory", 1, 2)
-    assert choose(images=80_000) == Choice("FnApiRunner", "multi_processing", 2, 1)
+    assert choose(images=2_000) == Choice("FnApiRunner", "in_memory", 1, 2)
+    assert choose(images=8_000) == Choice("FnApiRunner", "in_memory", 1, 1, processes=2)
     monkeypatch.setattr(machine, "cores", lambda: 16)
-    assert choose(images=1000).mode == "in_memory"
-    assert choose(images=10**6) == Choice("FnApiRunner", "multi_processing", 16, 1)
-    assert choose(images=10**6, remote=True).threads >= 8
+    assert choose(images=1000) == Choice("FnApiRunner", "in_memory", 1, 16)
+    assert choose(images=10**6) == Choice("FnApiRunner", "in_memory", 1, 1, processes=16)
+
+
+def test_many_images_of_a_store_are_read_by_many_threads_of_several_workers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(machine, "cores", lambda: 2)
+    assert choose(images=8_000, remote=True) == Choice("FnApiRunner", "in_memory", 1, 8)
+    assert choose(images=10**6, remote=True) == Choice("FnApiRunner", "multi_processing", 2, 8)
 
 
 def test_work_that_keeps_all_cores_busy_by_itself_stays_in_one_process() -> None:
     choice = runners.choose(runners.parse_options([]), [], 10**6, False, processes_from=math.inf)
-    assert choice.mode == "in_memory"
+    assert (choice.mode, choice.processes) == ("in_memory", 0)
 
 
 def test_what_the_user_says_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "cores", lambda: 16)
-    assert choose("--direct_running_mode=in_memory", images=10**6).mode == "in_memory"
+    assert choose("--direct_running_mode=in_memory", images=10**6).processes == 0
     assert choose("--direct_running_mode", "multi_processing", images=10).mode == "multi_processing"
-    assert choose("--direct_num_workers=3", images=10**6).workers in (1, 3)
+    assert choose("--direct_num_workers=3", images=10**6).processes == 3
+    assert choose("--direct_num_workers=1", images=10**6).processes == 0
     assert choose("--runner=FlinkRunner").runner == "FlinkRunner"
 
 

@@ -108,3 +108,21 @@ def test_tensorflow_starts_without_a_word():
         "with quiet.importing():\n    import tensorflow as tf\nprint(int(tf.constant(1) + 1))\n"
     )
     assert (code, lines, out) == (0, [], "2\n")
+
+
+def test_an_import_is_not_searched_for_garbage_which_is_collected_again_afterwards():
+    code, lines, out = told(
+        "import gc\n"
+        "with quiet.uncollected():\n"
+        "    before = gc.get_stats()\n"
+        "    made = [[] for _ in range(1_000_000)]\n"
+        "    print(gc.isenabled(), gc.get_stats() == before)\n"
+        "kept = gc.get_freeze_count()\n"
+        "print(gc.isenabled(), kept > 1_000_000)\n"
+        "gc.disable()\n"
+        "with quiet.uncollected():\n"
+        "    pass\n"
+        "print(gc.isenabled())\n"
+    )
+    assert (code, lines) == (0, [])
+    assert out.split() == ["False", "True", "True", "True", "False"]

@@ -1,0 +1,105 @@
+"""Plain processes beside the one that runs Beam, for work that Python's lock would hold up.
+
+Promises: each starts in half a second, since it never imports Beam; none outlives the process that started
+it, however that one ends; one that dies under its work is told in one sentence.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import TypeVar
+
+from canopy.cli import UserError
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class Crew:
+    """Who does a worker's work, side by side."""
+
+    pool: Executor
+    size: int  # threads or processes
+    apart: bool  # in processes, to which everything has to be sent
+
+    def submit(self, work: Callable[..., _Result], *arguments: object) -> Future[_Result]:
+        """Begins `work(*arguments)`; `outcome` waits for it.
+
+        Raises:
+            UserError: a process has died.
+        """
+        try:
+            return self.pool.submit(work, *arguments)
+        except BrokenProcessPool as error:
+            raise _died() from error
+
+    def drop(self, begun: Iterable[Future[_Result]]) -> None:
+        """Gives up on work whose outcome nobody wants; when this returns no thread is at it any more."""
+        if not self.apart:  # processes share nothing that could be taken from under them
+            wait([future for future in begun if not future.cancel()])
+
+    def close(self) -> None:
+        """Ends all of them; work that has not begun is dropped."""
+        self.pool.shutdown(cancel_futures=True)
+
+
+def crew(threads: int, processes: int) -> Crew:
+    """Starts processes, or threads where there are to be none.
+
+    Args:
+        threads: of this process.
+        processes: beside this process; 0: none.
+    """
+    if not processes:
+        return Crew(ThreadPoolExecutor(threads), threads, apart=False)
+    # Not by fork: Beam's threads would leave locks behind that nobody opens.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_settle)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # new processes inherit it
+    try:
+        for _ in range(processes):
+            pool.submit(int)  # work that none is free for starts one
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return Crew(pool, processes, apart=True)
+
+
+def outcome(future: Future[_Result]) -> _Result:
+    """Waits for what `Crew.submit` began.
+
+    Raises:
+        UserError: a process has died; or the work raised one.
+    """
+    try:
+        return future.result()
+    except BrokenProcessPool as error:
+        raise _died() from error
+
+
+def _died() -> UserError:
+    return UserError(
+        "a process that worked on the images was killed, most likely for lack of memory: run the same "
+        "command again, with a smaller --direct_num_workers if it happens again"
+    )
+
+
+def _settle() -> None:
+    """Makes a new process leave Ctrl-C, which a terminal sends to all, to its parent, and end with it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    """Waits until the parent has ended, killed or not: the pool's queues alone would never tell."""
+    multiprocessing.connection.wait([sentinel])
+    os._exit(1)

@@ -1,0 +1,149 @@
+"""Processes beside Beam's: started, used, killed, left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import filecmp
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from beam_jobs import runners
+from beam_jobs.images import EMPTY, RejectedImage
+from beam_jobs.processes import Crew, crew, outcome
+from canopy.cli import UserError
+from tests.beam_jobs.making import Archive
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def two() -> Iterator[Crew]:
+    started = crew(threads=1, processes=2)
+    yield started
+    started.close()
+
+
+def pid_after(seconds: float) -> int:
+    time.sleep(seconds)
+    return os.getpid()
+
+
+def imported() -> list[str]:
+    return [name for name in ("apache_beam", "tensorflow", "pandas") if name in sys.modules]
+
+
+def refuse() -> None:
+    raise RejectedImage(EMPTY, "the file is empty")
+
+
+def disagree() -> None:
+    raise UserError("it cannot be done")
+
+
+def test_without_processes_threads_of_this_one_do_the_work() -> None:
+    threads = crew(threads=2, processes=0)
+    assert (threads.size, threads.apart) == (2, False)
+    assert outcome(threads.submit(pid_after, 0)) == os.getpid()
+    threads.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ThreadPoolExecutor")]
+
+
+def test_processes_work_side_by_side(two: Crew) -> None:
+    assert (two.size, two.apart) == (2, True)
+    begun = [two.submit(pid_after, 1) for _ in range(2)]
+    assert len({os.getpid(), *map(outcome, begun)}) == 3
+
+
+def test_a_process_does_without_what_is_slow_to_import(two: Crew) -> None:
+    assert outcome(two.submit(imported)) == []
+
+
+def test_what_the_work_raises_comes_back_whole(two: Crew) -> None:
+    with pytest.raises(RejectedImage) as rejected:
+        outcome(two.submit(refuse))
+    assert (rejected.value.reason, rejected.value.detail) == (EMPTY, "the file is empty")
+    with pytest.raises(UserError, match="it cannot be done"):
+        outcome(two.submit(disagree))
+
+
+def test_a_killed_process_is_one_sentence_for_what_it_did_and_for_what_comes_after(two: Crew) -> None:
+    pid = outcome(two.submit(pid_after, 0))
+    begun = [two.submit(pid_after, 60) for _ in range(2)]
+    os.kill(pid, signal.SIGKILL)
+    for future in begun:
+        with pytest.raises(UserError, match=r"was killed.*lack of memory"):
+            outcome(future)
+    with pytest.raises(UserError, match="was killed"):
+        two.submit(pid_after, 0)
+
+
+def test_processes_end_with_the_one_that_started_them_even_if_it_is_killed() -> None:
+    code = (
+        "import time\n"
+        "from beam_jobs.processes import crew, outcome\n"
+        "from tests.beam_jobs.test_processes import pid_after\n"
+        "if __name__ == '__main__':\n"
+        "    two = crew(1, 2)\n"
+        "    print(*map(outcome, [two.submit(pid_after, 1) for _ in range(2)]), flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        pids = [int(word) for word in parent.stdout.readline().split()]
+        assert len(set(pids)) == 2
+        parent.kill()
+    deadline = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_job_that_lost_a_process_says_so_and_ends_in_the_same_bytes_when_run_again(
+    archive: Archive, tmp_path: Path
+) -> None:
+    archive.fill(runners.MANY_IMAGES)
+    flags = ["--images", archive.folder, "--labels", archive.labels, "--direct_num_workers", 2]
+
+    def start(output: Path) -> subprocess.Popen[str]:
+        words = [sys.executable, "-m", "beam_jobs.preprocess", *map(str, [*flags, "--output", output])]
+        return subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    with start(tmp_path / "out") as job:
+        while len(children := working_for(job.pid)) < 2:
+            assert job.poll() is None
+            time.sleep(0.01)
+        os.kill(children[0], signal.SIGKILL)
+        _, said = job.communicate(timeout=60)
+    assert job.returncode == 2, said
+    *progress, sentence = said.splitlines()
+    assert "was killed" in sentence
+    assert all(line.startswith("converting: ") for line in progress)
+    assert not (tmp_path / "out" / "dataset_info.json").exists()
+
+    for folder in ("out", "undisturbed"):
+        with start(tmp_path / folder) as job:
+            assert job.wait(60) == 0
+    shards = sorted(path.name for path in (tmp_path / "undisturbed").glob("*.tfrecord*"))
+    assert len(shards) > 1
+    assert filecmp.cmpfiles(tmp_path / "out", tmp_path / "undisturbed", shards, shallow=False)[0] == shards
+
+
+def working_for(parent: int) -> list[int]:
+    """The processes beside Beam's that a job has started."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            above = int(path.read_text().rpartition(")")[2].split()[1])
+            if above == parent and b"spawn_main" in (path.parent / "cmdline").read_bytes():
+                found.append(int(path.parent.name))
+    return found
