@@ -84,7 +84,7 @@ def _convert_batch(items: list[Item], encoding: Encoding, classes: int, reader: 
 def _ahead(work: Work, reader: Reader, crew: Crew) -> Iterator[_Batch]:
     """Converts batches side by side, yields them in order; few are in the making at a time."""
     items = iter(work.items)
-    left, most = len(work.items), BATCH
+    left, most = len(work.items), LEAST  # until it is known how large the images are
     waiting: deque[Future[_Batch]] = deque()
     try:
         while True:
