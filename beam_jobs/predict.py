@@ -139,7 +139,7 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
     staging = f"{job.output}.partial"
     # A GPU is for one process; on cores, threads wait for Python's lock between pictures.
     few = math.inf if job.engine != engines.LITE and engines.has_gpu() else runners.MANY_IMAGES
-    choice = runners.choose(options, arguments, len(unique), remote=False, processes_from=few)
+    choice = runners.choose(options, arguments, images=len(unique), remote=False, processes_from=few)
     _clear(staging)
     try:
         for folder in (

@@ -105,7 +105,9 @@ def preprocess(job: settings.Settings, arguments: Sequence[str]) -> dict[str, An
         planned = time.monotonic() - start
         options = runners.parse_options(arguments)
         remote = any(map(storage.is_remote, job.images))
-        choice = runners.choose(options, arguments, total, remote, runners.MANY_IMAGES)
+        choice = runners.choose(
+            options, arguments, images=total, remote=remote, processes_from=runners.MANY_IMAGES, spare=1
+        )
         _run(options, choice, lists, total, progress)
     results = [Result.load(path) for path in kept]
 

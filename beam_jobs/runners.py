@@ -94,7 +94,13 @@ def check_places(options: Any, **places: Sequence[str]) -> None:
 
 
 def choose(
-    options: Any, arguments: Sequence[str], images: int, remote: bool, processes_from: float
+    options: Any,
+    arguments: Sequence[str],
+    *,
+    images: int,
+    remote: bool,
+    processes_from: float,
+    spare: int = 0,
 ) -> Choice:
     """Picks runner, mode, processes and threads.
 
@@ -105,6 +111,7 @@ def choose(
         remote: whether images are read from a store.
         processes_from: images from which processes beside Beam's are worth their start; infinity where one
             process is all that the work can use.
+        spare: processes above the number of cores, for work that waits for files now and then.
     """
     from apache_beam.options.pipeline_options import DirectOptions, StandardOptions
 
@@ -126,7 +133,9 @@ def choose(
     else:
         mode = "in_memory"
         if workers > 1 and not remote and images >= processes_from:
-            return Choice("FnApiRunner", mode, 1, 1, workers)
+            return Choice(
+                "FnApiRunner", mode, 1, 1, workers if given("--direct_num_workers") else workers + spare
+            )
     if mode == "in_memory":
         return Choice("FnApiRunner", mode, 1, max(least, workers))
     return Choice("FnApiRunner", mode, workers, max(least, 1))

@@ -115,9 +115,14 @@ def test_the_portable_runner_with_workers_elsewhere_gives_the_same_bytes(
     assert {**other.canopy, "run": 0} == {**one.canopy, "run": 0}
 
 
-def choose(*arguments: str, images: int = 1000, remote: bool = False) -> Choice:
+def choose(*arguments: str, images: int = 1000, remote: bool = False, spare: int = 0) -> Choice:
     return runners.choose(
-        runners.parse_options(arguments), arguments, images, remote, processes_from=runners.MANY_IMAGES
+        runners.parse_options(arguments),
+        arguments,
+        images=images,
+        remote=remote,
+        processes_from=runners.MANY_IMAGES,
+        spare=spare,
     )
 
 
@@ -141,7 +146,9 @@ def test_many_images_of_a_store_are_read_by_many_threads_of_several_workers(
 
 
 def test_work_that_keeps_all_cores_busy_by_itself_stays_in_one_process() -> None:
-    choice = runners.choose(runners.parse_options([]), [], 10**6, False, processes_from=math.inf)
+    choice = runners.choose(
+        runners.parse_options([]), [], images=10**6, remote=False, processes_from=math.inf
+    )
     assert (choice.mode, choice.processes) == ("in_memory", 0)
 
 
@@ -149,7 +156,8 @@ def test_what_the_user_says_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "cores", lambda: 16)
     assert choose("--direct_running_mode=in_memory", images=10**6).processes == 0
     assert choose("--direct_running_mode", "multi_processing", images=10).mode == "multi_processing"
-    assert choose("--direct_num_workers=3", images=10**6).processes == 3
+    assert choose("--direct_num_workers=3", images=10**6, spare=1).processes == 3
+    assert choose(images=10**6, spare=1).processes == 17
     assert choose("--direct_num_workers=1", images=10**6).processes == 0
     assert choose("--runner=FlinkRunner").runner == "FlinkRunner"
 
