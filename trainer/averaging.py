@@ -7,10 +7,13 @@ training goes on from the weights that it had, whatever was validated or exporte
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy.typing as npt
 import tensorflow as tf
+
+from trainer.local import Local
 
 EVERY = 8  # steps between updates: each reads and writes all weights
 
@@ -32,7 +35,7 @@ class Average:
             strategy: over whose replicas the network is mirrored.
             network: to follow.
         """
-        self._decay, self._strategy = decay, strategy
+        self._decay, self._strategy, self._local = decay, strategy, Local(strategy)
         self._followed = list(network.variables) if decay else []
         self.variables = [
             tf.Variable(
@@ -67,19 +70,16 @@ class Average:
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
         """Lets the network hold the average meanwhile; all replicas' statistics have to agree before."""
-        kept = [self._local_value(each) for each in self._followed]
-        self._give(self._local_value(average) for average in self.variables)
+        kept = list(map(self._local.value, self._followed))
+        self._give(map(self._local.value, self.variables))
         try:
             yield
         finally:
             self._give(kept)
 
-    def _give(self, values: Any) -> None:
+    def _give(self, values: Iterable[npt.NDArray[Any]]) -> None:
         for variable, value in zip(self._followed, values, strict=True):
-            variable.assign(value)
-
-    def _local_value(self, variable: Any) -> Any:
-        return self._strategy.experimental_local_results(variable)[0].numpy()
+            self._local.give(variable, value)
 
     def _replica_move(self, share: Any) -> None:
         for variable, average in zip(self._followed, self.variables, strict=True):

@@ -19,9 +19,9 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from canopy.cli import PeerLostError, UserError
+from trainer.local import Local
 
 log = logging.getLogger("canopy")
-LocalValue = Callable[[Any], npt.NDArray[Any]]
 Gather = Callable[[int], Sequence[int]]
 
 # What reading a cut, overwritten or foreign file raises, from the disk up to NumPy.
@@ -50,19 +50,26 @@ class Checkpoints:
     """
 
     def __init__(
-        self, model_dir: str, variables: Sequence[Any], local_value: LocalValue, writes: bool
+        self, model_dir: str, variables: Sequence[Any], local: Local, streams: int, writes: bool
     ) -> None:
         """Looks at nothing yet.
 
         Args:
             model_dir: where `checkpoints/` stands; every worker reads it.
             variables: of model and optimizer, in an order that is the same in every process.
-            local_value: gives this worker's value of a variable.
+            local: reads and sets this worker's values of them.
+            streams: into how many an epoch is cut; saved along.
             writes: whether this worker is the chief.
         """
-        self._variables, self._local_value, self._writes = list(variables), local_value, writes
+        self._variables, self._local, self._writes = list(variables), local, writes
+        self._streams = self._streams_then = streams
         self._folder = f"{model_dir}/checkpoints"
         self._refusals = 0
+
+    @property
+    def streams_then(self) -> int:
+        """Into how many streams an epoch was cut by the run that saved what was restored."""
+        return self._streams_then
 
     def restore(self, gather: Gather = lambda step: [step]) -> int:
         """Takes up the newest checkpoint that is sound to all and returns its step, 0 where there is none.
@@ -89,7 +96,7 @@ class Checkpoints:
             except DAMAGED as error:
                 raise PeerLostError(f"{self._path(chosen)} cannot be read here ({error})") from error
         for variable, value in zip(self._variables, values, strict=bool(chosen)):
-            variable.assign(value)
+            self._local.give(variable, value)
         return chosen
 
     def save(self, step: int) -> bool:
@@ -104,7 +111,7 @@ class Checkpoints:
         Raises:
             UserError: where a value is no number, or saving failed several times in a row.
         """
-        values = list(map(self._local_value, self._variables))
+        values = list(map(self._local.value, self._variables))
         if not all(np.isfinite(value).all() for value in values if value.dtype.kind == "f"):
             raise UserError(
                 f"a weight is no number any more at step {step}, and the checkpoint before it stands: "
@@ -115,7 +122,7 @@ class Checkpoints:
         partial = f"{self._folder}/partial"
         try:
             out = io.BytesIO()
-            np.savez(out, *values, format_version=np.int64(FORMAT_VERSION))
+            np.savez(out, *values, format_version=np.int64(FORMAT_VERSION), streams=np.int64(self._streams))
             tf.io.gfile.makedirs(self._folder)
             with tf.io.gfile.GFile(partial, "wb") as file:
                 file.write(out.getvalue())
@@ -160,6 +167,7 @@ class Checkpoints:
                     "upgrade Canopy, or begin anew with --restart"
                 )
             values = [found[f"arr_{i}"] for i in range(len(self._variables))]
+            self._streams_then = int(found["streams"]) if "streams" in found else self._streams
         for variable, value in zip(self._variables, values, strict=True):
             if tuple(variable.shape) != value.shape:
                 raise ValueError(

@@ -30,6 +30,7 @@ from trainer.data_info import DataInfo
 from trainer.dataset import Reading
 from trainer.integrity import Verification
 from trainer.journal import Journal
+from trainer.local import Local
 from trainer.profiling import Profiler
 from trainer.steps import Steps
 from trainer.stopping import Stopping, TerminatedError
@@ -155,8 +156,9 @@ class _Run:
         self.stopping = stopping
         self.verification = verification
         self.profiler = Profiler(config.model_dir, config.profile and place.is_chief)
+        self.local = Local(strategy)
         state = [*network.variables, *optimizer.variables, *average.variables]
-        self.checkpoints = Checkpoints(config.model_dir, state, self._local_value, place.is_chief)
+        self.checkpoints = Checkpoints(config.model_dir, state, self.local, reading.streams, place.is_chief)
         self.steps = Steps(config, strategy, network, optimizer, average.statistics)
         # A GPU computes while Python prepares the next step: looking at a result at once would end that.
         self._lag = LAG_STEPS if tf.config.list_physical_devices("GPU") else 0
@@ -168,6 +170,7 @@ class _Run:
         step = first = self.checkpoints.restore(self._gather)
         if step:
             log.info("resuming after step %d", step)
+            self._warn_of_another_cut(step)
         else:
             self.steps.start_alike()
         validating = Reading(
@@ -194,7 +197,7 @@ class _Run:
         with self.average.in_place():
             if validated_at != step:
                 result = self._validate(validating, info.vocabulary)
-            values = [self._local_value(variable) for variable in self.network.weights]
+            values = list(map(self.local.value, self.network.weights))
         folder = ""
         if self.place.is_chief:
             folder = self._export(values, info, result)
@@ -203,6 +206,16 @@ class _Run:
         self.stopping.done()
         images = int((step - first) / self.reading.steps * self.reading.total)
         return Outcome(step, images, seconds, result.summary, folder)
+
+    def _warn_of_another_cut(self, step: int) -> None:
+        then, now = self.checkpoints.streams_then, self.reading.streams
+        if step % self.reading.steps and then != now and self.place.is_chief:
+            log.warning(
+                "this epoch was begun by a number of workers that cuts it into %d parts, and is now cut into "
+                "%d: some of its records come twice, as many not at all; the next epoch is whole",
+                then,
+                now,
+            )
 
     def _epoch(self, step: int, meter: Meter, journal: Journal) -> int:
         """Takes the steps of an epoch that are left and returns the step reached."""
@@ -287,10 +300,6 @@ class _Run:
         rows = self.strategy.run(lambda: tf.constant(mine))
         summed = self.strategy.reduce(tf.distribute.ReduceOp.SUM, rows, axis=None)
         return [round(each) for each in summed.numpy().tolist()]
-
-    def _local_value(self, variable: Any) -> Any:
-        """This worker's value of a variable; nobody else is asked."""
-        return self.strategy.experimental_local_results(variable)[0].numpy()
 
     def _share_out(self, batches: Any) -> tuple[Any, ...]:
         """The next batch of each of this worker's replicas, as `strategy.run` takes them."""

@@ -18,6 +18,7 @@ import tf_keras
 from trainer import model
 from trainer.config import Config
 from trainer.dataset import Reading
+from trainer.local import Local
 
 
 class Steps:
@@ -92,9 +93,10 @@ class Steps:
 
         rows = tf.function(lambda: self._strategy.run(chief_alone))()
         flat = self._strategy.reduce(tf.distribute.ReduceOp.SUM, rows, axis=None).numpy()
+        local = Local(self._strategy)
         ends = np.cumsum([v.shape.num_elements() for v in variables])[:-1]
         for variable, part in zip(variables, np.split(flat, ends), strict=True):
-            variable.assign(part.reshape(variable.shape))
+            local.give(variable, part.reshape(variable.shape))
 
     def enter(self, epoch: int, reading: Reading) -> Reading:
         """Makes `train` what this epoch's steps are, and returns how its images are to be read.

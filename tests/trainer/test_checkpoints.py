@@ -12,6 +12,7 @@ import tensorflow as tf
 from canopy.cli import PeerLostError, UserError
 from trainer import checkpoints
 from trainer.checkpoints import REFUSALS, Checkpoints
+from trainer.local import Local
 
 
 @pytest.fixture(autouse=True)
@@ -22,8 +23,8 @@ def logged(caplog):
     return caplog
 
 
-def of(folder, *variables, writes=True):
-    return Checkpoints(str(folder), variables, lambda variable: variable.numpy(), writes)
+def of(folder, *variables, writes=True, streams=8):
+    return Checkpoints(str(folder), variables, Local(tf.distribute.get_strategy()), streams, writes)
 
 
 def saved(folder):
@@ -43,6 +44,15 @@ def test_the_newest_checkpoint_is_taken_up_and_two_are_kept(tmp_path):
     assert of(tmp_path, fresh, its_count).restore() == 30
     np.testing.assert_array_equal(fresh, np.full([3, 2], 30.0))
     assert its_count.numpy() == 30
+
+
+def test_it_tells_how_the_epoch_was_cut_when_it_was_saved(tmp_path):
+    value = tf.Variable(0.0)
+    of(tmp_path, value, streams=8).save(1)
+    later = of(tmp_path, value, streams=3)
+    assert later.streams_then == 3
+    later.restore()
+    assert later.streams_then == 8
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "emptied"])
