@@ -21,6 +21,7 @@ from canopy import cli, contract
 from canopy.cli import UserError
 
 COUNTER = "images"  # the metric of images done
+SPARE_FROM = 20_000  # images whose wait for the disk is worth a process more than cores
 
 
 def _take(result: Result, results: Sequence[Result], giving: bool) -> Result:
@@ -106,7 +107,12 @@ def preprocess(job: settings.Settings, arguments: Sequence[str]) -> dict[str, An
         options = runners.parse_options(arguments)
         remote = any(map(storage.is_remote, job.images))
         choice = runners.choose(
-            options, arguments, images=total, remote=remote, processes_from=runners.MANY_IMAGES, spare=1
+            options,
+            arguments,
+            images=total,
+            remote=remote,
+            processes_from=runners.MANY_IMAGES,
+            spare=1 if total >= SPARE_FROM else 0,
         )
         _run(options, choice, lists, total, progress)
     results = [Result.load(path) for path in kept]

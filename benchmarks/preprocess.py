@@ -91,7 +91,8 @@ def measure(what: str, images: int, command: Sequence[str]) -> Timing:
         process = subprocess.Popen(command, stdout=said, stderr=said)
         while process.poll() is None:
             peak = max(peak, sum(map(_memory, _tree(process.pid))))
-            time.sleep(SAMPLE_SECONDS)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(SAMPLE_SECONDS)
         seconds = time.monotonic() - start
         if process.returncode:
             said.seek(0)
