@@ -56,13 +56,16 @@ def crew(threads: int, processes: int) -> Crew:
 
     Args:
         threads: of this process.
-        processes: beside this process; 0: none.
+        processes: beside this process; 0: none. Where the system cannot do that, threads take their place.
     """
     if not processes:
         return Crew(ThreadPoolExecutor(threads), threads, apart=False)
     # Not by fork: Beam's threads would leave locks behind that nobody opens.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_settle)
+    try:
+        pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_settle)
+    except (ImportError, OSError):  # no semaphores: a container without a /dev/shm that it may write to
+        return crew(max(threads, processes), 0)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # new processes inherit it
     try:
         for _ in range(processes):

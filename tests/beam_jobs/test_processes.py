@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from beam_jobs import runners
+from beam_jobs import processes, runners
 from beam_jobs.images import EMPTY, RejectedImage
 from beam_jobs.processes import Crew, crew, outcome
 from canopy.cli import UserError
@@ -54,6 +54,19 @@ def test_without_processes_threads_of_this_one_do_the_work() -> None:
     assert outcome(threads.submit(pid_after, 0)) == os.getpid()
     threads.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("ThreadPoolExecutor")]
+
+
+def test_where_the_system_has_no_semaphores_threads_take_the_processes_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(processes, "ProcessPoolExecutor", refused)
+    threads = crew(threads=1, processes=2)
+    assert (threads.size, threads.apart) == (2, False)
+    assert outcome(threads.submit(pid_after, 0)) == os.getpid()
+    threads.close()
 
 
 def test_processes_work_side_by_side(two: Crew) -> None:
