@@ -14,7 +14,7 @@ def strategy():
 
 def test_a_plain_variable_is_read_and_set():
     local, plain = Local(tf.distribute.get_strategy()), tf.Variable([1.0, 2.0])
-    local.give(plain, np.float32([3, 4]))
+    local.give(plain, np.array([3, 4], np.float32))
     assert local.value(plain).tolist() == plain.numpy().tolist() == [3, 4]
 
 
@@ -27,7 +27,7 @@ def test_a_distributed_variable_is_set_on_all_replicas_of_this_worker(strategy, 
             aggregation=tf.VariableAggregation.MEAN,
         )
     local = Local(strategy)
-    local.give(variable, np.float32([3, 4]))
+    local.give(variable, np.array([3, 4], np.float32))
     assert local.value(variable).tolist() == [3, 4]
     seen = strategy.experimental_local_results(strategy.run(lambda: variable + 0))
     assert [each.numpy().tolist() for each in seen] == [[3, 4]] * strategy.num_replicas_in_sync
