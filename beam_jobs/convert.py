@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from itertools import islice
 from operator import add
 from pathlib import Path
 
@@ -22,14 +20,13 @@ from numpy.typing import NDArray
 from beam_jobs import images, records, storage
 from beam_jobs.images import BAD_NAME, Encoding, RejectedImage
 from beam_jobs.plan import Move
-from beam_jobs.processes import Crew, outcome
+from beam_jobs.processes import Crew
 from beam_jobs.sources import Reader
 from beam_jobs.work import Item, Reject, Result, Work
 
 BATCH = 64  # images taken at once, at most: handing them over one by one costs a tenth of a small image
-LEAST = 4  # towards a shard's end batches grow shorter, so that all are done at about the same time
+FIRST = 4  # as many until it is known how large the images are
 BATCH_BYTES = 1_000_000  # of records that a batch should hold: of large images it takes fewer
-AHEAD = 3  # batches begun for each thread or process, so that none waits for the shard's file
 PROGRESS_SECONDS = 0.5
 
 
@@ -83,28 +80,23 @@ def _convert_batch(items: list[Item], encoding: Encoding, classes: int, reader: 
 
 def _ahead(work: Work, reader: Reader, crew: Crew) -> Iterator[_Batch]:
     """Converts batches side by side, yields them in order; few are in the making at a time."""
-    items = iter(work.items)
-    left, most = len(work.items), LEAST  # until it is known how large the images are
-    waiting: deque[Future[_Batch]] = deque()
-    try:
-        while True:
-            while len(waiting) < AHEAD * crew.size and left:
-                taken = list(islice(items, min(most, max(LEAST, left // (2 * crew.size)))))
-                left -= len(taken)
-                if crew.apart:
-                    begun = crew.submit(_convert_apart, taken, work.encoding, work.classes)
-                else:
-                    begun = crew.submit(_convert_batch, taken, work.encoding, work.classes, reader)
-                waiting.append(begun)
-            if not waiting:
-                return
-            batch = outcome(waiting.popleft())
-            if batch.lengths:
-                typical = len(batch.data) // len(batch.lengths)
-                most = max(1, min(BATCH, BATCH_BYTES // typical))
-            yield batch
-    finally:
-        crew.drop(waiting)  # threads use the reader
+    most = FIRST
+
+    def begin() -> Iterator[Future[_Batch]]:
+        done = 0
+        while left := len(work.items) - done:
+            taken = work.items[done : done + crew.piece(left, most)]
+            done += len(taken)
+            if crew.apart:
+                yield crew.submit(_convert_apart, taken, work.encoding, work.classes)
+            else:
+                yield crew.submit(_convert_batch, taken, work.encoding, work.classes, reader)
+
+    for batch in crew.outcomes(begin()):
+        if batch.lengths:
+            typical = len(batch.data) // len(batch.lengths)
+            most = max(1, min(BATCH, BATCH_BYTES // typical))
+        yield batch
 
 
 def convert_shard(work: Work, crew: Crew, count: Callable[[int], None] = lambda _: None) -> Result:

@@ -11,13 +11,18 @@ import multiprocessing.connection
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from itertools import islice
 from typing import TypeVar
 
 from canopy.cli import UserError
+
+AHEAD = 3  # pieces of work begun for each of a crew, so that none waits for what is made of their outcomes
+LEAST = 4  # images: towards a list's end pieces grow smaller, so that all are done at about the same time
 
 _Result = TypeVar("_Result")
 
@@ -41,10 +46,29 @@ class Crew:
         except BrokenProcessPool as error:
             raise _died() from error
 
-    def drop(self, begun: Iterable[Future[_Result]]) -> None:
-        """Gives up on work whose outcome nobody wants; when this returns no thread is at it any more."""
-        if not self.apart:  # processes share nothing that could be taken from under them
-            wait([future for future in begun if not future.cancel()])
+    def piece(self, left: int, most: int) -> int:
+        """How many of the `left` images of a list to hand over next, at most `most`."""
+        return min(left, most, max(LEAST, left // (2 * self.size)))
+
+    def outcomes(self, begun: Iterator[Future[_Result]]) -> Iterator[_Result]:
+        """Outcomes in order, of which a few are in the making at a time.
+
+        Args:
+            begun: begins a piece of work, by `submit`, each time that it is asked for one.
+
+        Raises:
+            UserError: a process has died; or the work raised one.
+        """
+        waiting: deque[Future[_Result]] = deque()
+        try:
+            while True:
+                waiting.extend(islice(begun, AHEAD * self.size - len(waiting)))
+                if not waiting:
+                    return
+                yield outcome(waiting.popleft())
+        finally:
+            if not self.apart:  # processes share nothing that could be taken from under them
+                wait([future for future in waiting if not future.cancel()])
 
     def close(self) -> None:
         """Ends all of them; work that has not begun is dropped."""

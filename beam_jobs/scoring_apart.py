@@ -6,8 +6,7 @@ Promises: what `scoring.Scorer` promises, and the same scores: it is what each p
 from __future__ import annotations
 
 import functools
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 
 from beam_jobs import engines, processes
@@ -15,12 +14,10 @@ from beam_jobs.scoring import Scored, Scorer, read_model_info
 from beam_jobs.sources import Source
 
 GROUP_IMAGES = 64  # sent to a process at a time, at most: a tenth of a second's work and more
-LEAST_IMAGES = 4  # towards a list's end groups grow smaller, so that all are done at about the same time
-AHEAD = 3  # groups begun for each process
 
 
 class ApartScorer:
-    """The processes. Close it, or use it as a context manager."""
+    """The processes, to be closed."""
 
     def __init__(self, folder: str, engine: str, tta: int, max_pixels: int, count: int) -> None:
         """Gets them ready to start.
@@ -42,32 +39,24 @@ class ApartScorer:
             UserError: as there; or the export cannot be loaded, or a process was killed.
         """
         result = Scored()
-        pending: deque[Future[Scored]] = deque()
-        begin = 0
-        while True:
-            while len(pending) < AHEAD * self._crew.size and (left := len(sources) - begin):
-                size = min(left, GROUP_IMAGES, max(LEAST_IMAGES, left // (2 * self._crew.size)))
-                group = tuple(sources[begin : begin + size])
-                pending.append(self._crew.submit(_score, *self._model, group))
-                begin += size
-            if not pending:
-                return result
-            done = processes.outcome(pending.popleft())
+        for done in self._crew.outcomes(self._begin(sources)):
             result.names += done.names
             result.scores += done.scores
             result.rejects += done.rejects
             result.engine = done.engine
             count(len(done.names) + len(done.rejects))
+        return result
+
+    def _begin(self, sources: Sequence[Source]) -> Iterator[Future[Scored]]:
+        done = 0
+        while left := len(sources) - done:
+            group = tuple(sources[done : done + self._crew.piece(left, GROUP_IMAGES)])
+            done += len(group)
+            yield self._crew.submit(_score, *self._model, group)
 
     def close(self) -> None:
         """Ends the processes."""
         self._crew.close()
-
-    def __enter__(self) -> ApartScorer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def _score(folder: str, engine: str, tta: int, max_pixels: int, sources: Sequence[Source]) -> Scored:
