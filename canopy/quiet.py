@@ -1,4 +1,4 @@
-"""Imports large libraries without their start-up chatter, and in little more than half the time.
+"""Imports large libraries without their start-up chatter, and in about two thirds of the time.
 
 Promises: what a library says of trouble still comes through, and a failing import shows all it wrote;
 collecting garbage goes on afterwards as it was before.
@@ -50,7 +50,7 @@ def uncollected() -> Iterator[None]:
     """Wraps an import of thousands of modules.
 
     Nearly all that it makes stays to the end: to search that for garbage, dozens of times as it grows, takes
-    0.6 of Beam's 1.8 seconds and 1.2 of TensorFlow's 3.8, and once more when Python ends.
+    about a third of Beam's two seconds and of TensorFlow's four, and some more when Python ends.
     """
     collecting = gc.isenabled()
     gc.disable()

@@ -1,7 +1,6 @@
 """A variable's value on this worker, looked at and set without asking anybody.
 
-Promises: no collective and no graph: a thousand variables take a fraction of a second, where assigning to the
-mirrored ones one by one takes five.
+Promises: no collective and no graph. Assigning to hundreds of mirrored variables one by one takes seconds.
 """
 
 from __future__ import annotations
