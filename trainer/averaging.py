@@ -47,7 +47,7 @@ class Average:
             )
             for each in self._followed
         ]
-        self._move = tf.function(lambda share: strategy.run(self._replica_move, (share,)))
+        self._move = tf.function(self._move_all)
 
     @property
     def statistics(self) -> list[Any]:
@@ -81,6 +81,8 @@ class Average:
         for variable, value in zip(self._followed, values, strict=True):
             self._local.give(variable, value)
 
-    def _replica_move(self, share: Any) -> None:
+    def _move_all(self, share: Any) -> None:
+        """Moves every replica's part by itself: with `strategy.run` it takes twice as long to trace."""
         for variable, average in zip(self._followed, self.variables, strict=True):
-            average.assign_add((tf.cast(variable, average.dtype) - average) * tf.cast(share, average.dtype))
+            for here, there in zip(self._local.parts(variable), self._local.parts(average), strict=True):
+                there.assign_sub((there - here) * share)

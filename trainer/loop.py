@@ -30,7 +30,7 @@ from trainer.data_info import DataInfo
 from trainer.dataset import Reading
 from trainer.integrity import Verification
 from trainer.journal import Journal
-from trainer.local import Local
+from trainer.local import Local, making_variables
 from trainer.profiling import Profiler
 from trainer.steps import Steps
 from trainer.stopping import Stopping, TerminatedError
@@ -114,7 +114,7 @@ def train(config: Config, place: Place, stopping: Stopping) -> Outcome:
         config.batch_size,
     )
     tf_keras.utils.set_random_seed(config.seed)
-    with strategy.scope():
+    with making_variables(strategy):
         network = model.build(config, reading.classes, _prior(info), start_weights)
         if config.init_from:
             export.load_weights(network, config.init_from)

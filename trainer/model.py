@@ -17,6 +17,7 @@ import tf_keras
 
 from canopy.cli import UserError
 from trainer import hub
+from trainer.adamw import FusedAdamW
 from trainer.config import Config
 
 PRECISION_SINCE = (
@@ -94,7 +95,7 @@ def optimizer(config: Config, total_steps: int) -> Any:
         warmup_steps=warmup,
         alpha=config.final_rate_share,
     )
-    adamw = tf_keras.optimizers.AdamW(schedule, weight_decay=config.weight_decay, jit_compile=False)
+    adamw = FusedAdamW(schedule, weight_decay=config.weight_decay, jit_compile=False)
     adamw.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     if tf_keras.mixed_precision.global_policy().name == "mixed_float16":
         return tf_keras.mixed_precision.LossScaleOptimizer(adamw)

@@ -1,10 +1,13 @@
 """A worker's own values: all its replicas get them, and none of the ways to read them differs."""
 
+import multiprocessing
+
 import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras
 
-from trainer.local import Local
+from trainer.local import Local, making_variables
 
 
 @pytest.fixture
@@ -38,3 +41,39 @@ def test_another_shape_is_refused(strategy):
         variable = tf.Variable(tf.zeros([2]))
     with pytest.raises(ValueError, match="shape"):
         Local(strategy).give(variable, np.zeros(3, np.float32))
+
+
+def _make_on_two_replicas():
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    values = iter([1.0, 2.0, 3.0, 4.0])
+    with making_variables(strategy):
+        weight = tf.Variable(lambda: next(values))
+        statistic = tf.Variable(
+            lambda: next(values),
+            trainable=False,
+            synchronization=tf.VariableSynchronization.ON_READ,
+            aggregation=tf.VariableAggregation.MEAN,
+        )
+    local = Local(strategy)
+    assert [part.numpy() for part in local.parts(weight)] == [1, 2]
+    assert [part.numpy() for part in local.parts(statistic)] == [3, 4]
+    assert statistic.numpy() == local.value(statistic) == 3
+    local.give(weight, np.array(5, np.float32))
+    assert [part.numpy() for part in local.parts(weight)] == [5, 5]
+
+
+def test_each_replica_begins_with_a_value_of_its_own():
+    # In a process of its own: how many devices a CPU is has to be said before TensorFlow starts.
+    process = multiprocessing.get_context("spawn").Process(target=_make_on_two_replicas)
+    process.start()
+    process.join(120)
+    assert process.exitcode == 0
+
+
+def test_plain_variables_are_made_where_there_is_no_strategy_to_speak_of():
+    with making_variables(tf.distribute.get_strategy()):
+        made = tf_keras.layers.Dense(2, kernel_initializer="ones")
+        made.build((None, 3))
+    assert made.kernel.numpy().tolist() == [[1, 1]] * 3

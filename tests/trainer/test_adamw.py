@@ -1,0 +1,112 @@
+"""AdamW in one operation: the same weights as the library's dozen."""
+
+from __future__ import annotations
+
+import multiprocessing
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from trainer.adamw import FusedAdamW
+
+SHAPES = ((3, 3, 4), (4,), (7, 2))
+
+
+def _optimizer(kind: Any) -> Any:
+    rate = tf_keras.optimizers.schedules.CosineDecay(1e-2, 40, warmup_target=3e-2, warmup_steps=10)
+    made = kind(rate, weight_decay=0.1, jit_compile=False)
+    made.exclude_from_weight_decay(var_names=["bias"])
+    return made
+
+
+def _gradients(step: int) -> list[Any]:
+    drawn = np.random.default_rng(step)
+    return [tf.constant(drawn.normal(size=shape) * 10.0 ** (-step % 9), tf.float32) for shape in SHAPES]
+
+
+def _after(optimizer: Any, variables: list[Any], steps: int) -> list[Any]:
+    @tf.function
+    def move(*gradients: Any) -> None:
+        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+
+    for step in range(steps):
+        move(*_gradients(step))
+    return [each.numpy() for each in variables]
+
+
+def _variables() -> list[Any]:
+    drawn = np.random.default_rng(0)
+    names = ("kernel", "bias", "other")
+    return [
+        tf.Variable(drawn.normal(size=shape).astype(np.float32), name=name)
+        for name, shape in zip(names, SHAPES, strict=True)
+    ]
+
+
+def test_ends_where_the_librarys_ends() -> None:
+    ours, theirs = _variables(), _variables()
+    one, other = _optimizer(FusedAdamW), _optimizer(tf_keras.optimizers.AdamW)
+    for mine, its in zip(_after(one, ours, 30), _after(other, theirs, 30), strict=True):
+        np.testing.assert_allclose(mine, its, rtol=2e-4, atol=1e-6)
+    for mine, its in zip(one.variables, other.variables, strict=True):
+        np.testing.assert_allclose(mine.numpy(), its.numpy(), rtol=1e-4, atol=1e-9)
+
+
+def test_what_is_excluded_does_not_decay() -> None:
+    variables = _variables()
+    before = [each.numpy() for each in variables]
+    optimizer = _optimizer(FusedAdamW)
+    optimizer.apply_gradients((tf.zeros_like(each), each) for each in variables)
+    moved = [bool((each.numpy() != was).any()) for each, was in zip(variables, before, strict=True)]
+    assert moved == [True, False, True]
+
+
+def _compare_two_replicas_with_one() -> None:
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    with strategy.scope():
+        spread = _variables()
+        one = _optimizer(FusedAdamW)
+        one.build(spread)
+    alone = _variables()
+    other = _optimizer(FusedAdamW)
+
+    def replica(*gradients: Any) -> None:
+        halves = [each / 2 for each in gradients]  # the two replicas' are summed
+        one.apply_gradients(zip(halves, spread, strict=True))
+
+    @tf.function
+    def move(*gradients: Any) -> None:
+        strategy.run(replica, gradients)
+
+    for step in range(3):
+        gradients = _gradients(step)
+        move(*gradients)
+        other.apply_gradients(zip(gradients, alone, strict=True))
+    for mirrored, single in zip(spread, alone, strict=True):
+        parts = strategy.experimental_local_results(mirrored)
+        assert len(parts) == 2
+        for part in parts:
+            np.testing.assert_allclose(part.numpy(), single.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_two_replicas_move_alike() -> None:
+    # In a process of its own: how many devices a CPU is has to be said before TensorFlow starts.
+    process = multiprocessing.get_context("spawn").Process(target=_compare_two_replicas_with_one)
+    process.start()
+    process.join(120)
+    assert process.exitcode == 0
+
+
+def test_a_step_whose_scaled_gradients_overflow_moves_nothing() -> None:
+    variables = _variables()
+    before = [each.numpy() for each in variables]
+    optimizer = tf_keras.mixed_precision.LossScaleOptimizer(_optimizer(FusedAdamW))
+    optimizer.apply_gradients((tf.fill(each.shape, float("inf")), each) for each in variables)
+    for each, was in zip(variables, before, strict=True):
+        np.testing.assert_array_equal(each.numpy(), was)
+    optimizer.apply_gradients((tf.ones_like(each), each) for each in variables)
+    assert all((each.numpy() != was).any() for each, was in zip(variables, before, strict=True))

@@ -1,0 +1,51 @@
+"""AdamW whose update of a variable is one operation.
+
+Promises: the weights that tf_keras' AdamW gives, to a few parts in 100,000 (1 - beta_2 is rounded elsewhere).
+The library's dozen operations for each of MobileNetV2's 158 variables take seconds to trace, at every start
+and restart, and milliseconds of every step.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+import tf_keras
+
+
+class FusedAdamW(tf_keras.optimizers.AdamW):
+    """Decoupled weight decay, then Adam, with tf_keras' settings, variables and exclusions.
+
+    Loshchilov and Hutter 2019, Decoupled Weight Decay Regularization; Kingma and Ba 2015, Adam, in the order
+    of computation given just before its section 2.1. Variables are float32, also in mixed precision.
+    """
+
+    def apply_gradients(self, *args: Any, **kwargs: Any) -> Any:
+        """Works out once what all variables share, and updates them."""
+        step = tf.cast(self.iterations + 1, tf.float32)
+        beta1, beta2 = tf.constant(self.beta_1), tf.constant(self.beta_2)
+        self._shared = {
+            "beta1_power": beta1**step,
+            "beta2_power": beta2**step,
+            "beta1": beta1,
+            "beta2": beta2,
+            "epsilon": tf.constant(self.epsilon),
+        }
+        return super().apply_gradients(*args, **kwargs)
+
+    def update_step(self, gradient: Any, variable: Any) -> None:
+        """Updates one variable and its moments.
+
+        Args:
+            gradient: float32 of the variable's shape, summed over the replicas.
+            variable: one that the optimizer was built for.
+        """
+        place = self._index_dict[self._var_key(variable)]
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[place].handle,
+            v=self._velocities[place].handle,
+            lr=self.learning_rate.read_value(),
+            grad=tf.convert_to_tensor(gradient),
+            **self._shared,
+        )
