@@ -22,6 +22,9 @@ from trainer.cluster import Place
 
 START_SECONDS = 180.0  # of silence until it is ready: loading TensorFlow from a cold disk holds Python up
 FROZEN_SECONDS = 30.0  # of silence later on
+# Of silence once a peer is lost: what it computes is lost anyway, and a checkpoint half written does no harm.
+STALLED_SECONDS = 5.0
+POLL_SECONDS = 0.02
 
 
 class Worker:
@@ -106,25 +109,25 @@ def stop(workers: Sequence[Worker], how: signal.Signals, seconds: float) -> None
     running = [worker for worker in workers if worker.process.poll() is None]
     for worker in running:
         worker.process.send_signal(signal.SIGKILL if worker.is_frozen else how)
-    _end_by_force(running, seconds)
+    _end_by_force(running, seconds, FROZEN_SECONDS)
 
 
 def dismiss(workers: Sequence[Worker], why: str, seconds: float) -> None:
-    """Tells what still runs that a peer is lost; by force after `seconds`, a frozen one at once."""
+    """Tells what still runs that a peer is lost; by force after `seconds`, one that gives no sign sooner."""
     running = [worker for worker in workers if worker.process.poll() is None]
     for worker in running:
-        if worker.is_frozen:
-            worker.process.kill()
-        else:
-            worker.line.say(link.LOST, why)
-    _end_by_force(running, seconds)
+        worker.line.say(link.LOST, why)
+    _end_by_force(running, seconds, STALLED_SECONDS)
 
 
-def _end_by_force(running: Sequence[Worker], seconds: float) -> None:
+def _end_by_force(running: Sequence[Worker], seconds: float, silent_seconds: float) -> None:
+    """Waits for `seconds` at most, for one that is silent for `silent_seconds` no longer, and kills."""
     deadline = time.monotonic() + seconds
-    for worker in running:
-        try:
-            worker.process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            worker.process.kill()
-            worker.process.wait()
+    left = list(running)
+    while left:
+        left = [worker for worker in left if worker.process.poll() is None]
+        for worker in left:
+            if time.monotonic() >= deadline or worker.line.silent_for() > silent_seconds:
+                worker.process.kill()
+                worker.process.wait()
+        time.sleep(POLL_SECONDS if left else 0)

@@ -14,16 +14,23 @@ from pathlib import Path
 import google_crc32c
 import pytest
 
-from beam_jobs import commit, preprocess
+from beam_jobs import commit, gcs, preprocess
 from canopy.cli import UserError
+from tests.beam_jobs.gcs_server import Faulty
 from tests.beam_jobs.making import Archive, Run, noise, planet
 
 # What Python reports before it happens: each is a moment at which the job may be killed.
 EVENTS = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.scandir", "os.listdir")
 
 
-def dies_at(moment: int, folder: Path, job: Callable[[], object]) -> int:
-    """Runs `job` in a process that kills itself at its n-th touch of `folder`.
+def dies_at(moment: int, place: str, job: Callable[[], object], events: tuple[str, ...] = EVENTS) -> int:
+    """Runs `job` in a process that kills itself at its n-th touch of a place.
+
+    Args:
+        moment: which touch.
+        place: what an event's arguments name where it is one.
+        job: to run.
+        events: what counts, by the names that Python reports.
 
     Returns:
         The signal it died of; 0 where it ended before that.
@@ -34,7 +41,7 @@ def dies_at(moment: int, folder: Path, job: Callable[[], object]) -> int:
 
         def watch(event: str, arguments: tuple[object, ...]) -> None:
             nonlocal seen
-            if event in EVENTS and any(str(folder) in str(argument) for argument in arguments):
+            if event in events and any(place in str(argument) for argument in arguments):
                 seen += 1
                 if seen == moment:
                     os.kill(os.getpid(), signal.SIGKILL)
@@ -87,7 +94,7 @@ def test_killed_at_any_moment_the_same_command_ends_in_the_same_bytes(
             str(folder),
             *flags,
         ]
-        died = dies_at(moment, folder, lambda command=command: preprocess.main(command))  # type: ignore[misc]
+        died = dies_at(moment, str(folder), lambda command=command: preprocess.main(command))  # type: ignore[misc]
         whole = is_whole(folder) if folder.exists() else False
         if not died:
             assert whole
@@ -110,6 +117,40 @@ def test_killed_at_any_moment_the_same_command_ends_in_the_same_bytes(
                 folder.rmdir()
         moment += 1 + moment // 6
     assert deaths >= 10
+
+
+@pytest.mark.slow
+def test_killed_while_it_replaces_a_set_in_a_store_the_same_command_ends_in_the_same_bytes(
+    archive: Archive, run: Run, tmp_path: Path, server: Faulty
+) -> None:
+    archive.fill(30)
+    inputs = ["--images", str(archive.folder), "--labels", str(archive.labels)]
+    wanted = run(archive, "--num_shards", "3", output=tmp_path / "reference").shards
+    folder = tmp_path / "store" / "here" / "out"
+    command = [*inputs, "--output", "gs://here/out", "--num_shards", "3", "--overwrite"]
+
+    def job() -> None:
+        gcs._client.cache_clear()  # the connections are the parent's
+        preprocess.main(command)
+
+    moment, states = 1, []
+    while True:
+        earlier = run(None, *inputs, "--output", "gs://here/out", "--num_shards", "5", "--overwrite")
+        assert earlier.code == 0, earlier.err
+        if not dies_at(moment, "/here/o", job, ("http.client.send",)):
+            break
+        states.append(is_whole(folder))
+        again = run(None, *command)
+        assert again.code == 0, again.err
+        assert is_whole(folder)
+        assert {path.name: path.read_bytes() for path in folder.glob("*.tfrecord-*")} == wanted
+        leftovers = {path.name for path in folder.iterdir() if path.is_file()} - {*wanted, *commit.FIXED}
+        assert not leftovers
+        moment += 1 + moment // 4
+    assert is_whole(folder)
+    assert states[0]
+    assert False in states  # some of the moments lay between the two sets
+    assert len(states) >= 8
 
 
 def test_two_jobs_do_not_share_an_output_folder_with_strangers(tmp_path: Path) -> None:
