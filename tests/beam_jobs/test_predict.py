@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from pathlib import Path
@@ -24,6 +26,7 @@ from tests.beam_jobs.predicting import (
 from tests.beam_jobs.predicting import chips as chips
 from tests.beam_jobs.predicting import model as model
 from tests.beam_jobs.predicting import run as run
+from tests.beam_jobs.test_processes import working_for
 from tests.conftest import ROOT, Trained
 from tests.conftest import archive as archive  # the trained model's, not this folder's own
 
@@ -179,6 +182,27 @@ def test_processes_beside_beam_write_the_same_submission_and_rejects(
     assert rejects[0] == rejects[1]
     assert "cut" in rejects[0]
     assert "engine     TensorFlow Lite" in done.out
+
+
+def test_a_process_lost_amid_scoring_is_one_sentence_and_leaves_no_submission(
+    run: Run, chips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runners, "MANY_IMAGES", 1)
+    monkeypatch.setattr(scoring_apart, "GROUP_IMAGES", 3)
+
+    def kill_the_first() -> None:
+        while not (found := working_for(os.getpid())):
+            time.sleep(0.01)
+        os.kill(found[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_the_first, daemon=True)
+    killer.start()
+    done = run("--images", chips, "--direct_num_workers", 2)
+    killer.join(60)
+    assert done.code == 2
+    assert "was killed" in done.err.splitlines()[-1]
+    assert left_in(done.output.parent) == set()
+    assert run("--images", chips, "--direct_num_workers", 2).code == 0
 
 
 @pytest.mark.parametrize("mode", ["multi_processing", "multi_threading"])
