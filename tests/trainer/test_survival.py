@@ -216,17 +216,23 @@ def test_a_loss_that_is_no_number_ends_all_pods_and_keeps_the_last_good_checkpoi
 
 
 @pytest.mark.slow
-def test_a_run_may_go_on_with_another_number_of_workers(records, tmp_path):
-    with Run(records, tmp_path / "model", "--epochs", 60, "--checkpoint_steps", 1000) as run:
-        launcher = run.locally(2)
+@pytest.mark.parametrize(("batch", "first", "later", "cut_alike"), [(8, 2, 1, True), (10, 1, 2, False)])
+def test_a_run_may_go_on_with_another_number_of_workers(records, tmp_path, batch, first, later, cut_alike):
+    flags = ("--epochs", 60, "--checkpoint_steps", 1000, "--batch_size", batch)
+    with Run(records, tmp_path / "model", *flags) as run:
+        launcher = run.locally(first)
         run.wait_for_step(8)
         launcher.terminate()
         assert run.ends() == [cli.EXIT_TERMINATED]
         reached = max(run.steps())
         run.launchers.clear()
-        run.locally(1)
+        run.locally(later)
         run.wait_for_step(reached + 3)
         assert repeated(run) == 0
+        epochs = {line["step"]: line["epoch"] for line in run.lines()}
+        goes_on_in_mid_epoch = epochs[reached] == epochs[reached + 1]
+        warned = "this epoch was begun by a number of workers" in run.told()
+        assert warned == (goes_on_in_mid_epoch and not cut_alike)
 
 
 @pytest.mark.slow
