@@ -108,9 +108,9 @@ def canopy_augmented(root: Path, size: int) -> Iterator[int]:
     """And what the step then does with it before the network: a flip or turn for each image, float32."""
     import tensorflow as tf
 
-    from trainer import model
+    from trainer import augmentation
 
-    augment = tf.function(lambda images, seed: tf.cast(model.augment(images, seed), tf.float32))
+    augment = tf.function(lambda images, seed: tf.cast(augmentation.augment(images, seed), tf.float32))
     for number, (images, _, _) in enumerate(_canopy(root, size)):
         yield len(augment(images, tf.constant([0, number])))
 

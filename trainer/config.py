@@ -57,6 +57,13 @@ class Config:
         "d4: random flips and quarter turns on the device; affine: small turns, zooms and shifts besides",
         "d4",
     )
+    loss: Literal["bce", "focal", "asymmetric"] = _flag(
+        "bce: binary cross-entropy; focal, asymmetric: those that count what is decided already for less",
+        "bce",
+    )
+    mixup: float = _flag(
+        "alpha of mixup: images and labels blended in pairs by Beta(alpha, alpha); 0: none", 0.0
+    )
     checkpoint_steps: int = _flag("steps between checkpoints", 100)
     log_steps: int = _flag("steps between lines of metrics.jsonl", 10)
     seed: int = _flag("of order, augmentation and initial weights", 0)
@@ -109,11 +116,11 @@ def check(config: Config) -> None:
     for name in positive:
         if not 0 < getattr(config, name) < math.inf:
             raise UserError(f"--{name} must be a number greater than 0, and is {getattr(config, name)}")
-    for name in ("warmup_share", "final_rate_share", "bn_momentum", "average_decay", "dropout"):
-        if not 0 <= getattr(config, name) < 1:
-            raise UserError(f"--{name} must be at least 0 and below 1, and is {getattr(config, name)}")
-    if not 0 <= config.weight_decay < math.inf:
-        raise UserError(f"--weight_decay must be a number and not negative, and is {config.weight_decay}")
+    shares = ("warmup_share", "final_rate_share", "bn_momentum", "average_decay", "dropout")
+    for name in (*shares, "weight_decay", "mixup"):
+        end, named = (1.0, " and below 1") if name in shares else (math.inf, "")
+        if not 0 <= getattr(config, name) < end:
+            raise UserError(f"--{name} must be a number of at least 0{named}, and is {getattr(config, name)}")
     if config.image_size < 32:
         raise UserError(
             f"--image_size must be at least 32 (MobileNetV2 halves it five times), and is {config.image_size}"

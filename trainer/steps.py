@@ -15,7 +15,7 @@ import numpy.typing as npt
 import tensorflow as tf
 import tf_keras
 
-from trainer import model
+from trainer import augmentation, losses, model
 from trainer.config import Config
 from trainer.dataset import Reading
 from trainer.local import Local
@@ -59,16 +59,19 @@ class Steps:
         return self._strategy.reduce(tf.distribute.ReduceOp.SUM, pairs, axis=None)
 
     def _replica_train_step(self, images: Any, labels: Any, weights: Any, seed: Any, whole: bool) -> Any:
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        seed += tf.stack([0, replica * 1_000_003])
         if self._config.augment != "none":
-            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-            images = model.augment(images, seed + tf.stack([0, replica * 1_000_003]), self._config.augment)
+            images = augmentation.augment(images, seed, self._config.augment)
         images = tf.cast(images, tf.float32)
+        if self._config.mixup:
+            images, labels = augmentation.mix(images, labels, weights, seed, self._config.mixup)
         trained = self._network if whole else self._head
         with tf.GradientTape() as tape:
             # While the head alone trains, the backbone's BatchNormalization keeps its statistics.
             features = self._features(images, training=whole)
             logits = self._head(features, training=True)
-            each = tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=logits)
+            each = losses.of(self._config.loss, labels, logits)
             loss = tf.reduce_sum(tf.reduce_mean(each, axis=1) * weights)
             scaled = self._optimizer.get_scaled_loss(loss) if self._is_scaled else loss
         variables = trained.trainable_variables

@@ -42,6 +42,8 @@ def test_help_explains_every_field(capsys):
         (["--backbone", "hub:"], "--backbone"),
         (["--bn_momentum", "1"], "--bn_momentum"),
         (["--weight_decay", "-1"], "--weight_decay"),
+        (["--mixup", "-0.1"], "--mixup"),
+        (["--loss", "hinge"], "--loss"),
         (["--learning_rate", "nan"], "--learning_rate"),
         (["--dropout", "1"], "--dropout"),
         (["--fine_tune_from_epoch", "-2"], "--fine_tune_from_epoch"),

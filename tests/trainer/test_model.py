@@ -91,43 +91,6 @@ def test_dropout_leaves_features_out_in_training_alone():
     assert not np.array_equal(head(features, training=True), head(features, training=True))
 
 
-@pytest.mark.parametrize(("side", "kind"), [(4, np.float32), (15, np.uint8)])
-def test_augmentation_gives_each_of_the_eight_flips_and_turns(side, kind):
-    picture = np.arange(side * side, dtype=kind).reshape(side, side, 1)
-    views = [np.rot90(flipped, turns) for flipped in (picture, picture[:, ::-1]) for turns in range(4)]
-    result = model.augment(tf.constant(np.stack([picture] * 400)), tf.constant([3, 4])).numpy()
-    counts = [sum(np.array_equal(each, view) for each in result) for view in views]
-    assert sum(counts) == 400
-    assert min(counts) > 20
-
-
-def test_affine_augmentation_without_its_disturbances_is_flips_and_turns(monkeypatch):
-    for bound in ("TURN", "ZOOM", "SHIFT"):
-        monkeypatch.setattr(model, bound, 0.0)
-    pictures = tf.random.stateless_uniform([64, 9, 9, 3], [1, 2], 0, 255)
-    plain, affine = (model.augment(pictures, tf.constant([5, 6]), kind) for kind in ("d4", "affine"))
-    np.testing.assert_allclose(affine, plain, atol=1e-3)
-
-
-def test_affine_augmentation_keeps_the_middle_near_the_middle():
-    picture = np.zeros((1, 41, 41, 1), np.float32)
-    picture[:, 18:23, 18:23] = 1
-    result = model.augment(tf.repeat(picture, 200, axis=0), tf.constant([3, 4]), "affine").numpy()[..., 0]
-    mass = result.sum(axis=(1, 2))
-    at = np.stack([(result * axis).sum(axis=(1, 2)) / mass for axis in np.mgrid[:41, :41]])
-    assert np.abs(at - 20).max() <= 41 * model.SHIFT * np.exp(model.ZOOM) * 1.5
-    assert mass.min() > 25 * 0.6
-    assert mass.max() < 25 * 1.6
-    assert len(np.unique(result.round(3).reshape(200, -1), axis=0)) == 200
-
-
-def test_augmentation_is_drawn_from_its_seed():
-    pictures = tf.random.stateless_uniform([8, 4, 4, 3], [0, 0])
-    once, again, other = (model.augment(pictures, tf.constant([7, step])).numpy() for step in (1, 1, 2))
-    assert (once == again).all()
-    assert (once != other).any()
-
-
 def test_the_learning_rate_warms_up_and_ends_at_zero():
     optimizer = model.optimizer(SMALL, 100)
     schedule = optimizer._learning_rate

@@ -99,3 +99,20 @@ def test_a_split_is_scored_without_its_padding(small):
 def test_starting_alike_leaves_the_chief_as_it_is(small):
     network, steps = small
     assert moved(network, steps.start_alike) == set()
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return made(dataclasses.replace(SMALL, fine_tune_from_epoch=0))
+
+
+@pytest.mark.parametrize("changed", [{"loss": "asymmetric"}, {"mixup": 0.4}])
+def test_the_loss_and_what_it_is_taken_of_may_be_chosen(plain, changed):
+    network, steps = made(dataclasses.replace(SMALL, fine_tune_from_epoch=0, **changed))
+    for mine, its in zip(network.variables, plain[0].variables, strict=True):
+        mine.assign(its.numpy())
+    seed, stop = tf.constant([1, 1]), tf.constant(0.0)
+    chosen, usual = (float(each.train(*batch(5), seed, stop)[0]) for each in (steps, plain[1]))
+    assert np.isfinite(chosen)
+    assert chosen != usual
+    assert moved(network, lambda: steps.train(*batch(6), seed, stop)) == {"head", "backbone"}
