@@ -83,10 +83,7 @@ def _ahead(work: Work, reader: Reader, crew: Crew) -> Iterator[_Batch]:
     most = FIRST
 
     def begin() -> Iterator[Future[_Batch]]:
-        done = 0
-        while left := len(work.items) - done:
-            taken = work.items[done : done + crew.piece(left, most)]
-            done += len(taken)
+        for taken in crew.pieces(work.items, lambda: most):
             if crew.apart:
                 yield crew.submit(_convert_apart, taken, work.encoding, work.classes)
             else:

@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ from canopy.cli import UserError
 AHEAD = 3  # pieces of work begun for each of a crew, so that none waits for what is made of their outcomes
 LEAST = 4  # images: towards a list's end pieces grow smaller, so that all are done at about the same time
 
+_Image = TypeVar("_Image")
 _Result = TypeVar("_Result")
 
 
@@ -46,9 +47,18 @@ class Crew:
         except BrokenProcessPool as error:
             raise _died() from error
 
-    def piece(self, left: int, most: int) -> int:
-        """How many of the `left` images of a list to hand over next, at most `most`."""
-        return min(left, most, max(LEAST, left // (2 * self.size)))
+    def pieces(self, images: Sequence[_Image], most: Callable[[], int]) -> Iterator[Sequence[_Image]]:
+        """Cuts a list into what is handed over at a time.
+
+        Args:
+            images: the list.
+            most: asked before each piece: how many it may hold.
+        """
+        done = 0
+        while left := len(images) - done:
+            size = min(left, most(), max(LEAST, left // (2 * self.size)))
+            yield images[done : done + size]
+            done += size
 
     def outcomes(self, begun: Iterator[Future[_Result]]) -> Iterator[_Result]:
         """Outcomes in order, of which a few are in the making at a time.

@@ -6,8 +6,7 @@ Promises: what `scoring.Scorer` promises, and the same scores: it is what each p
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Sequence
 
 from beam_jobs import engines, processes
 from beam_jobs.scoring import Scored, Scorer, read_model_info
@@ -39,20 +38,15 @@ class ApartScorer:
             UserError: as there; or the export cannot be loaded, or a process was killed.
         """
         result = Scored()
-        for done in self._crew.outcomes(self._begin(sources)):
+        groups = self._crew.pieces(sources, lambda: GROUP_IMAGES)
+        begun = (self._crew.submit(_score, *self._model, tuple(group)) for group in groups)
+        for done in self._crew.outcomes(begun):
             result.names += done.names
             result.scores += done.scores
             result.rejects += done.rejects
             result.engine = done.engine
             count(len(done.names) + len(done.rejects))
         return result
-
-    def _begin(self, sources: Sequence[Source]) -> Iterator[Future[Scored]]:
-        done = 0
-        while left := len(sources) - done:
-            group = tuple(sources[done : done + self._crew.piece(left, GROUP_IMAGES)])
-            done += len(group)
-            yield self._crew.submit(_score, *self._model, group)
 
     def close(self) -> None:
         """Ends the processes."""

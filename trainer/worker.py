@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from canopy import machine
@@ -106,28 +106,25 @@ class Worker:
 
 def stop(workers: Sequence[Worker], how: signal.Signals, seconds: float) -> None:
     """Asks what still runs to end, and ends it by force after `seconds`, a frozen one at once."""
-    running = [worker for worker in workers if worker.process.poll() is None]
-    for worker in running:
-        worker.process.send_signal(signal.SIGKILL if worker.is_frozen else how)
-    _end_by_force(running, seconds, FROZEN_SECONDS)
+    for worker in workers:
+        if worker.process.poll() is None:
+            worker.process.send_signal(how)
+    _end_by_force(workers, seconds, lambda worker: worker.is_frozen)
 
 
 def dismiss(workers: Sequence[Worker], why: str, seconds: float) -> None:
     """Tells what still runs that a peer is lost; by force after `seconds`, one that gives no sign sooner."""
-    running = [worker for worker in workers if worker.process.poll() is None]
-    for worker in running:
+    for worker in workers:
         worker.line.say(link.LOST, why)
-    _end_by_force(running, seconds, STALLED_SECONDS)
+    _end_by_force(workers, seconds, lambda worker: worker.line.silent_for() > STALLED_SECONDS)
 
 
-def _end_by_force(running: Sequence[Worker], seconds: float, silent_seconds: float) -> None:
-    """Waits for `seconds` at most, for one that is silent for `silent_seconds` no longer, and kills."""
+def _end_by_force(workers: Sequence[Worker], seconds: float, is_stuck: Callable[[Worker], bool]) -> None:
+    """Waits for `seconds` at most, for one that is stuck not at all, and kills."""
     deadline = time.monotonic() + seconds
-    left = list(running)
-    while left:
-        left = [worker for worker in left if worker.process.poll() is None]
-        for worker in left:
-            if time.monotonic() >= deadline or worker.line.silent_for() > silent_seconds:
+    while running := [worker for worker in workers if worker.process.poll() is None]:
+        for worker in running:
+            if time.monotonic() >= deadline or is_stuck(worker):
                 worker.process.kill()
                 worker.process.wait()
-        time.sleep(POLL_SECONDS if left else 0)
+        time.sleep(POLL_SECONDS)

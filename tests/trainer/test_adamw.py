@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from tests.trainer.replicas import passes_alone, two_replicas
 from trainer.adamw import FusedAdamW
 
 SHAPES = ((3, 3, 4), (4,), (7, 2))
@@ -64,9 +64,7 @@ def test_what_is_excluded_does_not_decay() -> None:
 
 
 def _compare_two_replicas_with_one() -> None:
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    strategy = two_replicas()
     with strategy.scope():
         spread = _variables()
         one = _optimizer(FusedAdamW)
@@ -94,11 +92,7 @@ def _compare_two_replicas_with_one() -> None:
 
 
 def test_two_replicas_move_alike() -> None:
-    # In a process of its own: how many devices a CPU is has to be said before TensorFlow starts.
-    process = multiprocessing.get_context("spawn").Process(target=_compare_two_replicas_with_one)
-    process.start()
-    process.join(120)
-    assert process.exitcode == 0
+    assert passes_alone(_compare_two_replicas_with_one)
 
 
 def test_a_step_whose_scaled_gradients_overflow_moves_nothing() -> None:

@@ -1,12 +1,11 @@
 """A worker's own values: all its replicas get them, and none of the ways to read them differs."""
 
-import multiprocessing
-
 import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
 
+from tests.trainer.replicas import passes_alone, two_replicas
 from trainer.local import Local, making_variables
 
 
@@ -44,9 +43,7 @@ def test_another_shape_is_refused(strategy):
 
 
 def _make_on_two_replicas():
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    strategy = two_replicas()
     values = iter([1.0, 2.0, 3.0, 4.0])
     with making_variables(strategy):
         weight = tf.Variable(lambda: next(values))
@@ -65,11 +62,7 @@ def _make_on_two_replicas():
 
 
 def test_each_replica_begins_with_a_value_of_its_own():
-    # In a process of its own: how many devices a CPU is has to be said before TensorFlow starts.
-    process = multiprocessing.get_context("spawn").Process(target=_make_on_two_replicas)
-    process.start()
-    process.join(120)
-    assert process.exitcode == 0
+    assert passes_alone(_make_on_two_replicas)
 
 
 def test_plain_variables_are_made_where_there_is_no_strategy_to_speak_of():
