@@ -24,6 +24,8 @@ class Place:
 
     index: int  # of this worker, from 0; worker 0 is the chief
     addresses: tuple[str, ...]  # host:port of every worker, in order; empty where there is just this one
+    by_name: bool = False  # name servers know the hosts: for a while, they give a lost pod's number yet
+    run: str = ""  # which run this is, where several might meet at a number that one had before the other
 
     @property
     def workers(self) -> int:
@@ -70,7 +72,8 @@ def from_indexed_job(environment: Mapping[str, str]) -> Place:
         environment: JOB_COMPLETION_INDEX (set by Kubernetes), HOSTNAME (`JOB-INDEX`, likewise),
             CANOPY_WORKERS (how many pods), CANOPY_SERVICE (the headless Service, the pods' `subdomain`)
             and CANOPY_PORT (2222 where it is not set). CANOPY_ADDRESSES (`host:port,host:port`, one a
-            worker in order) stands for the last four where the pods have other names.
+            worker in order) stands for the last four where the pods have other names. CANOPY_RUN_ID (the
+            Job's uid) where it is set.
 
     Raises:
         UserError: where one of them is missing or does not fit the others.
@@ -96,7 +99,8 @@ def from_indexed_job(environment: Mapping[str, str]) -> Place:
             f"JOB_COMPLETION_INDEX is {index} but CANOPY_WORKERS is {workers}: completions, parallelism "
             "and CANOPY_WORKERS must be the same number"
         )
-    return Place(index, tuple(f"{job}-{i}.{service}:{port}" for i in range(workers)))
+    addresses = tuple(f"{job}-{i}.{service}:{port}" for i in range(workers))
+    return Place(index, addresses, by_name=True, run=environment.get("CANOPY_RUN_ID", ""))
 
 
 def _from_addresses(text: str, index: int) -> Place:
@@ -109,6 +113,17 @@ def _from_addresses(text: str, index: int) -> Place:
             "completions, parallelism and the addresses must be the same number"
         )
     return Place(index, addresses)
+
+
+def split(address: str) -> tuple[str, int]:
+    """Host and port of `host:port`, an IPv6 number without its brackets."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def join(host: str, port: int) -> str:
+    """The reverse of `split`."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def on_this_machine(workers: int) -> list[Place]:

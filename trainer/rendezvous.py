@@ -4,14 +4,17 @@ Promises: all start together or none does; whoever is still missing when the dea
 index and address; what ends the run for good at one launcher can be told to the others.
 
 TensorFlow itself waits for its peers for ever. While no training process holds a worker's port, its launcher
-does, and greets whoever connects with a line that begins with `GREETING`. The chief's launcher gathers the
-others: each keeps a connection open until the chief says go. A line is one JSON object.
+does, and greets whoever connects. The chief's launcher gathers the others: each keeps a connection open until
+the chief says go.
+
+A pod that takes a lost one's place has another number, and name servers may give the old one for half a
+minute. So each launcher says under which number it is reached, and all train by these; and a chief calls the
+others, which could not find it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import socket
 import threading
@@ -21,13 +24,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from canopy import cli
+from trainer import cluster
 from trainer.cluster import Place
+from trainer.wire import Line, listen_at
 
 log = logging.getLogger("canopy")
 
-GREETING = b"canopy "
 BEAT_SECONDS = 1.0  # between lines on an open connection, whether there is news or not
-SILENCE_SECONDS = 10.0  # without a line the other side counts as gone: its machine may have lost power
+CONNECT_SECONDS = 3.0  # for one attempt: nobody may be at that number any more, and the next may know better
 RETRY_SECONDS = 0.3  # between attempts to reach the chief: its name may not resolve yet, or it still trains
 
 
@@ -36,6 +40,7 @@ class Start:
     """All are there: the training processes may begin."""
 
     tokens: tuple[str, ...]  # what each launcher's greeting says while it has not left this very meeting
+    addresses: tuple[str, ...]  # number:port of every worker, in order
 
 
 @dataclass(frozen=True)
@@ -50,8 +55,9 @@ class End:
 class _Guest:
     """A launcher that is connected to the chief's."""
 
-    line: _Line
+    line: Line
     token: str
+    host: str  # its number
     ready: bool = False
 
 
@@ -71,7 +77,8 @@ class Meeting:
     _missing: dict[int, str] = field(default_factory=dict)  # index to what is known of it
     _guests: dict[int, _Guest] = field(default_factory=dict)
     _changed: threading.Condition = field(default_factory=threading.Condition)
-    _visits: list[_Line] = field(default_factory=list)  # to the chief: one at a time
+    _visits: list[Line] = field(default_factory=list)  # to the chief: one at a time
+    _called_from: str = ""  # the chief's number, where it has called
     _server: socket.socket | None = None
     _last_words: End | None = None
     _told: set[int] = field(default_factory=set)
@@ -82,6 +89,9 @@ class Meeting:
         threading.Thread(target=self._listen, daemon=True).start()
         if not self.place.is_chief:
             threading.Thread(target=self._visit, daemon=True).start()
+        elif self.place.by_name:
+            for index in others:
+                threading.Thread(target=self._call, args=(index,), daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -137,19 +147,53 @@ class Meeting:
         ready = all(guest.ready for guest in self._guests.values())
         if self._missing or not ready or not self._ready or self._last_words:
             return None
-        tokens = (self.token, *(self._guests[i].token for i in range(1, self.place.workers)))
+        guests = [self._guests[i] for i in range(1, self.place.workers)]
         try:
-            for guest in self._guests.values():
-                guest.line.say(go=tokens)
+            start = Start((self.token, *(guest.token for guest in guests)), self._numbers(guests))
+            for guest in guests:
+                guest.line.say(go=start.tokens, at=start.addresses)
         except OSError:
             # Those that were told already find the chief at another meeting, and come back to it.
             self.token = uuid.uuid4().hex
             return None
-        return Start(tokens)
+        return start
+
+    def _numbers(self, guests: list[_Guest]) -> tuple[str, ...]:
+        """Where all are reached: the addresses as given, but numbers for names."""
+        if not self.place.by_name:
+            return self.place.addresses
+        hosts = (guests[0].line.own_host, *(guest.host for guest in guests))
+        ports = (cluster.split(address)[1] for address in self.place.addresses)
+        return tuple(map(cluster.join, hosts, ports))
+
+    def _call(self, index: int) -> None:
+        """Tells one that has not come where this launcher is."""
+        while not self._over and self._result is None:
+            if index in self._missing:
+                with (
+                    contextlib.suppress(OSError, ValueError),
+                    self._connected(self.place.addresses[index]) as line,
+                ):
+                    line.hear_greeting()
+                    line.say(**self._hello(line))
+            time.sleep(BEAT_SECONDS)
+
+    def _connected(self, address: str) -> Line:
+        return Line(socket.create_connection(cluster.split(address), CONNECT_SECONDS))
+
+    def _hello(self, line: Line) -> dict[str, Any]:
+        """Who this is."""
+        return {
+            "run": self.place.run,
+            "index": self.place.index,
+            "workers": self.place.workers,
+            "token": self.token,
+            "host": line.own_host,
+        }
 
     def _listen(self) -> None:
         """Holds the port and greets whoever connects."""
-        port = int(self.place.addresses[self.place.index].rpartition(":")[2])
+        port = cluster.split(self.place.addresses[self.place.index])[1]
         server = None
         while server is None and not self._over:
             try:
@@ -172,11 +216,14 @@ class Meeting:
             threading.Thread(target=self._greet, args=(connection,), daemon=True).start()
 
     def _greet(self, connection: socket.socket) -> None:
-        with contextlib.suppress(OSError, ValueError, KeyError), _Line(connection) as line:
+        with contextlib.suppress(OSError, ValueError, KeyError), Line(connection) as line:
             line.greet(token=self.token)
             hello = line.hear()
+            if hello["run"] != self.place.run:
+                return
             index, workers = int(hello["index"]), int(hello["workers"])
             if not self.place.is_chief:
+                self._called_from = str(hello["host"]) if index == 0 else ""
                 return
             if workers != self.place.workers or not 0 < index < workers:
                 why = f"worker {index} counts {workers} workers and the chief {self.place.workers}"
@@ -188,9 +235,9 @@ class Meeting:
                     self._told.add(index)
                 line.say(heard=True)
                 return
-            self._host(line, index, _Guest(line, str(hello["token"])))
+            self._host(line, index, _Guest(line, str(hello["token"]), str(hello["host"])))
 
-    def _host(self, line: _Line, index: int, guest: _Guest) -> None:
+    def _host(self, line: Line, index: int, guest: _Guest) -> None:
         """Keeps a guest's connection for as long as the guest gives signs of life."""
         with self._changed:
             self._guests[index] = guest
@@ -206,7 +253,7 @@ class Meeting:
                     del self._guests[index]
                     self._missing[index] = "it went away"
 
-    def _keep_telling(self, line: _Line, index: int) -> None:
+    def _keep_telling(self, line: Line, index: int) -> None:
         with contextlib.suppress(OSError):
             while not self._over:
                 with self._changed:
@@ -226,13 +273,11 @@ class Meeting:
 
     def _visit(self) -> None:
         """Stays connected to the chief's launcher, and comes back for as long as the meeting lasts."""
-        host, _, port = self.place.addresses[0].rpartition(":")
+        given = self.place.addresses[0]
         while not self._over and self._result is None:
+            told, self._called_from = self._called_from, ""
             try:
-                with (
-                    socket.create_connection((host, int(port)), SILENCE_SECONDS) as connection,
-                    _Line(connection) as line,
-                ):
+                with self._connected(cluster.join(told, cluster.split(given)[1]) if told else given) as line:
                     self._visits = [line]
                     line.hear_greeting()
                     self._stay(line)
@@ -242,12 +287,8 @@ class Meeting:
                     self._missing = {0: getattr(error, "strerror", None) or str(error)}
             time.sleep(RETRY_SECONDS)
 
-    def _stay(self, line: _Line) -> None:
-        hello: dict[str, Any] = {
-            "index": self.place.index,
-            "workers": self.place.workers,
-            "token": self.token,
-        }
+    def _stay(self, line: Line) -> None:
+        hello = self._hello(line)
         if self._last_words is not None:
             line.say(**hello, end=self._last_words.code, why=self._last_words.why)
             line.hear()
@@ -261,66 +302,16 @@ class Meeting:
             news = line.hear()
             with self._changed:
                 if "go" in news:
-                    self._result = Start(tuple(news["go"]))
+                    self._result = Start(tuple(news["go"]), tuple(news["at"]))
                     return
                 if "end" in news:
                     self._result = End(int(news["end"]), str(news["why"]))
                     return
                 self._missing = {int(i): why for i, why in news["missing"].items()}
 
-    def _keep_saying_ready(self, line: _Line) -> None:
+    def _keep_saying_ready(self, line: Line) -> None:
         with contextlib.suppress(OSError):
             while not self._over:
                 line.say(ready=self._ready)
                 with self._changed:
                     self._changed.wait(BEAT_SECONDS)
-
-
-class _Line:
-    """JSON objects over a connection, one a line; closed at the end of a `with`."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        connection.settimeout(SILENCE_SECONDS)
-        self._connection, self._file = connection, connection.makefile("rb")
-        self._saying = threading.Lock()
-
-    def __enter__(self) -> _Line:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._connection.shutdown(socket.SHUT_RDWR)
-        self._connection.close()
-
-    def finish(self) -> None:
-        """Says no more; what was said still arrives, which closing at once could prevent."""
-        with contextlib.suppress(OSError):
-            self._connection.shutdown(socket.SHUT_WR)
-
-    def greet(self, **words: Any) -> None:
-        self._connection.sendall(GREETING + json.dumps(words).encode() + b"\n")
-
-    def hear_greeting(self) -> None:
-        if not self._file.readline(4096).startswith(GREETING):
-            raise ValueError("it still trains, in an earlier attempt")
-
-    def say(self, **words: Any) -> None:
-        with self._saying:
-            self._connection.sendall(json.dumps(words).encode() + b"\n")
-
-    def hear(self) -> dict[str, Any]:
-        line = self._file.readline(1 << 20)
-        if not line.endswith(b"\n"):
-            raise ValueError("the connection ended")
-        found: dict[str, Any] = json.loads(line)
-        return found
-
-
-def listen_at(port: int) -> socket.socket:
-    """A listening socket on every address of this machine, IPv6 too where there is any."""
-    if socket.has_dualstack_ipv6():
-        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=128)
-    return socket.create_server(("", port), backlog=128)

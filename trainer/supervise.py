@@ -130,7 +130,7 @@ def _with_others(own: Worker, place: Place, signals: Signals, rendezvous_timeout
                 worker.dismiss([own], found.why, 0.0)
                 meeting.tell_all(End(found.code, found.why), TELL_SECONDS)
             return found
-    own.go(place)
+    own.go(replace(place, addresses=found.addresses))
     with Watch(place, found) as watch:
         ending = _wait([own], signals, watch=watch)
         assert ending is not None

@@ -18,8 +18,10 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from trainer import cluster
 from trainer.cluster import Place
-from trainer.rendezvous import GREETING, Start
+from trainer.rendezvous import Start
+from trainer.wire import GREETING
 
 PROBE_SECONDS = 1.0  # between two looks at a worker
 ANSWER_SECONDS = 5.0  # one look waits as long
@@ -98,16 +100,17 @@ class Watch:
 
     def _keep_looking(self, index: int) -> None:
         address, token = self._place.addresses[index], self._start.tokens[index]
-        name, _, port = address.rpartition(":")
-        # Asked once: a name server that fails for a while must not end a run.
-        machine = next(iter(_resolve(name)), name)
+        name, port = cluster.split(address)
+        machine = cluster.split(self._start.addresses[index])[0]
+        known = _resolve(name)  # not yet this machine, perhaps: name servers may be behind
         began = answered = time.monotonic()
         trained, refusals = False, 0
         while not self._over.wait(PROBE_SECONDS):
-            seen, its_token = look(machine, int(port))
+            seen, its_token = look(machine, port)
             now = time.monotonic()
-            if seen is Seen.SILENT and _resolve(name, otherwise={machine}).isdisjoint({machine}):
-                seen = Seen.MOVED
+            if seen is Seen.SILENT:
+                found = _resolve(name, otherwise=known)
+                seen = Seen.SILENT if found == known or machine in found else Seen.MOVED
             if seen is not Seen.SILENT:
                 answered = now
             refusals = refusals + 1 if seen is Seen.CLOSED else 0

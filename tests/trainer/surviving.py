@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -62,16 +63,28 @@ class Run:
         for index in range(workers):
             self.pod(index, *own, **environment)
 
-    def pods_on(self, network: Network) -> None:
-        """Starts a pod on each of a network's machines."""
-        self._addresses = [f"{address}:2222" for address in network.addresses]
-        self._machines, self.launchers = network.machines, []
+    def pods_on(self, network: Network, workers: int = 2) -> None:
+        """Starts pods, each on a machine of its own, that find each other by name."""
+        self._machines, self.launchers = network.machines[:workers], []
         for index in range(len(network.machines)):
+            network.name(index, range(workers))
+        for index in range(workers):
             self.pod(index)
+
+    def pod_elsewhere(self, index: int, network: Network, machine: int) -> None:
+        """Starts a pod on another machine in place of a lost one; its new address is known there alone."""
+        where = [network.machines.index(each) for each in self._machines]
+        where[index] = machine
+        network.name(machine, where)
+        self._machines[index] = network.machines[machine]
+        self.pod(index)
 
     def pod(self, index: int, *own: object, **environment: str) -> subprocess.Popen[bytes]:
         """Starts one pod's launcher, as the Job's controller does, also in place of one that is gone."""
         variables = {"JOB_COMPLETION_INDEX": str(index), "CANOPY_ADDRESSES": ",".join(self._addresses)}
+        if self._machines:
+            variables |= {"HOSTNAME": f"train-{index}", "CANOPY_SERVICE": "pods"}
+            variables |= {"CANOPY_WORKERS": str(len(self._machines)), "CANOPY_PORT": "2222"}
         machine = ["ip", "netns", "exec", self._machines[index]] if self._machines else []
         launcher = self._start(own, variables | environment, machine)
         if index < len(self.launchers) - 1:
@@ -168,6 +181,19 @@ class Network:
     def __exit__(self, *_: object) -> None:
         for namespace in (*self.machines, self._name):
             _ip("netns", "delete", namespace)
+            shutil.rmtree(Path("/etc/netns", namespace), ignore_errors=True)
+
+    def name(self, machine: int, pods: Sequence[int]) -> None:
+        """Sets which names one machine's programs find, and where.
+
+        Args:
+            machine: whose programs.
+            pods: the machine of each pod, by the pod's index.
+        """
+        hosts = Path("/etc/netns", self.machines[machine], "hosts")
+        hosts.parent.mkdir(parents=True, exist_ok=True)
+        names = [f"{self.addresses[where]} train-{pod}.pods\n" for pod, where in enumerate(pods)]
+        hosts.write_text("".join(names))
 
     def cut(self, index: int) -> None:
         """Pulls a machine's plug: what is sent to it is lost without a word."""

@@ -22,6 +22,18 @@ def test_a_pod_finds_its_peers_behind_the_headless_service():
         "task": {"type": "worker", "index": 1},
     }
     assert not place.is_chief
+    assert place.by_name
+
+
+def test_a_pod_knows_its_run_where_the_job_says_which():
+    assert cluster.from_indexed_job({**POD, "CANOPY_RUN_ID": "uid"}).run == "uid"
+    assert cluster.from_indexed_job(POD).run == ""
+
+
+@pytest.mark.parametrize("address", ["canopy-train-0.canopy-train:2222", "10.0.0.7:2222", "[fd00::7]:2222"])
+def test_an_address_is_a_host_and_a_port_whatever_its_family(address):
+    host, port = cluster.split(address)
+    assert (port, "[" in host, cluster.join(host, port)) == (2222, False, address)
 
 
 def test_the_port_can_be_set():
@@ -67,7 +79,7 @@ def test_local_workers_get_ports_of_their_own():
 
 def test_addresses_can_be_given_in_place_of_a_service():
     place = cluster.from_indexed_job({"JOB_COMPLETION_INDEX": "1", "CANOPY_ADDRESSES": "a:1, b:2"})
-    assert (place.index, place.addresses) == (1, ("a:1", "b:2"))
+    assert (place.index, place.addresses, place.by_name) == (1, ("a:1", "b:2"), False)
 
 
 @pytest.mark.parametrize(("index", "text", "named"), [("2", "a:1,b:2", "completions"), ("0", "a,b:2", "a,b")])

@@ -1,6 +1,7 @@
 """Launchers meet before TensorFlow starts: all together, or those missing are named."""
 
 import contextlib
+import dataclasses
 import socket
 import threading
 import time
@@ -37,7 +38,7 @@ def test_all_start_together_when_the_last_one_is_ready(workers):
         assert results(meetings, seconds=1.0) == [None] * workers
         meetings[-1].ready()
         found = results(meetings)
-    assert found[0] == Start(tuple(meeting.token for meeting in meetings))
+    assert found[0] == Start(tuple(meeting.token for meeting in meetings), meetings[0].place.addresses)
     assert found == [found[0]] * workers
 
 
@@ -75,6 +76,46 @@ def test_a_name_that_does_not_resolve_yet_is_waited_for():
         time.sleep(0.5)
         assert other.poll() is None
         assert "worker 0 at no-such-host.invalid:2222" in other.missing()
+
+
+def named(name, index, run="this one"):
+    """Places of two pods whose names are found where `name` says."""
+    ports = cluster.free_ports(2)
+    return Place(index, tuple(f"{name}:{port}" for port in ports), by_name=True, run=run)
+
+
+def test_pods_with_names_train_by_the_numbers_that_they_met_at():
+    place = named("localhost", 0)
+    with Meeting(place) as chief, Meeting(dataclasses.replace(place, index=1)) as other:
+        chief.ready()
+        other.ready()
+        start, its_start = results([chief, other])
+    assert start == its_start
+    found, given = (list(map(cluster.split, each)) for each in (start.addresses, place.addresses))
+    assert {host for host, _ in found} <= {"127.0.0.1", "::1"}
+    assert [port for _, port in found] == [port for _, port in given]
+
+
+def test_a_chief_whom_nobody_finds_calls_the_others():
+    """Its name gives the number of the pod in whose place it came."""
+    place = named("127.0.0.1", 0)
+    chief_port = place.addresses[0].rpartition(":")[2]
+    lost = (f"no-such-host.invalid:{chief_port}", place.addresses[1])
+    with Meeting(place) as chief, Meeting(dataclasses.replace(place, index=1, addresses=lost)) as other:
+        chief.ready()
+        other.ready()
+        start, its_start = results([chief, other])
+    assert start == its_start
+    assert start.addresses == place.addresses
+
+
+def test_another_runs_pod_at_a_number_that_was_ours_is_none_of_us():
+    place = named("127.0.0.1", 0)
+    with Meeting(place) as chief, Meeting(dataclasses.replace(place, index=1, run="another")) as stranger:
+        chief.ready()
+        stranger.ready()
+        assert results([chief, stranger], seconds=1.5) == [None, None]
+        assert chief.missing() == f"worker 1 at {place.addresses[1]} (not there)"
 
 
 def test_one_that_goes_away_again_is_waited_for():

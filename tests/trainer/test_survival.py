@@ -18,6 +18,10 @@ from trainer import data_info, plan
 
 LIMIT_SECONDS = 120.0  # on two idle cores it is 25
 
+makes_networks = pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("ip"), reason="only root may make networks"
+)
+
 
 def kill(run, launcher, worker=0, how=signal.SIGKILL):
     os.kill(run.workers(launcher)[worker], how)
@@ -128,7 +132,7 @@ def test_a_frozen_worker_is_noticed_and_replaced(records, tmp_path, whole):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("ip"), reason="only root may make networks")
+@makes_networks
 def test_a_worker_cut_off_the_network_is_noticed_and_met_again(records, tmp_path):
     def cut_and_mend():
         began = time.monotonic()
@@ -143,6 +147,27 @@ def test_a_worker_cut_off_the_network_is_noticed_and_met_again(records, tmp_path
         run.wait_for_step(8)
         run.seconds_to_next_step(cut_and_mend)
         assert repeated(run) <= 5
+
+
+@pytest.mark.slow
+@makes_networks
+@pytest.mark.parametrize("index", [0, 1], ids=["the_chief", "another_worker"])
+def test_a_pod_that_comes_back_elsewhere_is_met_before_name_servers_know(records, tmp_path, index):
+    """Name servers give the old address, at which nobody is any more: they keep answers for a while."""
+
+    def lose_the_machine():
+        network.cut(index)
+        run.launchers[index].kill()
+        run.launchers[index].wait()
+        run.pod_elsewhere(index, network, machine=2)
+
+    flags = ("--epochs", 400, "--checkpoint_steps", 5)
+    with Network(3) as network, Run(records, tmp_path / "model", *flags) as run:
+        run.pods_on(network)
+        run.wait_for_step(8)
+        run.seconds_to_next_step(lose_the_machine)
+        assert repeated(run) <= 5
+        assert run.told().count("restart 1 of") == 1
 
 
 @pytest.mark.slow

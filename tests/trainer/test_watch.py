@@ -51,7 +51,7 @@ def quick(monkeypatch):
 
 def watching(port, token="now", host="127.0.0.1"):
     place = Place(0, ("127.0.0.1:1", f"{host}:{port}"))
-    return Watch(place, Start(("own", token)))
+    return Watch(place, Start(("own", token), (place.addresses[0], f"127.0.0.1:{port}")))
 
 
 def lost_within(watched, seconds):
@@ -111,6 +111,27 @@ def test_a_frozen_one_is_gone_after_a_while():
     with serving(None) as port, watching(port) as watched:
         assert lost_within(watched, 0.5) == ""
         assert "does not answer" in lost_within(watched, 3.0)
+
+
+def test_a_name_that_gives_another_number_once_there_is_no_answer_has_moved(monkeypatch):
+    answers = {"127.0.0.1"}
+    monkeypatch.setattr(watch, "_resolve", lambda *_, **__: set(answers))
+    monkeypatch.setattr(watch, "SILENCE_SECONDS", 60.0)
+    with serving(None) as port, watching(port, host="worker") as watched:
+        assert lost_within(watched, 0.8) == ""
+        answers.clear()
+        assert "stands for another machine now" in lost_within(watched, 3.0)
+
+
+def test_a_name_server_that_is_behind_makes_nobody_move(monkeypatch):
+    answers = {"10.0.0.9"}  # of the pod in whose place this one came
+    monkeypatch.setattr(watch, "_resolve", lambda *_, **__: set(answers))
+    monkeypatch.setattr(watch, "SILENCE_SECONDS", 60.0)
+    with serving(None) as port, watching(port, host="worker") as watched:
+        assert lost_within(watched, 0.8) == ""
+        answers.clear()
+        answers.add("127.0.0.1")
+        assert lost_within(watched, 0.8) == ""
 
 
 def test_nobody_is_missed_after_the_last_step():
