@@ -131,7 +131,7 @@ def _check(task: config.Config, workers: int) -> None:
         info = data_info.read(task.data)
         info.shards("train"), info.shards("validation")
     if task.backbone == "keras":
-        weights.resolve(task.weights, task.alpha, task.image_size)
+        weights.look_once([(task.weights, task.alpha, task.image_size)])
 
 
 if __name__ == "__main__":

@@ -223,7 +223,8 @@ class Meeting:
                 return
             index, workers = int(hello["index"]), int(hello["workers"])
             if not self.place.is_chief:
-                self._called_from = str(hello["host"]) if index == 0 else ""
+                if index == 0:
+                    self._called_from = str(hello["host"])
                 return
             if workers != self.place.workers or not 0 < index < workers:
                 why = f"worker {index} counts {workers} workers and the chief {self.place.workers}"

@@ -90,10 +90,9 @@ def _check(settings: Settings, space: Space) -> tuple[Config, DataInfo]:
         config.check_batch(probe.batch_size, settings.local_workers)
     info = data_info.read(settings.data)
     info.shards("train"), info.shards("validation")
-    for start in {
-        (probe.weights, probe.alpha, probe.image_size) for probe in probes if probe.backbone == "keras"
-    }:
-        weights.resolve(*start)
+    weights.look_once(
+        {(probe.weights, probe.alpha, probe.image_size) for probe in probes if probe.backbone == "keras"}
+    )
     return base, info
 
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 import http.client
 import os
 import shutil
+import socket
 import sys
 import tempfile
+import threading
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from canopy import cli
 from canopy.cli import UserError
@@ -24,6 +27,9 @@ BASE_URL = "https://storage.googleapis.com/tensorflow/keras-applications/mobilen
 ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
 SIZES = (96, 128, 160, 192, 224)
 TIMEOUT_SECONDS = 20.0
+# Where a policy drops packets nobody ever says no, and a name may have a dozen numbers to try.
+REACH_SECONDS, CONNECT_SECONDS = 10.0, 2.0
+PLACE, NONE = "CANOPY_WEIGHTS", "none"  # the environment's word: a file, a folder, or that there are none
 FOLDER = "/data/weights"  # where a cluster's volume may hold them
 NONE_FOUND = (
     "--weights auto found no ImageNet weights and cannot fetch them: the backbone starts at random and will "
@@ -62,6 +68,7 @@ def fetch(alpha: float, image_size: int, cache: Path | None = None) -> Path:
     if path.is_file():
         return path
     try:
+        _reach(BASE_URL)
         folder.mkdir(parents=True, exist_ok=True)
         with (
             urllib.request.urlopen(BASE_URL + path.name, timeout=TIMEOUT_SECONDS) as answer,
@@ -88,7 +95,7 @@ def resolve(choice: str, alpha: float, image_size: int) -> str | None:
     Raises:
         UserError: where there is no such file and none can be fetched; never for auto.
     """
-    if choice == "none":
+    if choice == NONE or (choice == "auto" and os.environ.get(PLACE) == NONE):
         return None
     if choice == "imagenet":
         return str(fetch(alpha, image_size))
@@ -104,9 +111,47 @@ def resolve(choice: str, alpha: float, image_size: int) -> str | None:
     return choice
 
 
+def look_once(starts: Collection[tuple[str, float, int]]) -> None:
+    """Resolves what processes that this one starts would each resolve for themselves, at every start.
+
+    Where `auto` finds none they are told so: to look again can take seconds, and there may be many of them.
+
+    Args:
+        starts: what `resolve` takes.
+
+    Raises:
+        UserError: as `resolve`.
+    """
+    found = [resolve(*start) for start in starts]
+    if not any(found) and {choice for choice, _, _ in starts} == {"auto"}:
+        os.environ[PLACE] = NONE
+
+
+def _reach(url: str) -> None:
+    """Raises OSError where there is no way to an address, in `REACH_SECONDS` at most."""
+    parts = urlsplit(url)
+    if parts.scheme in urllib.request.getproxies():
+        return  # a proxy knows the way, and this machine may not
+    port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+    over, failed = threading.Event(), list[OSError]()
+
+    def connect() -> None:
+        try:
+            socket.create_connection((parts.hostname or "", port), CONNECT_SECONDS).close()
+        except OSError as error:
+            failed.append(error)
+        over.set()
+
+    threading.Thread(target=connect, daemon=True).start()
+    if not over.wait(REACH_SECONDS):
+        raise TimeoutError(f"{parts.hostname} does not answer")
+    if failed:
+        raise failed[0]
+
+
 def _at_hand(alpha: float, image_size: int) -> Path | None:
     """A file that lies where CANOPY_WEIGHTS says, or in /data/weights: of this width, any published size."""
-    named = os.environ.get("CANOPY_WEIGHTS", "")
+    named = os.environ.get(PLACE, "")
     for place in filter(None, (named, FOLDER)):
         if Path(place).is_file() and _is_hdf5(Path(place)):
             return Path(place)

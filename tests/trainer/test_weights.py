@@ -1,7 +1,12 @@
 """ImageNet weights: which file, whole or not at all, and one sentence where there is no network."""
 
+import contextlib
 import http.server
+import os
+import socket
 import threading
+import time
+import urllib.request
 
 import pytest
 
@@ -17,7 +22,7 @@ def served(tmp_path, monkeypatch):
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
-            path = folder / self.path.strip("/")
+            path = folder / self.path.rpartition("/")[2]  # a proxy is asked by the whole address
             if not path.is_file():
                 self.send_error(404)
                 return
@@ -87,6 +92,66 @@ def no_network(tmp_path, monkeypatch):
     monkeypatch.setattr(weights, "FOLDER", str(tmp_path / "volume"))
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     monkeypatch.delenv("CANOPY_WEIGHTS", raising=False)
+
+
+@pytest.fixture
+def black_hole():
+    """The port of an address at which packets are lost without a word: its queue of connections is full."""
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(3):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(server.getsockname())
+        yield server.getsockname()[1]
+
+
+def test_where_nobody_ever_answers_it_is_known_in_seconds(no_network, black_hole, monkeypatch):
+    monkeypatch.setattr(weights, "BASE_URL", f"http://127.0.0.1:{black_hole}/")
+    monkeypatch.setattr(weights, "CONNECT_SECONDS", 60.0)
+    monkeypatch.setattr(weights, "REACH_SECONDS", 0.5)
+    began = time.monotonic()
+    with pytest.raises(UserError, match=r"127\.0\.0\.1 does not answer"):
+        weights.resolve("imagenet", 1.0, 224)
+    assert time.monotonic() - began < 5
+
+
+def test_what_a_proxy_can_reach_need_not_be_reachable_from_here(served, tmp_path, monkeypatch):
+    (served / weights.file_name(1.0, 224)).write_bytes(b"weights")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(urllib.request, "_opener", None)  # it has read the environment before
+    monkeypatch.setenv("http_proxy", weights.BASE_URL)
+    monkeypatch.setattr(weights, "BASE_URL", "http://no-such-host.invalid/")
+    assert weights.fetch(1.0, 224, tmp_path / "cache").read_bytes() == b"weights"
+
+
+@pytest.mark.parametrize(
+    ("starts", "left"),
+    [
+        ([("auto", 1.0, 224)], "none"),
+        ([("auto", 1.0, 224), ("auto", 0.5, 96)], "none"),
+        ([("auto", 1.0, 224), ("none", 1.0, 224)], None),
+        ([], None),
+    ],
+)
+def test_that_there_are_none_is_found_once_for_all_that_is_started(starts, left, no_network, monkeypatch):
+    weights.look_once(starts)
+    found = os.environ.get(weights.PLACE)
+    monkeypatch.setenv(weights.PLACE, "")  # what this process was told is undone at the end
+    assert found == left
+
+
+def test_what_is_found_is_found_again(no_network, tmp_path):
+    hdf5(tmp_path / "volume" / weights.file_name(1.0, 224))
+    weights.look_once([("auto", 1.0, 224)])
+    assert weights.PLACE not in os.environ
+
+
+def test_auto_told_that_there_are_none_does_not_look(no_network, tmp_path, monkeypatch):
+    hdf5(tmp_path / "volume" / weights.file_name(1.0, 224))
+    monkeypatch.setenv(weights.PLACE, "none")
+    assert weights.resolve("auto", 1.0, 224) is None
 
 
 def hdf5(path):
