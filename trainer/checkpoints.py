@@ -6,6 +6,7 @@ over for the one before it, all workers take up the same one, and a number that 
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import re
@@ -75,8 +76,8 @@ class Checkpoints:
         """Takes up the newest checkpoint that is sound to all and returns its step, 0 where there is none.
 
         Args:
-            gather: called once by every worker with the step of the newest checkpoint that is sound to it;
-                returns what all called it with, in the workers' order.
+            gather: called by every worker with the step of the newest checkpoint that is sound to it, once
+                more where they differ; returns what all called it with, in the workers' order.
 
         Raises:
             PeerLostError: where the workers do not see the same checkpoints.
@@ -84,6 +85,12 @@ class Checkpoints:
         """
         step, values = self._newest()
         steps = list(gather(step))
+        if min(steps) != max(steps):
+            # A network file system may list late what another machine has saved: by its name, it is there.
+            if step != max(steps):
+                with contextlib.suppress(*DAMAGED):
+                    step, values = max(steps), self._read(self._path(max(steps)))
+            steps = list(gather(step))
         chosen = min(steps)
         if chosen != max(steps):
             told = ", ".join(f"worker {i}: step {each}" for i, each in enumerate(steps))

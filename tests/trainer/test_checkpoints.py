@@ -101,6 +101,16 @@ def test_all_workers_take_the_newest_that_is_sound_to_all(tmp_path, caplog):
     assert "worker 0: step 20, worker 1: step 10" in caplog.text
 
 
+def test_what_a_network_file_system_lists_late_is_taken_up_by_its_name(tmp_path, monkeypatch, caplog):
+    value, kept = at_steps(tmp_path, 10, 20)
+    listed = tf.io.gfile.listdir
+    monkeypatch.setattr(tf.io.gfile, "listdir", lambda folder: [n for n in listed(folder) if "20" not in n])
+    value.assign(0)
+    assert kept.restore(lambda step: [20, step]) == 20
+    assert value.numpy() == 20
+    assert caplog.text == ""
+
+
 def test_workers_with_storage_of_their_own_are_told(tmp_path):
     _, kept = at_steps(tmp_path, 10)
     with pytest.raises(PeerLostError, match=r"not the same storage.*worker 1: step 0"):
