@@ -1,8 +1,8 @@
 """How every command ends: one clear sentence and the right exit code.
 
-Promises: a `UserError` becomes one line on stderr and exit code 2, Ctrl-C exit code 130, a reader that went
-away (`| head`) 141, and only a bug shows a traceback (exit code 1). Exit codes are Canopy's own agreement
-with shells and Kubernetes.
+Promises: a `UserError` becomes one line on stderr and exit code 2, Ctrl-C exit code 130, SIGTERM 143, a
+reader that went away (`| head`) 141, and only a bug shows a traceback (exit code 1). Exit codes are Canopy's
+own agreement with shells and Kubernetes.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import io
 import logging
 import os
 import select
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 EXIT_OK = 0
@@ -47,7 +49,8 @@ def run(command: Callable[[], None]) -> int:
         # A path that the terminal's encoding lacks must not turn finished work into a traceback.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        return _ending(command)
+        with _heeding_sigterm() as came:
+            return _ending(command, came)
     except BrokenPipeError:
         if not _nobody_reads():
             raise
@@ -56,7 +59,36 @@ def run(command: Callable[[], None]) -> int:
         _flush()
 
 
-def _ending(command: Callable[[], None]) -> int:
+@contextlib.contextmanager
+def _heeding_sigterm() -> Iterator[list[int]]:
+    """Makes SIGTERM unwind a command as Ctrl-C does, once; yields a list that tells whether it came.
+
+    A container's first process does not end by a signal that it has no handler for: its pod would only end
+    with its grace period, by SIGKILL.
+    """
+    came: list[int] = []
+    owner = os.getpid()
+
+    def unwind(number: int, _: object) -> None:
+        if os.getpid() != owner:  # a fork's copy: it has nothing to tidy up
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        came.append(number)
+        if len(came) == 1:
+            raise KeyboardInterrupt
+
+    mine = threading.current_thread() is threading.main_thread()
+    if not mine or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield came
+        return
+    signal.signal(signal.SIGTERM, unwind)
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _ending(command: Callable[[], None], terminated: list[int]) -> int:
     try:
         command()
     except UserError as error:
@@ -64,6 +96,8 @@ def _ending(command: Callable[[], None]) -> int:
     except PeerLostError as error:
         return _say(f"peer lost: {error}", EXIT_PEER_LOST)
     except KeyboardInterrupt:
+        if terminated:
+            return _say("stopped by SIGTERM", EXIT_TERMINATED)
         return _say("interrupted", EXIT_INTERRUPTED)
     return EXIT_OK
 

@@ -213,8 +213,11 @@ def test_a_full_disk_is_one_clear_sentence_and_leaves_no_marker(archive: Archive
     assert not (tmp_path / "out" / "dataset_info.json").exists()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("mode", ["in_memory", "multi_processing", ""])
-def test_ctrl_c_ends_a_job_and_its_workers_with_one_word(archive: Archive, tmp_path: Path, mode: str) -> None:
+def test_a_signal_ends_a_job_and_its_workers_with_one_word(
+    archive: Archive, tmp_path: Path, mode: str, number: signal.Signals
+) -> None:
     archive.fill(3000)  # enough for processes beside Beam where nothing else is said
     flags = [
         *([f"--direct_running_mode={mode}"] if mode else ["--direct_num_workers=2"]),
@@ -233,8 +236,9 @@ def test_ctrl_c_ends_a_job_and_its_workers_with_one_word(archive: Archive, tmp_p
     while not (started.is_dir() and any(started.iterdir())):
         assert process.poll() is None
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    # A terminal's Ctrl-C goes to all, a cluster's SIGTERM to the first process.
+    (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
     _, said = process.communicate(timeout=60)  # until the last worker has let go of stderr
-    assert process.returncode == 130
-    assert said == "interrupted\n"
+    ends = {signal.SIGINT: (130, "interrupted\n"), signal.SIGTERM: (143, "stopped by SIGTERM\n")}
+    assert (process.returncode, said) == ends[number]
     assert not (tmp_path / "out" / "dataset_info.json").exists()

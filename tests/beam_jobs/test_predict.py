@@ -145,8 +145,12 @@ def test_what_an_interrupted_run_left_does_no_harm_and_goes_away(run: Run, chips
     assert left_in(done.output.parent) == {"submission.csv"}
 
 
-def test_ctrl_c_ends_with_130_and_leaves_nothing_and_the_same_command_then_works(
-    model: Path, chips: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "stopped by SIGTERM")],
+)
+def test_a_signal_ends_it_and_leaves_nothing_and_the_same_command_then_works(
+    number: signal.Signals, code: int, word: str, model: Path, chips: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out" / "submission.csv"
     # TensorFlow takes seconds to load, so the signal comes while the pipeline runs.
@@ -158,10 +162,10 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing_and_the_same_command_then_works
     while not staging.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     time.sleep(1.0)  # by now the pipeline runs: the model takes seconds to load
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 130, said
-    assert said == "interrupted\n"
+    assert process.returncode == code, said
+    assert said == f"{word}\n"
     assert left_in(output.parent) == set()
     assert subprocess.run(words, cwd=ROOT, capture_output=True, timeout=120, check=False).returncode == 0
     assert left_in(output.parent) == {"submission.csv"}

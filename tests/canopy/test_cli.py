@@ -1,8 +1,12 @@
 """How commands end: the exit code, one line on stderr, and never a traceback for what is no bug."""
 
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -119,6 +123,69 @@ def test_a_path_that_the_terminals_encoding_lacks_can_still_be_shown():
     out, said = process.communicate(timeout=60)
     assert (process.returncode, said) == (0, b"")
     assert out == b"output caf\\xe9 \\udcff\n"
+
+
+TIDIES_UP = (
+    "def command():\n"
+    "    try:\n"
+    "        print('begun', flush=True)\n"
+    "        time.sleep(60)\n"
+    "    finally:\n"
+    "        time.sleep(0.5)\n"
+    "        print('tidy', flush=True)\n"
+    "sys.exit(cli.run(command))"
+)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_sigterm_lets_a_command_tidy_up_and_ends_it_with_143_and_a_word(times):
+    with python(TIDIES_UP, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"begun\n"
+        for _ in range(times):
+            process.terminate()
+            time.sleep(0.1)
+        out, said = process.communicate(timeout=30)
+    assert (process.returncode, out, said) == (143, b"tidy\n", b"stopped by SIGTERM\n")
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="only root may make namespaces")
+def test_sigterm_ends_a_containers_first_process_too():
+    """The kernel keeps it from the first process of a namespace that has no handler for it."""
+    words = [sys.executable, "-c", f"import os, sys, time\nfrom canopy import cli\n{TIDIES_UP}"]
+    command = ["unshare", "--pid", "--fork", "--kill-child", *words]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"begun\n"
+        first = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+        os.kill(int(first), signal.SIGTERM)
+        out, said = process.communicate(timeout=30)
+    assert (process.returncode, out, said) == (143, b"tidy\n", b"stopped by SIGTERM\n")
+
+
+def test_a_fork_ends_by_sigterm_as_any_process_does():
+    process = python(
+        "def command():\n"
+        "    child = os.fork()\n"
+        "    if not child:\n"
+        "        time.sleep(60)\n"
+        "    time.sleep(0.5)\n"  # Python drops what comes while it forks
+        "    os.kill(child, 15)\n"
+        "    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+        "sys.exit(cli.run(command))",
+        stdout=subprocess.PIPE,
+    )
+    out, said = process.communicate(timeout=30)
+    assert (process.returncode, out, said) == (0, b"-15\n", b"")
+
+
+def test_what_somebody_else_does_with_sigterm_stays():
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        assert cli.run(lambda: os.kill(os.getpid(), signal.SIGTERM)) == 0
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture
