@@ -1,18 +1,19 @@
-"""What the manifests say, run: each container's command, arguments and environment as local processes.
+"""What the manifests say, run: each container's command, arguments and environment, end to end.
 
-/data and /tmp are folders here, and pods find each other at addresses of this machine; all else is the
-manifest's, with settings changed in the ConfigMaps as a user would.
+As local processes; and, where `CANOPY_IMAGE` names a folder that the image has been unpacked into, as
+containers of it with all that the pods' specifications say of them (`containers.py`).
 """
 
 from __future__ import annotations
 
-import copy
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,109 +21,24 @@ import pytest
 
 from canopy import cli
 from tests.conftest import ROOT
-from tests.k8s.manifests import Object, command_of, file_of, objects, of_kind, the
-from trainer import cluster
+from tests.k8s import containers
+from tests.k8s.cluster import Cluster, Pod, changed
+from tests.k8s.manifests import command_of, file_of, objects, the
 
 SMALL = {"IMAGE_SIZE": "32", "ALPHA": "0.35", "WEIGHTS": "none", "BATCH_SIZE": "8", "EPOCHS": "1"}
 NO_GPU = {"REQUIRE_GPU": "false"}
+IMAGE = pytest.mark.skipif(bool(containers.missing()), reason=containers.missing() or "-")
 
 
-@dataclass
-class Pod:
-    """A local process in the place of a pod."""
-
-    process: subprocess.Popen[str]
-    scratch: Path  # its /tmp
-    log: Path
-    word: Path  # its /dev/termination-log
-
-    @property
-    def is_ready(self) -> bool:
-        return (self.scratch / "canopy-ready").exists()
-
-    def end(self, seconds: float = 180) -> int:
-        return self.process.wait(seconds)
-
-    @property
-    def said(self) -> str:
-        """Why it ended, in its own words, and its log for a test that fails."""
-        return self.word.read_text() if self.word.exists() else ""
-
-
-class Cluster:
-    """Starts pods of manifests on this machine."""
-
-    def __init__(self, folder: Path) -> None:
-        self.data = folder / "data"
-        self._folder = folder
-        self.pods: list[Pod] = []
-
-    def apply(self, stage: str, settings: dict[str, str], workers: int = 1) -> list[Pod]:
-        """Starts a stage's pods, with some of its settings changed."""
-        found = changed(objects(file_of(stage)), f"canopy-{stage}", settings)
-        (workload,) = of_kind(found, "Job", "Deployment")
-        ports = cluster.free_ports(workers)
-        pods = [self._start(found, workload, index, ports) for index in range(workers)]
-        self.pods += pods
-        return pods
-
-    def _start(self, found: list[Object], workload: Object, index: int, ports: list[int]) -> Pod:
-        command = command_of(found, workload, index)
-        scratch = self._folder / f"pod-{len(self.pods)}-{index}-{time.monotonic_ns()}"
-        scratch.mkdir(parents=True)
-        word, log = scratch / "termination-log", scratch / "log"
-        mapped = {"/data": str(self.data), "/tmp": str(scratch), "/dev/termination-log": str(word)}
-        if workload["spec"].get("completionMode") == "Indexed":
-            command.environment["CANOPY_ADDRESSES"] = ",".join(f"127.0.0.1:{port}" for port in ports)
-        environment = {name: localized(value, mapped) for name, value in command.environment.items()}
-        words = [localized(each, mapped) for each in command.words]
-        words = [each.replace("--port=6006", f"--port={ports[0]}") for each in words]
-        self.port = ports[0]
-        assert words[0] == "python"
-        with log.open("w") as file:
-            process = subprocess.Popen(
-                [sys.executable, *words[1:]],
-                # Nothing of the tests' own environment but where programs are, and two threads a process.
-                env={"PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1", **environment},
-                cwd=ROOT,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-        return Pod(process, scratch, log, word)
-
-    def delete(self) -> None:
-        """Ends what still runs."""
-        for pod in self.pods:
-            if pod.process.poll() is None:
-                pod.process.kill()
-                pod.process.wait()
-
-
-def changed(found: list[Object], name: str, settings: dict[str, str]) -> list[Object]:
-    """The objects with values of a ConfigMap changed; a setting that is not there is an error."""
-    found = copy.deepcopy(found)
-    data = the(found, "ConfigMap", name)["data"]
-    assert settings.keys() <= data.keys()
-    data.update(settings)
-    return found
-
-
-def localized(text: str, mapped: dict[str, str]) -> str:
-    """A path of a pod as one of this machine, also behind a flag's equals sign."""
-    flag, equals, value = text.rpartition("=") if text.startswith("--") else ("", "", text)
-    for inside, outside in mapped.items():
-        if value == inside or value.startswith(inside + "/"):
-            return flag + equals + outside + value[len(inside) :]
-    return text
-
-
-@pytest.fixture(scope="module")
-def ours(archive: Path, tmp_path_factory: pytest.TempPathFactory):
+@pytest.fixture(
+    scope="module", params=["processes", pytest.param("containers", marks=[pytest.mark.slow, IMAGE])]
+)
+def ours(
+    request: pytest.FixtureRequest, archive: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Cluster]:
     """A cluster whose claim holds a small archive."""
-    made = Cluster(tmp_path_factory.mktemp("cluster"))
-    made.data.mkdir()
-    (made.data / "archive").symlink_to(archive)
+    made = Cluster(tmp_path_factory.mktemp("cluster"), in_containers=request.param == "containers")
+    shutil.copytree(archive, made.data / "archive")
     yield made
     made.delete()
 
