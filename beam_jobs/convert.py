@@ -7,8 +7,9 @@ alone; an image that cannot be used is set down with its reason; memory stays th
 from __future__ import annotations
 
 import contextlib
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from operator import add
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from beam_jobs import images, records, storage
 from beam_jobs.images import BAD_NAME, Encoding, RejectedImage
 from beam_jobs.plan import Move
-from beam_jobs.processes import Crew
+from beam_jobs.processes import Crew, crew, outcome
 from beam_jobs.sources import Reader
 from beam_jobs.work import Item, Reject, Result, Work
 
@@ -43,12 +44,6 @@ class _Batch:
     histogram: NDArray[np.int64] = field(default_factory=lambda: np.zeros(768, np.int64))
     pixels: int = 0
     measured: int = 0
-
-
-def _convert_apart(items: list[Item], encoding: Encoding, classes: int) -> _Batch:
-    """In a process of its own, which has no reader yet."""
-    with Reader() as reader:
-        return _convert_batch(items, encoding, classes, reader)
 
 
 def _convert_batch(items: list[Item], encoding: Encoding, classes: int, reader: Reader) -> _Batch:
@@ -84,10 +79,7 @@ def _ahead(work: Work, reader: Reader, crew: Crew) -> Iterator[_Batch]:
 
     def begin() -> Iterator[Future[_Batch]]:
         for taken in crew.pieces(work.items, lambda: most):
-            if crew.apart:
-                yield crew.submit(_convert_apart, taken, work.encoding, work.classes)
-            else:
-                yield crew.submit(_convert_batch, taken, work.encoding, work.classes, reader)
+            yield crew.submit(_convert_batch, taken, work.encoding, work.classes, reader)
 
     for batch in crew.outcomes(begin()):
         if batch.lengths:
@@ -101,14 +93,14 @@ def convert_shard(work: Work, crew: Crew, count: Callable[[int], None] = lambda 
 
     Args:
         work: the list.
-        crew: who reads and decodes, side by side. The bytes written do not depend on its size.
+        crew: threads that read and decode side by side. The bytes written do not depend on their number.
         count: called with the number of images done since the last call.
 
     Returns:
         What became of it, saved at `work.result` too.
 
     Raises:
-        UserError: the shard cannot be written, or one of the crew was killed.
+        UserError: the shard cannot be written.
     """
     result = Result(work.split, work.index, work.shard, work.path, work.result, tags=[0] * work.classes)
     histogram = np.zeros(768, np.int64)
@@ -137,6 +129,32 @@ def convert_shard(work: Work, crew: Crew, count: Callable[[int], None] = lambda 
     result.channel_sums = images.channel_sums(histogram).tolist()
     result.save(work.result)
     return result
+
+
+def convert_apart(paths: Sequence[str], crew: Crew) -> Iterator[Result]:
+    """Converts shards in other processes, each by one of them: pictures pass through no third one's hands.
+
+    Args:
+        paths: of work lists.
+        crew: processes. Where there are fewer shards, each uses several threads.
+
+    Yields:
+        What became of the shards, in their order.
+
+    Raises:
+        UserError: a shard cannot be written, or a process was killed.
+    """
+    for begun in [crew.submit(_convert_alone, path, math.ceil(crew.size / len(paths))) for path in paths]:
+        yield outcome(begun)
+
+
+def _convert_alone(path: str, threads: int) -> Result:
+    """A shard in a process that has no crew yet."""
+    own = crew(threads, processes=0)
+    try:
+        return convert_shard(Work.load(path), own)
+    finally:
+        own.close()
 
 
 def rebuild(result: Result, keep: int, takes: list[tuple[Result, Move]]) -> Result:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from beam_jobs import commit, plan, prepare, runners, settings, storage, summary
-from beam_jobs.convert import convert_shard, rebuild
+from beam_jobs.convert import convert_apart, convert_shard, rebuild
 from beam_jobs.processes import crew
 from beam_jobs.work import Result, Work
 from canopy import cli, contract
@@ -47,15 +47,27 @@ def build(pipeline: Any, lists: Sequence[str], threads: int, processes: int = 0)
     """
     import apache_beam as beam
     from apache_beam.metrics import Metrics
+    from apache_beam.transforms.window import GlobalWindows
 
     class Convert(beam.DoFn):
         """A work list's path to what became of its shard; threads or processes start once a worker."""
 
         def setup(self) -> None:
             self._crew = crew(threads, processes)
+            self._count = Metrics.counter("canopy", COUNTER).inc
+            self._waiting: list[str] = []  # for the processes, which take shards side by side
 
         def process(self, path: str) -> Iterator[Result]:
-            yield convert_shard(Work.load(path), self._crew, Metrics.counter("canopy", COUNTER).inc)
+            if self._crew.apart:
+                self._waiting.append(path)
+            else:
+                yield convert_shard(Work.load(path), self._crew, self._count)
+
+        def finish_bundle(self) -> Iterator[Any]:
+            paths, self._waiting = sorted(self._waiting), []
+            for result in convert_apart(paths, self._crew):
+                self._count(result.converted + len(result.rejects))
+                yield GlobalWindows.windowed_value(result)
 
         def teardown(self) -> None:
             self._crew.close()
