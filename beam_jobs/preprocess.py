@@ -7,6 +7,7 @@ of a shard's work list, and the worker that gets it reads, converts and writes t
 
 from __future__ import annotations
 
+import math
 import sys
 import tempfile
 import time
@@ -21,7 +22,6 @@ from canopy import cli, contract
 from canopy.cli import UserError
 
 COUNTER = "images"  # the metric of images done
-SPARE_FROM = 20_000  # images whose wait for the disk is worth a process more than cores
 
 
 def _take(result: Result, results: Sequence[Result], giving: bool) -> Result:
@@ -123,8 +123,8 @@ def preprocess(job: settings.Settings, arguments: Sequence[str]) -> dict[str, An
             arguments,
             images=total,
             remote=remote,
-            processes_from=runners.MANY_IMAGES,
-            spare=1 if total >= SPARE_FROM else 0,
+            # Other processes know nothing of how Beam's file systems were set up in this one.
+            processes_from=math.inf if storage.is_beams(job.output) else runners.MANY_IMAGES,
         )
         _run(options, choice, lists, total, progress)
     results = [Result.load(path) for path in kept]

@@ -100,7 +100,6 @@ def choose(
     images: int,
     remote: bool,
     processes_from: float,
-    spare: int = 0,
 ) -> Choice:
     """Picks runner, mode, processes and threads.
 
@@ -111,7 +110,6 @@ def choose(
         remote: whether images are read from a store.
         processes_from: images from which processes beside Beam's are worth their start; infinity where one
             process is all that the work can use.
-        spare: processes above the number of cores, for work that waits for files now and then.
     """
     from apache_beam.options.pipeline_options import DirectOptions, StandardOptions
 
@@ -133,9 +131,7 @@ def choose(
     else:
         mode = "in_memory"
         if workers > 1 and not remote and images >= processes_from:
-            return Choice(
-                "FnApiRunner", mode, 1, 1, workers if given("--direct_num_workers") else workers + spare
-            )
+            return Choice("FnApiRunner", mode, 1, 1, workers)
     if mode == "in_memory":
         return Choice("FnApiRunner", mode, 1, max(least, workers))
     return Choice("FnApiRunner", mode, workers, max(least, 1))
@@ -212,14 +208,11 @@ def explained() -> Iterator[None]:
     # Beam logs each failure with its whole traceback, and raises it as well.
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     try:
-        yield
-    except KeyboardInterrupt:
-        _end_children()
-        raise
+        with _workers_first():
+            yield
     except Exception as error:
         text = f"{type(error).__name__}: {error}"
         if text.startswith("RuntimeError: KeyboardInterrupt"):
-            _end_children()
             raise KeyboardInterrupt from error
         found = re.findall(r"(?:UserError|UnavailableError): (.+?)(?: \[while running|\\n|\n|$)", text)
         if found:
@@ -227,8 +220,32 @@ def explained() -> Iterator[None]:
         raise
 
 
+@contextmanager
+def _workers_first() -> Iterator[None]:
+    """Lets a signal that ends this process end its workers before anything is tidied up, and all be quiet.
+
+    They would tell at length that what they worked on is gone, and Beam's threads that the workers are.
+    """
+    before: dict[int, Any] = {}
+
+    def end(number: int, frame: Any) -> None:
+        threading.excepthook = lambda _: None
+        _end_children()
+        before[number](number, frame)
+
+    if threading.current_thread() is threading.main_thread():
+        known = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        before |= {number: handler for number, handler in known.items() if callable(handler)}
+    for number in before:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _end_children() -> None:
-    """Ends the worker processes, which would tell at length that what they worked on is gone."""
     # Linux only; elsewhere they notice by themselves.
     for listed in Path("/proc/self/task").glob("*/children"):
         with contextlib.suppress(OSError):  # the thread or the process has ended by itself

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from beam_jobs import gcs, storage
+from beam_jobs import gcs, runners, storage
 from beam_jobs.objects import UnavailableError
 from beam_jobs.sources import list_images
 from canopy.cli import UserError
@@ -84,7 +85,12 @@ def whole(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("packed", ["folder", "zip"])
 def test_a_job_from_and_to_a_store_that_misbehaves_gives_the_same_bytes(
-    archive: Archive, run: Run, tmp_path: Path, server: Faulty, packed: str
+    archive: Archive,
+    run: Run,
+    tmp_path: Path,
+    server: Faulty,
+    packed: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     archive.fill(40)
     for i in range(4):
@@ -120,6 +126,12 @@ def test_a_job_from_and_to_a_store_that_misbehaves_gives_the_same_bytes(
     again = go()
     assert again.code == 2
     assert "--overwrite" in again.err
+    monkeypatch.setattr(runners, "MANY_IMAGES", 1)
+    files = ("--images", archive.folder, "--labels", archive.labels, "--output", "gs://here/apart")
+    apart = run(None, *map(str, files), *flags, "--direct_num_workers=2")
+    assert apart.code == 0, apart.err
+    assert json.loads((store / "apart" / "canopy.json").read_text())["run"]["processes"] == 2
+    assert whole(store / "apart") == local.shards
     (store / "out" / "dataset_info.json").unlink()  # as if the job had died before the marker
     strange = go()
     assert strange.code == 2

@@ -80,12 +80,14 @@ def test_direct_runners_in_every_mode_give_the_same_bytes(
     assert {**other.canopy, "run": 0} == {**one.canopy, "run": 0}
 
 
+@pytest.mark.parametrize("shards", ["5", "1"], ids=["many_shards", "fewer_shards_than_processes"])
 def test_processes_beside_beam_give_the_same_bytes(
-    uneven: Archive, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    uneven: Archive, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shards: str
 ) -> None:
-    one = run(uneven, *FLAGS, output=tmp_path / "one")
+    flags = ["--num_shards", shards, "--max_bad_fraction", "0.5"]
+    one = run(uneven, *flags, output=tmp_path / "one")
     monkeypatch.setattr(runners, "MANY_IMAGES", 1)
-    other = run(uneven, *FLAGS, "--direct_num_workers=2", output=tmp_path / "other")
+    other = run(uneven, *flags, "--direct_num_workers=2", output=tmp_path / "other")
     assert other.code == 0, other.err
     assert other.canopy["run"]["processes"] == 2
     assert other.shards == one.shards
@@ -115,14 +117,13 @@ def test_the_portable_runner_with_workers_elsewhere_gives_the_same_bytes(
     assert {**other.canopy, "run": 0} == {**one.canopy, "run": 0}
 
 
-def choose(*arguments: str, images: int = 1000, remote: bool = False, spare: int = 0) -> Choice:
+def choose(*arguments: str, images: int = 1000, remote: bool = False) -> Choice:
     return runners.choose(
         runners.parse_options(arguments),
         arguments,
         images=images,
         remote=remote,
         processes_from=runners.MANY_IMAGES,
-        spare=spare,
     )
 
 
@@ -156,8 +157,7 @@ def test_what_the_user_says_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "cores", lambda: 16)
     assert choose("--direct_running_mode=in_memory", images=10**6).processes == 0
     assert choose("--direct_running_mode", "multi_processing", images=10).mode == "multi_processing"
-    assert choose("--direct_num_workers=3", images=10**6, spare=1).processes == 3
-    assert choose(images=10**6, spare=1).processes == 17
+    assert choose("--direct_num_workers=3", images=10**6).processes == 3
     assert choose("--direct_num_workers=1", images=10**6).processes == 0
     assert choose("--runner=FlinkRunner").runner == "FlinkRunner"
 
