@@ -29,7 +29,6 @@ BATCH = 64  # images taken at once, at most: handing them over one by one costs 
 FIRST = 4  # as many until it is known how large the images are
 BATCH_BYTES = 1_000_000  # of records that a batch should hold: of large images it takes fewer
 PROGRESS_SECONDS = 0.5
-THREADS = 2  # of a process that has a core to itself: while one waits for the disk, the other decodes
 
 
 @dataclass
@@ -137,7 +136,7 @@ def convert_apart(paths: Sequence[str], crew: Crew) -> Iterator[Result]:
 
     Args:
         paths: of work lists.
-        crew: processes. Where there are fewer shards, each uses more threads.
+        crew: processes. Where there are fewer shards, each uses several threads.
 
     Yields:
         What became of the shards, in their order.
@@ -145,8 +144,8 @@ def convert_apart(paths: Sequence[str], crew: Crew) -> Iterator[Result]:
     Raises:
         UserError: a shard cannot be written, or a process was killed.
     """
-    threads = max(THREADS, math.ceil(crew.size / len(paths))) if paths else THREADS
-    for begun in [crew.submit(_convert_alone, path, threads) for path in paths]:
+    # As many images in memory at a time as there are processes: the largest take half a gigabyte each.
+    for begun in [crew.submit(_convert_alone, path, math.ceil(crew.size / len(paths))) for path in paths]:
         yield outcome(begun)
 
 
