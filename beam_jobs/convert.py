@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from beam_jobs import images, records, storage
+from beam_jobs import images, processes, records, storage
 from beam_jobs.images import BAD_NAME, Encoding, RejectedImage
 from beam_jobs.plan import Move
-from beam_jobs.processes import Crew, crew, outcome
+from beam_jobs.processes import Crew
 from beam_jobs.sources import Reader
 from beam_jobs.work import Item, Reject, Result, Work
 
@@ -146,12 +146,12 @@ def convert_apart(paths: Sequence[str], crew: Crew) -> Iterator[Result]:
     """
     # As many images in memory at a time as there are processes: the largest take half a gigabyte each.
     for begun in [crew.submit(_convert_alone, path, math.ceil(crew.size / len(paths))) for path in paths]:
-        yield outcome(begun)
+        yield processes.outcome(begun)
 
 
 def _convert_alone(path: str, threads: int) -> Result:
     """A shard in a process that has no crew yet."""
-    own = crew(threads, processes=0)
+    own = processes.crew(threads, processes=0)
     try:
         return convert_shard(Work.load(path), own)
     finally:

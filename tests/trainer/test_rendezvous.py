@@ -99,7 +99,7 @@ def test_pods_with_names_train_by_the_numbers_that_they_met_at():
 def test_a_chief_whom_nobody_finds_calls_the_others():
     """Its name gives the number of the pod in whose place it came."""
     place = named("127.0.0.1", 0)
-    chief_port = place.addresses[0].rpartition(":")[2]
+    chief_port = cluster.split(place.addresses[0])[1]
     lost = (f"no-such-host.invalid:{chief_port}", place.addresses[1])
     with Meeting(place) as chief, Meeting(dataclasses.replace(place, index=1, addresses=lost)) as other:
         chief.ready()
@@ -137,7 +137,7 @@ def test_one_that_goes_away_again_is_waited_for():
 def test_a_chief_whose_process_still_trains_is_waited_for():
     """TensorFlow's server holds the port: it begins with HTTP/2 settings, which are no greeting."""
     here = places(2)
-    server = socket.create_server(("127.0.0.1", int(here[0].addresses[0].rpartition(":")[2])))
+    server = socket.create_server(("127.0.0.1", cluster.split(here[0].addresses[0])[1]))
 
     def answer():
         with contextlib.suppress(OSError):
@@ -195,7 +195,7 @@ def test_telling_gives_up_in_time():
 
 def test_the_port_is_given_back_and_waited_for():
     here = places(2)
-    holder = socket.create_server(("", int(here[0].addresses[0].rpartition(":")[2])))
+    holder = socket.create_server(("", cluster.split(here[0].addresses[0])[1]))
     with Meeting(here[0]) as chief, Meeting(here[1]) as other:
         chief.ready()
         other.ready()
@@ -203,4 +203,4 @@ def test_the_port_is_given_back_and_waited_for():
         holder.close()
         assert None not in results([chief, other])
     for place in here:
-        socket.create_server(("", int(place.addresses[place.index].rpartition(":")[2]))).close()
+        socket.create_server(("", cluster.split(place.addresses[place.index])[1])).close()

@@ -70,7 +70,7 @@ def test_a_look_tells_training_from_meeting_from_nothing():
     place = Place(0, tuple(f"127.0.0.1:{port}" for port in cluster.free_ports(2)))
     with Meeting(place) as meeting:
         time.sleep(0.2)
-        port = int(place.addresses[0].rpartition(":")[2])
+        _, port = cluster.split(place.addresses[0])
         assert look("127.0.0.1", port) == (Seen.MEETS, meeting.token)
 
 
