@@ -103,7 +103,7 @@ def batches(reading: Reading, epoch: int = 0, first_step: int = 0) -> Any:
         examples = examples.rebatch(reading.replica_batch, drop_remainder=True)
     weights = tf.data.Dataset.from_tensor_slices(_record_weights(reading)[first_step:]).unbatch()
     paired = tf.data.Dataset.zip((examples, weights))
-    return paired.map(lambda example, weight: (*example, weight)).prefetch(PREFETCH_BATCHES)
+    return _untuned(paired.map(lambda example, weight: (*example, weight)).prefetch(PREFETCH_BATCHES))
 
 
 def iterate(reading: Reading, epoch: int = 0, first_step: int = 0) -> Iterator[Any]:
@@ -138,7 +138,7 @@ def encoded(shards: Sequence[Shard], classes: int) -> Any:
         fields = tf.io.parse_single_example(record, spec)
         return fields[contract.KEY_FILENAME], fields[contract.KEY_ENCODED], fields[contract.KEY_MULTI_HOT]
 
-    return _read_parts(parts, tuple(shards)).map(parse)
+    return _untuned(_read_parts(parts, tuple(shards)).map(parse))
 
 
 def decode(image: Any) -> Any:
@@ -204,6 +204,17 @@ def _examples(records: Any, count: int, reading: Reading) -> tuple[Any, Any]:
     )
     labels = tf.cast(fields[contract.KEY_MULTI_HOT], tf.float32)
     return tf.ensure_shape(resized, [count, size, size, 3]), labels
+
+
+def _untuned(elements: Any) -> Any:
+    """The data set without tf.data's tuner, which has nothing to tune here.
+
+    It looks at a data set less and less often, up to once a minute, and who lets go of an iterator beside
+    MultiWorkerMirroredStrategy waits until it has looked once more: up to a minute at each epoch's end.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return elements.with_options(options)
 
 
 def _stream(reading: Reading, epoch: int, number: int, first_step: int) -> Any:

@@ -217,3 +217,10 @@ def test_pictures_of_several_sizes_may_stand_in_one_shard(tmp_path):
     images, _, _ = next(iter(dataset.batches(settings).as_numpy_iterator()))
     for found, picture in zip(images, pictures, strict=True):
         np.testing.assert_array_equal(found, dataset.resize(tf.constant(picture), SIZE))
+
+
+def test_an_iterator_is_let_go_of_at_once(tmp_path):
+    """tf.data's tuner would hold it for up to a minute, and nothing here is left to it."""
+    shards = write_shards(tmp_path, [5])
+    assert dataset.batches(reading(shards)).options().autotune.enabled is False
+    assert dataset.encoded(shards, 40).batch(2).options().autotune.enabled is False
