@@ -7,6 +7,7 @@ import math
 import os
 from pathlib import Path
 
+BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # Linux' names, in /proc/cpuinfo
 ROOT = Path("/")  # tests put another system's files elsewhere
 
 
@@ -19,6 +20,20 @@ def cores(root: Path = ROOT) -> int:
     # Not everywhere does the system tell which cores a process may run on.
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, math.ceil(min(allowed, _limit(root))))
+
+
+def multiplies_bfloat16(root: Path = ROOT) -> bool:
+    """Whether the CPU has instructions for bfloat16: AVX512-BF16 or AMX of x86, BF16 of Arm.
+
+    Args:
+        root: where `proc` is; without it (no Linux) the answer is no.
+    """
+    with contextlib.suppress(OSError):
+        for line in (root / "proc/cpuinfo").read_text().splitlines():
+            what, _, values = line.partition(":")
+            if what.strip() in ("flags", "Features"):
+                return not BFLOAT16_FLAGS.isdisjoint(values.split())
+    return False
 
 
 def _limit(root: Path) -> float:

@@ -67,8 +67,10 @@ class Config:
     checkpoint_steps: int = _flag("steps between checkpoints", 100)
     log_steps: int = _flag("steps between lines of metrics.jsonl", 10)
     seed: int = _flag("of order, augmentation and initial weights", 0)
-    mixed_precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"] = _flag(
-        "auto: mixed_bfloat16 or mixed_float16 on a GPU that has the units, float32 on a CPU", "auto"
+    mixed_precision: Literal["auto", "native", "float32", "mixed_float16", "mixed_bfloat16"] = _flag(
+        "auto: mixed_bfloat16 or mixed_float16 on a GPU that has the units, float32 on a CPU; native: the "
+        "same, and mixed_bfloat16 on a CPU that has them",
+        "auto",
     )
     require_gpu: bool = _flag("end with exit code 2 where TensorFlow sees no GPU", False)
     init_from: str = _flag("an export folder whose weights the run starts from", "")

@@ -20,7 +20,7 @@ import tf_keras
 
 from canopy.cli import PeerLostError, UserError
 from canopy.progress import Meter
-from trainer import data_info, dataset, export, model, weights
+from trainer import data_info, dataset, export, model, precision, weights
 from trainer.averaging import Average
 from trainer.checkpoints import REFUSED, Checkpoints
 from trainer.claim import Claim, claim_model_dir, run_id
@@ -105,12 +105,12 @@ def train(config: Config, place: Place, stopping: Stopping) -> Outcome:
         local_replicas=local_replicas,
         seed=config.seed,
     )
-    precision = model.set_precision(config.mixed_precision)
+    chosen = precision.settle(config.mixed_precision)
     log.info(
         "%d replicas on %d workers, %s, global batch %d",
         strategy.num_replicas_in_sync,
         place.workers,
-        precision,
+        chosen,
         config.batch_size,
     )
     tf_keras.utils.set_random_seed(config.seed)

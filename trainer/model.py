@@ -11,18 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 import tf_keras
 
 from canopy.cli import UserError
-from trainer import hub
+from trainer import hub, precision
 from trainer.adamw import FusedAdamW
 from trainer.config import Config
-
-PRECISION_SINCE = (
-    (8, "mixed_bfloat16"),
-    (7, "mixed_float16"),
-)  # GPU compute capability, its tensor cores' type
 
 
 def build(config: Config, classes: int, prior: Sequence[float], start_weights: str | None) -> Any:
@@ -43,10 +37,12 @@ def build(config: Config, classes: int, prior: Sequence[float], start_weights: s
     """
     if config.backbone == "keras":
         images = tf_keras.Input([None, None, 3], name="image")
-        features = _mobilenet(config, start_weights)(tf_keras.layers.Rescaling(1 / 127.5, -1.0)(images))
+        features = _mobilenet(config, start_weights)(
+            tf_keras.layers.Rescaling(1 / 127.5, -1.0, dtype="float32")(images)
+        )
     else:
         images = tf_keras.Input([config.image_size, config.image_size, 3], name="image")
-        features = hub.features(config, tf_keras.layers.Rescaling(1 / 255)(images))
+        features = hub.features(config, tf_keras.layers.Rescaling(1 / 255, dtype="float32")(images))
     if config.dropout:
         features = tf_keras.layers.Dropout(config.dropout, seed=config.seed, name="dropout")(features)
     shares = np.clip(np.asarray(prior, np.float64), 1e-3, 1 - 1e-3)
@@ -98,22 +94,6 @@ def optimizer(config: Config, total_steps: int) -> Any:
     return adamw
 
 
-def set_precision(choice: str) -> str:
-    """Sets Keras' precision policy and returns its name.
-
-    Args:
-        choice: `--mixed_precision`. auto takes the type that the GPU has units for; on CPUs bfloat16 is
-            emulated and two to nine times slower, so they stay at float32.
-    """
-    if choice == "auto":
-        choice = "float32"
-        for gpu in tf.config.list_physical_devices("GPU")[:1]:
-            capability = tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0))
-            choice = next((name for least, name in PRECISION_SINCE if capability[0] >= least), "float32")
-    tf_keras.mixed_precision.set_global_policy(choice)
-    return choice
-
-
 def _mobilenet(config: Config, start_weights: str | None) -> Any:
     if start_weights is not None and not Path(start_weights).is_file():
         raise UserError(f"--weights {start_weights}: there is no such file")
@@ -139,4 +119,5 @@ def _mobilenet(config: Config, start_weights: str | None) -> Any:
             layer.padding = ((0, 0), (0, 0))
         if isinstance(layer, tf_keras.layers.DepthwiseConv2D):
             layer.padding = "same"
+            precision.suit(layer)
     return backbone

@@ -1,4 +1,4 @@
-"""How many cores there are for us."""
+"""How many cores there are for us, and what they can do."""
 
 import os
 import subprocess
@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from canopy.machine import cores
+from canopy.machine import cores, multiplies_bfloat16
 from tests.conftest import ROOT
 
 
@@ -67,3 +67,23 @@ def test_no_limit_in_the_older_kind_is_minus_one(tmp_path, many):
 
 def test_a_system_without_control_groups_has_the_cores_it_says(tmp_path, many):
     assert cores(tmp_path) == 64
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("flags\t\t: fpu avx512f avx512_bf16 sha_ni", True),
+        ("flags\t\t: fpu avx512f amx_bf16 amx_tile", True),
+        ("Features\t: fp asimd bf16", True),
+        ("flags\t\t: fpu avx2 avx512f avx512_vnni", False),
+        ("model name\t: avx512_bf16", False),
+    ],
+)
+def test_bfloat16_is_there_where_the_system_names_it_among_the_cpus_features(tmp_path, line, expected):
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/cpuinfo").write_text(f"processor\t: 0\n{line}\n\nprocessor\t: 1\n")
+    assert multiplies_bfloat16(tmp_path) is expected
+
+
+def test_a_system_that_tells_nothing_of_its_cpu_has_no_bfloat16(tmp_path):
+    assert not multiplies_bfloat16(tmp_path)

@@ -99,9 +99,3 @@ def test_the_learning_rate_warms_up_and_ends_at_zero():
     assert rates[2] == pytest.approx(SMALL.learning_rate)
     assert rates[0] < rates[1] < rates[2] > rates[3] > rates[4]
     assert rates[4] == pytest.approx(0, abs=1e-9)
-
-
-def test_a_cpu_keeps_float32():
-    if tf.config.list_physical_devices("GPU"):
-        pytest.skip("this machine has a GPU")
-    assert model.set_precision("auto") == "float32"

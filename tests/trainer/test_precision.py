@@ -1,0 +1,85 @@
+"""The type a network computes in, and what keeps bfloat16 fast on a CPU."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+
+from canopy import machine
+from trainer import model, precision
+from trainer.config import Config
+
+SMALL = Config(data="", model_dir="", image_size=32, alpha=0.35, weights="none")
+PRIOR = (0.1, 0.5, 0.9)
+
+
+@pytest.fixture(autouse=True)
+def float32_afterwards():
+    yield
+    tf_keras.mixed_precision.set_global_policy("float32")
+
+
+@pytest.fixture
+def cpu():
+    if tf.config.list_physical_devices("GPU"):
+        pytest.skip("this machine has a GPU")
+
+
+@pytest.mark.usefixtures("cpu")
+@pytest.mark.parametrize("has_units", [False, True])
+def test_a_cpu_keeps_float32_unless_it_is_asked_what_it_has_units_for(monkeypatch, has_units):
+    monkeypatch.setattr(machine, "multiplies_bfloat16", lambda: has_units)
+    assert precision.settle("auto") == "float32"
+    assert precision.settle("native") == ("mixed_bfloat16" if has_units else "float32")
+    assert tf_keras.mixed_precision.global_policy().name == ("mixed_bfloat16" if has_units else "float32")
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"), [(6, "float32"), (7, "mixed_float16"), (9, "mixed_bfloat16")]
+)
+def test_a_gpu_gets_the_type_that_it_has_units_for(monkeypatch, capability, expected):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda _: ["a GPU"])
+    details = {"compute_capability": (capability, 0)}
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda _: details)
+    assert precision.settle("auto") == precision.settle("native") == expected
+
+
+def test_a_type_that_is_named_is_taken():
+    assert precision.settle("mixed_bfloat16") == "mixed_bfloat16"
+
+
+@pytest.mark.parametrize("side", [8, 9])
+@pytest.mark.parametrize(("dtype", "error"), [("float32", 1e-6), ("mixed_bfloat16", 1e-2)])
+def test_a_strided_convolution_has_the_gradients_of_keras_own(side, dtype, error):
+    mine, keras = (
+        kind(3, strides=2, padding="same", use_bias=False, depthwise_initializer="ones", dtype=dtype)
+        for kind in (precision.StridedDepthwise, tf_keras.layers.DepthwiseConv2D)
+    )
+    pictures = tf.random.stateless_uniform([2, side, side, 4], [1, 2], -1, 1)
+    found = []
+    for layer in (mine, keras):
+        with tf.GradientTape() as tape:
+            tape.watch(pictures)
+            out = layer(pictures)
+            total = tf.reduce_sum(tf.cast(out, tf.float32) * tf.random.stateless_uniform(out.shape, [3, 4]))
+        found.append([out, *tape.gradient(total, [pictures, layer.depthwise_kernel])])
+    for own, theirs in zip(*found, strict=True):
+        assert own.dtype == theirs.dtype
+        np.testing.assert_allclose(tf.cast(own, tf.float32), tf.cast(theirs, tf.float32), error, error)
+
+
+@pytest.mark.usefixtures("cpu")
+def test_only_the_arithmetic_is_in_bfloat16():
+    precision.settle("mixed_bfloat16")
+    network = model.build(SMALL, len(PRIOR), PRIOR, None)
+    logits = network(tf.zeros([1, 32, 32, 3]))
+    assert {each.dtype for each in (logits, *network.variables)} == {tf.float32}
+    assert network.get_layer("backbone").output.dtype == tf.bfloat16
+
+
+@pytest.mark.usefixtures("cpu")
+def test_the_slow_gradient_is_avoided_where_it_is_slow_alone():
+    for policy, expected in (("float32", 0), ("mixed_bfloat16", 4)):
+        precision.settle(policy)
+        backbone = model.build(SMALL, len(PRIOR), PRIOR, None).get_layer("backbone")
+        assert sum(isinstance(layer, precision.StridedDepthwise) for layer in backbone.layers) == expected

@@ -1,0 +1,74 @@
+"""In which type a network computes: what the devices have units for, and what keeps that fast on a CPU.
+
+Promises: weights, statistics and sums stay float32 whatever the choice. On a CPU no operation falls back to a
+loop that is many times slower than float32: TensorFlow's bfloat16 gradient of a strided depthwise convolution
+is one, and takes longer than all the rest of a step.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+import tf_keras
+
+from canopy import machine
+
+SINCE = (
+    (8, "mixed_bfloat16"),
+    (7, "mixed_float16"),
+)  # GPU compute capability, its tensor cores' type
+
+
+def settle(choice: str) -> str:
+    """Sets Keras' precision policy and returns its name.
+
+    Args:
+        choice: `--mixed_precision`. auto takes the type that the GPU has units for, and float32 on a CPU;
+            native takes bfloat16 on a CPU, too, if it multiplies in it (AVX512-BF16, AMX, Arm's BF16):
+            where it does not, bfloat16 is emulated and two to nine times slower.
+    """
+    if choice in ("auto", "native"):
+        choice = _of_device(tf.config.list_physical_devices("GPU"), choice == "native")
+    tf_keras.mixed_precision.set_global_policy(choice)
+    return choice
+
+
+def _of_device(gpus: list[Any], or_cpu: bool) -> str:
+    if not gpus:
+        return "mixed_bfloat16" if or_cpu and machine.multiplies_bfloat16() else "float32"
+    capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
+    return next((name for least, name in SINCE if capability[0] >= least), "float32")
+
+
+def suit(layer: Any) -> None:
+    """Makes one of Keras' depthwise convolutions what `StridedDepthwise` is, where that is of use."""
+    on_cpu = not tf.config.list_physical_devices("GPU")
+    if on_cpu and layer.compute_dtype == "bfloat16" and layer.strides != (1, 1):
+        layer.__class__ = StridedDepthwise  # the network comes from a function that takes no class
+
+
+class StridedDepthwise(tf_keras.layers.DepthwiseConv2D):
+    """A depthwise convolution whose gradient for its input is computed in float32.
+
+    On a CPU of two cores the bfloat16 operation takes eleven times as long as the float32 one; casting to
+    and fro costs a tenth of that. Where all is float32 nothing is cast and nothing differs.
+    """
+
+    def call(self, inputs: Any) -> Any:
+        """Convolves float[batch, height, width, channels]."""
+        strides, padding = [1, *self.strides, 1], self.padding.upper()
+
+        @tf.custom_gradient
+        def convolved(images: Any, kernel: Any) -> Any:
+            def gradients(upstream: Any) -> tuple[Any, Any]:
+                wide = (tf.cast(each, tf.float32) for each in (kernel, upstream))
+                of_images = tf.nn.depthwise_conv2d_backprop_input(tf.shape(images), *wide, strides, padding)
+                of_kernel = tf.nn.depthwise_conv2d_backprop_filter(
+                    images, kernel.shape, upstream, strides, padding
+                )
+                return tf.cast(of_images, images.dtype), of_kernel
+
+            return tf.nn.depthwise_conv2d(images, kernel, strides, padding), gradients
+
+        return convolved(inputs, tf.cast(self.depthwise_kernel, inputs.dtype))
