@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from canopy.cli import UserError
+from tests.conftest import ROOT
 from trainer import config
 from trainer.config import Config
 
@@ -91,3 +92,10 @@ def test_a_switch_can_be_given_a_value_as_manifests_must(flags, expected):
 def test_a_switch_takes_no_other_word():
     with pytest.raises(UserError, match="true or false"):
         config.parse(["--require_gpu=maybe", "--data", "d", "--model_dir", "m"])
+
+
+@pytest.mark.parametrize("recipe", ["planet32", "planet256"])
+def test_the_recipes_flags_are_understood(recipe):
+    given = (ROOT / "benchmarks" / f"{recipe}.flags").read_text().split()
+    settings = config.parse([*NEEDED, *given])
+    assert f"--epochs {settings.epochs}" in " ".join(given)
