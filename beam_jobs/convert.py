@@ -27,6 +27,7 @@ from beam_jobs.work import Item, Reject, Result, Work
 
 BATCH = 64  # images taken at once, at most: handing them over one by one costs a tenth of a small image
 FIRST = 4  # as many until it is known how large the images are
+LEAST = 4  # as many at a list's end
 BATCH_BYTES = 1_000_000  # of records that a batch should hold: of large images it takes fewer
 PROGRESS_SECONDS = 0.5
 
@@ -78,7 +79,7 @@ def _ahead(work: Work, reader: Reader, crew: Crew) -> Iterator[_Batch]:
     most = FIRST
 
     def begin() -> Iterator[Future[_Batch]]:
-        for taken in crew.pieces(work.items, lambda: most):
+        for taken in crew.pieces(work.items, lambda: most, LEAST):
             yield crew.submit(_convert_batch, taken, work.encoding, work.classes, reader)
 
     for batch in crew.outcomes(begin()):

@@ -1,4 +1,4 @@
-"""Scores an archive of JPEGs with an exported model and writes the submission: flags and graph.
+"""Scores an archive of JPEGs with an exported model and writes the submission: the job and its graph.
 
 Promises: `--output` is there whole or not at all; every image found is in it, listed in the rejects beside
 it, or counted as not asked for; every row that had to be guessed is listed there too. What passes through
@@ -15,14 +15,14 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from beam_jobs import engines, runners, scoring, settings, sources, storage, submission, summary
+from beam_jobs import engines, predict_settings, runners, scoring, sources, storage, submission, summary
+from beam_jobs.predict_settings import Settings
 from beam_jobs.scoring import Scorer, WorkList
 from beam_jobs.scoring_apart import ApartScorer
 from beam_jobs.work import Reject
@@ -34,92 +34,15 @@ COUNTER = "images"  # the metric of images done
 PROGRESS_SECONDS = 0.5
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What the flags say."""
-
-    model: str  # the export
-    images: tuple[str, ...]  # folders, globs, archives
-    output: str  # the CSV to write
-    sample_submission: str | None  # order and completeness
-    scores: str | None  # Parquet file for all scores
-    tta: int  # views averaged: 1 or 8
-    engine: str  # one of engines.CHOICES
-    max_pixels: int  # above which an image is rejected by its header
-    max_bad_fraction: float  # of rejected images among the found
-    max_missing_fraction: float  # of the sample's names without a usable image
-    max_extra_fraction: float  # of images that the sample does not name
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """The command `python -m beam_jobs.predict`."""
 
     def command() -> None:
-        job, arguments = parse(argv)
+        job, arguments = predict_settings.parse(argv)
         print("\n".join(predict(job, arguments)))
 
     cli.quiet_libraries()
     return cli.run(command)
-
-
-def parse(argv: Sequence[str] | None) -> tuple[Settings, list[str]]:
-    """Reads the flags; what is left is for Beam."""
-    parser = cli.Parser(
-        "python -m beam_jobs.predict",
-        "Writes a submission for an archive of JPEGs. Every option of Apache Beam may be given as well.",
-    )
-    add = parser.add_argument
-    add("--model", required=True, metavar="FOLDER", help="the trainer's export, local or gs://")
-    settings.add_images(parser)
-    add("--output", required=True, metavar="FILE", help="the CSV to write, local or gs://")
-    add(
-        "--sample_submission",
-        type=settings.optional,
-        metavar="FILE",
-        help="CSV whose names, in their order, the rows shall have; none: the images' names, sorted",
-    )
-    add(
-        "--scores",
-        type=settings.optional,
-        metavar="FILE",
-        help="Parquet file to write with all scores; none: no such file",
-    )
-    add(
-        "--tta",
-        type=int,
-        choices=scoring.TTA_VIEWS,
-        default=1,
-        help="8: average over all flips and quarter turns",
-    )
-    add(
-        "--engine",
-        choices=engines.CHOICES,
-        default=engines.AUTO,
-        help="what computes: TensorFlow Lite, or the SavedModel, which auto takes where there is a GPU",
-    )
-    settings.add_limits(parser)
-    add(
-        "--max_missing_fraction",
-        type=settings.fraction,
-        default=0.01,
-        help="of the sample's names without a usable image, above which the job fails",
-    )
-    add(
-        "--max_extra_fraction",
-        type=settings.fraction,
-        default=1.0,
-        help="of images that the sample does not name, above which the job fails",
-    )
-    flags, rest = parser.parse_known_args(argv)
-    for flag in ("model", "output", "sample_submission", "scores"):
-        value = getattr(flags, flag)
-        if value == "":
-            raise UserError(f"--{flag} is empty")
-        setattr(flags, flag, value and storage.absolute(value))
-    if "" in flags.images:
-        raise UserError("--images is empty")
-    flags.images = tuple(map(storage.absolute, flags.images))
-    return Settings(**vars(flags)), rest
 
 
 def predict(job: Settings, arguments: Sequence[str]) -> list[str]:

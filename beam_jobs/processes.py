@@ -22,7 +22,6 @@ from typing import TypeVar
 from canopy.cli import UserError
 
 AHEAD = 3  # pieces of work begun for each of a crew, so that none waits for what is made of their outcomes
-LEAST = 4  # images: towards a list's end pieces grow smaller, so that all are done at about the same time
 
 _Image = TypeVar("_Image")
 _Result = TypeVar("_Result")
@@ -47,16 +46,20 @@ class Crew:
         except BrokenProcessPool as error:
             raise _died() from error
 
-    def pieces(self, images: Sequence[_Image], most: Callable[[], int]) -> Iterator[Sequence[_Image]]:
+    def pieces(
+        self, images: Sequence[_Image], most: Callable[[], int], least: int
+    ) -> Iterator[Sequence[_Image]]:
         """Cuts a list into what is handed over at a time.
 
         Args:
             images: the list.
             most: asked before each piece: how many it may hold.
+            least: towards the list's end pieces grow smaller, so that all are done at about the same time;
+                those hold a multiple of this.
         """
         done = 0
         while left := len(images) - done:
-            size = min(left, most(), max(LEAST, left // (2 * self.size)))
+            size = min(left, most(), max(least, left // (2 * self.size) // least * least))
             yield images[done : done + size]
             done += size
 

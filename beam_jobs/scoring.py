@@ -1,12 +1,11 @@
 """Images to scores: read, decoded, resized and put through the model by several threads.
 
 Promises: a picture is converted exactly as preprocessing does; one that cannot be used is a reject, never a
-score; scores do not depend on which images are beside a picture; memory is that of a few batches.
+score; scores do not depend on which images are beside a picture; memory is that of a few groups.
 """
 
 from __future__ import annotations
 
-import functools
 import io
 import json
 from collections import deque
@@ -28,9 +27,15 @@ from canopy.cli import UserError
 from canopy.model_info import ModelInfo
 
 LIST_IMAGES, MOST_IMAGES = 512, 4096  # a work list: seconds of work, so that runners can share them out
-AHEAD = 3  # batches begun for each thread, so that none waits for the list to go on
-REMOTE_READERS = 32  # requests to a store at a time, so that its latency hides
+AHEAD = 3  # groups begun for each thread, so that none waits for the list to go on
+# Pixels at the model's size that a thread prepares before it computes: decoding and the model each find the
+# processor's caches as they left them, and 7 MB are little.
+GROUP_PIXELS = 64 * 96 * 96
+GROUP_BYTES = 8_000_000  # of files that a group should hold: of large images it takes fewer
+READERS = 32  # requests to a store or a disk at a time, so that its latency hides
 TTA_VIEWS = (1, 8)
+
+Fetched = bytes | images.RejectedImage  # an image's file, or why there is none
 
 
 @dataclass(frozen=True)
@@ -90,13 +95,14 @@ class _Lane:
 
     engine: Engine
     resizer: Resizer
-    pictures: NDArray[np.float32]  # [batch, size, size, 3], of the model's size
+    pictures: NDArray[np.float32]  # [group, size, size, 3], of the model's size
 
 
 class Scorer:
     """The loaded model, and the threads that read, decode, resize and score side by side.
 
-    A thread takes a few images all the way: handing pictures from thread to thread costs more than it saves.
+    Files are read ahead; a thread takes the bytes of some images all the way to scores: handing pictures from
+    thread to thread costs more than it saves.
     Close it, or use it as a context manager.
     """
 
@@ -112,12 +118,14 @@ class Scorer:
         self._engines, self._tta, self._max_pixels = computing, tta, max_pixels
         self._threads = len(computing.loaded)
         self._batch = computing.loaded[0].batch
+        self._room = self._batch * max(1, round(GROUP_PIXELS / (self._batch * size**2)))
+        self._most = self._batch  # images a group, until it is known how large the files are
         self._lanes: SimpleQueue[_Lane] = SimpleQueue()
         for one in computing.loaded:
-            room = np.zeros((self._batch, size, size, 3), np.float32)
+            room = np.zeros((self._room, size, size, 3), np.float32)
             self._lanes.put(_Lane(one, Resizer(size), room))
         self._pool = ThreadPoolExecutor(self._threads)
-        self._readers = ThreadPoolExecutor(REMOTE_READERS)  # starts its threads as they are needed
+        self._readers = ThreadPoolExecutor(READERS)  # starts its threads as they are needed
 
     def score(self, sources: Sequence[Source], count: Callable[[int], None] = lambda _: None) -> Scored:
         """Reads, converts and scores images.
@@ -153,55 +161,83 @@ class Scorer:
         self.close()
 
     def _groups(self, sources: Sequence[Source], reader: Reader) -> Iterator[Scored]:
-        """Outcomes of a batch each, in order; a few batches are begun ahead."""
-        pending: deque[Future[Scored]] = deque()
+        """Outcomes of a group each, in order; a few groups are begun ahead."""
+        pending: deque[Future[tuple[Scored, int]]] = deque()
+        begun = 0
         try:
-            for begin in range(0, len(sources), self._batch):
-                group = sources[begin : begin + self._batch]
-                pending.append(self._pool.submit(self._group, group, self._fetch(group, reader)))
-                if len(pending) >= AHEAD * self._threads:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
+            while pending or begun < len(sources):
+                while begun < len(sources) and len(pending) < AHEAD * self._threads:
+                    group = sources[begun : begun + self._most]
+                    pending.append(self._pool.submit(self._group, group, self._fetch(group, reader)))
+                    begun += len(group)
+                scored, size = pending.popleft().result()
+                self._most = self._fitting(size // (len(scored.names) + len(scored.rejects)))
+                yield scored
         finally:
             wait([future for future in pending if not future.cancel()])  # they use the reader
 
-    def _fetch(self, group: Sequence[Source], reader: Reader) -> list[Callable[[], bytes]]:
-        """Ways to each image's bytes; from a store they are under way already."""
-        return [
-            self._readers.submit(reader.read, source).result
-            if storage.is_remote(source.container)
-            else functools.partial(reader.read, source)
-            for source in group
-        ]
+    def _fitting(self, typical: int) -> int:
+        """Images that a group may hold, of which a file takes so many bytes: whole batches if it can be."""
+        most = max(1, min(self._room, GROUP_BYTES // max(typical, 1)))
+        return most - most % self._batch if most > self._batch else most
 
-    def _group(self, group: Sequence[Source], fetched: Sequence[Callable[[], bytes]]) -> Scored:
+    def _fetch(self, group: Sequence[Source], reader: Reader) -> list[Future[list[Fetched]]]:
+        """Begins to read: objects of a store each on its own, files of this machine one after another.
+
+        A file mostly takes microseconds, less than to hand it to a thread.
+        """
+        remote = any(storage.is_remote(source.container) for source in group)
+        parts = [[source] for source in group] if remote else [group]
+        return [self._readers.submit(_read, part, reader) for part in parts]
+
+    def _group(self, group: Sequence[Source], parts: Sequence[Future[list[Fetched]]]) -> tuple[Scored, int]:
+        """Decodes, resizes and scores; also returns how many bytes the files took."""
         result = Scored()
         lane = self._lanes.get()
         try:
-            for source, fetch in zip(group, fetched, strict=True):
-                try:
-                    picture = images.to_pixels(fetch(), self._max_pixels)
-                except images.RejectedImage as reject:
-                    result.rejects.append(Reject(source.name, reject.reason, reject.detail))
-                    continue
-                lane.resizer(picture, lane.pictures[len(result.names)])
-                result.names.append(source.name)
-            if result.names:
-                result.scores = list(self._scores(lane, len(result.names)))
+            fetched = [each for part in parts for each in part.result()]
+            lane.resizer(self._decoded(group, fetched, result), lane.pictures)
+            result.scores = list(self._scores(lane, len(result.names)))
         finally:
             self._lanes.put(lane)
-        return result
+        return result, sum(len(each) for each in fetched if isinstance(each, bytes))
 
-    def _scores(self, lane: _Lane, count: int) -> NDArray[np.float32]:
-        """float32[count, classes], averaged over the views, of the first pictures of a lane."""
-        total = [lane.engine.scores(view)[:count] for view in _views(lane.pictures, self._tta)]
-        mean: NDArray[np.float32] = np.mean(total, axis=0, dtype=np.float32)
-        if not np.isfinite(mean).all():
-            raise UserError(
-                f"--model {self._engines.folder} gives scores that are no numbers: train it again"
-            )
-        return mean
+    def _decoded(
+        self, group: Sequence[Source], fetched: Sequence[Fetched], result: Scored
+    ) -> Iterator[NDArray[np.uint8]]:
+        """Pictures, one by one; the result gets the names of these, and the rejects."""
+        for source, data in zip(group, fetched, strict=True):
+            try:
+                if isinstance(data, images.RejectedImage):
+                    raise data
+                picture = images.to_pixels(data, self._max_pixels)
+            except images.RejectedImage as reject:
+                result.rejects.append(Reject(source.name, reject.reason, reject.detail))
+                continue
+            result.names.append(source.name)
+            yield picture
+
+    def _scores(self, lane: _Lane, count: int) -> Iterator[NDArray[np.float32]]:
+        """float32[classes] each, averaged over the views, of the first pictures of a lane."""
+        for begin in range(0, count, self._batch):
+            batch = lane.pictures[begin : begin + self._batch]
+            total = [lane.engine.scores(view)[: count - begin] for view in _views(batch, self._tta)]
+            mean: NDArray[np.float32] = np.mean(total, axis=0, dtype=np.float32)
+            if not np.isfinite(mean).all():
+                raise UserError(
+                    f"--model {self._engines.folder} gives scores that are no numbers: train it again"
+                )
+            yield from mean
+
+
+def _read(sources: Sequence[Source], reader: Reader) -> list[Fetched]:
+    found: list[Fetched] = []
+    for source in sources:
+        try:
+            found.append(reader.read(source))
+        except images.RejectedImage as reject:
+            found.append(reject)
+    return found
 
 
 def pack(scored: Scored) -> bytes:

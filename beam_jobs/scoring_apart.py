@@ -12,7 +12,8 @@ from beam_jobs import engines, processes
 from beam_jobs.scoring import Scored, Scorer, read_model_info
 from beam_jobs.sources import Source
 
-GROUP_IMAGES = 64  # sent to a process at a time, at most: a tenth of a second's work and more
+GROUP_VIEWS = 256  # of the images sent to a process at a time, at most: a fifth of a second's work and more
+LEAST_IMAGES = 16  # at a list's end: some batches' worth, for the model computes whole ones
 
 
 class ApartScorer:
@@ -29,6 +30,7 @@ class ApartScorer:
             count: of processes.
         """
         self._model = (folder, engine, tta, max_pixels)
+        self._most = max(1, GROUP_VIEWS // tta)
         self._crew = processes.crew(threads=0, processes=count)
 
     def score(self, sources: Sequence[Source], count: Callable[[int], None] = lambda _: None) -> Scored:
@@ -38,7 +40,7 @@ class ApartScorer:
             UserError: as there; or the export cannot be loaded, or a process was killed.
         """
         result = Scored()
-        groups = self._crew.pieces(sources, lambda: GROUP_IMAGES)
+        groups = self._crew.pieces(sources, lambda: self._most, LEAST_IMAGES)
         begun = (self._crew.submit(_score, *self._model, tuple(group)) for group in groups)
         for done in self._crew.outcomes(begun):
             result.names += done.names

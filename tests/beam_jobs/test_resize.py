@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ SIZES = st.sampled_from([1, 16, 32, 75, 96, 224])
 
 def ours(picture: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
     out = np.full((size, size, 3), np.nan, np.float32)
-    Resizer(size)(picture, out)
+    Resizer(size)([picture], out[np.newaxis])
     return out
 
 
@@ -128,7 +129,44 @@ def test_many_sizes_in_turn_change_no_result_and_are_not_all_remembered() -> Non
     sizes = [(8 + i, 60 - i) for i in range(MAX_PLANS + 8)]
     for height, width in sizes * 2:
         picture = noise(height, height, width)
-        out = np.empty((16, 16, 3), np.float32)
-        resizer(picture, out)
-        assert np.array_equal(out, ours(picture, 16))
+        out = np.empty((1, 16, 16, 3), np.float32)
+        resizer([picture], out)
+        assert np.array_equal(out[0], ours(picture, 16))
     assert len(resizer._plans) <= MAX_PLANS
+
+
+SHAPES = st.sampled_from([(8, 8), (16, 16), (32, 32), (32, 40), (256, 256), (700, 900)])
+
+
+@given(shapes=st.lists(st.tuples(SHAPES, st.integers(1, 20)), max_size=4), channels=st.integers(3, 4))
+@settings(deadline=None, max_examples=30)
+@example(shapes=[((32, 32), 64)], channels=4)
+@example(shapes=[((32, 32), 3), ((16, 16), 3), ((32, 32), 3)], channels=3)
+def test_a_picture_comes_out_the_same_to_the_bit_whatever_stands_beside_it(
+    shapes: list[tuple[tuple[int, int], int]], channels: int
+) -> None:
+    sizes = [shape for shape, count in shapes for _ in range(count)]
+    pictures = [noise(i, *shape, channels) for i, shape in enumerate(sizes)]
+    out = np.full((len(pictures) + 1, 16, 16, 3), -1, np.float32)
+    Resizer(16)(iter(pictures), out)
+    for picture, result in zip(pictures, out[:-1], strict=True):
+        assert np.array_equal(result, ours(picture, 16))
+    assert (out[-1] == -1).all()
+
+
+@pytest.mark.parametrize(("side", "at_once"), [(600, 1), (32, 20)])
+def test_only_of_small_pictures_are_several_taken_before_the_first_is_resized(
+    side: int, at_once: int
+) -> None:
+    out = np.zeros((40, 96, 96, 3), np.float32)
+    waiting = []
+
+    def pictures() -> Iterator[NDArray[np.uint8]]:
+        for taken in range(40):
+            resized = np.count_nonzero(out.any(axis=(1, 2, 3)))
+            waiting.append(taken - resized)
+            yield noise(taken, side, side)
+
+    Resizer(96)(pictures(), out)
+    assert max(waiting) == at_once - 1
+    assert out.any(axis=(1, 2, 3)).all()

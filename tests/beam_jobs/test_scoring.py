@@ -27,13 +27,19 @@ from beam_jobs.scoring import (
     unpack,
     work_lists,
 )
-from beam_jobs.sources import Source
+from beam_jobs.sources import Reader, Source
 from beam_jobs.work import Reject
 from canopy.cli import UserError
 from tests.beam_jobs.making import jpeg, noise, planet
 
 SIZE = 16
 BATCH = 8
+
+
+@pytest.fixture(autouse=True)
+def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two batches a group: so small are the pictures here that a group would hold thousands."""
+    monkeypatch.setattr(scoring, "GROUP_PIXELS", 2 * BATCH * SIZE * SIZE)
 
 
 def test_an_exports_description_is_read_from_its_folder(tmp_path: Path) -> None:
@@ -97,7 +103,7 @@ def test_every_image_gets_its_own_score_whatever_its_size_in_the_lists_order(put
         # Halving keeps a mean but for the weights at the edges and the rounding.
         np.testing.assert_allclose(scores, to_rgb(files[name]).mean(axis=(0, 1)) / 255, atol=0.02)
     assert sum(counted) == 90
-    assert max(counted) <= BATCH
+    assert max(counted) <= 2 * BATCH
 
 
 def test_batches_are_full_but_for_the_last_and_every_thread_has_its_share(put: Put) -> None:
@@ -155,7 +161,40 @@ def test_no_more_than_a_few_batches_are_begun_ahead(put: Put) -> None:
             return sources[index]
 
     assert len(run(Watching(), count=done.append).names) == len(sources)
-    assert max(ahead) <= scoring.AHEAD * 2 * BATCH
+    assert max(ahead) <= scoring.AHEAD * 2 * 2 * BATCH
+
+
+def test_of_large_files_a_group_holds_fewer(put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = jpeg(noise(1, 40, 40))
+    monkeypatch.setattr(scoring, "GROUP_BYTES", 3 * len(data))
+    counted: list[int] = []
+    sources = [put(f"chip_{i}", data) for i in range(100)]
+    assert len(run(sources, threads=1, count=counted.append).names) == 100
+    first = scoring.AHEAD * BATCH  # begun before the first file's size is known
+    assert counted == [BATCH] * scoring.AHEAD + [3] * ((100 - first) // 3) + [1] * ((100 - first) % 3)
+
+
+def test_files_are_read_while_the_model_computes(put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a slow disk's latency hides behind the model's time."""
+    sources = [put(f"chip_{i}", jpeg(noise(i, 8, 8))) for i in range(20 * BATCH)]
+    read = threading.Semaphore(0)
+    whole = Reader.read
+
+    def reading(self: Reader, source: Source) -> bytes:
+        read.release()
+        return whole(self, source)
+
+    class Waiting(Mean):
+        """It computes once all of its batch, and an image that is none of its batch, have been read."""
+
+        def scores(self, pictures: NDArray[np.float32]) -> NDArray[np.float32]:
+            last = len(self.calls) == 19
+            for _ in range(BATCH + (not self.calls) - last):
+                assert read.acquire(timeout=20), "nothing is read ahead"
+            return super().scores(pictures)
+
+    monkeypatch.setattr(Reader, "read", reading)
+    assert len(run(sources, Waiting(), threads=1).names) == len(sources)
 
 
 def test_scores_that_are_no_numbers_end_the_work(put: Put) -> None:

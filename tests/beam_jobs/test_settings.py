@@ -2,7 +2,7 @@
 
 import pytest
 
-from beam_jobs import predict, settings
+from beam_jobs import predict_settings, settings
 from canopy.cli import UserError
 
 PREPROCESS = ("--images=chips", "--labels=tags.csv", "--output=records")
@@ -11,7 +11,7 @@ PREDICT = ("--model=export", "--images=chips", "--output=submission.csv")
 
 def test_none_stands_for_a_file_that_is_not_given() -> None:
     assert settings.parse((*PREPROCESS, "--vocabulary=none"))[0].vocabulary is None
-    job, _ = predict.parse((*PREDICT, "--sample_submission=none", "--scores=none"))
+    job, _ = predict_settings.parse((*PREDICT, "--sample_submission=none", "--scores=none"))
     assert job.sample_submission is None
     assert job.scores is None
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from beam_jobs import predict
+from beam_jobs import predict_settings
 from beam_jobs import settings as preprocess
 from tests.k8s.manifests import STAGES, command_of, file_of, objects, of_kind, the
 from trainer import config, tune_flags
@@ -61,9 +61,9 @@ def test_preprocessing_has_a_setting_for_every_flag_with_the_codes_default():
 
 
 def test_prediction_has_the_codes_defaults_but_for_rows_whose_images_kaggle_ships_apart():
-    given, rest = predict.parse(flags("predict"))
+    given, rest = predict_settings.parse(flags("predict"))
     assert not rest
-    default, _ = predict.parse(
+    default, _ = predict_settings.parse(
         (
             "--model=/data/model/export",
             "--images=/data/archive/test-jpg",
@@ -72,7 +72,7 @@ def test_prediction_has_the_codes_defaults_but_for_rows_whose_images_kaggle_ship
         )
     )
     assert given == dataclasses.replace(default, max_missing_fraction=0.4)
-    assert len(flags("predict")) == len(dataclasses.fields(predict.Settings))
+    assert len(flags("predict")) == len(dataclasses.fields(predict_settings.Settings))
 
 
 def test_the_search_has_the_codes_defaults():
