@@ -10,7 +10,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from operator import add
 from pathlib import Path
@@ -22,7 +22,7 @@ from beam_jobs import images, processes, records, storage
 from beam_jobs.images import BAD_NAME, Encoding, RejectedImage
 from beam_jobs.plan import Move
 from beam_jobs.processes import Crew
-from beam_jobs.sources import Reader
+from beam_jobs.sources import READERS, Fetched, Reader
 from beam_jobs.work import Item, Reject, Result, Work
 
 BATCH = 64  # images taken at once, at most: handing them over one by one costs a tenth of a small image
@@ -47,13 +47,17 @@ class _Batch:
     measured: int = 0
 
 
-def _convert_batch(items: list[Item], encoding: Encoding, classes: int, reader: Reader) -> _Batch:
+def _convert_batch(
+    items: list[Item], fetched: Future[list[Fetched]], encoding: Encoding, classes: int
+) -> _Batch:
     batch = _Batch(tags=[0] * classes)
     framed = []
-    for item in items:
+    for item, data in zip(items, fetched.result(), strict=True):
         name = item.source.name
         try:
-            picture = images.convert(reader.read(item.source), encoding, item.statistics)
+            if isinstance(data, RejectedImage):
+                raise data
+            picture = images.convert(data, encoding, item.statistics)
             framed.append(records.frame(records.serialise(name, picture, item.ids, classes)))
         except RejectedImage as rejected:
             batch.rejects.append(Reject(name, rejected.reason, rejected.detail))
@@ -74,13 +78,14 @@ def _convert_batch(items: list[Item], encoding: Encoding, classes: int, reader: 
     return batch
 
 
-def _ahead(work: Work, reader: Reader, crew: Crew) -> Iterator[_Batch]:
-    """Converts batches side by side, yields them in order; few are in the making at a time."""
+def _ahead(work: Work, reader: Reader, readers: Executor, crew: Crew) -> Iterator[_Batch]:
+    """Reads and converts batches side by side, yields them in order; few are in the making at a time."""
     most = FIRST
 
     def begin() -> Iterator[Future[_Batch]]:
         for taken in crew.pieces(work.items, lambda: most, LEAST):
-            yield crew.submit(_convert_batch, taken, work.encoding, work.classes, reader)
+            fetched = readers.submit(reader.read_all, [item.source for item in taken])
+            yield crew.submit(_convert_batch, taken, fetched, work.encoding, work.classes)
 
     for batch in crew.outcomes(begin()):
         if batch.lengths:
@@ -94,7 +99,8 @@ def convert_shard(work: Work, crew: Crew, count: Callable[[int], None] = lambda 
 
     Args:
         work: the list.
-        crew: threads that read and decode side by side. The bytes written do not depend on their number.
+        crew: threads that decode side by side, while others read ahead of them. The bytes written do not
+            depend on their number.
         count: called with the number of images done since the last call.
 
     Returns:
@@ -106,9 +112,13 @@ def convert_shard(work: Work, crew: Crew, count: Callable[[int], None] = lambda 
     result = Result(work.split, work.index, work.shard, work.path, work.result, tags=[0] * work.classes)
     histogram = np.zeros(768, np.int64)
     done, told = 0, 0.0
-    with Reader() as reader, storage.open_write(work.path) as file:
+    with (
+        Reader() as reader,
+        ThreadPoolExecutor(READERS) as readers,  # starts its threads as they are needed
+        storage.open_write(work.path) as file,
+    ):
         writer = records.ChecksummedWriter(file)
-        for batch in _ahead(work, reader, crew):
+        for batch in _ahead(work, reader, readers, crew):
             writer.write(batch.data)
             result.lengths += batch.lengths
             result.tags = list(map(add, result.tags, batch.tags))

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from beam_jobs import images, storage
 from beam_jobs.engines import Engine, Engines
 from beam_jobs.resize import Resizer
-from beam_jobs.sources import Reader, Source
+from beam_jobs.sources import READERS, Fetched, Reader, Source
 from beam_jobs.work import Reject
 from canopy import contract, model_info
 from canopy.cli import UserError
@@ -32,10 +32,7 @@ AHEAD = 3  # groups begun for each thread, so that none waits for the list to go
 # processor's caches as they left them, and 7 MB are little.
 GROUP_PIXELS = 64 * 96 * 96
 GROUP_BYTES = 8_000_000  # of files that a group should hold: of large images it takes fewer
-READERS = 32  # requests to a store or a disk at a time, so that its latency hides
 TTA_VIEWS = (1, 8)
-
-Fetched = bytes | images.RejectedImage  # an image's file, or why there is none
 
 
 @dataclass(frozen=True)
@@ -188,7 +185,7 @@ class Scorer:
         """
         remote = any(storage.is_remote(source.container) for source in group)
         parts = [[source] for source in group] if remote else [group]
-        return [self._readers.submit(_read, part, reader) for part in parts]
+        return [self._readers.submit(reader.read_all, part) for part in parts]
 
     def _group(self, group: Sequence[Source], parts: Sequence[Future[list[Fetched]]]) -> tuple[Scored, int]:
         """Decodes, resizes and scores; also returns how many bytes the files took."""
@@ -228,16 +225,6 @@ class Scorer:
                     f"--model {self._engines.folder} gives scores that are no numbers: train it again"
                 )
             yield from mean
-
-
-def _read(sources: Sequence[Source], reader: Reader) -> list[Fetched]:
-    found: list[Fetched] = []
-    for source in sources:
-        try:
-            found.append(reader.read(source))
-        except images.RejectedImage as reject:
-            found.append(reject)
-    return found
 
 
 def pack(scored: Scored) -> bytes:

@@ -1,0 +1,128 @@
+"""A work list to its shard: order, rejects, statistics, reading ahead, evening out."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from beam_jobs import images, records
+from beam_jobs.convert import FIRST, convert_shard, rebuild
+from beam_jobs.images import Converted, Encoding
+from beam_jobs.plan import Move
+from beam_jobs.processes import crew
+from beam_jobs.sources import Reader, Source
+from beam_jobs.work import Item, Result, Work
+from tests.beam_jobs.making import jpeg, noise, planet, read_records
+
+Put = Callable[..., Item]
+
+
+@pytest.fixture
+def put(tmp_path: Path) -> Put:
+    """Writes an image and says what to do with it: `put("name", data)`."""
+
+    def put(name: str, data: bytes, ids: Sequence[int] = (0,)) -> Item:
+        (tmp_path / f"{name}.jpg").write_bytes(data)
+        return Item(Source(str(tmp_path), f"{name}.jpg"), tuple(ids), statistics=True)
+
+    return put
+
+
+def work(folder: Path, items: Sequence[Item]) -> Work:
+    shard, result = str(folder / "shard.tfrecord"), str(folder / "shard.json")
+    return Work("train", 0, "shard.tfrecord", shard, result, "", 3, Encoding(), list(items))
+
+
+def run(job: Work, threads: int = 2, count: Callable[[int], None] = lambda _: None) -> Result:
+    team = crew(threads, processes=0)
+    try:
+        return convert_shard(job, team, count)
+    finally:
+        team.close()
+
+
+def names(shard: str) -> list[str]:
+    return [re.search(rb"chip_\d+", record)[0].decode() for record in read_records(Path(shard))]  # type: ignore[index]
+
+
+def test_records_stand_in_the_lists_order_and_the_bytes_do_not_depend_on_the_threads(
+    put: Put, tmp_path: Path
+) -> None:
+    sizes = [(24, 32), (200, 300), (1, 1)]
+    job = work(tmp_path, [put(f"chip_{i}", jpeg(noise(i, *sizes[i % 3]))) for i in range(90)])
+    counted: list[int] = []
+    alone = run(job, threads=1, count=counted.append)
+    wanted = Path(job.path).read_bytes()
+    assert names(job.path) == [f"chip_{i}" for i in range(90)]
+    assert (sum(counted), alone.converted, sum(alone.lengths)) == (90, 90, len(wanted))
+    assert run(job, threads=5) == alone
+    assert Path(job.path).read_bytes() == wanted
+    assert Result.load(job.result) == alone
+
+
+def test_what_cannot_be_used_is_set_down_with_its_reason_and_the_rest_is_written(
+    put: Put, tmp_path: Path
+) -> None:
+    gone = put("gone", b"")
+    Path(gone.source.path).unlink()
+    items = [put("chip_0", jpeg(noise(0)), [0, 2]), gone, put("nothing", b"")]
+    items += [put("cut", planet(noise(1))[:200]), put("chip_1", planet(noise(2)), [2])]
+    result = run(work(tmp_path, items))
+    assert [(reject.name, reject.reason) for reject in result.rejects] == [
+        ("gone", "unreadable"),
+        ("nothing", "empty"),
+        ("cut", "undecodable"),
+    ]
+    assert (result.converted, result.tags) == (2, [1, 0, 2])
+    assert names(result.path) == ["chip_0", "chip_1"]
+
+
+def test_files_are_read_ahead_of_the_decoder(
+    put: Put, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a slow disk's latency hides behind the decoding."""
+    items = [put(f"chip_{i}", jpeg(noise(i))) for i in range(6 * FIRST)]
+    read = threading.Semaphore(0)
+    whole, first = Reader.read, itertools.count()
+    decode = images.convert
+
+    def reading(self: Reader, source: Source) -> bytes:
+        read.release()
+        return whole(self, source)
+
+    def waiting(*arguments: Any) -> Converted:
+        """The first image is decoded once one that is none of its batch has been read."""
+        for _ in range(FIRST + 1 if next(first) == 0 else 0):
+            assert read.acquire(timeout=20), "nothing is read ahead"
+        return decode(*arguments)
+
+    monkeypatch.setattr(Reader, "read", reading)
+    monkeypatch.setattr(images, "convert", waiting)
+    assert run(work(tmp_path, items), threads=1).converted == len(items)
+
+
+@given(kept=st.integers(0, 4), moved=st.integers(0, 5), content=st.lists(st.binary(max_size=40), min_size=9))
+@settings(deadline=None, max_examples=30)
+def test_a_shard_that_is_evened_out_keeps_its_first_records_and_then_has_what_it_takes_also_when_done_again(
+    tmp_path_factory: pytest.TempPathFactory, kept: int, moved: int, content: list[bytes]
+) -> None:
+    folder = tmp_path_factory.mktemp("shards")
+    halves = {"own": content[:4], "other": content[4:]}
+    found = {}
+    for name, half in halves.items():
+        framed = list(map(records.frame, half))
+        (folder / name).write_bytes(b"".join(framed))
+        found[name] = Result("train", 0, name, str(folder / name), "", lengths=list(map(len, framed)))
+    first = len(halves["other"]) - moved
+    for _ in range(2):
+        result = rebuild(found["own"], kept, [(found["other"], Move(1, 0, first, moved))])
+        assert read_records(folder / "own") == halves["own"][:kept] + halves["other"][first:]
+        assert result.bytes == (folder / "own").stat().st_size
