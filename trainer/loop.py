@@ -6,10 +6,8 @@ depends on its number and the seed alone, so that a resumed run repeats nothing 
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import logging
-import math
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +30,7 @@ from trainer.integrity import Verification
 from trainer.journal import Journal
 from trainer.local import Local, making_variables
 from trainer.profiling import Profiler
+from trainer.results import LAG_STEPS, Results
 from trainer.steps import Steps
 from trainer.stopping import Stopping, TerminatedError
 from trainer.validation import Validation
@@ -39,7 +38,6 @@ from trainer.validation import Validation
 log = logging.getLogger("canopy")
 
 EXPORT_PATIENCE = 600.0  # seconds: converting a model may hold Python up, and is no sign of a frozen process
-LAG_STEPS = 2  # results of steps that may be unknown while the next one is prepared
 # Whatever TensorFlow raises when a peer is gone.
 LOST = (
     tf.errors.UnavailableError,
@@ -221,7 +219,7 @@ class _Run:
         """Takes the steps of an epoch that are left and returns the step reached."""
         epoch, entered = divmod(step, self.reading.steps)
         batches = dataset.iterate(self.steps.enter(epoch, self.reading), epoch, entered)
-        results = _Results(self._lag, self.stopping)
+        results = Results(self._lag, self.stopping.stepped)
         waited, since, since_step = 0.0, time.monotonic(), step
         with self.stopping.agreeing() as agree_from_now:
             for _ in range(entered, self.reading.steps):
@@ -338,34 +336,6 @@ class _Run:
         """Keeps the others until the chief has exported: one that is gone counts as lost."""
         ones = self.strategy.run(lambda: tf.ones([]))
         float(self.strategy.reduce(tf.distribute.ReduceOp.SUM, ones, axis=None))
-
-
-class _Results:
-    """What the steps came to: float32[2] each, the loss and how many were told to stop."""
-
-    def __init__(self, lag: int, stopping: Stopping) -> None:
-        self._lag, self._stopping = lag, stopping
-        self._unknown: collections.deque[tuple[int, Any]] = collections.deque()
-        self.loss = math.nan  # of the newest step that is known
-        self.stop = False  # whether SIGTERM had come to a worker
-
-    def add(self, step: int, result: Any, all_known: bool) -> None:
-        """Takes a step's result, and looks at those that are due.
-
-        Raises:
-            UserError: where a loss is no number.
-        """
-        self._unknown.append((step, result))
-        while len(self._unknown) > (0 if all_known else self._lag):
-            step, result = self._unknown.popleft()
-            self.loss, told = (float(each) for each in result.numpy())
-            self.stop = self.stop or told > 0
-            if not math.isfinite(self.loss):
-                raise UserError(
-                    f"the loss is {self.loss} at step {step}, and the checkpoint before it stands: "
-                    "try a smaller --learning_rate"
-                )
-            self._stopping.stepped(step)
 
 
 def _prior(info: DataInfo) -> list[float]:
