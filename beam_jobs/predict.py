@@ -70,7 +70,7 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
             *(storage.split(path)[0] for path in _targets(job)),
         ):
             storage.make_folder(folder)
-        lists = scoring.work_lists(unique, staging, choice.workers)
+        lists = scoring.work_lists(unique, staging, choice.workers, choice.processes)
         _run(options, choice, lists, model, job)
         scored: dict[str, NDArray[np.float32]] = {}
         used: set[str] = set()

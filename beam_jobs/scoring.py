@@ -65,17 +65,22 @@ def read_model_info(folder: str) -> ModelInfo:
     return model_info.parse(storage.read_bytes(path) if storage.exists(path) else None, folder)
 
 
-def work_lists(found: Sequence[Source], staging: str, workers: int) -> list[WorkList]:
+def work_lists(found: Sequence[Source], staging: str, workers: int, processes: int = 0) -> list[WorkList]:
     """Cuts the images into lists whose outcomes go to a staging folder.
 
     Args:
         found: the images.
         staging: where outcomes go.
         workers: that share the lists; 0: the runner knows.
+        processes: beside a worker, that share each of its lists.
     """
     local = not storage.is_remote(staging)
-    # At a list's end threads wait for the last of them: few lists, but enough to share out evenly.
-    size = LIST_IMAGES if not workers else min(max(len(found) // (8 * workers), LIST_IMAGES), MOST_IMAGES)
+    # At a list's end all wait for the last of them: few lists, but enough to share out evenly.
+    size = LIST_IMAGES
+    if processes:
+        size = MOST_IMAGES * processes
+    elif workers:
+        size = min(max(len(found) // (8 * workers), LIST_IMAGES), MOST_IMAGES)
     return [
         WorkList(
             tuple(found[begin : begin + size]),

@@ -233,6 +233,13 @@ def test_lists_hold_every_image_once_and_are_enough_for_all_workers(images: int,
         assert len(lists) >= 8 * workers
 
 
+@pytest.mark.parametrize("processes", [2, 64])
+def test_processes_that_share_each_list_get_long_ones(processes: int) -> None:
+    images = 5 * processes * MOST_IMAGES + 1
+    lists = work_lists([Source("folder", "a.jpg")] * images, "staging", 1, processes)
+    assert [len(work.sources) for work in lists] == [processes * MOST_IMAGES] * 5 + [1]
+
+
 def test_a_list_of_a_store_has_no_local_file_for_its_progress() -> None:
     (work,) = work_lists([Source("gs://here/chips", "a.jpg")], "gs://here/out.csv.partial", 0)
     assert work.path == "gs://here/out.csv.partial/scores-00000.npz"
