@@ -10,7 +10,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from operator import add
 from pathlib import Path
@@ -22,7 +22,7 @@ from beam_jobs import images, processes, records, storage
 from beam_jobs.images import BAD_NAME, Encoding, RejectedImage
 from beam_jobs.plan import Move
 from beam_jobs.processes import Crew
-from beam_jobs.sources import READERS, Fetched, Reader
+from beam_jobs.sources import Fetched, Reader, content
 from beam_jobs.work import Item, Reject, Result, Work
 
 BATCH = 64  # images taken at once, at most: handing them over one by one costs a tenth of a small image
@@ -55,9 +55,7 @@ def _convert_batch(
     for item, data in zip(items, fetched.result(), strict=True):
         name = item.source.name
         try:
-            if isinstance(data, RejectedImage):
-                raise data
-            picture = images.convert(data, encoding, item.statistics)
+            picture = images.convert(content(data), encoding, item.statistics)
             framed.append(records.frame(records.serialise(name, picture, item.ids, classes)))
         except RejectedImage as rejected:
             batch.rejects.append(Reject(name, rejected.reason, rejected.detail))
@@ -78,13 +76,13 @@ def _convert_batch(
     return batch
 
 
-def _ahead(work: Work, reader: Reader, readers: Executor, crew: Crew) -> Iterator[_Batch]:
+def _ahead(work: Work, reader: Reader, crew: Crew) -> Iterator[_Batch]:
     """Reads and converts batches side by side, yields them in order; few are in the making at a time."""
     most = FIRST
 
     def begin() -> Iterator[Future[_Batch]]:
         for taken in crew.pieces(work.items, lambda: most, LEAST):
-            fetched = readers.submit(reader.read_all, [item.source for item in taken])
+            fetched = reader.begin([item.source for item in taken])
             yield crew.submit(_convert_batch, taken, fetched, work.encoding, work.classes)
 
     for batch in crew.outcomes(begin()):
@@ -112,13 +110,9 @@ def convert_shard(work: Work, crew: Crew, count: Callable[[int], None] = lambda 
     result = Result(work.split, work.index, work.shard, work.path, work.result, tags=[0] * work.classes)
     histogram = np.zeros(768, np.int64)
     done, told = 0, 0.0
-    with (
-        Reader() as reader,
-        ThreadPoolExecutor(READERS) as readers,  # starts its threads as they are needed
-        storage.open_write(work.path) as file,
-    ):
+    with Reader() as reader, storage.open_write(work.path) as file:
         writer = records.ChecksummedWriter(file)
-        for batch in _ahead(work, reader, readers, crew):
+        for batch in _ahead(work, reader, crew):
             writer.write(batch.data)
             result.lengths += batch.lengths
             result.tags = list(map(add, result.tags, batch.tags))

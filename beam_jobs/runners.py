@@ -35,7 +35,7 @@ MANY_IMAGES = 3_000
 # From a store images come by many threads in each process: Beam's own, which take two seconds to start.
 MANY_REMOTE_IMAGES = 12_000
 POLL_SECONDS = 0.5
-REMOTE_THREADS = 8  # readers ahead of the decoder, so that a store's latency hides
+REMOTE_THREADS = 8  # each has a few batches read ahead, so that a store's latency hides
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from beam_jobs import images, storage
 from beam_jobs.engines import Engine, Engines
 from beam_jobs.resize import Resizer
-from beam_jobs.sources import READERS, Fetched, Reader, Source
+from beam_jobs.sources import Fetched, Reader, Source, content
 from beam_jobs.work import Reject
 from canopy import contract, model_info
 from canopy.cli import UserError
@@ -127,7 +127,6 @@ class Scorer:
             room = np.zeros((self._room, size, size, 3), np.float32)
             self._lanes.put(_Lane(one, Resizer(size), room))
         self._pool = ThreadPoolExecutor(self._threads)
-        self._readers = ThreadPoolExecutor(READERS)  # starts its threads as they are needed
 
     def score(self, sources: Sequence[Source], count: Callable[[int], None] = lambda _: None) -> Scored:
         """Reads, converts and scores images.
@@ -154,7 +153,6 @@ class Scorer:
     def close(self) -> None:
         """Ends the threads."""
         self._pool.shutdown()
-        self._readers.shutdown()
 
     def __enter__(self) -> Scorer:
         return self
@@ -176,7 +174,7 @@ class Scorer:
                 self._most = self._fitting(size // (len(scored.names) + len(scored.rejects)))
                 yield scored
         finally:
-            wait([future for future in pending if not future.cancel()])  # they use the reader
+            wait([future for future in pending if not future.cancel()])  # they wait for the reader
 
     def _fitting(self, typical: int) -> int:
         """Images that a group may hold, of which a file takes so many bytes: whole batches if it can be."""
@@ -190,7 +188,7 @@ class Scorer:
         """
         remote = any(storage.is_remote(source.container) for source in group)
         parts = [[source] for source in group] if remote else [group]
-        return [self._readers.submit(reader.read_all, part) for part in parts]
+        return [reader.begin(part) for part in parts]
 
     def _group(self, group: Sequence[Source], parts: Sequence[Future[list[Fetched]]]) -> tuple[Scored, int]:
         """Decodes, resizes and scores; also returns how many bytes the files took."""
@@ -210,9 +208,7 @@ class Scorer:
         """Pictures, one by one; the result gets the names of these, and the rejects."""
         for source, data in zip(group, fetched, strict=True):
             try:
-                if isinstance(data, images.RejectedImage):
-                    raise data
-                picture = images.to_pixels(data, self._max_pixels)
+                picture = images.to_pixels(content(data), self._max_pixels)
             except images.RejectedImage as reject:
                 result.rejects.append(Reject(source.name, reject.reason, reject.detail))
                 continue

@@ -11,6 +11,7 @@ import glob
 import os
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
@@ -23,6 +24,13 @@ ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif")  # of a JPEG's file name, in any ca
 READERS = 32  # requests to a store or a disk at a time, so that its latency hides
 
 Fetched = bytes | RejectedImage  # an image's file, or why there is none
+
+
+def content(fetched: Fetched) -> bytes:
+    """The file; raises the `RejectedImage` where there is none."""
+    if isinstance(fetched, RejectedImage):
+        raise fetched
+    return fetched
 
 
 def name_of(path: str) -> str:
@@ -209,6 +217,7 @@ class Reader:
 
     def __init__(self) -> None:
         self._archives = archives.Handles()
+        self._pool = ThreadPoolExecutor(READERS)  # starts its threads as they are needed
 
     def read(self, source: Source) -> bytes:
         """One image's bytes.
@@ -226,8 +235,11 @@ class Reader:
             with open(source.path, "rb", buffering=0) as file:  # noqa: PTH123 - half the time of Path.open
                 return file.read()
 
-    def read_all(self, sources: Sequence[Source]) -> list[Fetched]:
-        """Several images' bytes, one after another; a reject where there are none."""
+    def begin(self, sources: Sequence[Source]) -> Future[list[Fetched]]:
+        """Begins to read several images, one after another, while the caller does something else."""
+        return self._pool.submit(self._read_all, sources)
+
+    def _read_all(self, sources: Sequence[Source]) -> list[Fetched]:
         found: list[Fetched] = []
         for source in sources:
             try:
@@ -237,7 +249,8 @@ class Reader:
         return found
 
     def close(self) -> None:
-        """Closes the archives."""
+        """Drops what nobody waited for, and closes the archives once nothing reads them."""
+        self._pool.shutdown(cancel_futures=True)
         self._archives.close()
 
     def __enter__(self) -> Reader:
