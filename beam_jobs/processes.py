@@ -18,7 +18,9 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPool
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
+from multiprocessing.context import SpawnContext
+from multiprocessing.process import BaseProcess
+from typing import Any, TypeVar
 
 from canopy.cli import UserError
 
@@ -37,6 +39,7 @@ class Crew:
     pool: Executor
     size: int  # threads or processes
     apart: bool  # in processes, to which everything has to be sent
+    started: Sequence[BaseProcess] = ()  # the processes; they grow while the crew is new
 
     def submit(self, work: Callable[..., _Result], *arguments: object) -> Future[_Result]:
         """Begins `work(*arguments)`; `outcome` waits for it.
@@ -92,6 +95,10 @@ class Crew:
 
     def close(self) -> None:
         """Ends all of them; work that has not begun is dropped."""
+        if any(process.exitcode is not None for process in self.started):
+            # Python's pool waits for all, and tells only those to end that it knew of when it missed one.
+            for process in filter(BaseProcess.is_alive, self.started):
+                process.kill()
         self.pool.shutdown(cancel_futures=True)
 
 
@@ -107,17 +114,19 @@ def crew(threads: int, processes: int) -> Crew:
     """
     if not processes:
         return Crew(ThreadPoolExecutor(threads), threads, apart=False)
-    # Not by fork: Beam's threads would leave locks behind that nobody opens.
-    context = multiprocessing.get_context("spawn")
+    context = _Recording()
     try:
         pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_settle)
     except (ImportError, OSError):  # no semaphores: a container without a /dev/shm that it may write to
         return crew(max(threads, processes), 0)
-    made = Crew(pool, processes, apart=True)
+    made = Crew(pool, processes, apart=True, started=context.started)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # new processes inherit it
     try:
         for _ in range(processes):
             made.submit(int)  # work that none is free for starts one
+    except UserError:
+        made.close()
+        raise
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return made
@@ -133,6 +142,18 @@ def outcome(future: Future[_Result]) -> _Result:
         return future.result()
     except BrokenProcessPool as error:
         raise _died() from error
+
+
+class _Recording(SpawnContext):
+    """Starts processes and keeps them. Not by fork: Beam's threads would leave locks behind for ever."""
+
+    def __init__(self) -> None:
+        self.started: list[BaseProcess] = []
+
+    def Process(self, *arguments: Any, **named: Any) -> BaseProcess:  # type: ignore[override]  # noqa: N802
+        process = super().Process(*arguments, **named)
+        self.started.append(process)
+        return process
 
 
 def _died() -> UserError:

@@ -117,6 +117,37 @@ def test_processes_that_die_while_others_are_started_are_the_same_sentence() -> 
         multiprocessing.set_executable(python)
 
 
+def test_a_crew_that_lost_one_process_ends_though_another_does_not_end_when_told(tmp_path: Path) -> None:
+    resource_tracker.ensure_running()
+    script = tmp_path / "python"
+    script.write_text(f"#!/bin/sh\nmkdir {tmp_path}/first && exit 1\ntrap '' TERM\nexec sleep 600\n")
+    script.chmod(0o755)
+    said: list[str] = []
+
+    def use() -> None:
+        try:
+            started = crew(threads=0, processes=2)
+            try:
+                outcome(started.submit(int))
+            finally:
+                started.close()
+        except UserError as error:
+            said.append(str(error))
+
+    python = multiprocessing.spawn.get_executable()
+    multiprocessing.set_executable(str(script))
+    try:
+        thread = threading.Thread(target=use, daemon=True)
+        thread.start()
+        thread.join(20)
+        assert not thread.is_alive()
+        assert "was killed" in said[0]
+    finally:
+        multiprocessing.set_executable(python)
+        for left in multiprocessing.active_children():
+            left.kill()
+
+
 def test_processes_end_with_the_one_that_started_them_even_if_it_is_killed() -> None:
     code = (
         "import time\n"
