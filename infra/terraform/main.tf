@@ -1,5 +1,7 @@
 # Canopy on Google Cloud: a cluster whose GPU nodes come and go, a bucket, a registry, and rights without keys.
 #
+# First:  gcloud services enable cloudresourcemanager.googleapis.com serviceusage.googleapis.com --project my-project
+#         (through these two Terraform looks at the project, so it cannot enable them itself)
 # Plan:   terraform init && terraform plan -var project=my-project
 # Apply:  terraform apply -var project=my-project -var 'operators={office="203.0.113.0/24"}'
 # Use:    terraform output         (the commands that come next, and what infra/overlays/gke wants to know)
@@ -13,8 +15,10 @@ locals {
   labels = { app = "canopy" }
   apis = [
     "artifactregistry.googleapis.com",
+    "cloudresourcemanager.googleapis.com",
     "compute.googleapis.com",
     "container.googleapis.com",
+    "containerfilesystem.googleapis.com",
     "file.googleapis.com",
     "iam.googleapis.com",
     "iamcredentials.googleapis.com",

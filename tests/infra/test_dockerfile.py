@@ -150,6 +150,11 @@ def test_every_file_that_is_copied_is_seen_and_there():
                 assert all(allowed(path) for path in found), source
 
 
+def test_the_gpu_image_finds_the_driver_where_a_runtime_mounts_it_and_tells_no_linker():
+    (environment,) = (rest for rest in within("gpu", "ENV") if "NVIDIA" in rest)
+    assert "LD_LIBRARY_PATH=/usr/local/nvidia/lib64:" in environment
+
+
 @pytest.mark.parametrize("name", ["cpu", "gpu"])
 def test_an_image_has_the_locks_versions_and_nothing_for_developers(name):
     ours, everybodys = packages(LOCKS / f"{name}.lock"), packages(ROOT / "requirements.lock")

@@ -111,6 +111,16 @@ def test_no_gpu_node_is_there_while_nothing_trains():
     assert first(first(pool["node_config"])["taint"])["key"] == "nvidia.com/gpu"
 
 
+def test_the_apis_that_the_rest_stands_on_are_enabled():
+    text = (FOLDER / "main.tf").read_text()
+    pools = [body for (kind, _), body in blocks("resource").items() if kind == "google_container_node_pool"]
+    streamed = [first(first(pool["node_config"])["gcfs_config"])["enabled"] for pool in pools]
+    assert all(streamed) == ("containerfilesystem.googleapis.com" in text)
+    # Without it the provider can read no project, nor its policy, and so cannot enable it either.
+    assert '"cloudresourcemanager.googleapis.com"' in text
+    assert "gcloud services enable cloudresourcemanager.googleapis.com" in text
+
+
 def test_the_bucket_is_nobody_elses():
     bucket = blocks("resource")["google_storage_bucket", "data"]
     assert bucket["uniform_bucket_level_access"] is True

@@ -1,13 +1,19 @@
 """The overlays: each changes what it is for, and nothing else."""
 
 import copy
+import re
+import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.conftest import ROOT
 from tests.k8s.manifests import K8S, OVERLAYS, STAGES, file_of, objects, of_kind, rendered, template, the
 
 CPU, GKE, KUEUE = (next(path for path in OVERLAYS if path.name == name) for name in ("cpu", "gke", "kueue"))
+DOCS = ROOT / "docs"
 GPU = "nvidia.com/gpu"
 
 
@@ -79,7 +85,6 @@ def test_with_kueue_every_job_waits_for_its_queue():
     expected = copy.deepcopy(before)
     for job in of_kind(list(expected.values()), "Job"):
         job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "canopy"
-        job["spec"]["suspend"] = True
     assert after == expected
 
 
@@ -92,6 +97,20 @@ def test_on_gke_no_stage_but_tuning_needs_the_claim_and_all_data_is_in_the_bucke
         settings = the(found, "ConfigMap", f"canopy-{stage}")["data"]
         left = {name: value for name, value in settings.items() if value.startswith("/data/")}
         assert left == ({"STUDY": "/data/tune/study.log"} if stage == "tune" else {})
+
+
+@pytest.mark.parametrize(
+    "told",
+    [GKE / "kustomization.yaml", DOCS / "kubernetes.md", ROOT / "infra" / "terraform" / "outputs.tf"],
+    ids=lambda path: path.name,
+)
+def test_on_gke_the_command_that_fills_in_the_placeholders_leaves_none(told, tmp_path):
+    (script,) = re.findall(r"sed -i '([^']+)' infra/overlays/gke/kustomization.yaml", told.read_text())
+    script = re.sub(r"\$\{.+?\}", "mine", script)  # Terraform's own placeholders
+    copied = shutil.copy(GKE / "kustomization.yaml", tmp_path)
+    subprocess.run(["sed", "-i", script, copied], check=True)
+    asked = [line for line in Path(copied).read_text().splitlines() if not line.startswith("#")]
+    assert [line for line in asked if re.search("PROJECT|BUCKET|REGION", line)] == []
 
 
 def test_on_gke_the_bucket_is_laid_out_as_the_claim_is():
