@@ -15,7 +15,7 @@ import numpy.typing as npt
 import tensorflow as tf
 import tf_keras
 
-from trainer import augmentation, losses, model
+from trainer import augmentation, devices, losses, model
 from trainer.config import Config
 from trainer.dataset import Reading
 from trainer.local import Local
@@ -61,6 +61,8 @@ class Steps:
     def _replica_train_step(self, images: Any, labels: Any, weights: Any, seed: Any, whole: bool) -> Any:
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         seed += tf.stack([0, replica * 1_000_003])
+        if devices.gpus():
+            images = tf.cast(images, tf.float32)  # there bytes cannot be gathered: they would go to and fro
         if self._config.augment != "none":
             images = augmentation.augment(images, seed, self._config.augment)
         images = tf.cast(images, tf.float32)

@@ -45,16 +45,13 @@ class Worker:
         self.line = link.Far()
         self._held: list[bytes] = []
         self._word = tempfile.NamedTemporaryFile(prefix="canopy-word-")  # noqa: SIM115
-        environment = dict(
-            os.environ,
-            TF_CONFIG=place.tf_config(),
-            CANOPY_TERMINATION_LOG=self._word.name,
-            **{link.ENVIRONMENT: str(self.line.descriptor)},
-        )
-        if here > 1:
-            # Each worker would start a thread for every core, and they would take turns at them.
-            threads = str(max(1, machine.cores() // here))
-            environment |= {"TF_NUM_INTRAOP_THREADS": threads, "OMP_NUM_THREADS": threads}
+        environment = {
+            **_shares(here),
+            **os.environ,
+            "TF_CONFIG": place.tf_config(),
+            "CANOPY_TERMINATION_LOG": self._word.name,
+            link.ENVIRONMENT: str(self.line.descriptor),
+        }
         relayed = here > 1 and not place.is_chief
         self.process = subprocess.Popen(
             [sys.executable, "-m", "trainer.task", *flags],
@@ -102,6 +99,19 @@ class Worker:
             sys.stderr.flush()
         self.line.close()
         self._word.close()
+
+
+def _shares(here: int) -> dict[str, str]:
+    """What keeps a training process from taking the whole machine, where the user has not set it."""
+    # TensorFlow would start a thread for every core of the node, whatever the container's CPU limit, and so
+    # would each of several workers: they would take turns.
+    threads = str(max(1, machine.cores() // here))
+    return {
+        "TF_NUM_INTRAOP_THREADS": threads,
+        "OMP_NUM_THREADS": threads,
+        # Else the first worker on a GPU takes nearly all of its memory, and the next one finds none.
+        "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+    }
 
 
 def stop(workers: Sequence[Worker], how: signal.Signals, seconds: float) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer import model
+from trainer import augmentation, devices, model
 from trainer.config import Config
 from trainer.dataset import Reading
 from trainer.steps import Steps
@@ -75,6 +75,25 @@ def test_a_step_tells_loss_and_stop(small):
     assert told.shape == (2,)
     assert told[0] > 0
     assert told[1] == 1
+
+
+def test_a_gpu_gets_pictures_of_floats_to_turn_and_the_step_stays_the_same(monkeypatch):
+    seen = []
+
+    def looked_at(images, *rest):
+        seen.append(images.dtype)
+        return augment(images, *rest)
+
+    augment = augmentation.augment
+    monkeypatch.setattr(augmentation, "augment", looked_at)
+    results = []
+    for found in ([], ["a GPU"]):
+        monkeypatch.setattr(devices, "gpus", lambda found=found: found)
+        tf.keras.utils.set_random_seed(0)
+        _, steps = made(SMALL)
+        results.append(steps.train(*batch(5), tf.constant([0, 1]), tf.constant(0.0)).numpy())
+    assert seen == [tf.uint8, tf.float32]
+    assert results[0] == pytest.approx(results[1], rel=1e-6)
 
 
 def test_early_epochs_read_smaller_images():

@@ -7,12 +7,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from canopy import machine
 from trainer import link, worker
+from trainer.cluster import Place
 
 # Beats, and ends when told to: the far end's protocol, without TensorFlow behind it.
 ANSWERS = """
@@ -72,3 +75,34 @@ def test_one_that_gives_no_sign_is_not_waited_for(started: Any, monkeypatch: Any
     assert time.monotonic() - began < 30.0
     assert silent.process.returncode == -signal.SIGKILL
     assert busy.process.returncode == 0
+
+
+def environment_of(here: int) -> dict[str, str]:
+    """What a training process of a machine with so many workers is started with."""
+    made = worker.Worker(Place(0, ()), ["--data", "none", "--model_dir", "none"], here)
+    try:
+        text = Path(f"/proc/{made.process.pid}/environ").read_text()
+        return dict(line.split("=", 1) for line in text.split("\0") if line)
+    finally:
+        made.process.kill()
+        made.process.wait()
+        made.close(show_errors=False)
+
+
+@pytest.mark.parametrize(("cores", "here", "threads"), [(8, 1, "8"), (8, 2, "4"), (1, 2, "1")])
+def test_a_training_process_takes_its_share_of_the_cores_that_the_container_may_use(
+    cores: int, here: int, threads: str, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(machine, "cores", lambda: cores)
+    for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS", "TF_FORCE_GPU_ALLOW_GROWTH"):
+        monkeypatch.delenv(name, raising=False)
+    found = environment_of(here)
+    assert (found["TF_NUM_INTRAOP_THREADS"], found["OMP_NUM_THREADS"]) == (threads, threads)
+    assert found["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"
+
+
+def test_what_the_user_has_set_for_tensorflow_stays(monkeypatch: Any) -> None:
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "3")
+    monkeypatch.setenv("TF_FORCE_GPU_ALLOW_GROWTH", "false")
+    found = environment_of(2)
+    assert (found["TF_NUM_INTRAOP_THREADS"], found["TF_FORCE_GPU_ALLOW_GROWTH"]) == ("3", "false")
