@@ -84,6 +84,13 @@ def _made(
         local_replicas=local_replicas,
         seed=config.seed,
     )
+    if config.batch_size > reading.total and place.is_chief:
+        log.warning(
+            "the global batch of %d is larger than the training split: each epoch is one step over its %d "
+            "records, and padding beside them takes as long",
+            config.batch_size,
+            reading.total,
+        )
     chosen = precision.settle(config.mixed_precision)
     log.info(
         "%d replicas on %d workers, %s, global batch %d",
