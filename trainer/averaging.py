@@ -55,16 +55,16 @@ class Average:
         pairs = zip(self._followed, self.variables, strict=True)
         return [average for each, average in pairs if not each.trainable]
 
-    def follow(self, step: int) -> None:
-        """Takes in the weights after `step`, if it is the first or its turn.
+    def follow(self, step: int, ends: bool = False) -> None:
+        """Takes in the weights after `step`, if it is the first, its turn, or an epoch's end.
 
         The first weights count no more than later ones: the decay grows from 0 to its own, as in TensorFlow's
         ExponentialMovingAverage with `num_updates`.
         """
-        if not self._followed or (step % EVERY and step > 1):
+        if not self._followed or (step % EVERY and step > 1 and not ends):
             return
         updates = step // EVERY
-        decay = min(self._decay**EVERY, updates / (updates + 9))
+        decay = min(self._decay ** (step % EVERY or EVERY), updates / (updates + 9))
         self._move(tf.constant(1 - decay, tf.float32))
 
     @contextlib.contextmanager

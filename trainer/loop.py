@@ -155,8 +155,8 @@ class Run:
                 with self.profiler.step(step):
                     result = self.steps.train(*batch, seed, tf.constant(float(self.stopping.is_asked)))
                 step += 1
-                self.average.follow(step)
                 ends = step % self.reading.steps == 0
+                self.average.follow(step, ends)
                 saves = ends or step % self.config.checkpoint_steps == 0
                 logs = ends or step % self.config.log_steps == 0
                 results.add(step, result, all_known=saves or logs)

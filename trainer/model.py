@@ -43,8 +43,6 @@ def build(config: Config, classes: int, prior: Sequence[float], start_weights: s
     else:
         images = tf_keras.Input([config.image_size, config.image_size, 3], name="image")
         features = hub.features(config, tf_keras.layers.Rescaling(1 / 255, dtype="float32")(images))
-    if config.dropout:
-        features = tf_keras.layers.Dropout(config.dropout, seed=config.seed, name="dropout")(features)
     shares = np.clip(np.asarray(prior, np.float64), 1e-3, 1 - 1e-3)
     logits = tf_keras.layers.Dense(
         classes,
@@ -81,7 +79,7 @@ def optimizer(config: Config, total_steps: int) -> Any:
     """
     warmup = max(1, round(total_steps * config.warmup_share))
     schedule = tf_keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0,
+        initial_learning_rate=config.learning_rate / warmup,  # from 0 the first step would teach nothing
         decay_steps=max(1, total_steps - warmup),
         warmup_target=config.learning_rate,
         warmup_steps=warmup,

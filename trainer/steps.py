@@ -72,6 +72,11 @@ class Steps:
         with tf.GradientTape() as tape:
             # While the head alone trains, the backbone's BatchNormalization keeps its statistics.
             features = self._features(images, training=whole)
+            if self._config.dropout:
+                # Not a layer: Keras' draws from a state of its own, which a resumed run would not have.
+                features = tf.nn.experimental.stateless_dropout(
+                    features, self._config.dropout, seed + tf.constant([0, 4]), rng_alg="philox"
+                )
             logits = self._head(features, training=True)
             each = losses.of(self._config.loss, labels, logits)
             loss = tf.reduce_sum(tf.reduce_mean(each, axis=1) * weights)

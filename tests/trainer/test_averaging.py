@@ -58,6 +58,20 @@ def test_steps_in_between_change_nothing(strategy):
     assert all((value == 1).all() for value in averages(average))
 
 
+def test_the_end_of_an_epoch_is_not_left_out(strategy):
+    network, average = followed(strategy, 0.9)
+    average.follow(1)
+    set_all(network, 7)
+    average.follow(EVERY - 2, ends=True)  # a run may end before it is anybody's turn
+    for value in averages(average):
+        np.testing.assert_allclose(value, 7, rtol=1e-5)
+    set_all(network, 8)
+    average.follow(5 * EVERY + 2, ends=True)
+    decay = min(0.9**2, 5 / 14)
+    for value in averages(average):
+        np.testing.assert_allclose(value, decay * 7 + (1 - decay) * 8, rtol=1e-5)
+
+
 def test_the_network_holds_the_average_for_a_while_and_its_own_weights_afterwards(strategy):
     network, average = followed(strategy, 0.999)
     set_all(network, 3)

@@ -1,7 +1,5 @@
 """The network and what training does around it."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -76,7 +74,7 @@ def test_images_of_any_size_are_taken():
 
 
 def test_backbone_and_head_together_are_the_network():
-    network = build(dataclasses.replace(SMALL, dropout=0.5))
+    network = build()
     features, head = model.split(network)
     pictures = tf.random.stateless_uniform([2, 32, 32, 3], [1, 2], 0, 255)
     np.testing.assert_array_equal(head(features(pictures)), network(pictures))
@@ -84,18 +82,11 @@ def test_backbone_and_head_together_are_the_network():
     assert len(network.variables) == len(features.variables) + len(head.variables)
 
 
-def test_dropout_leaves_features_out_in_training_alone():
-    _, head = model.split(build(dataclasses.replace(SMALL, dropout=0.5)))
-    features = tf.ones([1, 1280])
-    np.testing.assert_array_equal(head(features), head(features))
-    assert not np.array_equal(head(features, training=True), head(features, training=True))
-
-
 def test_the_learning_rate_warms_up_and_ends_at_zero():
     optimizer = model.optimizer(SMALL, 100)
     schedule = optimizer._learning_rate
     rates = [float(schedule(step)) for step in (0, 5, 10, 55, 100)]
-    assert rates[0] == 0
+    assert rates[0] == pytest.approx(SMALL.learning_rate / 10)  # the first step teaches something, too
     assert rates[2] == pytest.approx(SMALL.learning_rate)
     assert rates[0] < rates[1] < rates[2] > rates[3] > rates[4]
     assert rates[4] == pytest.approx(0, abs=1e-9)

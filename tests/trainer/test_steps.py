@@ -96,6 +96,21 @@ def test_a_gpu_gets_pictures_of_floats_to_turn_and_the_step_stays_the_same(monke
     assert results[0] == pytest.approx(results[1], rel=1e-6)
 
 
+def after_a_step(step, rate):
+    """A new network's head after one step, as its number and seed make it."""
+    tf.keras.utils.set_random_seed(0)
+    network, steps = made(dataclasses.replace(SMALL, dropout=rate))
+    steps.train(*batch(5), tf.constant([0, step]), tf.constant(0.0))
+    return network.get_layer("logits").kernel.numpy()
+
+
+def test_what_dropout_leaves_out_depends_on_the_step_alone():
+    first = after_a_step(1, 0.5)
+    np.testing.assert_array_equal(after_a_step(1, 0.5), first)  # as in a run that was resumed there
+    assert not np.array_equal(after_a_step(2, 0.5), first)
+    assert not np.array_equal(after_a_step(1, 0.0), first)
+
+
 def test_early_epochs_read_smaller_images():
     config = dataclasses.replace(SMALL, early_epochs=2, early_image_size=40, image_size=64)
     _, steps = made(config)
