@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import math
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -84,6 +83,7 @@ class Config:
     log_format: Literal["text", "json"] = _flag("form of the log lines", "text")
 
 
+LARGEST = 2**31  # of any number: what TensorFlow's int32 holds, and beyond all use
 SEEDS = 2**31  # what TensorFlow's int32 and NumPy's generators both take
 
 # What may change between a run and its resumption: none of it alters what is learned.
@@ -123,6 +123,9 @@ def parse(argv: Sequence[str] | None = None, prog: str = "python -m trainer.task
 
 def check(config: Config) -> None:
     """Raises `UserError` for the first setting that cannot be used."""
+    for name in ("data", "model_dir"):
+        if not getattr(config, name):
+            raise UserError(f"--{name} is empty: it must name a folder")
     positive = (
         "epochs",
         "batch_size",
@@ -133,15 +136,23 @@ def check(config: Config) -> None:
         "log_steps",
     )
     for name in positive:
-        if not 0 < getattr(config, name) < math.inf:
-            raise UserError(f"--{name} must be a number greater than 0, and is {getattr(config, name)}")
+        if not 0 < getattr(config, name) < LARGEST:
+            raise UserError(
+                f"--{name} must be a number greater than 0 and below {LARGEST:,}, and is "
+                f"{getattr(config, name):g}"
+            )
     shares = ("warmup_share", "final_rate_share", "bn_momentum", "average_decay", "dropout")
     for name in (*shares, "weight_decay", "mixup"):
-        end, named = (1.0, " and below 1") if name in shares else (math.inf, "")
+        end, named = (1.0, " and below 1") if name in shares else (float(LARGEST), "")
         if not 0 <= getattr(config, name) < end:
             raise UserError(f"--{name} must be a number of at least 0{named}, and is {getattr(config, name)}")
     if not 0 <= config.seed < SEEDS:
         raise UserError(f"--seed must be at least 0 and below {SEEDS}, and is {config.seed}")
+    _check_together(config)
+
+
+def _check_together(config: Config) -> None:
+    """Raises `UserError` for what a network, or another setting, does not allow."""
     if config.image_size < 32:
         raise UserError(
             f"--image_size must be at least 32 (MobileNetV2 halves it five times), and is {config.image_size}"

@@ -102,7 +102,7 @@ def read(folder: str) -> DataInfo:
             splits,
             facts,
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{folder}/{contract.CANOPY_JSON} cannot be understood ({error!r})") from error
 
 
@@ -128,4 +128,8 @@ def _read_text(path: str) -> str | None:
         except tf.errors.OpError as error:  # no such bucket, no permission, no way to the store
             raise UserError(f"{path} cannot be read ({first_line(error)})") from error
     local = Path(path)
-    return local.read_text(encoding="utf-8") if local.is_file() else None
+    try:
+        # What is no text is left for the reader to stumble over.
+        return local.read_text(encoding="utf-8", errors="replace") if local.is_file() else None
+    except OSError as error:  # no permission; a name that is too long
+        raise UserError(f"{path} cannot be read ({first_line(error)})") from error

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -133,10 +133,31 @@ def _remove(folder: str) -> None:
         tf.io.gfile.rmtree(folder)
 
 
-def check_start(folder: str) -> None:
-    """Raises `UserError` where `--init_from` names no export."""
-    if not tf.io.gfile.exists(f"{folder}/{contract.MODEL_JSON}"):
+def check_start(folder: str, tags: Sequence[str]) -> None:
+    """Finds out whether a run can start from an export (`--init_from`).
+
+    Args:
+        folder: of the export.
+        tags: the data set's vocabulary: each unit of the network stands for one, in this order.
+
+    Raises:
+        UserError: where it is no export, or one of other tags.
+    """
+    path = f"{folder}/{contract.MODEL_JSON}"
+    if not tf.io.gfile.exists(path):
         raise UserError(f"--init_from {folder}: there is no {contract.MODEL_JSON}, so it is no export")
+    try:
+        with tf.io.gfile.GFile(path) as file:
+            found = list(map(str, json.loads(file.read())["classes"]))
+    except (ValueError, KeyError, TypeError, tf.errors.OpError) as error:
+        raise UserError(
+            f"--init_from {folder}: its {contract.MODEL_JSON} cannot be understood ({error!r})"
+        ) from error
+    if found != list(tags):
+        raise UserError(
+            f"--init_from {folder}: it knows the tags {' '.join(found)}, in this order, and the data set "
+            f"has {' '.join(tags)}"
+        )
 
 
 def load_weights(model: Any, folder: str) -> None:
@@ -147,11 +168,10 @@ def load_weights(model: Any, folder: str) -> None:
         folder: an export.
 
     Raises:
-        UserError: where the folder is none, or its network is another one.
+        UserError: where its network is another one, or damaged.
     """
-    check_start(folder)
     try:
         found = tf.train.Checkpoint(weights=list(model.weights)).read(f"{folder}/variables/variables")
         found.assert_existing_objects_matched().expect_partial()
-    except (AssertionError, ValueError, tf.errors.OpError) as error:
+    except (AssertionError, ValueError, IndexError, tf.errors.OpError) as error:
         raise UserError(f"--init_from {folder}: its network is not this one ({first_line(error)})") from error

@@ -19,8 +19,10 @@ def check_folder(flag: str, path: str) -> None:
         path: local, or in a store.
 
     Raises:
-        UserError: where it, or what is above it, is a file or may not be written to.
+        UserError: where it is empty, or where it, or what is above it, is a file or may not be written to.
     """
+    if not path:
+        raise UserError(f"{flag} is empty: it must name a folder")
     if "://" in path:
         return
     folder = Path(path).absolute()

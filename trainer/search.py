@@ -192,7 +192,7 @@ def _range(name: str, text: str, hint: type, found: re.Match[str]) -> Range:
 def _number(name: str, text: str, hint: type, word: str) -> float:
     try:
         value = float(hint(word))
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         kind = "a whole number" if hint is int else "a number"
         raise UserError(f"--space {name}={text}: {word!r} is not {kind}") from error
     if not math.isfinite(value):

@@ -48,7 +48,7 @@ def train(config: Config, place: Place, stopping: Stopping) -> Outcome:
         else None
     )
     if config.init_from:
-        export.check_start(config.init_from)
+        export.check_start(config.init_from, info.vocabulary)
     claim = claim_model_dir(config, info.fingerprint, place.is_chief, run_id())
     if claim.finished:
         return Outcome(claim.finished, 0, 0.0, {}, f"{config.model_dir}/export" if place.is_chief else "")

@@ -256,7 +256,7 @@ def verdict(failures: Sequence[int]) -> int:
     if not failures:
         return cli.EXIT_OK
     killed = any(code < 0 or code == cli.EXIT_TERMINATED for code in failures)
-    final = [cli.EXIT_USER, cli.EXIT_INTERRUPTED] + ([] if killed else [cli.EXIT_BUG])
+    final = [cli.EXIT_USER, cli.EXIT_INTERRUPTED, cli.EXIT_PIPE] + ([] if killed else [cli.EXIT_BUG])
     return next((code for code in final if code in failures), cli.EXIT_PEER_LOST)
 
 

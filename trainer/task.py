@@ -37,12 +37,19 @@ def _train(argv: Sequence[str] | None, near: link.Near) -> None:
     config.check_batch(settings.batch_size, place.workers)
     _log_to_stderr(settings.log_format, place)
     with quiet.importing():
+        import tensorflow as tf
+
         from trainer import loop, start
 
     try:
         outcome = start.train(settings, place, stopping)
     except loop.LOST as error:
         raise cli.PeerLostError(cli.first_line(error)) from error
+    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+        raise cli.UserError(
+            "training does not fit into this machine's memory or its GPU's: take a smaller --batch_size or "
+            f"--image_size, or more workers ({cli.first_line(error)})"
+        ) from error
     if place.is_chief and not outcome.validation:
         print(f"the run is complete already, after {outcome.steps} steps\nmodel: {outcome.export}")
     elif place.is_chief:

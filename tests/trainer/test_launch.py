@@ -42,6 +42,7 @@ def test_what_a_restart_cannot_mend_is_the_runs_exit_code():
     assert supervise.verdict([lost, stopped]) == cli.EXIT_PEER_LOST
     assert supervise.verdict([lost, cli.EXIT_USER]) == cli.EXIT_USER
     assert supervise.verdict([lost, cli.EXIT_BUG]) == cli.EXIT_BUG
+    assert supervise.verdict([cli.EXIT_PIPE]) == cli.EXIT_PIPE  # nobody reads: no restart mends that
     assert supervise.verdict([killed, cli.EXIT_BUG]) == cli.EXIT_PEER_LOST
 
 

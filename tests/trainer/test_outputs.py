@@ -22,6 +22,11 @@ def test_a_file_in_place_of_a_folder_is_named(below, tmp_path):
         check_folder("--output", f"{tmp_path}/file{below}")
 
 
+def test_an_empty_path_is_not_the_root_of_everything():
+    with pytest.raises(UserError, match="--output is empty"):
+        check_folder("--output", "")
+
+
 def test_a_link_that_leads_nowhere_is_no_folder(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "gone")
     with pytest.raises(UserError, match="not a folder"):

@@ -132,12 +132,12 @@ def never_answered(answered: npt.ArrayLike, labels: npt.ArrayLike, tags: Sequenc
         return Check("never_answered", title, "pass", told)
     parts = [f"never answered: {named(never)}"] if never else []
     parts += [f"answered for every image: {named(always)}"] if always else []
-    occur = int(true.any(axis=0).sum())
+    occur, alike = int(true.any(axis=0).sum()), len(never) + len(always)
     return Check(
         "never_answered",
         title,
-        "fail" if len(never) + len(always) > occur / 2 else "look",
-        f"{len(never) + len(always)} of {occur} tags do not depend on the picture ({'; '.join(parts)}): they "
+        "fail" if alike > occur / 2 else "look",
+        f"{alike} of {len(tags)} tags do not depend on the picture ({'; '.join(parts)}): they "
         "need more examples, more epochs or another threshold.",
     )
 

@@ -53,7 +53,7 @@ def score(model: str, info: DataInfo, split: str) -> Scored:
     """
     try:
         call = tf.saved_model.load(model).signatures[contract.SIGNATURE_JPEG]
-    except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
+    except (OSError, ValueError, KeyError, IndexError, tf.errors.OpError) as error:
         first = (str(error).strip().splitlines() or [repr(error)])[0]
         raise UserError(f"--model {model} cannot be loaded ({first})") from error
     shards, gathered = info.shards(split), _Gathered()
