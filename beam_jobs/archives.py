@@ -1,8 +1,9 @@
 """Zip and uncompressed tar archives, read in place: an index first, then each member by its offset.
 
 Promises: an archive is never unpacked, and a member's path never becomes a path of this machine; a member
-that is damaged, encrypted or packed in an unknown way is rejected by itself; an archive that cannot be read
-in place is refused with the command that unpacks it. Works alike on local files and on addresses.
+that is damaged, encrypted or packed in an unknown way is rejected by itself; an archive that is damaged
+between its members is refused, and so is one that cannot be read in place, with the command that unpacks it.
+Works alike on local files and on addresses.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ IN_TAR = -1  # stands for a tar's member where a zip's has its compression metho
 ENCRYPTED = -2  # likewise, for a zip's member that wants a password
 HEADER_SLACK = 512  # bytes of name and extra field in a local header that are read along with it
 MAX_MEMBER_BYTES = 1 << 30  # unpacked; a JPEG within the pixel limit is far smaller
+BLOCK = 512  # bytes of a tar's header; an end is marked by two blocks of zeros, by some writers by one
+CHUNK = 128 * BLOCK  # bytes of zeros looked through at a time; what writers add is within the first
 ZIP_HEADER = struct.Struct("<4s22xHH")  # a local header's signature, then the lengths of name and extra field
 
 UNPACK = {
@@ -126,13 +129,45 @@ def _zip_members(file: IO[bytes]) -> Iterator[tuple[str, Entry]]:
 
 
 def _tar_members(file: IO[bytes]) -> Iterator[tuple[str, Entry]]:
-    with tarfile.open(fileobj=file, mode="r:") as archive:
-        for info in archive:
-            if info.isreg() and not info.issparse():
-                yield info.name, Entry(info.offset_data, info.size, info.size, IN_TAR, 0)
-            elif not info.isdir():
-                yield "", Entry(0, 0, 0, IN_TAR, 0)
-            archive.members = []  # type: ignore[attr-defined]  # it would keep a fat object for each
+    start: int | None = 0
+    while start is not None:
+        file.seek(start)
+        with tarfile.open(fileobj=file, mode="r:") as archive:
+            for info in archive:
+                if info.isreg() and not info.issparse():
+                    yield info.name, Entry(info.offset_data, info.size, info.size, IN_TAR, 0)
+                elif not info.isdir():
+                    yield "", Entry(0, 0, 0, IN_TAR, 0)
+                archive.members = []  # type: ignore[attr-defined]  # it would keep a fat object for each
+            end: int = archive.offset
+        start = _after_end(file, end)
+
+
+def _after_end(file: IO[bytes], end: int) -> int | None:
+    """Where the next archive of a concatenated one starts, or None at the file's end.
+
+    `tarfile` takes for the end whatever it cannot read as a header, with all that may follow.
+
+    Args:
+        file: the archive.
+        end: where `tarfile` stopped, bytes.
+
+    Raises:
+        tarfile.ReadError: no end is marked there.
+    """
+    file.seek(end)
+    if file.read(BLOCK) != bytes(BLOCK):
+        raise tarfile.ReadError(f"it is damaged or cut short at byte {end:,}")
+    at = end + BLOCK
+    while chunk := file.read(CHUNK):
+        if rest := chunk.lstrip(b"\0"):
+            at += (len(chunk) - len(rest)) // BLOCK * BLOCK
+            # After a single block of zeros it is rather a header wiped out than a second archive.
+            if at == end + BLOCK:
+                raise tarfile.ReadError(f"it is damaged at byte {end:,}")
+            return at
+        at += len(chunk)
+    return None
 
 
 @contextmanager
