@@ -27,6 +27,9 @@ from canopy.cli import UserError
 STORED, DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
 IN_TAR = -1  # stands for a tar's member where a zip's has its compression method
 ENCRYPTED = -2  # likewise, for a zip's member that wants a password
+SPARSE = -3  # for a tar's member that is stored without its stretches of zeros
+UNLINKED = -4  # for a tar's hard link whose target does not come before it
+HOW = {ENCRYPTED: "encrypted", SPARSE: "as a sparse file", UNLINKED: "as a link to what is not there"}
 HEADER_SLACK = 512  # bytes of name and extra field in a local header that are read along with it
 MAX_MEMBER_BYTES = 1 << 30  # unpacked; a JPEG within the pixel limit is far smaller
 BLOCK = 512  # bytes of a tar's header; an end is marked by two blocks of zeros, by some writers by one
@@ -46,7 +49,7 @@ class Entry:
     offset: int  # bytes: of a zip's local header, of a tar's data
     stored: int  # bytes it takes in the archive
     size: int  # bytes unpacked
-    method: int  # STORED or DEFLATED (other numbers: zip's), IN_TAR, ENCRYPTED
+    method: int  # STORED or DEFLATED (other numbers: zip's), IN_TAR, or one of HOW
     crc: int  # CRC-32 of the unpacked bytes, by the zip's index; 0 in a tar, which has none
 
 
@@ -129,13 +132,22 @@ def _zip_members(file: IO[bytes]) -> Iterator[tuple[str, Entry]]:
 
 
 def _tar_members(file: IO[bytes]) -> Iterator[tuple[str, Entry]]:
+    seen: dict[str, Entry] = {}  # what a hard link may name: members that come before it
     start: int | None = 0
     while start is not None:
         file.seek(start)
         with tarfile.open(fileobj=file, mode="r:") as archive:
             for info in archive:
-                if info.isreg() and not info.issparse():
-                    yield info.name, Entry(info.offset_data, info.size, info.size, IN_TAR, 0)
+                if info.isreg():
+                    how = SPARSE if info.issparse() else IN_TAR
+                    # A sparse file's size says nothing of what is stored, and may be beyond any column.
+                    size = info.size if how == IN_TAR else 0
+                    seen[info.name] = entry = Entry(info.offset_data, size, size, how, 0)
+                    yield info.name, entry
+                elif info.islnk():
+                    # One link may name another, and of two members of a name the later one counts.
+                    seen[info.name] = entry = seen.get(info.linkname, Entry(0, 0, 0, UNLINKED, 0))
+                    yield info.name, entry
                 elif not info.isdir():
                     yield "", Entry(0, 0, 0, IN_TAR, 0)
                 archive.members = []  # type: ignore[attr-defined]  # it would keep a fat object for each
@@ -197,7 +209,7 @@ class Handles:
         if entry.method == IN_TAR:
             return self._range(archive, entry.offset, entry.stored)
         if entry.method not in (STORED, DEFLATED):
-            how = "encrypted" if entry.method == ENCRYPTED else f"packed by method {entry.method}"
+            how = HOW.get(entry.method, f"packed by method {entry.method}")
             raise RejectedImage(UNREADABLE, f"the archive holds it {how}")
         # One read for header and data: in a store each costs a round trip.
         part = self._range(archive, entry.offset, 30 + HEADER_SLACK + entry.stored, at_least=30)
