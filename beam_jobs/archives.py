@@ -123,7 +123,7 @@ def index(path: str, wanted: Callable[[str], bool]) -> tuple[list[str], Entries,
 def _zip_members(file: IO[bytes]) -> Iterator[tuple[str, Entry]]:
     with zipfile.ZipFile(file) as archive:
         for info in archive.infolist():
-            if not info.is_dir():
+            if not info.filename.endswith("/"):  # zipfile's own is_dir raises for a name of no length
                 method = ENCRYPTED if info.flag_bits & 1 else info.compress_type
                 yield (
                     info.filename,

@@ -340,3 +340,13 @@ def test_a_hard_link_is_the_member_that_comes_before_it_or_a_reject(tmp_path: Pa
     assert found == {"a": b"a", "first": b"blob", "chain": b"blob", "late": b"later"}
     assert rejected == {"early": "unreadable", "gone": "unreadable"}
     assert listing.ignored == 2
+
+
+def test_a_zips_member_of_no_name_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.jpg", b"a")
+        archive.writestr("?.jpg", b"b")
+    path.write_bytes(path.read_bytes().replace(b"?.jpg", b"\0.jpg"))
+    assert read_all(path) == {"a": b"a"}
+    assert list_images([str(path)]).ignored == 1
