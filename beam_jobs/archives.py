@@ -9,6 +9,7 @@ Works alike on local files and on addresses.
 from __future__ import annotations
 
 import os
+import shlex
 import struct
 import tarfile
 import threading
@@ -82,7 +83,7 @@ def refuse(path: str) -> None:
         if lower.endswith(ending):
             raise UserError(
                 f"--images: {path} cannot be read in place; unpack it with "
-                f"`{command} {storage.split(path)[1]}` and name the folder"
+                f"`{command} {shlex.quote(storage.split(path)[1])}` and name the folder"
             )
 
 

@@ -350,3 +350,14 @@ def test_a_zips_member_of_no_name_is_passed_over(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"?.jpg", b"\0.jpg"))
     assert read_all(path) == {"a": b"a"}
     assert list_images([str(path)]).ignored == 1
+
+
+@pytest.mark.parametrize("name", ["two words.tar.gz", "it's.tgz", "$(touch gone).tar.gz"])
+def test_the_command_that_unpacks_an_archive_works_as_it_is_printed(tmp_path: Path, name: str) -> None:
+    with tarfile.open(tmp_path / name, "w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("a.jpg"))
+    with pytest.raises(UserError) as refused:
+        list_images([str(tmp_path / name)])
+    _, command, _ = str(refused.value).split("`")
+    subprocess.run(command, shell=True, cwd=tmp_path, check=True)
+    assert {path.name for path in tmp_path.iterdir()} == {name, "a.jpg"}
