@@ -9,7 +9,6 @@ their final names, which nobody reads before the marker is there; an earlier dat
 
 from __future__ import annotations
 
-import fcntl
 import json
 import re
 import shutil
@@ -87,11 +86,9 @@ class Output:
         """Keeps other jobs of this machine out until this process ends, however it ends."""
         if self.remote:
             return
-        self._held = Path(self.staging, LOCK).open("wb")  # noqa: SIM115 - held as long as this object
-        try:
-            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(f"--output: another job is writing to {self.folder}") from error
+        busy = f"--output: another job is writing to {self.folder}"
+        with storage.explained(self.staging, "lock"):
+            self._held = storage.lock(storage.join(self.staging, LOCK), busy)
 
     def _listed(self, name: str) -> set[str]:
         """The files that a run.json or a canopy.json speaks of, as far as their names can be ours."""

@@ -3,14 +3,13 @@
 Promises: `--output` is there whole or not at all; every image found is in it, listed in the rejects beside
 it, or counted as not asked for; every row that had to be guessed is listed there too. What passes through
 Beam are lists of names; the worker that gets one reads, converts and scores its images and leaves their
-scores in a staging folder beside the output.
+scores in a staging folder beside the output, which is of this run alone.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-import shutil
 import sys
 import time
 from collections import Counter
@@ -21,7 +20,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from beam_jobs import engines, predict_settings, runners, scoring, sources, storage, submission, summary
+from beam_jobs import (
+    engines,
+    predict_settings,
+    runners,
+    scoring,
+    sources,
+    staging,
+    storage,
+    submission,
+    summary,
+)
 from beam_jobs.predict_settings import Settings
 from beam_jobs.scoring import Scorer, WorkList
 from beam_jobs.scoring_apart import ApartScorer
@@ -59,19 +68,15 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
     _check_targets(job)
     listing = sources.list_images(job.images)
     unique, rejects = submission.usable_names(listing)
-    staging = f"{job.output}.partial"
     # A GPU is for one process; on cores, threads wait for Python's lock between pictures.
     few = math.inf if job.engine != engines.LITE and engines.has_gpu() else runners.MANY_IMAGES
     choice = runners.choose(options, arguments, images=len(unique), remote=False, processes_from=few)
-    _clear(staging)
-    try:
-        for folder in (
-            storage.join(staging, "progress"),
-            *(storage.split(path)[0] for path in _targets(job)),
-        ):
-            storage.make_folder(folder)
-        lists = scoring.work_lists(unique, staging, choice.workers, choice.processes)
+    with staging.begun(job.output) as staged:
+        for path in _targets(job):
+            storage.make_folder(storage.split(path)[0])
+        lists = scoring.work_lists(unique, staged.folder, choice.workers, choice.processes)
         _run(options, choice, lists, model, job)
+        staged.check()
         scored: dict[str, NDArray[np.float32]] = {}
         used: set[str] = set()
         for work in lists:
@@ -82,13 +87,13 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
             rejects += outcome.rejects
             used.add(outcome.engine)
         result = submission.assemble(scored, model, sample)
+        staged.check()
         _write_rejects(job.output, rejects + submission.unseen(result, rejects))
         _check(job, len(listing), rejects, result)
         if job.scores:
             storage.write_bytes(job.scores, submission.as_parquet(scored, model.classes))
         storage.write_bytes(job.output, submission.as_csv(result.rows))
-    finally:
-        _clear(staging)
+        staged.check()  # in a store another run may have written some of the files since
     return _summary(job, len(listing), rejects, result, used=used, seconds=time.monotonic() - start)
 
 
@@ -224,14 +229,6 @@ def _check(job: Settings, found: int, rejects: list[Reject], result: submission.
             raise UserError(f"{count:,} of {total:,} {what}, more than --{flag} {allowed:g} allows ({where})")
     if len(rejects) == found:
         raise UserError(f"none of {found:,} images can be used (see {_rejects_path(job.output)})")
-
-
-def _clear(staging: str) -> None:
-    """Removes the staging folder, an interrupted run's too."""
-    if not storage.is_remote(staging):
-        shutil.rmtree(staging, ignore_errors=True)
-        return
-    storage.delete([storage.join(staging, name) for name in storage.list_files(staging)])
 
 
 def _summary(

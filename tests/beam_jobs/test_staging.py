@@ -1,0 +1,187 @@
+"""Two predictions to one output: never a mixture, and nothing left of either."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from beam_jobs import staging, storage
+from canopy.cli import UserError
+from tests.beam_jobs.gcs_server import Faulty
+from tests.beam_jobs.predicting import Run, left_in
+from tests.beam_jobs.predicting import chips as chips
+from tests.beam_jobs.predicting import model as model
+from tests.beam_jobs.predicting import run as run
+from tests.conftest import ROOT
+
+
+@contextlib.contextmanager
+def halted(words: list[str], began: Callable[[], bool]) -> Iterator[subprocess.Popen[str]]:
+    """A prediction in a process of its own, stopped as soon as its staging folder is there."""
+    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        while not began():
+            assert process.poll() is None, process.communicate()[1]
+            time.sleep(0.01)
+        process.send_signal(signal.SIGSTOP)
+        yield process
+    finally:
+        process.kill()
+        process.communicate(timeout=60)
+
+
+def command(model: Path, images: Path, output: Path | str) -> list[str]:
+    # TensorFlow takes seconds to load: time to stop it before it is done.
+    flags = ("--model", model, "--images", images, "--output", output, "--engine", "savedmodel")
+    return [sys.executable, "-m", "beam_jobs.predict", *map(str, flags)]
+
+
+def test_a_second_run_to_an_output_is_refused_and_the_first_is_whole(
+    run: Run, model: Path, chips: Path, tmp_path: Path
+) -> None:
+    wanted = run("--images", chips, output=tmp_path / "reference.csv").rows
+    output = tmp_path / "out" / "submission.csv"
+    words = command(model, chips, output)
+    with halted(words, lambda: any(output.parent.glob("*.partial/*/run"))) as first:
+        second = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+        assert second.returncode == 2
+        assert second.stderr == f"error: --output: another run is writing to {output}\n"
+        assert not output.exists()
+        first.send_signal(signal.SIGCONT)
+        _, said = first.communicate(timeout=120)
+        assert first.returncode == 0, said
+    assert left_in(output.parent) == {"submission.csv"}
+    assert run("--images", chips, output=output).rows == wanted
+    assert left_in(output.parent) == {"submission.csv"}
+
+
+def test_a_killed_run_does_not_keep_the_next_one_out(
+    run: Run, model: Path, chips: Path, tmp_path: Path
+) -> None:
+    wanted = run("--images", chips, output=tmp_path / "reference.csv")
+    output = tmp_path / "out" / "submission.csv"
+    with halted(command(model, chips, output), lambda: any(output.parent.glob("*.partial/*/run"))):
+        pass
+    assert left_in(output.parent) == {"submission.csv.partial"}
+    done = run("--images", chips, output=output)
+    assert done.code == 0, done.err
+    assert output.read_bytes() == wanted.output.read_bytes()
+    assert left_in(output.parent) == {"submission.csv"}
+
+
+def test_in_a_store_the_later_run_is_whole_and_the_earlier_one_ends(
+    run: Run, model: Path, chips: Path, tmp_path: Path, server: Faulty
+) -> None:
+    others = tmp_path / "others"
+    others.mkdir()
+    for path in chips.iterdir():
+        (others / f"other_{path.name}").write_bytes(path.read_bytes())
+    output = "gs://here/out/submission.csv"
+    began = lambda: any((tmp_path / "store" / "here").rglob("submission.csv.partial/*/run"))  # noqa: E731
+    with halted(command(model, others, output), began) as earlier:
+        later = run("--images", chips, output=output)
+        assert later.code == 0, later.err
+        written = storage.read_bytes(output)
+        earlier.send_signal(signal.SIGCONT)
+        _, said = earlier.communicate(timeout=120)
+        assert earlier.returncode == 2
+        assert said.splitlines()[-1].startswith(f"error: --output: another run to {output} began before")
+    assert storage.read_bytes(output) == written
+    assert b"chip_0" in written
+    assert b"other" not in written
+    assert storage.match("gs://here/out/**") == [output]
+
+
+def test_of_two_that_write_at_the_same_time_to_a_store_the_earlier_tells(server: Faulty) -> None:
+    output = "gs://here/out.csv"
+    with staging.begun(output) as first:
+        storage.write_bytes(f"{first.folder}/scores-00000.npz", b"first")
+        first.check()
+        with staging.begun(output) as second:
+            second.check()
+            assert second.folder != first.folder
+            assert storage.match("gs://here/**") == [f"{second.folder}/run"]
+            storage.write_bytes(f"{first.folder}/scores-00001.npz", b"a worker that knows of nothing")
+        with pytest.raises(UserError, match="another run"):
+            first.check()
+    assert storage.match("gs://here/**") == []
+
+
+def test_a_disk_without_locks_is_treated_as_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    output = str(tmp_path / "out.csv")
+    with staging.begun(output) as first, staging.begun(output) as second:
+        second.check()
+        with pytest.raises(UserError, match="another run"):
+            first.check()
+    left = {path.name for path in tmp_path.rglob("*")}
+    assert left <= {"out.csv.partial", "lock"}
+    monkeypatch.undo()
+    with staging.begun(output):
+        pass
+    assert left_in(tmp_path) == set()
+
+
+def test_a_lock_that_its_holders_remove_is_never_held_twice(tmp_path: Path) -> None:
+    """Each holder makes a file that must not be there, and removes it; the lock goes with its folder."""
+    code = (
+        "import os, sys, time\n"
+        "from beam_jobs import storage\n"
+        "from canopy.cli import UserError\n"
+        "held, until = 0, time.monotonic() + 2\n"
+        "while time.monotonic() < until:\n"
+        "    try:\n"
+        "        file = storage.lock(sys.argv[1] + '/folder/lock', 'busy')\n"
+        "    except UserError as error:\n"
+        "        assert str(error) == 'busy', error\n"
+        "        continue\n"
+        "    os.close(os.open(sys.argv[1] + '/alone', os.O_CREAT | os.O_EXCL))\n"
+        "    held += 1\n"
+        "    os.unlink(sys.argv[1] + '/alone')\n"
+        "    os.unlink(file.name)\n"
+        "    file.close()\n"
+        "    try:\n"
+        "        os.rmdir(sys.argv[1] + '/folder')\n"
+        "    except OSError:\n"
+        "        pass\n"
+        "print(held)\n"
+    )
+    several = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path)],
+            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for _ in range(3)
+    ]  # fmt: skip
+    said = [process.communicate(timeout=60) for process in several]
+    assert [process.returncode for process in several] == [0, 0, 0], said
+    assert sum(int(out) for out, _ in said) > 100
+
+
+def test_a_file_in_the_way_of_the_staging_folder_is_one_sentence(tmp_path: Path) -> None:
+    output = str(tmp_path / "out.csv")
+    Path(f"{output}.partial").write_text("mine")
+    with pytest.raises(UserError, match="File exists"), staging.begun(output):
+        pass
+    assert Path(f"{output}.partial").read_text() == "mine"
+
+
+def test_without_leave_to_write_the_folder_is_named(tmp_path: Path) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root may write anywhere")
+    tmp_path.chmod(0o500)
+    with pytest.raises(UserError, match="access is denied"), staging.begun(str(tmp_path / "out.csv")):
+        pass
