@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
+import stat
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +68,7 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
     runners.check(options, model=(job.model,), images=job.images, output=(job.output,))
     model = scoring.read_model_info(job.model)
     sample = submission.read_sample(job.sample_submission) if job.sample_submission else None
-    _check_targets(job)
+    job = _with_targets(job)
     listing = sources.list_images(job.images)
     unique, rejects = submission.usable_names(listing)
     # A GPU is for one process; on cores, threads wait for Python's lock between pictures.
@@ -194,13 +197,33 @@ def _targets(job: Settings) -> list[str]:
     return [job.output, job.scores] if job.scores else [job.output]
 
 
-def _check_targets(job: Settings) -> None:
-    """Finds before the work what would spoil its last step."""
+def _with_targets(job: Settings) -> Settings:
+    """The settings with the files that are really to be written; what would spoil the last step ends it."""
+    scores = _target("--scores", job.scores) if job.scores else None
+    job = replace(job, output=_target("--output", job.output), scores=scores)
     if job.scores == job.output:
         raise UserError(f"--scores and --output are the same file, {job.output}")
-    for path in _targets(job):
-        if not storage.is_remote(path) and Path(path).is_dir():
-            raise UserError(f"{path} is a folder, and a file is to be written there")
+    _target("--output", _rejects_path(job.output))
+    return job
+
+
+def _target(flag: str, path: str) -> str:
+    """The file to write, of a link the one that it names: as every shell and editor does it.
+
+    A file is written by renaming another one to its name, which would take away whatever has it.
+    """
+    if storage.is_remote(path):
+        return path
+    with storage.explained(path, "write"):
+        try:
+            mode = Path(path).stat().st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            mode = stat.S_IFREG  # to be made; where that cannot be, the folder's making tells
+        if stat.S_ISDIR(mode):
+            raise UserError(f"{flag}: {path} is a folder, and a file is to be written there")
+        if not stat.S_ISREG(mode):
+            raise UserError(f"{flag}: {path} is a device or a pipe, and only a file can be written whole")
+        return os.path.realpath(path) if Path(path).is_symlink() else path
 
 
 def _write_rejects(output: str, rejects: list[Reject]) -> None:
