@@ -269,13 +269,14 @@ def _is_constant(image: Image.Image) -> bool:
 
 
 def _encode(image: Image.Image, encoding: Encoding) -> bytes:
+    """The pixels alone: Pillow would copy the original's comment and profile, and fails on a long comment."""
     out = io.BytesIO()
     if encoding.image_format == "png":
         image = image if image.mode == "RGB" else image.convert("RGB")
-        image.save(out, "PNG", compress_level=6)
+        image.save(out, "PNG", compress_level=6, icc_profile=None)
     else:
         tables = _tables(encoding.jpeg_quality)
-        image.save(out, "JPEG", qtables=tables, subsampling=SUBSAMPLING[encoding.chroma])
+        image.save(out, "JPEG", qtables=tables, subsampling=SUBSAMPLING[encoding.chroma], comment=b"")
     return out.getvalue()
 
 

@@ -83,6 +83,16 @@ def test_jpeg_records_are_three_components_at_the_quality_and_chroma_asked_for(
     assert len(finer) > len(convert(planet(noise(1)), Encoding("jpeg", 50)).encoded)
 
 
+@pytest.mark.parametrize("image_format", ["jpeg", "png"])
+def test_a_record_holds_neither_the_comment_nor_the_profile_of_its_original(image_format: str) -> None:
+    pixels = noise(1)
+    bare = convert(jpeg(pixels), Encoding(image_format)).encoded
+    for size in (1, 65_512, 65_533):  # the longest is all that a marker has room for
+        data = jpeg(pixels, icc_profile=b"profile" * 20)
+        data = data[:2] + b"\xff\xfe" + (size + 2).to_bytes(2, "big") + b"c" * size + data[2:]
+        assert convert(data, Encoding(image_format)).encoded == bare
+
+
 def test_keep_changes_only_what_lacks_the_adobe_marker() -> None:
     for kind, data in kinds().items():
         done = convert(data, Encoding("keep"))
