@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import glob
 import os
+import stat
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import overload
 
 from beam_jobs import archives, storage
-from beam_jobs.images import RejectedImage
+from beam_jobs.images import UNREADABLE, RejectedImage
 from canopy.cli import UserError
 
 ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif")  # of a JPEG's file name, in any case
@@ -212,6 +213,26 @@ def _remote_files(pattern: str) -> Iterator[str]:
     yield from found
 
 
+def _read_file(path: str) -> bytes:
+    """A local file's bytes; refuses a pipe, which might never end, and what no memory has room for."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # else a pipe without a writer blocks
+    try:
+        status = os.fstat(handle)
+        size = status.st_size
+        if not stat.S_ISREG(status.st_mode):
+            raise RejectedImage(UNREADABLE, "it is no regular file")
+        if size > archives.MAX_MEMBER_BYTES:
+            raise RejectedImage(
+                UNREADABLE, f"{size:,} bytes, over the limit of {archives.MAX_MEMBER_BYTES:,}"
+            )
+        data = os.read(handle, size)
+        while len(data) < size and (more := os.read(handle, size - len(data))):  # file systems may give parts
+            data += more
+        return data
+    finally:
+        os.close(handle)
+
+
 class Reader:
     """Fetches images' bytes; safe to use from several threads. Close it, or use it as a context manager."""
 
@@ -232,8 +253,7 @@ class Reader:
                 return bytes(objects.read(source.path))
             if storage.is_remote(source.container):
                 return storage.read_bytes(source.path)
-            with open(source.path, "rb", buffering=0) as file:  # noqa: PTH123 - half the time of Path.open
-                return file.read()
+            return _read_file(source.path)
 
     def begin(self, sources: Sequence[Source]) -> Future[list[Fetched]]:
         """Begins to read several images, one after another, while the caller does something else."""

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from beam_jobs import archives
 from beam_jobs.images import UNREADABLE, RejectedImage
 from beam_jobs.sources import Reader, list_images, name_of
 from canopy.cli import UserError
@@ -168,6 +169,23 @@ def test_an_image_that_vanishes_or_is_denied_is_rejected_not_fatal(tmp_path: Pat
     with Reader() as reader, pytest.raises(RejectedImage) as caught:
         reader.read(source)
     assert caught.value.reason == UNREADABLE
+
+
+def test_what_no_memory_holds_or_may_never_end_is_rejected_unread(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "sparse.jpg").touch()
+    os.truncate(tmp_path / "sparse.jpg", archives.MAX_MEMBER_BYTES + 1)
+    said = {}
+    with Reader() as reader:
+        for source in list_images([str(tmp_path)]):
+            with pytest.raises(RejectedImage) as caught:
+                reader.read(source)
+            assert caught.value.reason == UNREADABLE
+            said[source.name] = caught.value.detail
+    assert said == {
+        "pipe": "it is no regular file",
+        "sparse": "1,073,741,825 bytes, over the limit of 1,073,741,824",
+    }
 
 
 @pytest.mark.parametrize(
