@@ -7,17 +7,15 @@ unpacking it. Names from archives are never used as paths. Beam is used for addr
 
 from __future__ import annotations
 
-import glob
 import os
 import stat
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import overload
 
-from beam_jobs import archives, storage
+from beam_jobs import archives, finding, storage
 from beam_jobs.images import UNREADABLE, RejectedImage
 from canopy.cli import UserError
 
@@ -136,7 +134,7 @@ def list_images(patterns: Iterable[str]) -> Listing:
     listing = Listing()
     for pattern in patterns:
         images = others = 0
-        for path in _files(pattern):
+        for path in finding.files(pattern):
             folder, name = storage.split(path)
             archives.refuse(path)
             if archives.kind(path):
@@ -167,50 +165,6 @@ def _is_image(member: str) -> bool:
     """Whether a path in an archive is an image's; macOS puts a shadow of each file under __MACOSX."""
     parts = member.replace("\\", "/").split("/")
     return parts[-1].lower().endswith(ENDINGS) and not parts[-1].startswith(".") and "__MACOSX" not in parts
-
-
-def _files(pattern: str) -> Iterator[str]:
-    """All files that a pattern means, of any kind."""
-    if storage.is_remote(pattern):
-        yield from _remote_files(pattern)
-    elif Path(pattern).is_dir():
-        yield from _walk(os.path.normpath(pattern), set())
-    elif Path(pattern).exists():
-        yield pattern
-    elif glob.has_magic(pattern):
-        for path in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207 - Path.glob takes no absolute pattern
-            yield from _walk(os.path.normpath(path), set()) if Path(path).is_dir() else [path]
-    else:
-        raise UserError(f"--images: {pattern} does not exist")
-
-
-def _walk(folder: str, above: set[tuple[int, int]]) -> Iterator[str]:
-    """All files under a folder, through links to folders too, never in circles."""
-    with storage.explained(folder, "list"):
-        status = Path(folder).stat()
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    here = (status.st_dev, status.st_ino)
-    if here in above:
-        return
-    for entry in entries:
-        if entry.is_dir():
-            if not entry.name.startswith("."):
-                yield from _walk(entry.path, above | {here})
-        else:
-            yield entry.path
-
-
-def _remote_files(pattern: str) -> Iterator[str]:
-    if glob.has_magic(pattern):
-        yield from storage.match(pattern)
-        return
-    if not pattern.endswith("/") and pattern.count("/") > 2 and (found := storage.match(pattern)):
-        yield from found
-        return
-    found = storage.match(pattern.rstrip("/") + "/**")
-    if not found:
-        raise UserError(f"--images: {pattern} does not exist")
-    yield from found
 
 
 def _read_file(path: str) -> bytes:

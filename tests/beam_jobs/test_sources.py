@@ -92,6 +92,27 @@ def test_links_in_a_circle_end(tmp_path: Path) -> None:
     assert len(list_images([str(tmp_path)])) == 1
 
 
+@pytest.mark.parametrize("named", ["", "/*"], ids=["folder", "glob"])
+def test_links_that_cannot_be_followed_are_images_that_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    (tmp_path / "circle.jpg").symlink_to("circle.jpg")
+    (tmp_path / "long.jpg").symlink_to("x" * 300 + ".jpg")
+    (tmp_path / "circle.txt").symlink_to("circle.txt")
+    (tmp_path / "good.jpg").write_bytes(b"x")
+    listing = list_images([f"{tmp_path}{named}"])
+    assert listing.ignored == 1
+    with Reader() as reader:
+        for source in listing:
+            if source.name == "good":
+                assert reader.read(source) == b"x"
+                continue
+            with pytest.raises(RejectedImage) as caught:
+                reader.read(source)
+            assert caught.value.reason == UNREADABLE
+    assert len(listing) == 3
+
+
 def test_a_folder_with_magic_characters_is_taken_literally(tmp_path: Path) -> None:
     folder = tmp_path / "a[1]*"
     folder.mkdir()
