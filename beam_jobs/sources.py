@@ -79,7 +79,7 @@ class Listing(Sequence[Source]):
     def __init__(self) -> None:
         self.containers: list[str] = []
         self.members: list[str] = []
-        self.ignored = 0  # files that are no JPEG by their name, links and hidden files
+        self.ignored = 0  # files that are no JPEG by their name, links, hidden files, archives without a JPEG
         self._container_of = array("i")
         self._entries: dict[int, archives.Entries] = {}  # container -> where its members are
         self._first: list[int] = []  # container -> the position of its first image
@@ -131,34 +131,68 @@ def list_images(patterns: Iterable[str]) -> Listing:
     """
     folders: dict[str, set[str]] = {}
     packed: set[str] = set()
+    only_packed: dict[str, tuple[list[str], int]] = {}  # pattern -> its archives, and its other files
     listing = Listing()
     for pattern in patterns:
-        images = others = 0
-        for path in finding.files(pattern):
-            folder, name = storage.split(path)
-            archives.refuse(path)
-            if archives.kind(path):
-                packed.add(path)
-                images += 1
-            elif path == pattern or _is_image(name):
-                folders.setdefault(folder, set()).add(name)
-                images += 1
-            else:
-                others += 1
+        images, held, others = _sort(pattern, folders)
         listing.ignored += others
+        packed.update(held)
+        if not images and not held:
+            raise _no_jpeg(pattern, others)
         if not images:
-            more = f" ({others:,} other files are there)" if others else ""
-            raise UserError(f"--images: no JPEG in {pattern}{more}")
+            only_packed[pattern] = held, others
+    empty: set[str] = set()
     for folder in sorted({*folders, *packed}):
         if folder in packed:
             members, entries, ignored = archives.index(folder, _is_image)
-            listing.ignored += ignored
-            if not members:
-                raise UserError(f"--images: no JPEG in the archive {folder}")
-            listing.add(folder, members, entries)
+            if members:
+                listing.ignored += ignored
+                listing.add(folder, members, entries)
+            else:
+                empty.add(folder)
         else:
             listing.add(folder, sorted(folders[folder]))
+    listing.ignored += len(empty)
+    for pattern, (held, others) in only_packed.items():
+        if empty.issuperset(held):
+            raise _no_jpeg(pattern, others if held == [pattern] else others + len(held))
     return listing
+
+
+def _sort(pattern: str, folders: dict[str, set[str]]) -> tuple[int, list[str], int]:
+    """Puts the images that a pattern means into `folders`: how many, the archives, how many other files."""
+    images = others = 0
+    held: list[str] = []
+    for path in finding.files(pattern):
+        folder, name = storage.split(path)
+        named = path == pattern
+        if not named and _is_passed_over(name):
+            others += 1
+            continue
+        archives.refuse(path)
+        if archives.kind(path):
+            held.append(path)
+        elif named or _is_image(name):
+            folders.setdefault(folder, set()).add(name)
+            images += 1
+        else:
+            others += 1
+    return images, held, others
+
+
+def _no_jpeg(pattern: str, others: int) -> UserError:
+    more = f" ({others:,} other files are there)" if others else ""
+    return UserError(f"--images: no JPEG in {pattern}{more}")
+
+
+def _is_passed_over(name: str) -> bool:
+    """Whether a file that nobody named is none of ours: hidden, or one file in gzip such as labels.csv.gz.
+
+    What may hold images is refused, not passed over: nobody would miss them before the model is bad.
+    """
+    stem, dot, ending = name.rpartition(".")
+    single = (dot + ending).lower() == ".gz" and not stem.lower().endswith(".tar")
+    return name.startswith(".") or (single and not _is_image(stem))
 
 
 def _is_image(member: str) -> bool:

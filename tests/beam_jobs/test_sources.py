@@ -251,6 +251,45 @@ def test_empty_inputs_are_refused(tmp_path: Path) -> None:
             list_images([str(tmp_path / pattern)])
 
 
+@pytest.mark.parametrize("pattern", ["in", "in/*"], ids=["folder", "glob"])
+def test_what_lies_beside_images_and_holds_none_is_passed_over_unless_it_is_named(
+    tmp_path: Path, pattern: str
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes(b"1")
+    make_zip(folder / "more.zip", {"b.jpg": b"2", "x.txt": b"3"})
+    make_zip(folder / "train_v2.csv.zip", {"train_v2.csv": b"3"})
+    make_tar(folder / "notes.tar", {"notes.txt": b"3"})
+    for name in ("labels.csv.gz", ".labels.csv.gz", "._more.zip", ".x.tar.gz"):
+        (folder / name).write_bytes(b"?")
+    listing = list_images([f"{tmp_path}/{pattern}"])
+    assert [source.name for source in listing] == ["a", "b"]
+    assert listing.ignored == 1 + 2 + (4 if pattern == "in" else 1)  # a glob does not match hidden files
+    for name, said in {
+        "train_v2.csv.zip": "no JPEG",
+        "labels.csv.gz": "gunzip",
+        "._more.zip": "no readable zip",
+    }.items():
+        with pytest.raises(UserError, match=said):
+            list_images([str(folder), str(folder / name)])
+
+
+@pytest.mark.parametrize("name", ["b.tar.gz", "B.TGZ", "b.7z", "b.jpg.gz", "b.zip"])
+def test_what_lies_beside_images_and_may_hold_more_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"1")
+    (tmp_path / name).write_bytes(b"?")
+    with pytest.raises(UserError, match=name):
+        list_images([str(tmp_path)])
+
+
+def test_a_folder_with_nothing_but_archives_without_images_is_refused(tmp_path: Path) -> None:
+    make_zip(tmp_path / "a.csv.zip", {"a.csv": b"x"})
+    (tmp_path / "b.csv.gz").write_bytes(b"?")
+    with pytest.raises(UserError, match="2 other files"):
+        list_images([str(tmp_path)])
+
+
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_a_damaged_archive_is_refused_or_its_members_are_right_or_rejected(
