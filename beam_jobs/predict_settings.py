@@ -84,7 +84,5 @@ def parse(argv: Sequence[str] | None) -> tuple[Settings, list[str]]:
         if value == "":
             raise UserError(f"--{flag} is empty")
         setattr(flags, flag, value and storage.absolute(value))
-    if "" in flags.images:
-        raise UserError("--images is empty")
-    flags.images = tuple(map(storage.absolute, flags.images))
+    flags.images = settings.image_paths(flags.images)
     return Settings(**vars(flags)), rest

@@ -123,6 +123,13 @@ def add_images(parser: Parser) -> None:
     )
 
 
+def image_paths(given: Sequence[str]) -> tuple[str, ...]:
+    """What `--images` names, from the root; an empty value would be the working folder."""
+    if "" in given:
+        raise UserError("--images is empty")
+    return tuple(map(storage.absolute, given))
+
+
 def add_limits(parser: Parser) -> None:
     """Which images are rejected, and how many may be: the same for both as well."""
     parser.add_argument(
@@ -208,7 +215,7 @@ def parse(argv: Sequence[str] | None) -> tuple[Settings, list[str]]:
             raise UserError(f"--{flag} is empty")
     encoding = Encoding(flags.image_format, flags.jpeg_quality, flags.chroma, flags.max_pixels)
     settings = Settings(
-        images=tuple(map(storage.absolute, flags.images)),
+        images=image_paths(flags.images),
         labels=flags.labels,
         output=storage.absolute(flags.output),
         dataset=flags.dataset,

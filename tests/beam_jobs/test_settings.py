@@ -1,5 +1,7 @@
 """What a manifest gives: it fills in values, and can leave no flag out."""
 
+from collections.abc import Callable, Sequence
+
 import pytest
 
 from beam_jobs import predict_settings, settings
@@ -24,6 +26,16 @@ def test_a_file_called_none_can_be_named_all_the_same() -> None:
 def test_an_empty_value_is_still_a_mistake(flag: str) -> None:
     with pytest.raises(UserError, match=f"--{flag} is empty"):
         settings.parse((*PREPROCESS, f"--{flag}="))
+
+
+@pytest.mark.parametrize(
+    ("parse", "flags"), [(settings.parse, PREPROCESS), (predict_settings.parse, PREDICT)]
+)
+def test_an_empty_path_does_not_mean_the_working_folder(
+    parse: Callable[[Sequence[str]], object], flags: tuple[str, ...]
+) -> None:
+    with pytest.raises(UserError, match="--images is empty"):
+        parse((*flags, "--images="))
 
 
 @pytest.mark.parametrize(
