@@ -1,8 +1,8 @@
 """How every command ends: one clear sentence and the right exit code.
 
 Promises: a `UserError` becomes one line on stderr and exit code 2, Ctrl-C exit code 130, SIGTERM 143, a
-reader that went away (`| head`) 141, and only a bug shows a traceback (exit code 1). Exit codes are Canopy's
-own agreement with shells and Kubernetes.
+reader that went away (`| head`) 141, a stdout that is full 2, and only a bug shows a traceback (exit code 1);
+a stream that is closed changes nothing. Exit codes are Canopy's own agreement with shells and Kubernetes.
 """
 
 from __future__ import annotations
@@ -50,18 +50,38 @@ def run(command: Callable[[], None]) -> int:
     Returns:
         One of the EXIT_ codes. A bug's exception is not caught: Python's own traceback and code 1 serve.
     """
+    _open_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A path that the terminal's encoding lacks must not turn finished work into a traceback.
         sys.stdout.reconfigure(errors="backslashreplace")
+    lost = ""
     try:
         with _heeding_sigterm() as came:
-            return _ending(command, came)
+            code = _ending(command, came)
     except BrokenPipeError:
         if not _nobody_reads():
             raise
-        return EXIT_PIPE
+        code = EXIT_PIPE
+    except OSError as error:
+        if not _is_full():
+            raise
+        code, lost = EXIT_OK, error.strerror or first_line(error)
     finally:
-        _flush()
+        lost = _flush() or lost
+    # As other tools have it: who keeps what is printed must not take it for whole.
+    return _say(f"error: stdout cannot be written: {lost}", EXIT_USER) if lost and not code else code
+
+
+def _open_streams() -> None:
+    """Lets what is printed to a closed stream go nowhere, and no other file get the stream's number."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it gets the lowest number that is free
+    # Not the descriptors themselves: a library's file may have one by now.
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
 
 
 @contextlib.contextmanager
@@ -135,15 +155,30 @@ def _nobody_reads() -> bool:
     return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
-def _flush() -> None:
-    """Writes out what was printed; Python itself would do so at its end, and complain."""
+def _is_full() -> bool:
+    """Whether stdout takes nothing more: a full disk that the command writes files to is another matter."""
+    try:
+        print(flush=True)
+    except OSError:
+        return True
+    return False
+
+
+def _flush() -> str:
+    """Writes out what was printed; Python itself would do so at its end, and complain.
+
+    Returns:
+        Why it is lost; nothing where it is not, or where nobody reads it.
+    """
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
         # As Python's documentation of SIGPIPE has it: what is left then goes nowhere.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
+        return "" if isinstance(error, BrokenPipeError) else error.strerror or first_line(error)
+    return ""
 
 
 class Parser(argparse.ArgumentParser):

@@ -119,6 +119,61 @@ def test_a_pipe_of_the_commands_own_that_breaks_is_a_bug():
     assert process.returncode == 1
 
 
+CLOSED = (
+    "import os, sys\nfrom canopy import cli, quiet\nfrom canopy.progress import Meter\n"
+    "def command():\n"
+    "    with quiet.importing(), Meter('reading', 4):\n"
+    "        print('some'), print('more', file=sys.stderr)\n"
+    "    file = open('held.txt', 'w')\n"
+    "    os.system('echo a child; echo a child >&2')\n"
+    "    assert file.fileno() > 2\n"
+    "    raise cli.UserError('no such file')\n"
+    "sys.exit(cli.run(command))"
+)
+
+
+OUT, ERR = "some\na child\n", "more\na child\nerror: no such file\n"
+
+
+@pytest.mark.parametrize(
+    ("closed", "out", "err"),
+    [("<&-", OUT, ERR), (">&-", "", ERR), ("2>&-", OUT, ""), ("<&- >&- 2>&-", "", "")],
+)
+def test_a_closed_stream_changes_nothing_but_what_is_seen(closed, out, err, tmp_path):
+    words = ["sh", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, CLOSED]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        words, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False, env=environment
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (2, out, err)
+    assert (tmp_path / "held.txt").read_text() == ""
+
+
+@pytest.mark.parametrize("lines", [1, 100_000])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_stdout_is_one_sentence_and_no_success(lines, unbuffered):
+    with Path("/dev/full").open("w") as full:
+        process = python(
+            f"def command():\n    for i in range({lines}): print('line', i)\nsys.exit(cli.run(command))",
+            stdout=full,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        )
+        said = process.communicate(timeout=60)[1]
+    assert said == b"error: stdout cannot be written: No space left on device\n"
+    assert process.returncode == 2
+
+
+def test_a_full_disk_elsewhere_is_no_matter_of_stdouts():
+    process = python(
+        "def command():\n"
+        "    with open('/dev/full', 'w') as file: file.write('x')\n"
+        "sys.exit(cli.run(command))",
+        stdout=subprocess.DEVNULL,
+    )
+    assert b"OSError: [Errno 28]" in process.communicate(timeout=60)[1]
+    assert process.returncode == 1
+
+
 def test_a_path_that_the_terminals_encoding_lacks_can_still_be_shown():
     process = python(
         r"sys.exit(cli.run(lambda: print('output caf\u00e9 \udcff')))",
