@@ -8,6 +8,7 @@ a stream that is closed changes nothing. Exit codes are Canopy's own agreement w
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
 import io
 import logging
@@ -16,6 +17,7 @@ import select
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
@@ -26,6 +28,8 @@ EXIT_PEER_LOST = 75  # EX_TEMPFAIL of sysexits.h: worth a restart
 EXIT_INTERRUPTED = 130  # 128 + SIGINT
 EXIT_PIPE = 141  # 128 + SIGPIPE: nobody reads what is printed
 EXIT_TERMINATED = 143  # 128 + SIGTERM
+
+THREADS_SECONDS = 3.0  # for threads to end by themselves after an interrupt
 
 
 class UserError(Exception):
@@ -121,10 +125,27 @@ def _ending(command: Callable[[], None], terminated: list[int]) -> int:
     except PeerLostError as error:
         return _say(f"peer lost: {error}", EXIT_PEER_LOST)
     except KeyboardInterrupt:
-        if terminated:
-            return _say("stopped by SIGTERM", EXIT_TERMINATED)
-        return _say("interrupted", EXIT_INTERRUPTED)
+        code = EXIT_TERMINATED if terminated else EXIT_INTERRUPTED
+        _see_to_the_end(code)
+        return _say("stopped by SIGTERM" if terminated else "interrupted", code)
     return EXIT_OK
+
+
+def _see_to_the_end(code: int) -> None:
+    """Ends the process where Python would wait without end for a thread that a library left behind.
+
+    An interrupt may come between the lines that start Beam's threads and those that would end them.
+    """
+    main = threading.main_thread()
+
+    def watch() -> None:
+        main.join()  # all that the command had to tidy up is done when Python begins to wait for threads
+        time.sleep(THREADS_SECONDS)
+        if any(not thread.daemon and thread is not main for thread in threading.enumerate()):
+            atexit._run_exitfuncs()  # Python would come to these after the threads
+            os._exit(code)
+
+    threading.Thread(target=watch, name="canopy-end", daemon=True).start()
 
 
 def _say(text: str, code: int) -> int:

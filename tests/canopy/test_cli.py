@@ -209,6 +209,46 @@ def test_sigterm_lets_a_command_tidy_up_and_ends_it_with_143_and_a_word(times):
     assert (process.returncode, out, said) == (143, b"tidy\n", b"stopped by SIGTERM\n")
 
 
+@pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [(signal.SIGINT, 130, b"interrupted"), (signal.SIGTERM, 143, b"stopped by SIGTERM")],
+)
+def test_a_thread_that_never_ends_does_not_keep_an_interrupted_command(number, code, word, tmp_path):
+    program = (
+        "import atexit, tempfile, threading\n"
+        "atexit.register(print, 'at exit')\n"
+        "kept = tempfile.TemporaryDirectory()\n"
+        "threading.Thread(target=threading.Event().wait).start()\n"
+        f"{TIDIES_UP}"
+    )
+    with python(program, stdout=subprocess.PIPE, env={**os.environ, "TMPDIR": str(tmp_path)}) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"begun\n"
+        assert list(tmp_path.iterdir())
+        process.send_signal(number)
+        out, said = process.communicate(timeout=30)
+    assert (process.returncode, out, said) == (code, b"tidy\nat exit\n", word + b"\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_threads_that_end_by_themselves_are_waited_for():
+    program = (
+        "import threading\n"
+        "def slow():\n"
+        "    time.sleep(1.5)\n"
+        "    print('the last word', flush=True)\n"
+        "def command():\n"
+        "    threading.Thread(target=slow).start()\n"
+        "    raise KeyboardInterrupt\n"
+        "sys.exit(cli.run(command))"
+    )
+    begun = time.monotonic()
+    process = python(program, stdout=subprocess.PIPE)
+    out, said = process.communicate(timeout=30)
+    assert (process.returncode, out, said) == (130, b"the last word\n", b"interrupted\n")
+    assert time.monotonic() - begun < 1.5 + cli.THREADS_SECONDS
+
+
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="only root may make namespaces")
 def test_sigterm_ends_a_containers_first_process_too():
     """The kernel keeps it from the first process of a namespace that has no handler for it."""
