@@ -126,6 +126,9 @@ def _ending(command: Callable[[], None], terminated: list[int]) -> int:
         return _say(f"peer lost: {error}", EXIT_PEER_LOST)
     except KeyboardInterrupt:
         code = EXIT_TERMINATED if terminated else EXIT_INTERRUPTED
+        # An interrupt that came while code from a string ran, as libraries' imports do, would end `python -m`
+        # by SIGINT itself in place of this code: Python remembers it until the next such code runs.
+        exec("")
         _see_to_the_end(code)
         return _say("stopped by SIGTERM" if terminated else "interrupted", code)
     return EXIT_OK

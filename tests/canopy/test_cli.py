@@ -342,3 +342,21 @@ def test_a_termination_log_that_cannot_be_written_hides_nothing(tmp_path, monkey
 
     assert cli.run(command) == cli.EXIT_USER
     assert "chip.jpg is no JPEG" in capsys.readouterr().err
+
+
+def test_an_interrupt_within_code_from_a_string_ends_a_module_with_its_code(tmp_path: Path) -> None:
+    (tmp_path / "interrupted.py").write_text(
+        "import sys\n"
+        "from canopy import cli\n"
+        "def command():\n"
+        "    exec('import signal; signal.raise_signal(signal.SIGINT)')\n"
+        "sys.exit(cli.run(command))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "interrupted"],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(__file__).parents[2]}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (cli.EXIT_INTERRUPTED, "interrupted\n")
