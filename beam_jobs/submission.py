@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from beam_jobs import storage
 from beam_jobs.images import BAD_NAME, DUPLICATE_NAME
-from beam_jobs.sources import Source
+from beam_jobs.sources import Source, without_ending
 from beam_jobs.work import Reject
 from canopy.cli import UserError
 from canopy.model_info import ModelInfo
@@ -81,13 +81,22 @@ def assemble(
     """
     constant = " ".join(model.constant) or model.classes[0]
     names = sorted(scored) if sample is None else sample
-    rows = [(name, tags_of(scored[name], model) if name in scored else constant) for name in names]
-    wanted = set(names)
+    meant = [name if name in scored else bare(name) for name in names]
+    rows = [
+        (name, tags_of(scored[image], model) if image in scored else constant)
+        for name, image in zip(names, meant, strict=True)
+    ]
+    wanted = set(meant)
     return Submission(
         rows=rows,
-        missing=[name for name in names if name not in scored],
+        missing=[name for name, image in zip(names, meant, strict=True) if image not in scored],
         extra=sorted(name for name in scored if name not in wanted),
     )
+
+
+def bare(name: str) -> str:
+    """A sample's name as the labels' are read: `test_1.jpg` means the image test_1."""
+    return without_ending(name.strip())
 
 
 def unseen(result: Submission, rejects: Sequence[Reject]) -> list[Reject]:
@@ -96,7 +105,7 @@ def unseen(result: Submission, rejects: Sequence[Reject]) -> list[Reject]:
     return [
         Reject(name, NO_IMAGE, "the sample names it; its row has the constant tags")
         for name in result.missing
-        if name not in listed
+        if name not in listed and bare(name) not in listed
     ]
 
 
@@ -114,7 +123,8 @@ def read_sample(path: str) -> list[str]:
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     names: dict[str, None] = {}
     try:
-        if COLUMNS[0] not in (reader.fieldnames or ()):
+        reader.fieldnames = [column.strip() for column in reader.fieldnames or ()]
+        if COLUMNS[0] not in reader.fieldnames:
             raise UserError(f"--sample_submission {path} has no column {COLUMNS[0]}")
         for row in reader:
             name = row[COLUMNS[0]] or ""

@@ -84,6 +84,19 @@ def test_with_a_sample_there_is_one_row_for_each_of_its_names_in_its_order(
     assert result.extra == sorted(set(scored) - set(sample))
 
 
+def test_a_samples_names_mean_images_with_and_without_a_jpegs_ending_and_keep_their_spelling() -> None:
+    scored = {"a": row(1, 0, 0, 0), "b": row(0, 1, 0, 0), "b.jpg": row(0, 0, 0, 1), "c": row(1, 1, 1, 1)}
+    result = assemble(scored, model(), ["a.JPG", "b.jpg", " b ", "gone.jpg", "broken.jpg"])
+    assert result.rows == [
+        ("a.JPG", "agriculture"), ("b.jpg", "water"), (" b ", "clear"),
+        ("gone.jpg", "clear primary"), ("broken.jpg", "clear primary"),
+    ]  # fmt: skip
+    assert (result.missing, result.extra) == (["gone.jpg", "broken.jpg"], ["c"])
+    assert [reject.name for reject in unseen(result, [Reject("broken", "undecodable", "cut")])] == [
+        "gone.jpg"
+    ]
+
+
 @given(scored=st.dictionaries(names, scores_4, max_size=6))
 def test_without_a_sample_there_is_one_row_for_each_image_sorted_by_name(
     scored: dict[str, NDArray[np.float32]],
@@ -131,6 +144,10 @@ def sample(folder: Path, content: bytes) -> str:
 def test_a_samples_names_come_in_order_whatever_its_other_columns_and_line_ends(tmp_path: Path) -> None:
     content = b"tags,image_name\r\nclear,test_2\r\n,test_10\r\n\r\nclear water,test_1\r\n"
     assert read_sample(sample(tmp_path, content)) == ["test_2", "test_10", "test_1"]
+
+
+def test_a_samples_header_may_have_spaces_as_the_labels_may(tmp_path: Path) -> None:
+    assert read_sample(sample(tmp_path, b"tags , image_name\nclear,a\n")) == ["a"]
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> None:
