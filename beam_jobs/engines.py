@@ -136,7 +136,14 @@ class _SavedModel:
             with _on_this_machine(info.folder) as folder:
                 self._model = tf.saved_model.load(folder)
             self._call = self._model.signatures[contract.SIGNATURE_RGB]
-        except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
+            given = self._call.structured_outputs["scores"].shape[-1]
+            if given not in (None, len(info.classes)):
+                raise ValueError(
+                    f"it gives {given} scores where {contract.MODEL_JSON} has {len(info.classes)}"
+                )
+        except MemoryError:
+            raise
+        except Exception as error:  # damaged files raise nearly anything: IndexError, DecodeError, OpError
             raise UserError(f"--model {info.folder} cannot be loaded ({first_line(error)})") from error
         self._constant: Any = tf.constant
         self._turn = threading.BoundedSemaphore(CALLS_AT_ONCE)

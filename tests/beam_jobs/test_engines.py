@@ -237,6 +237,29 @@ def test_a_missing_or_damaged_saved_model_is_one_sentence(model: Path, tmp_path:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("left", [0, 100])
+def test_variables_that_are_cut_short_are_one_sentence(model: Path, tmp_path: Path, left: int) -> None:
+    folder = Path(damaged(model, tmp_path, "missing"))
+    for path in (folder / "variables").glob("variables.data*"):
+        path.write_bytes(path.read_bytes()[:left])
+    with pytest.raises(UserError, match=r"--model .* cannot be loaded") as caught:
+        engines.load(read_model_info(str(folder)), SAVED_MODEL, 1)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_description_of_other_classes_than_the_saved_models_is_one_sentence(
+    model: Path, tmp_path: Path
+) -> None:
+    folder = Path(damaged(model, tmp_path, "missing"))
+    described = json.loads((folder / "model.json").read_text())
+    described["classes"].append("another")
+    described["thresholds"].append(0.5)
+    (folder / "model.json").write_text(json.dumps(described))
+    count = len(described["classes"])
+    with pytest.raises(UserError, match=f"it gives {count - 1} scores where model.json has {count}"):
+        engines.load(read_model_info(str(folder)), SAVED_MODEL, 1)
+
+
 def test_a_gpu_is_seen_by_its_device_file(tmp_path: Path) -> None:
     assert not engines.has_gpu(tmp_path)
     (tmp_path / "nvidiactl").touch()
