@@ -1,7 +1,8 @@
 """Whose run a model_dir holds: `run.json`.
 
 Promises: another data set or other settings are refused with what differs; `--restart` deletes an earlier
-run once, however often the workers of the new one are started; a finished run is known as such.
+run once, however often the workers of the new one are started, not before all that the user may have got
+wrong has been looked at, and nothing that no run is known to have left; a finished run is known as such.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -34,11 +36,28 @@ class Claim:
     path: str  # of run.json
     content: dict[str, Any]  # what it says
     is_new: bool = False  # whether this start of the run made it
+    replaces: bool = False  # whether an earlier run stands until this one begins
 
     @property
     def finished(self) -> int:
         """The step after which the run was complete, 0 where it is not."""
         return int(self.content.get("finished") or 0)
+
+    def begin(self) -> None:
+        """Deletes the earlier run that this one replaces, if any; call when no mistake is left to be found.
+
+        The other workers have to wait: until then they would take up that run's checkpoints.
+
+        Raises:
+            UserError: where model_dir cannot be written.
+        """
+        if not self.replaces:
+            return
+        folder = self.path.removesuffix(f"/{RUN_JSON}")
+        with _using(folder):
+            # run.json is written over last: what is half deleted still counts as that run.
+            _delete(folder)
+            write_text(self.path, json.dumps(self.content, indent=1))
 
     def finish(self, step: int) -> None:
         """Notes that the run is complete; call when its export stands."""
@@ -72,11 +91,12 @@ def claim_model_dir(config: Config, fingerprint: str, is_chief: bool, run: str =
         config: the run's settings.
         fingerprint: of the data set.
         is_chief: the chief alone writes; the others only compare.
-        run: the same at every start of one run; with `--restart`, what another one left is deleted.
+        run: the same at every start of one run; with `--restart`, what another one left is deleted when
+            this one begins.
 
     Raises:
-        UserError: where model_dir holds a run of other data or settings and `--restart` is not given, or
-            cannot be written.
+        UserError: where model_dir holds a run of other data or settings and `--restart` is not given, where
+            `--restart` finds what no run is known to have left, or where model_dir cannot be written.
     """
     path = f"{config.model_dir}/{RUN_JSON}"
     fresh = {
@@ -85,18 +105,18 @@ def claim_model_dir(config: Config, fingerprint: str, is_chief: bool, run: str =
         "config": dataclasses.asdict(config),
         "fingerprint": fingerprint,
     }
-    try:
-        earlier = _read(path, config.restart) if tf.io.gfile.exists(path) else None
+    with _using(config.model_dir):
+        is_held = tf.io.gfile.exists(path)
+        earlier = _read(path, config.restart) if is_held else None
         if config.restart and (earlier is None or not run or earlier.get("run") != run):
+            if is_held:
+                return Claim(path, fresh, replaces=is_chief)
             if is_chief:
-                _delete(config.model_dir)
-            earlier = None
+                _check_left(config.model_dir)
         if earlier is None:
             if is_chief:
                 write_text(path, json.dumps(fresh, indent=1))
             return Claim(path, fresh, is_new=is_chief)
-    except REFUSED as error:
-        raise UserError(f"--model_dir {config.model_dir} cannot be used ({error})") from error
     found = differences(config, earlier["config"])
     if earlier["fingerprint"] != fingerprint:
         found.insert(0, f"data: fingerprint was {earlier['fingerprint'][:12]}, is {fingerprint[:12]}")
@@ -111,9 +131,53 @@ def claim_model_dir(config: Config, fingerprint: str, is_chief: bool, run: str =
     return claim if exported else Claim(path, {**earlier, "finished": None})
 
 
+def check_sources(config: Config) -> None:
+    """Finds out whether a run would begin with what its `--restart` deletes.
+
+    It could be loaded before that, but not again by a worker that is started again.
+
+    Raises:
+        UserError: naming the flag.
+    """
+    if not config.restart:
+        return
+    for flag in ("data", "init_from", "weights", "backbone"):
+        path = getattr(config, flag).removeprefix("hub:")
+        if path and any(_is_within(path, f"{config.model_dir.rstrip('/')}/{name}") for name in WRITTEN):
+            raise UserError(
+                f"--{flag} {path} lies in what --restart deletes of --model_dir {config.model_dir}: "
+                "copy it to another place first, or take another --model_dir"
+            )
+
+
+def _is_within(path: str, folder: str) -> bool:
+    if "://" in path or "://" in folder:
+        return f"{path.rstrip('/')}/".startswith(f"{folder}/")
+    return Path(path).exists() and Path(path).resolve().is_relative_to(Path(folder).resolve())
+
+
+@contextlib.contextmanager
+def _using(model_dir: str) -> Iterator[None]:
+    """Turns a storage's refusal into a sentence."""
+    try:
+        yield
+    except REFUSED as error:
+        raise UserError(f"--model_dir {model_dir} cannot be used ({error})") from error
+
+
+def _check_left(model_dir: str) -> None:
+    """Refuses what bears the names of a run's files where no run.json says that a run has left them."""
+    left = [name for name in WRITTEN if tf.io.gfile.exists(f"{model_dir}/{name}")]
+    if left:
+        raise UserError(
+            f"{model_dir} holds {', '.join(left)} and no {RUN_JSON}, so it is not known to be a run that "
+            "--restart may delete: move that away, or take another --model_dir"
+        )
+
+
 def _delete(model_dir: str) -> None:
-    """Deletes an earlier run. run.json goes last: what is half deleted still counts as that run."""
-    for name in (*WRITTEN, RUN_JSON):
+    """Deletes what an earlier run has left, but for its run.json."""
+    for name in WRITTEN:
         path = f"{model_dir}/{name}"
         if tf.io.gfile.isdir(path):
             tf.io.gfile.rmtree(path)

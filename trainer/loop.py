@@ -90,6 +90,9 @@ class Run:
         self, info: DataInfo, validation_shards: tuple[data_info.Shard, ...], claim: Claim
     ) -> Outcome:
         """Trains the epochs that are left, validates after each, exports."""
+        self._wait_for_all()  # each of them may still have found a mistake
+        claim.begin()
+        self._wait_for_all()
         step = first = self.checkpoints.restore(self._gather)
         if step:
             log.info("resuming after step %d", step)
@@ -258,6 +261,6 @@ class Run:
             ) from error
 
     def _wait_for_all(self) -> None:
-        """Keeps the others until the chief has exported: one that is gone counts as lost."""
+        """Keeps the others until the chief, too, has come here: one that is gone counts as lost."""
         ones = self.strategy.run(lambda: tf.ones([]))
         float(self.strategy.reduce(tf.distribute.ReduceOp.SUM, ones, axis=None))

@@ -1,7 +1,7 @@
 """From settings to a run that is ready to train: data, devices and folder looked at, the cluster joined.
 
 Promises: what this worker can find wrong by itself is refused before the others are met; a mistake found
-before the first step leaves no claim on the folder.
+before the first step leaves no claim on the folder, and an earlier run in it as it was.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import tf_keras
 
 from trainer import data_info, devices, export, model, precision, weights
 from trainer.averaging import Average
-from trainer.claim import claim_model_dir, run_id
+from trainer.claim import check_sources, claim_model_dir, run_id
 from trainer.cluster import Place
 from trainer.config import Config, check_batch
 from trainer.data_info import DataInfo
@@ -47,6 +47,7 @@ def train(config: Config, place: Place, stopping: Stopping) -> Outcome:
         if config.backbone == "keras"
         else None
     )
+    check_sources(config)
     if config.init_from:
         export.check_start(config.init_from, info.vocabulary)
     claim = claim_model_dir(config, info.fingerprint, place.is_chief, run_id())

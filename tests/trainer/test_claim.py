@@ -1,11 +1,13 @@
 """Whose run a model_dir holds."""
 
+import dataclasses
 import json
 
 import pytest
+import tensorflow as tf
 
 from canopy.cli import PeerLostError, UserError
-from trainer.claim import claim_model_dir, run_id
+from trainer.claim import check_sources, claim_model_dir, run_id
 from trainer.config import Config
 
 
@@ -36,7 +38,7 @@ def test_restart_begins_anew_and_takes_only_its_own(tmp_path):
     claim_model_dir(settings(tmp_path), "data", is_chief=True)
     for name in ("checkpoints", "export", "logs", "notes"):
         (tmp_path / name).mkdir()
-    claim_model_dir(settings(tmp_path, batch_size=8, restart=True), "other", is_chief=True)
+    claim_model_dir(settings(tmp_path, batch_size=8, restart=True), "other", is_chief=True).begin()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["notes", "run.json"]
     assert json.loads((tmp_path / "run.json").read_text())["config"]["batch_size"] == 8
 
@@ -58,25 +60,97 @@ def test_restart_deletes_once_a_run_and_not_what_the_run_itself_has_reached(tmp_
     claim_model_dir(settings(tmp_path), "data", True, "first")
     leave_things(tmp_path)
     again = settings(tmp_path, restart=True, **changes)
-    claim_model_dir(again, "data", True, "second")
+    claim_model_dir(again, "data", True, "second").begin()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["notes", "run.json"]
     (tmp_path / "checkpoints").mkdir()
     for is_chief in (True, False):
-        claim_model_dir(again, "data", is_chief, "second")
+        claim_model_dir(again, "data", is_chief, "second").begin()
     assert (tmp_path / "checkpoints").exists()
 
 
 def test_a_worker_that_is_not_the_chief_deletes_nothing(tmp_path):
     claim_model_dir(settings(tmp_path), "data", True, "first")
     leave_things(tmp_path)
-    claim_model_dir(settings(tmp_path, restart=True), "data", False, "second")
+    claim_model_dir(settings(tmp_path, restart=True), "data", False, "second").begin()
     assert (tmp_path / "checkpoints").exists()
+
+
+def files(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_restart_deletes_nothing_before_the_run_begins(tmp_path):
+    claim_model_dir(settings(tmp_path), "data", True, "first").finish(40)
+    leave_things(tmp_path)
+    (tmp_path / "export" / "model.json").write_text("{}")
+    before = files(tmp_path)
+    again = settings(tmp_path, restart=True, batch_size=8)
+    for _ in range(2):  # a worker is lost before the run begins, and all are started again
+        claim = claim_model_dir(again, "data", True, "second")
+        assert not claim.finished
+        with pytest.raises(UserError), claim.until_it_begins():
+            raise UserError("a mistake")
+        assert files(tmp_path) == before
+    claim.begin()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes", "run.json"]
+
+
+def test_restart_half_deleted_is_done_again(tmp_path, monkeypatch):
+    claim_model_dir(settings(tmp_path), "data", True, "first")
+    leave_things(tmp_path)
+    removed = tf.io.gfile.rmtree
+    monkeypatch.setattr(tf.io.gfile, "rmtree", lambda path: removed(path) if "logs" not in path else 1 / 0)
+    again = settings(tmp_path, restart=True)
+    with pytest.raises(ZeroDivisionError):
+        claim_model_dir(again, "data", True, "second").begin()
+    monkeypatch.undo()
+    claim_model_dir(again, "data", True, "second").begin()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes", "run.json"]
+
+
+def test_restart_refuses_what_no_run_is_known_to_have_left(tmp_path):
+    leave_things(tmp_path)
+    (tmp_path / "export" / "model.json").write_text("{}")
+    before = files(tmp_path)
+    with pytest.raises(UserError, match=r"holds metrics\.jsonl, checkpoints, export, logs and no run\.json"):
+        claim_model_dir(settings(tmp_path, restart=True), "data", True, "first")
+    assert files(tmp_path) == before
+
+
+def test_restart_in_a_folder_without_a_run_is_a_first_run(tmp_path):
+    (tmp_path / "notes").mkdir()
+    claim = claim_model_dir(settings(tmp_path, restart=True), "data", True, "first")
+    assert json.loads((tmp_path / "run.json").read_text())["run"] == "first"
+    claim.begin()
+    assert (tmp_path / "notes").exists()
+
+
+@pytest.mark.parametrize("flag", ["init_from", "weights", "data", "backbone"])
+def test_restart_refuses_to_begin_with_what_it_deletes(tmp_path, flag):
+    model_dir = tmp_path / "model"
+    (model_dir / "export" / "variables").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(model_dir / "export")
+    prefix = "hub:" if flag == "backbone" else ""
+    for path in (model_dir / "export", model_dir / "logs" / ".." / "export" / "variables", tmp_path / "link"):
+        (model_dir / "logs").mkdir(exist_ok=True)
+        given = dataclasses.replace(settings(model_dir), **{flag: f"{prefix}{path}"})
+        check_sources(given)
+        with pytest.raises(UserError, match=f"--{flag} .* lies in what --restart deletes"):
+            check_sources(dataclasses.replace(given, restart=True))
+    check_sources(settings(model_dir, restart=True, init_from=str(tmp_path)))
+
+
+def test_restart_knows_what_it_deletes_in_a_store(tmp_path):
+    with pytest.raises(UserError, match="--init_from gs://ours/model/export "):
+        check_sources(settings("gs://ours/model", restart=True, init_from="gs://ours/model/export"))
+    for elsewhere in ("gs://ours/model/export-2", "gs://ours/earlier/export", str(tmp_path)):
+        check_sources(settings("gs://ours/model", restart=True, init_from=elsewhere))
 
 
 def test_restart_gets_over_a_damaged_or_newer_run_json(tmp_path):
     for text in ("{", "[]", '{"format_version": 99}'):
         (tmp_path / "run.json").write_text(text)
-        claim_model_dir(settings(tmp_path, restart=True), "data", True, "now")
+        claim_model_dir(settings(tmp_path, restart=True), "data", True, "now").begin()
         assert json.loads((tmp_path / "run.json").read_text())["run"] == "now"
 
 

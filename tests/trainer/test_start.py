@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import tf_keras
+
 from canopy import cli
 from tests.conftest import Command
+from trainer.claim import claim_model_dir
+from trainer.config import Config
 
 
 def test_a_batch_larger_than_the_training_split_is_told(
@@ -16,3 +20,23 @@ def test_a_batch_larger_than_the_training_split_is_told(
     assert done.returncode == cli.EXIT_OK
     (said,) = (line for line in done.stderr.splitlines() if "larger than the training split" in line)
     assert "512" in said
+
+
+def test_a_mistake_of_a_restart_leaves_the_earlier_run_as_it_was(
+    command: Command, records: Path, tmp_path: Path
+) -> None:
+    model_dir, weights = tmp_path / "model", tmp_path / "of-another-network.h5"
+    claim_model_dir(Config(data="", model_dir=str(model_dir)), "data", is_chief=True)
+    (model_dir / "export").mkdir()
+    (model_dir / "export" / "model.json").write_text("{}")
+    tf_keras.Sequential([tf_keras.layers.Dense(1, input_shape=[1])]).save_weights(weights)
+    before = {path: path.read_bytes() for path in model_dir.rglob("*") if path.is_file()}
+    flags = ["--data", records, "--model_dir", model_dir, "--batch_size", 8, "--restart"]
+    for mistake, told in (
+        (("--weights", weights), "does not fit MobileNetV2"),
+        (("--weights", "none", "--init_from", model_dir / "export"), "--restart deletes"),
+    ):
+        done = command("trainer.task", *flags, *mistake)
+        assert done.returncode == cli.EXIT_USER
+        assert told in done.stderr
+        assert {path: path.read_bytes() for path in model_dir.rglob("*") if path.is_file()} == before

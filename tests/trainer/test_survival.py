@@ -302,3 +302,19 @@ def test_sigterm_after_the_last_step_loses_none_and_the_next_start_completes(rec
         assert run.ends()[-1] == 0, run.told()
         assert repeated(run) == 0
         assert (run.model_dir / "export" / "model.json").exists()
+
+
+@pytest.mark.slow
+def test_restart_begins_anew_once_however_often_its_workers_are_started(trained, records, tmp_path):
+    shutil.copytree(trained.model_dir, tmp_path / "model")
+    (tmp_path / "model" / "metrics.jsonl").rename(tmp_path / "metrics.jsonl")
+    flags = ("--epochs", 400, "--checkpoint_steps", 5, "--seed", 1, "--restart")
+    with Run(records, tmp_path / "model", *flags) as run:
+        run.locally(2)
+        run.wait_for_step(8)
+        assert run.steps()[0] == 1
+        assert not (run.model_dir / "export").exists()
+        assert "resuming" not in run.told()
+        run.seconds_to_next_step(lambda: kill(run, 0))
+        assert 1 <= repeated(run) <= 5
+        assert "resuming after step" in run.told()
