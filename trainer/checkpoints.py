@@ -1,7 +1,8 @@
 """Checkpoints of the whole training state, written by the chief, read by all.
 
 Promises: a checkpoint is whole or not seen (it is renamed into place), two are kept, a damaged one is passed
-over for the one before it, all workers take up the same one, and a number that is none is never saved.
+over for the one before it, one of another run is never taken up, all workers take up the same one, and a
+number that is none is never saved.
 """
 
 from __future__ import annotations
@@ -41,6 +42,10 @@ def write_text(path: str, text: str) -> None:
     tf.io.gfile.rename(f"{path}.tmp", path, overwrite=True)
 
 
+class AnotherRunsError(ValueError):
+    """A checkpoint is sound, and not of this run."""
+
+
 class Checkpoints:
     """Saves and restores the model, the optimizer and the step.
 
@@ -65,24 +70,26 @@ class Checkpoints:
         self._variables, self._local, self._writes = list(variables), local, writes
         self._streams = self._streams_then = streams
         self._folder = f"{model_dir}/checkpoints"
-        self._refusals = 0
+        self._refusals, self._run = 0, 0
 
     @property
     def streams_then(self) -> int:
         """Into how many streams an epoch was cut by the run that saved what was restored."""
         return self._streams_then
 
-    def restore(self, gather: Gather = lambda step: [step]) -> int:
+    def restore(self, gather: Gather = lambda step: [step], run: int = 0) -> int:
         """Takes up the newest checkpoint that is sound to all and returns its step, 0 where there is none.
 
         Args:
             gather: called by every worker with the step of the newest checkpoint that is sound to it, once
                 more where they differ; returns what all called it with, in the workers' order.
+            run: the number that is saved along and that a checkpoint must have, 0 or none where it is 0.
 
         Raises:
             PeerLostError: where the workers do not see the same checkpoints.
             UserError: for a checkpoint of a newer format version.
         """
+        self._run = run
         step, values = self._newest()
         steps = list(gather(step))
         if min(steps) != max(steps):
@@ -129,7 +136,13 @@ class Checkpoints:
         partial = f"{self._folder}/partial"
         try:
             out = io.BytesIO()
-            np.savez(out, *values, format_version=np.int64(FORMAT_VERSION), streams=np.int64(self._streams))
+            np.savez(
+                out,
+                *values,
+                format_version=np.int64(FORMAT_VERSION),
+                streams=np.int64(self._streams),
+                run=np.int64(self._run),
+            )
             tf.io.gfile.makedirs(self._folder)
             with tf.io.gfile.GFile(partial, "wb") as file:
                 file.write(out.getvalue())
@@ -139,7 +152,8 @@ class Checkpoints:
             _remove(partial)
             return False
         self._refusals = 0
-        for old in sorted(self._steps())[:-KEPT]:
+        # A later one is damaged or of another run: it takes nobody's place.
+        for old in sorted(each for each in self._steps() if each <= step)[:-KEPT]:
             _remove(self._path(old))
         return True
 
@@ -157,6 +171,8 @@ class Checkpoints:
         for step in sorted(self._steps(), reverse=True):
             try:
                 return step, self._read(self._path(step))
+            except AnotherRunsError as error:
+                log.info("%s is passed over: %s", self._path(step), error)
             except DAMAGED as error:
                 log.warning("%s is damaged (%s): taking the one before it", self._path(step), error)
         return 0, []
@@ -167,6 +183,8 @@ class Checkpoints:
             tf.io.gfile.GFile(path, "rb") as file,
             np.load(io.BytesIO(file.read()), allow_pickle=False) as found,
         ):
+            if (int(found["run"]) if "run" in found else 0) != self._run:
+                raise AnotherRunsError("it is of another run")
             version = int(found["format_version"]) if "format_version" in found else 1
             if version > FORMAT_VERSION:
                 raise UserError(

@@ -2,7 +2,8 @@
 
 Promises: another data set or other settings are refused with what differs; `--restart` deletes an earlier
 run once, however often the workers of the new one are started, not before all that the user may have got
-wrong has been looked at, and nothing that no run is known to have left; a finished run is known as such.
+wrong has been looked at, and nothing that no run is known to have left; a run that is displaced while it
+works finds out before it saves, and never takes the folder back; a finished run is known as such.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,7 +27,10 @@ from trainer.checkpoints import REFUSED, write_text
 from trainer.config import Config, differences
 
 RUN_JSON = "run.json"
+IDS = 2**40  # numbers of runs: few enough for workers to tell each other by sums of float64
 RUN_FORMAT_VERSION = 1  # of run.json and the checkpoints beside it: a newer one is refused
+RETRY_SECONDS = 1.0
+KNOWN_DISPLACED = 20  # who comes back only after as many others is not told that it was displaced
 WRITTEN = ("metrics.jsonl", "checkpoints", "export", "export.partial", "logs")  # what a run leaves
 
 
@@ -35,6 +40,7 @@ class Claim:
 
     path: str  # of run.json
     content: dict[str, Any]  # what it says
+    writes: bool = False  # whether this worker is the chief
     is_new: bool = False  # whether this start of the run made it
     replaces: bool = False  # whether an earlier run stands until this one begins
 
@@ -42,6 +48,11 @@ class Claim:
     def finished(self) -> int:
         """The step after which the run was complete, 0 where it is not."""
         return int(self.content.get("finished") or 0)
+
+    @property
+    def id(self) -> int:
+        """The run's own number, the same at all its starts; 0 for a run from before there were any."""
+        return int(self.content.get("id") or 0)
 
     def begin(self) -> None:
         """Deletes the earlier run that this one replaces, if any; call when no mistake is left to be found.
@@ -53,14 +64,41 @@ class Claim:
         """
         if not self.replaces:
             return
-        folder = self.path.removesuffix(f"/{RUN_JSON}")
-        with _using(folder):
+        with _using(self._folder):
             # run.json is written over last: what is half deleted still counts as that run.
-            _delete(folder)
+            try:
+                _delete(self._folder)
+            except REFUSED:  # it may still be alive, and have saved just then
+                time.sleep(RETRY_SECONDS)
+                _delete(self._folder)
             write_text(self.path, json.dumps(self.content, indent=1))
 
+    def check(self) -> None:
+        """Finds out on the chief whether model_dir is still this run's; call before what is saved there.
+
+        Raises:
+            UserError: where it is not.
+        """
+        if not self.writes:
+            return
+        try:
+            if _id_in(self.path) != self.id:
+                raise UserError(_taken(self._folder))
+        except tf.errors.NotFoundError as error:
+            raise UserError(
+                f"{self.path} is gone, so the folder is no longer this run's: "
+                "give each run a --model_dir of its own"
+            ) from error
+        except REFUSED:
+            return  # a storage that does not answer has not said that the run is another
+
     def finish(self, step: int) -> None:
-        """Notes that the run is complete; call when its export stands."""
+        """Notes that the run is complete; call when its export stands.
+
+        Raises:
+            UserError: where another run has taken model_dir.
+        """
+        self.check()
         write_text(self.path, json.dumps({**self.content, "finished": step}, indent=1))
 
     @contextlib.contextmanager
@@ -74,8 +112,13 @@ class Claim:
         except UserError:
             if self.is_new:
                 with contextlib.suppress(*REFUSED):
-                    tf.io.gfile.remove(self.path)
+                    if _id_in(self.path) == self.id:
+                        tf.io.gfile.remove(self.path)
             raise
+
+    @property
+    def _folder(self) -> str:
+        return self.path.removesuffix(f"/{RUN_JSON}")
 
 
 def run_id(environment: Mapping[str, str] | None = None) -> str:
@@ -95,28 +138,34 @@ def claim_model_dir(config: Config, fingerprint: str, is_chief: bool, run: str =
             this one begins.
 
     Raises:
-        UserError: where model_dir holds a run of other data or settings and `--restart` is not given, where
-            `--restart` finds what no run is known to have left, or where model_dir cannot be written.
+        UserError: where model_dir holds a run of other data or settings and `--restart` is not given, or one
+            that has displaced this one; where `--restart` finds what no run is known to have left; or where
+            model_dir cannot be written.
     """
     path = f"{config.model_dir}/{RUN_JSON}"
     fresh = {
         "format_version": RUN_FORMAT_VERSION,
         "run": run,
+        "id": 1 + uuid.uuid4().int % IDS,
         "config": dataclasses.asdict(config),
         "fingerprint": fingerprint,
     }
     with _using(config.model_dir):
         is_held = tf.io.gfile.exists(path)
         earlier = _read(path, config.restart) if is_held else None
+        if earlier is not None and run and run in earlier.get("displaced", ()):
+            raise UserError(_taken(config.model_dir))
         if config.restart and (earlier is None or not run or earlier.get("run") != run):
             if is_held:
-                return Claim(path, fresh, replaces=is_chief)
+                # Else each of the two would take the folder back from the other when it restarts in place.
+                fresh["displaced"] = _line_of(earlier or {})
+                return Claim(path, fresh, is_chief, replaces=is_chief)
             if is_chief:
                 _check_left(config.model_dir)
         if earlier is None:
             if is_chief:
                 write_text(path, json.dumps(fresh, indent=1))
-            return Claim(path, fresh, is_new=is_chief)
+            return Claim(path, fresh, is_chief, is_new=is_chief)
     found = differences(config, earlier["config"])
     if earlier["fingerprint"] != fingerprint:
         found.insert(0, f"data: fingerprint was {earlier['fingerprint'][:12]}, is {fingerprint[:12]}")
@@ -125,10 +174,10 @@ def claim_model_dir(config: Config, fingerprint: str, is_chief: bool, run: str =
             f"{config.model_dir} holds a run that this one cannot resume ({'; '.join(found)}): "
             "take another --model_dir, or begin anew with --restart"
         )
-    claim = Claim(path, earlier)
+    claim = Claim(path, earlier, is_chief)
     # An export that was deleted is made again, from the last checkpoint.
     exported = tf.io.gfile.exists(f"{config.model_dir}/export/{contract.MODEL_JSON}")
-    return claim if exported else Claim(path, {**earlier, "finished": None})
+    return claim if exported else Claim(path, {**earlier, "finished": None}, is_chief)
 
 
 def check_sources(config: Config) -> None:
@@ -183,6 +232,29 @@ def _delete(model_dir: str) -> None:
             tf.io.gfile.rmtree(path)
         elif tf.io.gfile.exists(path):
             tf.io.gfile.remove(path)
+
+
+def _taken(model_dir: str) -> str:
+    return (
+        f"another run has taken {model_dir} with --restart, so this one cannot go on there: give each run a "
+        "--model_dir of its own"
+    )
+
+
+def _line_of(earlier: Mapping[str, Any]) -> list[str]:
+    """The runs that a run displaces: the earlier one, and those that it has displaced."""
+    runs = [*earlier.get("displaced", ()), earlier.get("run")]
+    return [run for run in runs if run][-KNOWN_DISPLACED:]
+
+
+def _id_in(path: str) -> int:
+    """The run's number that run.json gives now; -1 where it cannot be understood."""
+    with tf.io.gfile.GFile(path) as file:
+        text = file.read()
+    try:
+        return int(json.loads(text).get("id") or 0)
+    except (ValueError, TypeError, AttributeError):
+        return -1
 
 
 def _read(path: str, is_restart: bool) -> dict[str, Any] | None:

@@ -73,11 +73,12 @@ class Run:
         reading: Reading,
         stopping: Stopping,
         verification: Verification,
+        claim: Claim,
     ) -> None:
         self.config, self.place, self.strategy, self.reading = config, place, strategy, reading
         self.network, self.optimizer, self.average = network, optimizer, average
         self.stopping = stopping
-        self.verification = verification
+        self.verification, self.claim = verification, claim
         self.profiler = Profiler(config.model_dir, config.profile and place.is_chief)
         self.local = Local(strategy)
         state = [*network.variables, *optimizer.variables, *average.variables]
@@ -86,14 +87,13 @@ class Run:
         # A GPU computes while Python prepares the next step: looking at a result at once would end that.
         self._lag = LAG_STEPS if devices.gpus() else 0
 
-    def to_the_end(
-        self, info: DataInfo, validation_shards: tuple[data_info.Shard, ...], claim: Claim
-    ) -> Outcome:
+    def to_the_end(self, info: DataInfo, validation_shards: tuple[data_info.Shard, ...]) -> Outcome:
         """Trains the epochs that are left, validates after each, exports."""
         self._wait_for_all()  # each of them may still have found a mistake
-        claim.begin()
-        self._wait_for_all()
-        step = first = self.checkpoints.restore(self._gather)
+        self.claim.begin()
+        # The others wait for it, and take its word: a network file system may give the earlier run.json.
+        number = self._gather(self.claim.id)[0]
+        step = first = self.checkpoints.restore(self._gather, number)
         if step:
             log.info("resuming after step %d", step)
             self._warn_of_another_cut(step)
@@ -126,8 +126,9 @@ class Run:
             values = list(map(self.local.value, self.network.weights))
         folder = ""
         if self.place.is_chief:
+            self.claim.check()
             folder = self._export(values, info, result)
-            claim.finish(step)
+            self.claim.finish(step)
         self._wait_for_all()
         self.stopping.done()
         images = int((step - first) / self.reading.steps * self.reading.total)
@@ -198,6 +199,7 @@ class Run:
     def _save(self, step: int) -> None:
         """Saves the state after `step`; all workers take part."""
         self.steps.agree()
+        self.claim.check()
         with self.stopping.unbroken():
             if self.checkpoints.save(step):
                 self.stopping.saved(step)

@@ -12,7 +12,7 @@ import tf_keras
 
 from trainer import data_info, devices, export, model, precision, weights
 from trainer.averaging import Average
-from trainer.claim import check_sources, claim_model_dir, run_id
+from trainer.claim import Claim, check_sources, claim_model_dir, run_id
 from trainer.cluster import Place
 from trainer.config import Config, check_batch
 from trainer.data_info import DataInfo
@@ -59,8 +59,10 @@ def train(config: Config, place: Place, stopping: Stopping) -> Outcome:
     verification = Verification([*training_shards, *validation_shards], place.workers, place.index)
     with claim.until_it_begins():
         place = stopping.meet()
-        run = _made(config, place, info, start_weights, stopping=stopping, verification=verification)
-    return run.to_the_end(info, validation_shards, claim)
+        run = _made(
+            config, place, info, start_weights, stopping=stopping, verification=verification, claim=claim
+        )
+    return run.to_the_end(info, validation_shards)
 
 
 def _made(
@@ -71,6 +73,7 @@ def _made(
     *,
     stopping: Stopping,
     verification: Verification,
+    claim: Claim,
 ) -> Run:
     """Joins the cluster and makes what a run works with."""
     strategy = devices.strategy(config.communication)
@@ -118,4 +121,5 @@ def _made(
         reading=reading,
         stopping=stopping,
         verification=verification,
+        claim=claim,
     )

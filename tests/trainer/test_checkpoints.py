@@ -123,6 +123,51 @@ def test_a_checkpoint_that_others_read_and_this_worker_cannot_ends_its_start(tmp
         kept.restore(lambda step: [step, 10])
 
 
+def of_run(folder, run, *steps):
+    """A variable with a checkpoint of `run` at each of `steps`, whose value is the step."""
+    value = tf.Variable(0.0)
+    kept = of(folder, value)
+    kept.restore(run=run)
+    for step in steps:
+        value.assign(step)
+        assert kept.save(step)
+    return value, kept
+
+
+def test_a_checkpoint_of_another_run_is_passed_over_and_not_called_damaged(tmp_path, caplog):
+    of_run(tmp_path, 1, 40)
+    value, kept = of_run(tmp_path, 2)
+    assert kept.restore(run=2) == 0
+    assert value.numpy() == 0
+    value.assign(10)
+    assert kept.save(10)
+    assert kept.restore(run=2) == 10
+    assert caplog.text == ""
+
+
+def test_a_checkpoint_of_another_run_takes_no_place_of_the_runs_own(tmp_path):
+    of_run(tmp_path, 1, 40)
+    of_run(tmp_path, 2, 10, 20, 30)
+    assert saved(tmp_path) == ["step-00000020.npz", "step-00000030.npz", "step-00000040.npz"]
+
+
+def test_a_worker_that_sees_another_runs_checkpoint_alone_does_not_take_it(tmp_path):
+    of_run(tmp_path, 1, 40)
+    _, kept = of_run(tmp_path, 2)
+    with pytest.raises(PeerLostError, match=r"step-00000040\.npz cannot be read here|not the same storage"):
+        kept.restore(lambda step: [40, step], run=2)
+
+
+def test_checkpoints_from_before_runs_had_numbers_are_taken_up_by_such_a_run_alone(tmp_path):
+    of_run(tmp_path, 0, 10)
+    path = tmp_path / "checkpoints" / "step-00000010.npz"
+    with np.load(path) as found:
+        content = {name: found[name] for name in found.files if name != "run"}
+    np.savez(path, **content)
+    assert of(tmp_path, tf.Variable(0.0)).restore() == 10
+    assert of(tmp_path, tf.Variable(0.0)).restore(run=7) == 0
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_what_is_no_number_is_never_saved(tmp_path, bad):
     value, kept = at_steps(tmp_path, 1, 2)

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from canopy.cli import PeerLostError, UserError
+from trainer import claim as claims
 from trainer.claim import check_sources, claim_model_dir, run_id
 from trainer.config import Config
 
@@ -73,6 +74,88 @@ def test_a_worker_that_is_not_the_chief_deletes_nothing(tmp_path):
     leave_things(tmp_path)
     claim_model_dir(settings(tmp_path, restart=True), "data", False, "second").begin()
     assert (tmp_path / "checkpoints").exists()
+
+
+def test_the_number_of_a_run_is_the_same_at_all_its_starts_and_no_other_runs(tmp_path):
+    first = claim_model_dir(settings(tmp_path), "data", True, "first")
+    assert first.id > 0
+    first.finish(40)
+    assert claim_model_dir(settings(tmp_path), "data", False, "later").id == first.id
+    again = settings(tmp_path, restart=True)
+    second = claim_model_dir(again, "data", True, "second")
+    second.begin()
+    assert claim_model_dir(again, "data", True, "second").id == second.id != first.id
+
+
+def test_a_run_that_another_has_displaced_ends_with_what_to_do(tmp_path):
+    first = claim_model_dir(settings(tmp_path), "data", True, "first")
+    follower = claim_model_dir(settings(tmp_path), "data", False, "first")
+    first.check()
+    claim_model_dir(settings(tmp_path, restart=True), "data", True, "second").begin()
+    before = files(tmp_path)
+    for ends in (first.check, lambda: first.finish(40)):
+        with pytest.raises(UserError, match=r"another run has taken .*--model_dir of its own"):
+            ends()
+    follower.check()
+    with pytest.raises(UserError, match="a mistake"), first.until_it_begins():
+        raise UserError("a mistake")
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_displaced_run_that_restarts_in_place_does_not_take_the_folder_back(tmp_path, restart):
+    for run in ("first", "second", "third"):
+        claim_model_dir(settings(tmp_path, restart=True), "data", True, run).begin()
+    before = files(tmp_path)
+    for displaced in ("first", "second"):
+        for is_chief in (True, False):
+            with pytest.raises(UserError, match="another run has taken"):
+                claim_model_dir(settings(tmp_path, restart=restart), "data", is_chief, displaced)
+    assert files(tmp_path) == before
+
+
+def test_a_run_whose_run_json_is_gone_or_damaged_ends(tmp_path):
+    claim = claim_model_dir(settings(tmp_path), "data", True)
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(UserError, match="another run has taken"):
+        claim.check()
+    (tmp_path / "run.json").unlink()
+    with pytest.raises(UserError, match=r"run\.json is gone"):
+        claim.check()
+
+
+def test_a_storage_that_does_not_answer_is_no_reason_to_end(tmp_path, monkeypatch):
+    def fail(*_):
+        raise tf.errors.UnavailableError(None, None, "try again")
+
+    claim = claim_model_dir(settings(tmp_path), "data", True)
+    monkeypatch.setattr(tf.io.gfile, "GFile", fail)
+    claim.check()
+
+
+def test_a_run_from_before_there_were_numbers_goes_on_without_one(tmp_path):
+    claim_model_dir(settings(tmp_path), "data", True)
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "id"}))
+    claim = claim_model_dir(settings(tmp_path), "data", True)
+    assert claim.id == 0
+    claim.check()
+    claim_model_dir(settings(tmp_path, restart=True), "data", True).begin()
+    with pytest.raises(UserError, match="another run has taken"):
+        claim.check()
+
+
+def test_an_earlier_run_that_saves_while_it_is_deleted_does_not_keep_the_folder(tmp_path, monkeypatch):
+    def save_meanwhile(path):
+        monkeypatch.undo()
+        monkeypatch.setattr(claims, "RETRY_SECONDS", 0.01)
+        raise tf.errors.FailedPreconditionError(None, None, f"{path}; Directory not empty")
+
+    claim_model_dir(settings(tmp_path), "data", True, "first")
+    leave_things(tmp_path)
+    monkeypatch.setattr(tf.io.gfile, "rmtree", save_meanwhile)
+    claim_model_dir(settings(tmp_path, restart=True), "data", True, "second").begin()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes", "run.json"]
 
 
 def files(folder):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from canopy import cli
-from tests.trainer.surviving import Network, Run, is_running, wait_for
+from tests.trainer.surviving import PATIENCE_SECONDS, Network, Run, is_running, wait_for
 from trainer import data_info, plan
 
 LIMIT_SECONDS = 120.0  # on two idle cores it is 25
@@ -207,7 +207,7 @@ def test_a_killed_and_resumed_run_ends_with_the_weights_of_an_undisturbed_one(re
             assert run.ends() == [0], run.told()
             assert sorted(set(run.steps())) == list(range(1, max(run.steps()) + 1))
             with np.load(tmp_path / name / "checkpoints" / checkpoints(run)[-1]) as found:
-                weights.append({key: found[key] for key in found.files})
+                weights.append({key: found[key] for key in found.files if key != "run"})
     assert weights[0].keys() == weights[1].keys()
     for key, value in weights[0].items():
         np.testing.assert_allclose(weights[1][key], value, rtol=0, atol=1e-5, err_msg=key)
@@ -318,3 +318,24 @@ def test_restart_begins_anew_once_however_often_its_workers_are_started(trained,
         run.seconds_to_next_step(lambda: kill(run, 0))
         assert 1 <= repeated(run) <= 5
         assert "resuming after step" in run.told()
+
+
+@pytest.mark.slow
+def test_a_run_that_another_displaces_ends_and_lends_it_no_checkpoint(records, tmp_path):
+    flags = ("--epochs", 400, "--checkpoint_steps", 1)
+    with (
+        Run(records, tmp_path / "model", *flags) as first,
+        Run(records, tmp_path / "model", *flags, "--seed", 1, "--restart") as second,
+    ):
+        displaced = first.locally(1)
+        first.wait_for_step(8)
+        second.locally(1)
+        assert displaced.wait(PATIENCE_SECONDS) == cli.EXIT_USER
+        first_log, second_log = (tmp_path / "model" / f"log-{i}" for i in range(2))
+        assert "another run has taken" in first_log.read_text()
+        wait_for(lambda: len(checkpoints(second)) == 2 and min(second.steps()[-2:]) > 5)
+        assert "resuming" not in second_log.read_text()
+        assert {2, 3, 4, 5} <= set(second.steps())
+        kill(second, 0)
+        wait_for(lambda: "resuming after step" in second_log.read_text())
+        assert "damaged" not in second_log.read_text()
