@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ import tf_keras
 
 from canopy.cli import PeerLostError, UserError, first_line
 from canopy.progress import Meter
-from trainer import data_info, dataset, devices, export, model
+from trainer import alike, data_info, dataset, devices, export, model
 from trainer.averaging import Average
 from trainer.checkpoints import REFUSED, Checkpoints
 from trainer.claim import Claim
@@ -87,9 +88,12 @@ class Run:
         # A GPU computes while Python prepares the next step: looking at a result at once would end that.
         self._lag = LAG_STEPS if devices.gpus() else 0
 
+    def check_alike(self, info: DataInfo) -> None:
+        """Waits for the others, and raises `UserError` on all where one was started otherwise."""
+        alike.check(self.config, info.fingerprint, self._gather_rows)
+
     def to_the_end(self, info: DataInfo, validation_shards: tuple[data_info.Shard, ...]) -> Outcome:
         """Trains the epochs that are left, validates after each, exports."""
-        self._wait_for_all()  # each of them may still have found a mistake
         self.claim.begin()
         # The others wait for it, and take its word: a network file system may give the earlier run.json.
         number = self._gather(self.claim.id)[0]
@@ -223,11 +227,15 @@ class Run:
 
     def _gather(self, number: int) -> list[int]:
         """What every worker calls it with, in the workers' order."""
-        mine = np.zeros(self.place.workers)
-        mine[self.place.index] = number / self.reading.local_replicas
+        return [row[0] for row in self._gather_rows([number])]
+
+    def _gather_rows(self, numbers: Sequence[int]) -> list[list[int]]:
+        """The same for several numbers, as many for every worker."""
+        mine = np.zeros([self.place.workers, len(numbers)])
+        mine[self.place.index] = np.array(numbers) / self.reading.local_replicas
         rows = self.strategy.run(lambda: tf.constant(mine))
         summed = self.strategy.reduce(tf.distribute.ReduceOp.SUM, rows, axis=None)
-        return [round(each) for each in summed.numpy().tolist()]
+        return [[round(each) for each in row] for row in summed.numpy().tolist()]
 
     def _share_out(self, batches: Any) -> tuple[Any, ...]:
         """The next batch of each of this worker's replicas, as `strategy.run` takes them."""

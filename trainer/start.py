@@ -1,7 +1,8 @@
 """From settings to a run that is ready to train: data, devices and folder looked at, the cluster joined.
 
-Promises: what this worker can find wrong by itself is refused before the others are met; a mistake found
-before the first step leaves no claim on the folder, and an earlier run in it as it was.
+Promises: what this worker can find wrong by itself is refused before the others are met, and that they were
+not started alike as soon as they are; a mistake found before the first step leaves no claim on the folder,
+and an earlier run in it as it was.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ def train(config: Config, place: Place, stopping: Stopping) -> Outcome:
         run = _made(
             config, place, info, start_weights, stopping=stopping, verification=verification, claim=claim
         )
+        run.check_alike(info)
     return run.to_the_end(info, validation_shards)
 
 

@@ -14,7 +14,9 @@ import pytest
 
 from canopy import cli
 from tests.trainer.surviving import PATIENCE_SECONDS, Network, Run, is_running, wait_for
-from trainer import data_info, plan
+from trainer import cluster, data_info, plan
+from trainer.claim import claim_model_dir
+from trainer.config import Config
 
 LIMIT_SECONDS = 120.0  # on two idle cores it is 25
 
@@ -38,6 +40,10 @@ def checkpoints(run):
 
 def last_steps(run):
     return int(checkpoints(run)[-1].removeprefix("step-").removesuffix(".npz"))
+
+
+def files(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_sigterm_saves_the_step_and_the_next_start_repeats_none(records, tmp_path):
@@ -339,3 +345,29 @@ def test_a_run_that_another_displaces_ends_and_lends_it_no_checkpoint(records, t
         kill(second, 0)
         wait_for(lambda: "resuming after step" in second_log.read_text())
         assert "damaged" not in second_log.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("earlier", [False, True], ids=["first_run", "restart"])
+def test_pods_that_were_started_with_different_settings_end_before_anything_is_done(
+    records, tmp_path, earlier
+):
+    flags = ("--epochs", 2, "--restart")
+    chiefs = Run(records, tmp_path / "model", *flags)
+    others = Run(records, tmp_path / "model", *flags, "--seed", 1, "--image_size", 40, "--average_decay", 0.5)
+    if earlier:
+        claim_model_dir(Config(data="", model_dir=str(chiefs.model_dir)), "data", is_chief=True)
+        (chiefs.model_dir / "export").mkdir()
+        (chiefs.model_dir / "export" / "model.json").write_text("{}")
+    before = files(chiefs.model_dir)
+    addresses = ",".join(f"127.0.0.1:{port}" for port in cluster.free_ports(2))
+    with chiefs, others:
+        for index, run in enumerate((others, chiefs)):  # whatever comes first has nothing to compare with
+            run.pod(1 - index, CANOPY_ADDRESSES=addresses, CANOPY_RUN_ID="job")
+        assert others.ends() == chiefs.ends() == [cli.EXIT_USER], chiefs.told()
+    said = [line for line in chiefs.told().splitlines() if line.startswith("error: ")]
+    assert len(said) == 2
+    assert "worker 0 and worker 1 were started with different settings or data" in said[0]
+    for differing in ("--seed: 0 and 1", "--image_size: 32 and 40", "--average_decay: 0.0 and 0.5"):
+        assert all(differing in line for line in said)
+    assert {path: text for path, text in files(chiefs.model_dir).items() if "log-" not in path.name} == before
