@@ -166,8 +166,10 @@ def claim_model_dir(config: Config, fingerprint: str, is_chief: bool, run: str =
             if is_chief:
                 write_text(path, json.dumps(fresh, indent=1))
             return Claim(path, fresh, is_chief, is_new=is_chief)
-    found = differences(config, earlier["config"])
-    if earlier["fingerprint"] != fingerprint:
+    # What this run's own chief has written is no earlier run: `alike` compares, when all workers are there.
+    is_chiefs = not is_chief and bool(run) and earlier.get("run") == run
+    found = [] if is_chiefs else differences(config, earlier["config"])
+    if not is_chiefs and earlier["fingerprint"] != fingerprint:
         found.insert(0, f"data: fingerprint was {earlier['fingerprint'][:12]}, is {fingerprint[:12]}")
     if found:
         raise UserError(
