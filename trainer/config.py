@@ -83,7 +83,8 @@ class Config:
     log_format: Literal["text", "json"] = _flag("form of the log lines", "text")
 
 
-LARGEST = 2**31  # of any number: what TensorFlow's int32 holds, and beyond all use
+LARGEST = 2**31  # of a whole number: what TensorFlow's int32 holds
+LARGEST_FLOAT = 3e38  # what its float32 does
 SEEDS = 2**31  # what TensorFlow's int32 and NumPy's generators both take
 
 # What may change between a run and its resumption: none of it alters what is learned.
@@ -136,14 +137,13 @@ def check(config: Config) -> None:
         "log_steps",
     )
     for name in positive:
-        if not 0 < getattr(config, name) < LARGEST:
-            raise UserError(
-                f"--{name} must be a number greater than 0 and below {LARGEST:,}, and is "
-                f"{getattr(config, name):g}"
-            )
+        value = getattr(config, name)
+        end = LARGEST_FLOAT if isinstance(value, float) else LARGEST
+        if not 0 < value < end:
+            raise UserError(f"--{name} must be a number greater than 0 and below {end:g}, and is {value:g}")
     shares = ("warmup_share", "final_rate_share", "bn_momentum", "average_decay", "dropout")
     for name in (*shares, "weight_decay", "mixup"):
-        end, named = (1.0, " and below 1") if name in shares else (float(LARGEST), "")
+        end, named = (1.0, " and below 1") if name in shares else (LARGEST_FLOAT, "")
         if not 0 <= getattr(config, name) < end:
             raise UserError(f"--{name} must be a number of at least 0{named}, and is {getattr(config, name)}")
     if not 0 <= config.seed < SEEDS:
