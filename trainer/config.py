@@ -83,9 +83,8 @@ class Config:
     log_format: Literal["text", "json"] = _flag("form of the log lines", "text")
 
 
-LARGEST = 2**31  # of a whole number: what TensorFlow's int32 holds
+LARGEST = 2**31  # of a whole number: what TensorFlow's int32 and NumPy's generators both take
 LARGEST_FLOAT = 3e38  # what its float32 does
-SEEDS = 2**31  # what TensorFlow's int32 and NumPy's generators both take
 
 # What may change between a run and its resumption: none of it alters what is learned.
 RESUMABLE = frozenset(
@@ -146,8 +145,8 @@ def check(config: Config) -> None:
         end, named = (1.0, " and below 1") if name in shares else (LARGEST_FLOAT, "")
         if not 0 <= getattr(config, name) < end:
             raise UserError(f"--{name} must be a number of at least 0{named}, and is {getattr(config, name)}")
-    if not 0 <= config.seed < SEEDS:
-        raise UserError(f"--seed must be at least 0 and below {SEEDS}, and is {config.seed}")
+    if not 0 <= config.seed < LARGEST:
+        raise UserError(f"--seed must be at least 0 and below {LARGEST}, and is {config.seed}")
     _check_together(config)
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from canopy import contract
-from canopy.cli import UserError
+from canopy.cli import UserError, first_line
 from canopy.progress import Meter
 from trainer import faults
 from trainer.data_info import DataInfo, Shard
@@ -54,8 +54,7 @@ def score(model: str, info: DataInfo, split: str) -> Scored:
     try:
         call = tf.saved_model.load(model).signatures[contract.SIGNATURE_JPEG]
     except (OSError, ValueError, KeyError, IndexError, tf.errors.OpError) as error:
-        first = (str(error).strip().splitlines() or [repr(error)])[0]
-        raise UserError(f"--model {model} cannot be loaded ({first})") from error
+        raise UserError(f"--model {model} cannot be loaded ({first_line(error)})") from error
     shards, gathered = info.shards(split), _Gathered()
     total = sum(shard.records for shard in shards)
     scores, labels = [], []
