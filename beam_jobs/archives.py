@@ -19,6 +19,7 @@ from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
 
 from beam_jobs import storage
@@ -100,6 +101,8 @@ def index(path: str, wanted: Callable[[str], bool]) -> tuple[list[str], Entries,
     Raises:
         UserError: it is not an archive, or a damaged one.
     """
+    if not storage.is_remote(path) and Path(path).exists() and not Path(path).is_file():
+        raise UserError(f"--images: {path} is no regular file, and an archive is read by its index")
     read = _zip_members if kind(path) == "zip" else _tar_members
     try:
         with storage.open_read(path) as file:

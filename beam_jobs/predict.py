@@ -67,6 +67,8 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
     options = runners.parse_options(arguments)
     runners.check(options, model=(job.model,), images=job.images, output=(job.output,))
     model = scoring.read_model_info(job.model)
+    if job.scores and submission.COLUMNS[0] in model.classes:
+        raise UserError(f"--scores: the model has a tag {submission.COLUMNS[0]}, as the names' column has")
     sample = submission.read_sample(job.sample_submission) if job.sample_submission else None
     job = _with_targets(job)
     listing = sources.list_images(job.images)

@@ -134,6 +134,10 @@ def test_small_archives_get_shards_enough_for_all_cores_and_not_too_many() -> No
     assert plan.shard_count(4_000_000, 9000, 128) == 282
 
 
+def test_a_shard_of_less_than_a_byte_is_one_of_a_byte() -> None:
+    assert plan.shard_count(10, 9000, 1e-320) == plan.shard_count(10, 9000, 1e-6) == 90_000
+
+
 @settings(max_examples=50)
 @given(st.integers(1, 200), st.integers(0, 5000), st.integers(1, 5000))
 def test_other_splits_get_shards_in_proportion_and_no_shard_is_empty(

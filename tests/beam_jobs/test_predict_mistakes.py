@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -158,6 +159,20 @@ def test_a_model_whose_training_diverged_is_one_sentence(run: Run, chips: Path, 
     assert is_one_sentence(done), done.err
     assert "gives scores that are no numbers" in done.err
     assert left_in(done.output.parent) == set()
+
+
+def test_a_tag_named_as_the_names_column_is_no_matter_but_for_the_scores(
+    run: Run, chips: Path, model: Path, tmp_path: Path
+) -> None:
+    named = Path(shutil.copytree(model, tmp_path / "export"))
+    info = json.loads((named / "model.json").read_text())
+    info["classes"][0] = "image_name"
+    (named / "model.json").write_text(json.dumps(info))
+    done = run("--images", chips, "--scores", tmp_path / "scores.parquet", model=named)
+    assert done.code == 2
+    assert is_one_sentence(done), done.err
+    assert "the model has a tag image_name" in done.err
+    assert run("--images", chips, model=named).code == 0
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

@@ -209,6 +209,13 @@ def test_what_no_memory_holds_or_may_never_end_is_rejected_unread(tmp_path: Path
     }
 
 
+@pytest.mark.parametrize("name", ["pipe.zip", "pipe.tar"])
+def test_a_pipe_in_an_archives_place_is_refused_unread(name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UserError, match=f"{name} is no regular file"):
+        list_images([str(tmp_path / name)])
+
+
 @pytest.mark.parametrize(
     ("name", "command"),
     [
