@@ -83,15 +83,16 @@ def _launch(settings: Settings) -> int:
         cluster.on_this_machine(settings.local_workers)[0] if local else cluster.from_indexed_job(os.environ)
     )
     _check(task, place.workers)
-    if RUN_ID not in os.environ:
+    run = os.environ.get(RUN_ID)
+    if run is None:
         if task.restart and not local:
             raise UserError(
                 f"--restart in a pod needs {RUN_ID} (the Job's uid) in the environment: without it, a "
                 "replaced pod would delete what the running job has reached"
             )
-        os.environ[RUN_ID] = uuid.uuid4().hex
+        run = uuid.uuid4().hex
     with Signals() as signals:
-        ending = _keep_going(settings, Crew(settings.local_workers, place), signals)
+        ending = _keep_going(settings, Crew(settings.local_workers, place, {RUN_ID: run}), signals)
     if ending.code == cli.EXIT_OK:
         cli.leave_word("")
         return ending.code

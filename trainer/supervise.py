@@ -11,8 +11,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from canopy import cli
@@ -36,6 +36,7 @@ class Crew:
 
     local_workers: int  # all of the run's, on this machine; 0: one, at `place`
     place: Place  # of the first one
+    environment: Mapping[str, str] = field(default_factory=dict)  # theirs, besides this process' own
 
     def places(self) -> list[Place]:
         """The workers' places; on this machine, at ports that are free now."""
@@ -96,7 +97,7 @@ def attempt(crew: Crew, flags: Sequence[str], signals: Signals, rendezvous_timeo
         rendezvous_timeout: seconds to wait for the other launchers.
     """
     places = crew.places()
-    workers = [Worker(place, flags, len(places)) for place in places]
+    workers = [Worker(place, flags, len(places), crew.environment) for place in places]
     ending = Ending(cli.EXIT_BUG, "the launcher failed")
     try:
         if crew.has_others:

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from canopy import machine
@@ -33,21 +33,25 @@ class Worker:
     Each worker finds a user's mistake for itself, and the user wants to read it once.
     """
 
-    def __init__(self, place: Place, flags: Sequence[str], here: int) -> None:
+    def __init__(
+        self, place: Place, flags: Sequence[str], here: int, environment: Mapping[str, str] | None = None
+    ) -> None:
         """Starts it.
 
         Args:
             place: its place in the cluster; the addresses may still change until `go`.
             flags: trainer.task's.
             here: how many workers share this machine.
+            environment: variables that it finds besides those of this process.
         """
         self.index = place.index
         self.line = link.Far()
         self._held: list[bytes] = []
         self._word = tempfile.NamedTemporaryFile(prefix="canopy-word-")  # noqa: SIM115
-        environment = {
+        whole = {
             **_shares(here),
             **os.environ,
+            **(environment or {}),
             "TF_CONFIG": place.tf_config(),
             "CANOPY_TERMINATION_LOG": self._word.name,
             link.ENVIRONMENT: str(self.line.descriptor),
@@ -55,7 +59,7 @@ class Worker:
         relayed = here > 1 and not place.is_chief
         self.process = subprocess.Popen(
             [sys.executable, "-m", "trainer.task", *flags],
-            env=environment,
+            env=whole,
             stderr=subprocess.PIPE if relayed else None,
             pass_fds=[self.line.descriptor],
         )

@@ -69,6 +69,24 @@ def test_restart_in_a_pod_needs_to_know_whose_progress_it_may_delete(records, tm
         assert "CANOPY_RUN_ID" in capfd.readouterr().err
 
 
+def test_each_launch_is_a_run_of_its_own_also_from_one_process(records, tmp_path, monkeypatch):
+    monkeypatch.delenv("CANOPY_RUN_ID", raising=False)
+    runs = []
+
+    def keep_going(_settings, crew, _signals):
+        runs.append(crew.environment["CANOPY_RUN_ID"])
+        return Ending(cli.EXIT_OK, "done")
+
+    monkeypatch.setattr(launch, "_keep_going", keep_going)
+    command = ["--local_workers", "1", "--", "--data", str(records), "--model_dir", str(tmp_path / "model")]
+    command += ["--weights", "none"]
+    assert [launch.main(command) for _ in range(2)] == [cli.EXIT_OK] * 2
+    assert len(set(runs)) == 2
+    monkeypatch.setenv("CANOPY_RUN_ID", "job")
+    launch.main(command)
+    assert runs[-1] == "job"
+
+
 def test_pods_that_do_not_come_are_named_and_the_launcher_gives_up(records, tmp_path, capfd, monkeypatch):
     here = pod(0, workers=3)
     addresses = here["CANOPY_ADDRESSES"].split(",")
