@@ -35,6 +35,7 @@ BATCH, CLASSES, SHARDS, CHUNK = 64, 17, 4, 16
 ROUNDS_AN_EPOCH = 8  # of the copies: an epoch of a few seconds would measure how epochs begin
 LIMITS = ("decode_jpeg alone, an image a call", "decode_jpeg alone, 16 a call")
 CANOPY, AUGMENTED = "Canopy's reader", "Canopy, augmented on this CPU"
+FLOATS = "Canopy, augmented and made float32 on this CPU"
 FIRST_USERS = "ImageDataGenerator, augmented"
 TORCH = "PyTorch DataLoader, Pillow"
 GENERATORS = ("ImageDataGenerator", FIRST_USERS)  # they need scipy, whatever they are asked to do
@@ -105,12 +106,21 @@ def canopy(root: Path, size: int) -> Iterator[int]:
 
 
 def canopy_augmented(root: Path, size: int) -> Iterator[int]:
-    """And what the step then does with it before the network: a flip or turn for each image, float32."""
+    """And what the step does with it first: a flip or turn for each image, still uint8."""
+    return _augmented(root, size, "uint8")
+
+
+def canopy_floats(root: Path, size: int) -> Iterator[int]:
+    """And all that it does before the network."""
+    return _augmented(root, size, "float32")
+
+
+def _augmented(root: Path, size: int, kind: str) -> Iterator[int]:
     import tensorflow as tf
 
     from trainer import augmentation
 
-    augment = tf.function(lambda images, seed: tf.cast(augmentation.augment(images, seed), tf.float32))
+    augment = tf.function(lambda images, seed: tf.cast(augmentation.augment(images, seed), kind))
     for number, (images, _, _) in enumerate(_canopy(root, size)):
         yield len(augment(images, tf.constant([0, number])))
 
@@ -153,6 +163,7 @@ CONTESTANTS: dict[str, Callable[[Path, int], Iterator[int]]] = {
     LIMITS[1]: chunk_a_call,
     CANOPY: canopy,
     AUGMENTED: canopy_augmented,
+    FLOATS: canopy_floats,
     "image_dataset_from_directory": from_directory,
     "ImageDataGenerator": generator,
     FIRST_USERS: generator_augmented,
