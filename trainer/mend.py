@@ -15,8 +15,9 @@ from canopy.contract import ADOBE_MARKER
 _SOI_BYTES = 2  # the marker goes right behind the start of image
 # Frame headers: every SOFn of ITU-T T.81, table B.1, that is not DHT, JPG or DAC.
 _FRAMES = tuple(code for code in range(0xC0, 0xD0) if code not in (0xC4, 0xC8, 0xCC))
-_STANDALONE = (0x01, *range(0xD0, 0xD8))  # markers without a length: TEM and RSTn
+_STANDALONE = (0x00, 0x01, *range(0xD0, 0xD9))  # without a length: a stuffed byte, TEM, RSTn and SOI
 _ENDS = (0xDA, 0xD9)  # start of scan, end of image: no header lies behind them
+_ADOBE_BYTES = 14  # of the shortest marker that libjpeg takes for Adobe's, its length's two bytes included
 
 
 def mend(image: Any) -> Any:
@@ -37,10 +38,13 @@ def mend(image: Any) -> Any:
 
 
 def _lacks_marker(image: Any) -> Any:
-    """Whether the headers announce 4 components and hold no Adobe marker: bool scalar."""
+    """Whether the headers announce 4 components and hold no Adobe marker: bool scalar.
+
+    Walks the markers as libjpeg's `next_marker` does: whatever is not 0xFF is skipped, fill bytes too.
+    """
     data = tf.cast(tf.io.decode_raw(image, tf.uint8), tf.int32)
     size = tf.size(data)
-    data = tf.pad(data, [[0, 1]])  # so that there is a byte to look at in an empty file
+    data = tf.pad(data, [[0, 1]], constant_values=0xFF)  # what is looked for is found behind the end at last
 
     def at(position: Any) -> Any:
         return data[tf.minimum(position, size)]
@@ -49,17 +53,25 @@ def _lacks_marker(image: Any) -> Any:
         return tf.reduce_any(tf.equal(code, tf.constant(codes)))
 
     def more(position: Any, components: Any, adobe: Any, ended: Any) -> Any:
-        return ~ended & (position + 10 <= size) & (at(position) == 0xFF)
+        return ~ended & (position + 10 <= size)
+
+    def stray(position: Any) -> Any:
+        return position + tf.argmax(data[position:] == 0xFF, output_type=tf.int32)
+
+    def step(*state: Any) -> Any:
+        return tf.cond(at(state[0]) == 0xFF, lambda: segment(*state), lambda: (stray(state[0]), *state[1:]))
 
     def segment(position: Any, components: Any, adobe: Any, ended: Any) -> tuple[Any, Any, Any, Any]:
         code = at(position + 1)
         components = tf.where(is_in(code, _FRAMES), at(position + 9), components)
         is_adobe = tf.reduce_all(data[position + 4 : position + 9] == tf.constant(list(b"Adobe")))
-        adobe = adobe | ((code == 0xEE) & is_adobe)
-        length = 2 + 256 * at(position + 2) + at(position + 3)
-        advance = tf.where(code == 0xFF, 1, tf.where(is_in(code, _STANDALONE), 2, length))
+        length = 256 * at(position + 2) + at(position + 3)
+        adobe = adobe | ((code == 0xEE) & is_adobe & (length >= _ADOBE_BYTES))
+        behind = 2 + tf.maximum(length, 2)
+        advance = tf.where(code == 0xFF, 1, tf.where(is_in(code, _STANDALONE), 2, behind))
         return position + advance, components, adobe, ended | is_in(code, _ENDS)
 
-    start = (tf.constant(_SOI_BYTES), tf.constant(0), tf.constant(False), size < _SOI_BYTES + 10)
-    _, components, adobe, _ = tf.while_loop(more, segment, start)
+    is_jpeg = (at(0) == 0xFF) & (at(1) == 0xD8)
+    start = (tf.constant(_SOI_BYTES), tf.constant(0), tf.constant(False), ~is_jpeg)
+    _, components, adobe, _ = tf.while_loop(more, step, start)
     return (components == 4) & ~adobe

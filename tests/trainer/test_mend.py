@@ -44,6 +44,27 @@ def test_what_is_no_jpeg_stays_as_it_is(data):
     assert in_graph(data) == data
 
 
+@pytest.mark.parametrize(
+    "stray",
+    [
+        b"\0\1\2",  # between two markers
+        b"\xff\0",  # a stuffed byte
+        b"\xff\xd8",  # a second start
+        b"\xff\xe2\0\0",  # a length that does not hold itself
+        b"\xff\xee\0\x0dAdobe" + bytes(6),  # a marker too short to count
+        b"\xff\xee\0\x0eAdobe" + bytes(7),  # one that counts, and stays alone
+        bytes(200_000),
+    ],
+    ids=len,
+)
+@pytest.mark.parametrize("behind", ["the start", "the first header"])
+def test_headers_with_stray_bytes_are_mended_as_preprocessing_does(stray, behind):
+    data = encode(PICTURE, Kind.PLANET)
+    place = 2 if behind == "the start" else 4 + int.from_bytes(data[4:6], "big")
+    odd = data[:place] + stray + data[place:]
+    assert in_graph(odd) == images.mend(odd, components=4)
+
+
 def test_a_cut_file_ends_the_walk():
     data = encode(PICTURE, Kind.PLANET)
     for length in range(0, 400, 7):
