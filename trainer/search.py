@@ -33,7 +33,7 @@ DEFAULTS = {
 }
 # The search itself sets these, or they change nothing that is learned.
 NOT_SEARCHED = config.RESUMABLE | {"init_from"}
-DIGITS = 4  # significant ones of a drawn number: a command line to paste has no use for sixteen
+DIGITS = 4  # of a drawn number: a command line to paste has no use for sixteen
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,12 @@ class Range:
             return tuple(kind(self.low + i * self.step) for i in range(round(count) + 1))
         return kind(self.low), kind(self.high)
 
+    def rounded(self, value: float) -> float:
+        """A drawn number in `DIGITS` digits: its own, or more where the range or its steps are narrow."""
+        finest = min(abs(value) or math.inf, self.high - self.low, self.step or math.inf)
+        places = DIGITS - 1 - math.floor(math.log10(finest))
+        return min(max(round(value, places), self.low), self.high)
+
 
 @dataclass(frozen=True)
 class Space:
@@ -102,6 +108,15 @@ class Space:
         longest = max((len(part.ends()) for part in self.parts.values()), default=1)
         for _ in range(longest):
             yield {name: next(column) for name, column in columns.items()}
+
+    def tidy(self, params: Mapping[str, Value]) -> dict[str, Value]:
+        """Drawn values as a command line has them: numbers of a range rounded, named ones as they are."""
+        tidied: dict[str, Value] = {}
+        for name, value in params.items():
+            part, tidied[name] = self.parts[name], value
+            if isinstance(part, Range) and isinstance(value, float):
+                tidied[name] = part.rounded(value)
+        return tidied
 
 
 def chosen(given: Iterable[str], fixed: Iterable[str]) -> Space:
@@ -135,14 +150,6 @@ def names(flags: Sequence[str]) -> list[str]:
     return [flag[2:].partition("=")[0] for flag in flags if flag.startswith("--")]
 
 
-def tidy(params: Mapping[str, Value]) -> dict[str, Value]:
-    """Rounds drawn numbers to `DIGITS` significant digits."""
-    return {
-        name: float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
-        for name, value in params.items()
-    }
-
-
 def flags(params: Mapping[str, Value]) -> list[str]:
     """Turns values into words of a command line; a switch takes its value behind an equals sign."""
     words: list[str] = []
@@ -150,7 +157,7 @@ def flags(params: Mapping[str, Value]) -> list[str]:
         if isinstance(value, bool):
             words.append(f"--{name}={str(value).lower()}")
         else:
-            words += [f"--{name}", f"{value:g}" if isinstance(value, float) else str(value)]
+            words += [f"--{name}", str(value)]
     return words
 
 

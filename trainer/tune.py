@@ -74,7 +74,7 @@ def _tune(settings: Settings) -> None:
         if halt.code:
             _say(f"stopped after {len(trials)} of {settings.trials} trials; the same command goes on")
             raise SystemExit(halt.code)
-    tune_report.tell(settings, opened, trials, output, halted=halt.asked)
+    tune_report.tell(settings, opened, space, trials, output=output, halted=halt.asked)
 
 
 def _check(settings: Settings, space: Space) -> tuple[Config, DataInfo]:
@@ -153,7 +153,7 @@ class _Worker:
     def _train(self, taken: Trial) -> tuple[End, str]:
         """Trains a trial and returns how it ended, and why it failed."""
         number, since = taken.number, time.monotonic()
-        flags = ["--data", self.settings.data, *search.flags(search.tidy(taken.params))]
+        flags = ["--data", self.settings.data, *search.flags(self.space.tidy(taken.params))]
         launch = ["--local_workers", str(self.settings.local_workers)]
         launch += ["--max_restarts", str(self.settings.max_restarts)]
         try:
@@ -225,7 +225,7 @@ class _Worker:
         best = study.best_of(ended)
         what = {"complete": f"F2 {f2 or 0:.4f}", "pruned": "pruned", "failed": f"failed ({why})"}[end]
         record = f", best F2 {best.value:.4f} (trial {best.number})" if best else ""
-        values = ", ".join(f"{name} {value}" for name, value in search.tidy(taken.params).items())
+        values = ", ".join(f"{name} {value}" for name, value in self.space.tidy(taken.params).items())
         _say(
             f"trial {taken.number}: {what} in {seconds:.0f} s{record}, "
             f"{len(ended)} of {self.settings.trials} done; {values}"

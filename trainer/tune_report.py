@@ -20,6 +20,7 @@ from rich.table import Table
 
 from canopy.cli import UserError
 from trainer import search, trial
+from trainer.search import Space
 from trainer.study import best_of
 from trainer.tune_flags import Settings
 
@@ -28,13 +29,20 @@ LOG_WIDTH = 160  # columns, where no terminal says how many there are
 
 
 def tell(
-    settings: Settings, study: optuna.Study, trials: list[FrozenTrial], output: Path, halted: bool
+    settings: Settings,
+    study: optuna.Study,
+    space: Space,
+    trials: list[FrozenTrial],
+    *,
+    output: Path,
+    halted: bool,
 ) -> None:
     """Prints the search's outcome and writes its plots.
 
     Args:
         settings: of the search.
         study: with all its trials.
+        space: that they were drawn from.
         trials: the last try of each finished slot.
         output: folder of the trials.
         halted: whether the time limit came first.
@@ -55,23 +63,23 @@ def tell(
         print(f"{done}; no time was left for one: the same command goes on")
         return
     console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
-    console.print(table(trials))
+    console.print(table(trials, space))
     made = plots(study, output)
     print(done + ("; the time is over, the same command goes on" if halted else ""))
     print(f"trials: {output}" + "".join(f"\nplot: {path}" for path in made))
     print(f"best: F2 {best.value:.4f}, {trial.folder_of(output, best.number) / 'export'}")
-    print(command(settings, best, output))
+    print(command(settings, best, space, output))
 
 
-def command(settings: Settings, best: FrozenTrial, output: Path) -> str:
+def command(settings: Settings, best: FrozenTrial, space: Space, output: Path) -> str:
     """The shell command that trains as the best trial did."""
     words = ["python", "-m", "trainer.launch", "--local_workers", str(settings.local_workers), "--"]
     words += ["--data", settings.data, "--model_dir", str(output / "best")]
-    words += [*search.flags(search.tidy(best.params)), *settings.fixed]
+    words += [*search.flags(space.tidy(best.params)), *settings.fixed]
     return shlex.join(words)
 
 
-def table(trials: list[FrozenTrial]) -> Table:
+def table(trials: list[FrozenTrial], space: Space) -> Table:
     """The best trials, the best first."""
     complete = [each for each in trials if each.state == TrialState.COMPLETE]
     complete.sort(key=lambda each: (-(each.value or 0.0), each.number))
@@ -80,7 +88,7 @@ def table(trials: list[FrozenTrial]) -> Table:
     for name in ("trial", "F2", "seconds", *names):
         shown.add_column(name, justify="right")
     for each in complete[:SHOWN]:
-        values = search.tidy(each.params)
+        values = space.tidy(each.params)
         shown.add_row(
             str(each.number),
             f"{each.value:.4f}",

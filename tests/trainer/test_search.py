@@ -93,9 +93,10 @@ def test_the_names_of_flags_are_found_with_and_without_an_equals_sign():
 @settings(deadline=None, max_examples=30)
 @given(seed=st.integers(0, 2**31))
 def test_whatever_is_drawn_is_read_by_training_as_it_was_drawn(seed):
-    space = search.chosen(["batch_size=8..64:log", "bn_momentum=0.5..0.9:0.1"], [])
+    texts = ["batch_size=8..64:log", "bn_momentum=0.5..0.9:0.1", "average_decay=0.999..0.99999"]
+    space = search.chosen([*texts, "warmup_share=0.0123456,0.9999999", "mixup=0..1:0.00001"], [])
     study = optuna.create_study(sampler=storage.SeededSampler(seed))
-    drawn = search.tidy(study.ask(storage.distributions(space)).params)
+    drawn = space.tidy(study.ask(storage.distributions(space)).params)
     settings = config.parse([*FOLDERS, *search.flags(drawn)])
     assert {name: getattr(settings, name) for name in drawn} == drawn
     assert all(drawn[name] in part for name, part in space.parts.items())
@@ -103,3 +104,23 @@ def test_whatever_is_drawn_is_read_by_training_as_it_was_drawn(seed):
 
 def test_a_switch_takes_its_value_behind_an_equals_sign():
     assert search.flags({"require_gpu": True, "epochs": 2}) == ["--require_gpu=true", "--epochs", "2"]
+
+
+def test_a_drawn_number_is_short_and_a_narrow_range_stays_one():
+    space = search.chosen(["average_decay=0.999..0.99999", "mixup=0..1:0.00025"], [])
+    drawn = {"learning_rate": 0.00123456789, "dropout": 0.0}
+    drawn |= {"average_decay": 0.999951234567, "mixup": 0.12325}
+    assert space.tidy(drawn) == {
+        "learning_rate": 0.001235,
+        "dropout": 0.0,
+        "average_decay": 0.9999512,
+        "mixup": 0.12325,
+    }
+    uneven = search.chosen(["dropout=0.5..0.66667"], [])
+    assert uneven.tidy({"dropout": 0.666669}) == {"dropout": 0.66667}  # 0.6667 would be outside
+
+
+def test_a_value_that_was_named_is_trained_with_as_it_was_written():
+    space = search.chosen(["average_decay=0.9999,0.99995"], [])
+    assert [space.tidy(probe)["average_decay"] for probe in space.probes()][:2] == [0.9999, 0.99995]
+    assert search.flags({"average_decay": 0.9999999}) == ["--average_decay", "0.9999999"]
