@@ -122,7 +122,7 @@ class Run:
                     result, validated_at = self._validate(as_trained, info.vocabulary), step
                 self._note(journal, {"step": step, "epoch": epoch, "validation": result.summary})
                 if self.place.is_chief:
-                    log.info("epoch %d of %d: %s", epoch, self.config.epochs, result.sentence())
+                    log.info("epoch %d of %d: validation %s", epoch, self.config.epochs, result.sentence())
         seconds = time.monotonic() - start
         with self.average.in_place():
             if validated_at != step:

@@ -60,10 +60,10 @@ class Validation:
         return Validation(summary, [float(each) for each in thresholds])
 
     def sentence(self) -> str:
-        """The epoch in one line."""
+        """The scores in one line."""
         found = self.summary
         return (
-            f"validation loss {found['loss']:.4f}, F2 {found['f2']:.4f} ({found['f2_at_0.2']:.4f} at 0.2, "
+            f"loss {found['loss']:.4f}, F2 {found['f2']:.4f} ({found['f2_at_0.2']:.4f} at 0.2, "
             f"constant tags {found['f2_constant']:.4f})"
         )
 

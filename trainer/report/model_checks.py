@@ -33,6 +33,9 @@ def beats_constant(rows: npt.ArrayLike, constant_rows: npt.ArrayLike) -> Check:
     if given.size < 2:
         told = f"{figures} on {given.size} image: too few to compare; evaluate a larger split."
         return Check("beats_constant", title, "look", told)
+    if given.min() == constant.min() == 1:
+        told = f"{figures}: one answer is right for every image, and nothing can be better."
+        return Check("beats_constant", title, "look", told)
     gap = f"{above.mean:+.4f} ± {above.half_width:.4f}"
     if above.low > 0:
         return Check(
@@ -126,6 +129,8 @@ def never_answered(answered: npt.ArrayLike, labels: npt.ArrayLike, tags: Sequenc
     given, true = np.asarray(answered, bool), np.asarray(labels, bool)
     never = [tag for i, tag in enumerate(tags) if true[:, i].any() and not given[:, i].any()]
     always = [tag for i, tag in enumerate(tags) if given[:, i].all() and not true[:, i].all()]
+    if len(given) == 1:  # every answer is one for all
+        always = []
     title = "Every tag answered for some images"
     if not never and not always:
         told = "Every tag that occurs is answered for at least one image, and none for all."

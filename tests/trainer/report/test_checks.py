@@ -39,6 +39,18 @@ def test_one_image_is_too_few_to_compare():
     assert model_checks.beats_constant([1.0], [0.5]).verdict == "look"
 
 
+def test_where_one_answer_is_right_for_all_there_is_nothing_to_be_better_than():
+    found = model_checks.beats_constant(np.ones(9), np.ones(9))
+    assert found.verdict == "look"
+    assert "one answer is right for every image" in found.sentence
+    assert model_checks.beats_constant(np.linspace(0.5, 1, 9), np.ones(9)).verdict == "fail"
+
+
+def test_of_one_image_no_tag_is_answered_for_all():
+    assert model_checks.never_answered([[1, 1, 0]], [[1, 0, 0]], TAGS[:3]).verdict == "pass"
+    assert model_checks.never_answered([[1, 1, 0]] * 2, [[1, 0, 0]] * 2, TAGS[:3]).verdict == "fail"
+
+
 def test_one_answer_for_all_images_fails_and_is_named():
     _, labels, _ = healthy()
     answered = np.zeros_like(labels)
