@@ -7,6 +7,7 @@ its log files over, or dies, takes lines with it that nobody has read yet).
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable
 
 from infra.cluster_api import Cluster, RefusedError, UnreachableError
@@ -19,17 +20,18 @@ DRAIN_SECONDS = 20.0  # for what is left of an ended container's log
 class Deduplicator:
     """Tells lines of a log that was read on from an earlier second: the API cannot start in between.
 
-    Lines carry their time in nanoseconds; those of one and the same instant are told apart by counting.
+    Lines are told by their time and text together, and those that are alike by counting. The order of times
+    says nothing: a container's stdout and stderr are stamped apart, and a line may come after a later one.
     """
 
     def __init__(self) -> None:
-        self.last: str | None = None  # the time of the last line that was passed on, as the API writes it
-        self._at_last = 0  # lines passed on with that time
-        self._met = 0  # lines of that time met since the log was last asked for
+        self.last: str | None = None  # the time of the latest line that was passed on, as the API writes it
+        self._passed: Counter[str] = Counter()  # lines passed on of that second: they will come again
+        self._again: Counter[str] = Counter()  # those of them that have not come since the log was asked for
 
     def restart(self) -> None:
         """The log is read anew, from the second of `last` on."""
-        self._met = 0
+        self._again = self._passed.copy()
 
     def fresh(self, line: str) -> str | None:
         """A line without its time, or None where it was passed on before.
@@ -37,24 +39,20 @@ class Deduplicator:
         Args:
             line: RFC 3339 time, a blank, the text.
         """
-        stamp, _, text = line.partition(" ")
-        key, last = _key(stamp), _key(self.last or "")
-        if key < last:
+        if self._again[line] > 0:
+            self._again[line] -= 1
             return None
-        if self.last is not None and key == last:
-            self._met += 1
-            if self._met <= self._at_last:
-                return None
-            self._at_last += 1
-            return text
-        self.last, self._at_last, self._met = stamp, 1, 1
+        stamp, _, text = line.partition(" ")
+        if self.last is None or _second(stamp) > _second(self.last):
+            self.last = stamp
+            self._passed.clear()
+        if _second(stamp) == _second(self.last):
+            self._passed[line] += 1
         return text
 
 
-def _key(stamp: str) -> tuple[str, str]:
-    """Orders times whose fractions have lost their trailing zeros: 7.1 s is after 7.09 s and 7 s."""
-    seconds, _, fraction = stamp.removesuffix("Z").partition(".")
-    return seconds, fraction.ljust(9, "0")
+def _second(stamp: str) -> str:
+    return stamp.removesuffix("Z").partition(".")[0]
 
 
 class LogTail:

@@ -14,18 +14,33 @@ def stamp(nanoseconds, trimmed):
 
 @given(
     times=st.lists(st.integers(0, 5 * 10**9) | st.sampled_from([10**9, 10**9 + 1]), max_size=30).map(sorted),
+    alike=st.booleans(),
     cuts=st.lists(st.integers(0, 30), max_size=6),
     trimmed=st.booleans(),
 )
-def test_however_often_a_log_is_cut_off_each_line_comes_once_and_in_order(times, cuts, trimmed):
-    lines = [f"{stamp(at, trimmed)} line {number}" for number, at in enumerate(times)]
+def test_however_often_a_log_is_cut_off_each_line_comes_once_and_in_order(times, alike, cuts, trimmed):
+    texts = ["line" if alike else f"line {number}" for number in range(len(times))]
+    lines = [f"{stamp(at, trimmed)} {text}" for at, text in zip(times, texts, strict=True)]
     told, passed_on = Deduplicator(), []
     for cut in [*cuts, len(lines)]:
         told.restart()
         since = (told.last or "")[:19]
         offered = [line for line in lines if line[:19] >= since]  # the API starts at a whole second
         passed_on += [text for text in map(told.fresh, offered[:cut]) if text is not None]
-    assert passed_on == [f"line {number}" for number in range(len(times))]
+    assert passed_on == texts
+
+
+def test_a_line_that_comes_after_one_stamped_later_is_passed_on_once():
+    # stdout and stderr are stamped apart, before either is written
+    lines = [
+        f"{stamp(at, False)} {text}" for at, text in ((2, "a"), (1, "b"), (2, "c"), (10**9, "d"), (3, "e"))
+    ]
+    told = Deduplicator()
+    assert [told.fresh(line) for line in lines[:3]] == ["a", "b", "c"]
+    told.restart()
+    assert [told.fresh(line) for line in lines] == [None, None, None, "d", "e"]
+    told.restart()
+    assert told.fresh(lines[3]) is None
 
 
 def test_blanks_and_empty_lines_are_kept():
