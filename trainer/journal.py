@@ -36,6 +36,23 @@ class Journal:
                 if isinstance(value, float):
                     tf.summary.scalar(name, value)
 
+    def lacks_validation(self, step: int) -> bool:
+        """Whether no line yet tells the metrics after `step`; on the chief alone."""
+        if self._board is None or not tf.io.gfile.exists(self._path):
+            return self._board is not None
+        with tf.io.gfile.GFile(self._path, "rb") as file:
+            lines = file.read().decode("utf-8", "replace").splitlines()
+        return not any(_tells_validation(line, step) for line in lines)
+
     def __exit__(self, *_: object) -> None:
         if self._board is not None:
             self._board.close()
+
+
+def _tells_validation(line: str, step: int) -> bool:
+    """Whether a line, which may be cut, holds the metrics after `step`."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return False
+    return isinstance(found, dict) and found.get("step") == step and "validation" in found

@@ -106,27 +106,23 @@ class Run:
         validating = Reading(
             **{**vars(self.reading), "shards": validation_shards, "shuffle": False},
         )
-        start, result, validated_at = time.monotonic(), Validation.empty(), -1
+        start, result = time.monotonic(), Validation.empty()
         total = self.config.epochs * self.reading.total
         with (
             Meter("training", total) as meter,
             Journal(self.config, self.place.is_chief) as journal,
             self.profiler,
         ):
-            while step < self.reading.steps * self.config.epochs:
+            last = self.reading.steps * self.config.epochs
+            # The earlier start may have been lost between an epoch's last checkpoint and its validation.
+            lacks = step and step % self.reading.steps == 0 and journal.lacks_validation(step)
+            if self._gather(int(lacks or step == last))[0]:
+                result = self._close_epoch(step, validating, info, journal)
+            while step < last:
                 step = self._epoch(step, meter, journal)
-                self._finish_verification()
-                epoch = step // self.reading.steps
-                as_trained = self.steps.enter(epoch - 1, validating)
-                with self.average.in_place():
-                    result, validated_at = self._validate(as_trained, info.vocabulary), step
-                self._note(journal, {"step": step, "epoch": epoch, "validation": result.summary})
-                if self.place.is_chief:
-                    log.info("epoch %d of %d: validation %s", epoch, self.config.epochs, result.sentence())
+                result = self._close_epoch(step, validating, info, journal)
         seconds = time.monotonic() - start
         with self.average.in_place():
-            if validated_at != step:
-                result = self._validate(validating, info.vocabulary)
             values = list(map(self.local.value, self.network.weights))
         folder = ""
         if self.place.is_chief:
@@ -194,6 +190,18 @@ class Run:
                 if saves:
                     self._save(step)
         return step
+
+    def _close_epoch(self, step: int, validating: Reading, info: DataInfo, journal: Journal) -> Validation:
+        """Scores the validation split after an epoch's last step, and tells it."""
+        self._finish_verification()
+        epoch = step // self.reading.steps
+        as_trained = self.steps.enter(epoch - 1, validating)
+        with self.average.in_place():
+            result = self._validate(as_trained, info.vocabulary)
+        self._note(journal, {"step": step, "epoch": epoch, "validation": result.summary})
+        if self.place.is_chief:
+            log.info("epoch %d of %d: validation %s", epoch, self.config.epochs, result.sentence())
+        return result
 
     def _finish_verification(self) -> None:
         """Waits for the checksums, which have had an epoch's time: no model is validated without them."""

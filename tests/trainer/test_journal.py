@@ -32,6 +32,17 @@ def test_a_resumed_run_goes_on_with_the_same_file(tmp_path):
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
 
 
+def test_it_knows_whether_an_epoch_was_validated_also_where_a_line_is_cut(tmp_path):
+    with Journal(config(tmp_path), is_chief=True) as journal:
+        assert journal.lacks_validation(3)
+        journal.write(LINE)
+        (tmp_path / "metrics.jsonl").open("a").write('[]\n{"step": 3, "valid\n')
+        assert journal.lacks_validation(3)
+        journal.write({"step": 3, "epoch": 1, "validation": {"f2": 0.9}})
+        assert not journal.lacks_validation(3)
+        assert journal.lacks_validation(6)
+
+
 def test_tensorboard_plots_the_numbers_and_those_of_validation(tmp_path):
     with Journal(config(tmp_path), is_chief=True) as journal:
         journal.write(LINE)

@@ -4,6 +4,7 @@ Seconds from a fault to the next completed step are printed (`pytest -s`); the l
 that has other things to do.
 """
 
+import json
 import os
 import shutil
 import signal
@@ -308,6 +309,8 @@ def test_sigterm_after_the_last_step_loses_none_and_the_next_start_completes(rec
         assert run.ends()[-1] == 0, run.told()
         assert repeated(run) == 0
         assert (run.model_dir / "export" / "model.json").exists()
+        lines = map(json.loads, (run.model_dir / "metrics.jsonl").read_text().splitlines())
+        assert {line["step"] for line in lines if "validation" in line} == {steps}
 
 
 @pytest.mark.slow
