@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
+import uuid
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.table import Table
 
-from canopy.cli import UserError
+from canopy.cli import UserError, first_line
 from trainer import search, trial
 from trainer.search import Space
 from trainer.study import best_of
@@ -99,7 +100,11 @@ def table(trials: list[FrozenTrial], space: Space) -> Table:
 
 
 def plots(study: optuna.Study, output: Path) -> list[Path]:
-    """Writes how the best F2 grew, and which flags mattered; returns the files."""
+    """Writes how the best F2 grew, and which flags mattered; returns the files.
+
+    The workers of a search may end, and write them, at once: each file is whole, and one of theirs. A file
+    that cannot be written is told and left out: the trials stand without it.
+    """
     import matplotlib as mpl
 
     mpl.use("agg")
@@ -115,11 +120,18 @@ def plots(study: optuna.Study, output: Path) -> list[Path]:
         "importance.png": importances,
     }
     for name, draw in wanted.items():
+        mine = output / f".{uuid.uuid4().hex}-{name}"
         # Too few trials, or all alike, say nothing about importance: that is no reason to fail.
         with warnings.catch_warnings(), contextlib.suppress(ValueError, RuntimeError):
             warnings.simplefilter("ignore")
             figure = draw(study).figure
-            figure.savefig(output / f".{name}", format="png", dpi=150, bbox_inches="tight")
-            (output / f".{name}").replace(output / name)
-            made.append(output / name)
+            try:
+                figure.savefig(mine, format="png", dpi=150, bbox_inches="tight")
+                mine.replace(output / name)
+                made.append(output / name)
+            except OSError as error:
+                print(f"no plot: {output / name} cannot be written ({first_line(error)})", file=sys.stderr)
+            finally:
+                with contextlib.suppress(OSError):
+                    mine.unlink(missing_ok=True)
     return made
