@@ -51,13 +51,13 @@ def parse(text: str) -> Training | None:
     for line in text.splitlines():
         try:
             found = json.loads(line)
-            step = int(found["step"])
-            epochs = max(epochs, int(found.get("epoch", 0)))
+            step, epoch = int(_number(found["step"])), int(_number(found.get("epoch", 0)))
+            epochs = max(epochs, epoch)
             if "loss" in found:
                 losses[step] = _number(found["loss"])
             if "validation" in found:
                 validations[step] = (_number(found["validation"]["loss"]), _number(found["validation"]["f2"]))
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             continue
     if not losses and not validations:
         return None

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,6 +35,13 @@ def test_a_cut_line_and_what_is_no_number_are_passed_over():
     found = training.parse(text)
     assert found is not None
     assert found.steps == [1]
+
+
+@pytest.mark.parametrize("number", ["Infinity", "-Infinity", "NaN", "1e999", "1" + "0" * 400])
+@pytest.mark.parametrize("line", ['{"step": %s, "loss": 0.5}', '{"step": 2, "epoch": %s, "loss": 0.5}'])
+def test_a_step_or_an_epoch_that_is_no_number_is_passed_over(line, number):
+    found = training.parse(lines({"step": 1, "epoch": 1, "loss": 0.5}) + line % number)
+    assert found == training.Training([1], [0.5], [], [], [], 1)
 
 
 @given(st.text())
