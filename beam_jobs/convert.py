@@ -151,7 +151,7 @@ def convert_apart(paths: Sequence[str], crew: Crew) -> Iterator[Result]:
     """
     # As many images in memory at a time as there are processes: the largest take half a gigabyte each.
     for begun in [crew.submit(_convert_alone, path, math.ceil(crew.size / len(paths))) for path in paths]:
-        yield processes.outcome(begun)
+        yield crew.outcome(begun)
 
 
 def _convert_alone(path: str, threads: int) -> Result:

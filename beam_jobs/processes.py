@@ -27,6 +27,7 @@ from canopy.cli import UserError
 # Of a pipe to a process that is just gone: the system's, and Python's own where it has closed it already.
 CLOSED = (errno.EPIPE, None)
 AHEAD = 3  # pieces of work begun for each of a crew, so that none waits for what is made of their outcomes
+LOOK_SECONDS = 1.0  # between looks for a process that died unnoticed
 
 _Image = TypeVar("_Image")
 _Result = TypeVar("_Result")
@@ -88,18 +89,46 @@ class Crew:
                 waiting.extend(islice(begun, AHEAD * self.size - len(waiting)))
                 if not waiting:
                     return
-                yield outcome(waiting.popleft())
+                yield self.outcome(waiting.popleft())
         finally:
             if not self.apart:  # processes share nothing that could be taken from under them
                 wait([future for future in waiting if not future.cancel()])
 
+    def outcome(self, future: Future[_Result]) -> _Result:
+        """Waits for what `submit` began.
+
+        Raises:
+            UserError: a process has died; or the work raised one.
+        """
+        while not future.done():
+            wait([future], LOOK_SECONDS)
+            if not future.done() and self._lost_one():  # Python's pool may forget what was just submitted
+                raise _died()
+        try:
+            return future.result()
+        except BrokenProcessPool as error:
+            raise _died() from error
+
     def close(self) -> None:
         """Ends all of them; work that has not begun is dropped."""
-        if any(process.exitcode is not None for process in self.started):
-            # Python's pool waits for all, and tells only those to end that it knew of when it missed one.
-            for process in filter(BaseProcess.is_alive, self.started):
-                process.kill()
-        self.pool.shutdown(cancel_futures=True)
+        ending = threading.Thread(target=self.pool.shutdown, kwargs={"cancel_futures": True}, daemon=True)
+        ending.start()
+        while True:
+            ended = not ending.is_alive()
+            if self._lost_one():
+                # Python's pool waits for all, and tells only those to end that it knew of when it missed one.
+                for process in filter(BaseProcess.is_alive, self.started):
+                    process.kill()
+            if ended:
+                return
+            ending.join(LOOK_SECONDS)
+
+    def _lost_one(self) -> bool:
+        """Whether a process has died: in its work, or (it has no pid then) while it was started.
+
+        The answer may be late: a process closes its pipes before the system counts it as ended.
+        """
+        return any(process.pid is None or process.exitcode for process in self.started)
 
 
 def crew(threads: int, processes: int) -> Crew:
@@ -130,18 +159,6 @@ def crew(threads: int, processes: int) -> Crew:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return made
-
-
-def outcome(future: Future[_Result]) -> _Result:
-    """Waits for what `Crew.submit` began.
-
-    Raises:
-        UserError: a process has died; or the work raised one.
-    """
-    try:
-        return future.result()
-    except BrokenProcessPool as error:
-        raise _died() from error
 
 
 class _Recording(SpawnContext):

@@ -20,7 +20,7 @@ import pytest
 
 from beam_jobs import processes, runners
 from beam_jobs.images import EMPTY, RejectedImage
-from beam_jobs.processes import Crew, crew, outcome
+from beam_jobs.processes import Crew, crew
 from canopy.cli import UserError
 from tests.beam_jobs.making import Archive
 
@@ -54,7 +54,7 @@ def disagree() -> None:
 def test_without_processes_threads_of_this_one_do_the_work() -> None:
     threads = crew(threads=2, processes=0)
     assert (threads.size, threads.apart) == (2, False)
-    assert outcome(threads.submit(pid_after, 0)) == os.getpid()
+    assert threads.outcome(threads.submit(pid_after, 0)) == os.getpid()
     threads.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("ThreadPoolExecutor")]
 
@@ -68,42 +68,42 @@ def test_where_the_system_has_no_semaphores_threads_take_the_processes_place(
     monkeypatch.setattr(processes, "ProcessPoolExecutor", refused)
     threads = crew(threads=1, processes=2)
     assert (threads.size, threads.apart) == (2, False)
-    assert outcome(threads.submit(pid_after, 0)) == os.getpid()
+    assert threads.outcome(threads.submit(pid_after, 0)) == os.getpid()
     threads.close()
 
 
 def test_processes_work_side_by_side(two: Crew) -> None:
     assert (two.size, two.apart) == (2, True)
     begun = [two.submit(pid_after, 1) for _ in range(2)]
-    assert len({os.getpid(), *map(outcome, begun)}) == 3
+    assert len({os.getpid(), *map(two.outcome, begun)}) == 3
 
 
 def test_a_process_does_without_what_is_slow_to_import(two: Crew) -> None:
-    assert outcome(two.submit(imported)) == []
+    assert two.outcome(two.submit(imported)) == []
 
 
 def test_what_the_work_raises_comes_back_whole(two: Crew) -> None:
     with pytest.raises(RejectedImage) as rejected:
-        outcome(two.submit(refuse))
+        two.outcome(two.submit(refuse))
     assert (rejected.value.reason, rejected.value.detail) == (EMPTY, "the file is empty")
     with pytest.raises(UserError, match="it cannot be done"):
-        outcome(two.submit(disagree))
+        two.outcome(two.submit(disagree))
 
 
 def test_a_killed_process_is_one_sentence_for_what_it_did_and_for_what_comes_after(two: Crew) -> None:
-    pid = outcome(two.submit(pid_after, 0))
+    pid = two.outcome(two.submit(pid_after, 0))
     begun = [two.submit(pid_after, 60) for _ in range(2)]
     os.kill(pid, signal.SIGKILL)
     for future in begun:
         with pytest.raises(UserError, match=r"was killed.*lack of memory"):
-            outcome(future)
+            two.outcome(future)
     with pytest.raises(UserError, match="was killed"):
         two.submit(pid_after, 0)
 
 
 def start_and_use() -> None:
     started = crew(threads=0, processes=30)
-    outcome(started.submit(int))  # where all were started before the first was missed
+    started.outcome(started.submit(int))  # where all were started before the first was missed
 
 
 def test_processes_that_die_while_others_are_started_are_the_same_sentence() -> None:
@@ -117,31 +117,39 @@ def test_processes_that_die_while_others_are_started_are_the_same_sentence() -> 
         multiprocessing.set_executable(python)
 
 
-def test_a_crew_that_lost_one_process_ends_though_another_does_not_end_when_told(tmp_path: Path) -> None:
+FIRST_ENDS = "mkdir {0}/first && exit 1\ntrap '' TERM\nexec sleep 600"
+SECOND_ENDS = "mkdir {0}/first || exit 1\ntrap '' TERM\nexec sleep 600"
+
+
+@pytest.mark.parametrize("script", [FIRST_ENDS, SECOND_ENDS], ids=["first", "second"])
+def test_a_crew_that_lost_one_process_ends_though_another_does_not_end_when_told(
+    script: str, tmp_path: Path
+) -> None:
     resource_tracker.ensure_running()
-    script = tmp_path / "python"
-    script.write_text(f"#!/bin/sh\nmkdir {tmp_path}/first && exit 1\ntrap '' TERM\nexec sleep 600\n")
-    script.chmod(0o755)
+    executable = tmp_path / "python"
+    executable.write_text(f"#!/bin/sh\n{script.format(tmp_path)}\n")
+    executable.chmod(0o755)
     said: list[str] = []
 
     def use() -> None:
         try:
             started = crew(threads=0, processes=2)
             try:
-                outcome(started.submit(int))
+                started.outcome(started.submit(int))
             finally:
                 started.close()
         except UserError as error:
             said.append(str(error))
 
     python = multiprocessing.spawn.get_executable()
-    multiprocessing.set_executable(str(script))
+    multiprocessing.set_executable(str(executable))
     try:
         thread = threading.Thread(target=use, daemon=True)
         thread.start()
         thread.join(20)
         assert not thread.is_alive()
         assert "was killed" in said[0]
+        assert not multiprocessing.active_children()
     finally:
         multiprocessing.set_executable(python)
         for left in multiprocessing.active_children():
@@ -151,11 +159,11 @@ def test_a_crew_that_lost_one_process_ends_though_another_does_not_end_when_told
 def test_processes_end_with_the_one_that_started_them_even_if_it_is_killed() -> None:
     code = (
         "import time\n"
-        "from beam_jobs.processes import crew, outcome\n"
+        "from beam_jobs.processes import crew\n"
         "from tests.beam_jobs.test_processes import pid_after\n"
         "if __name__ == '__main__':\n"
         "    two = crew(1, 2)\n"
-        "    print(*map(outcome, [two.submit(pid_after, 1) for _ in range(2)]), flush=True)\n"
+        "    print(*map(two.outcome, [two.submit(pid_after, 1) for _ in range(2)]), flush=True)\n"
         "    time.sleep(600)\n"
     )
     with subprocess.Popen(
