@@ -231,7 +231,13 @@ def known_data(split: str, trained_on: str, evaluated: str) -> Check:
             "believe them."
         )
         return Check("known_data", title, "look", told)
-    if trained_on and trained_on != evaluated:
+    if not trained_on:
+        told = (
+            "model.json names no data set, so nothing shows that the model never saw these pictures: "
+            "its figures may flatter."
+        )
+        return Check("known_data", title, "look", told)
+    if trained_on != evaluated:
         told = (
             f"The model was trained on another data set ({trained_on[:12]}, this is {evaluated[:12]}): what "
             "is compared with training here is this data set's train split, which may not be what it saw."

@@ -194,7 +194,7 @@ def test_the_training_split_and_other_data_are_said_to_be_so():
     assert data_checks.known_data("train", "f", "f").verdict == "look"
     assert data_checks.known_data("validation", "f", "other").verdict == "look"
     assert data_checks.known_data("validation", "f", "f").verdict == "pass"
-    assert data_checks.known_data("validation", "", "f").verdict == "pass"
+    assert data_checks.known_data("validation", "", "f").verdict == "look"
 
 
 def test_a_long_list_is_cut_and_counted():

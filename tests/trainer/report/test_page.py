@@ -146,7 +146,7 @@ def test_print_shows_what_is_folded_and_nothing_is_cut_off(open_page):
     opened.tab.emulate_media(media="print")
     folded = "[...document.querySelectorAll('details > :not(summary)')]"
     shown = f"{folded}.every(e => e.checkVisibility({{ contentVisibilityAuto: true }}))"
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while not opened.ask(shown) and time.monotonic() < deadline:  # a busy browser takes the medium up later
         time.sleep(0.1)
     assert opened.ask(shown)
