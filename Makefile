@@ -10,13 +10,14 @@ DEMO_FLAGS ?=
 
 setup: .venv/ready
 
-# A hash for each file makes the install the same everywhere; the list names no address.
+# A hash for each file makes the install the same everywhere; the list names no address. It is whole: pip resolves
+# nothing, or a release that came after the list would be looked at for a package asked for with an extra.
 .venv/ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else \
 	  f"Canopy needs Python 3.11, 3.12 or 3.13, and {sys.executable} is {v[0]}.{v[1]}: name another with make PYTHON=...")'
 	@echo "setup: installing the locked packages into .venv (minutes, once)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
