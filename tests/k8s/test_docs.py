@@ -1,67 +1,18 @@
-"""The documents under docs/: every command, flag, file, setting and manifest that they show exists."""
+"""What docs/ says of Kubernetes: every setting, object, manifest and kubectl flag that it shows exists."""
 
-import argparse
-import functools
 import re
-import shlex
 import subprocess
 
 import kubernetes_validate
-import pytest
 import yaml
 
-from tests.conftest import ROOT, run_module
+from tests.conftest import ROOT
+from tests.docs.test_documents import lines
 from tests.k8s.manifests import FILES, OVERLAYS, STAGES, file_of, kubectl, objects, of_kind
 
 DOCUMENTS = sorted((ROOT / "docs").glob("*.md"))
 TEXTS = {path.name: path.read_text() for path in DOCUMENTS}
 EVERYTHING = "\n".join(TEXTS.values()) + "".join(path.read_text() for path in FILES)
-
-
-def lines(text):
-    """Shell commands of indented blocks, continued lines joined."""
-    return re.findall(r"^ {4}(\S[^\n]*)$", re.sub(r" *\\\n +", " ", text), re.MULTILINE)
-
-
-def python_commands():
-    return [
-        pytest.param(shlex.split(line), id=f"{name}-{number}")
-        for name, text in TEXTS.items()
-        for number, line in enumerate(lines(text))
-        if line.startswith("python -m ")
-    ]
-
-
-@functools.cache
-def flags_of(module):
-    found = set(re.findall(r"--\w+", run_module(module, "--help").stdout))
-    if module.startswith("beam_jobs."):
-        from apache_beam.options.pipeline_options import PipelineOptions
-
-        parser = argparse.ArgumentParser(conflict_handler="resolve")
-        for kind in PipelineOptions.__subclasses__():
-            kind._add_argparse_args(parser)
-        found |= {flag for action in parser._actions for flag in action.option_strings}
-    return found
-
-
-@pytest.mark.parametrize("words", python_commands())
-def test_each_flag_shown_is_one_that_the_command_has(words):
-    shown = {word.split("=")[0] for word in words if word.startswith("--")}
-    # What another runner takes beyond Beam's own is not Beam's to know.
-    assert shown - {"--parallelism"} <= flags_of(words[2])
-
-
-@pytest.mark.parametrize("name", TEXTS)
-def test_each_file_shown_exists(name):
-    for path in re.findall(r"\b((?:k8s|infra|docs|benchmarks)/[\w/.-]*\w)", TEXTS[name]):
-        assert (ROOT / path).exists(), path
-
-
-@pytest.mark.parametrize("name", TEXTS)
-def test_lines_are_as_long_as_elsewhere(name):
-    prose = [line for line in TEXTS[name].splitlines() if not line.startswith(("|", "    "))]
-    assert max(map(len, prose)) <= 130
 
 
 def test_every_manifest_overlay_and_setting_is_spoken_of_by_its_name():
