@@ -37,8 +37,8 @@ class Engine(Protocol):
 
     batch: int  # pictures a call, always: another shape would mean to allocate or tune everything anew
 
-    def scores(self, pictures: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Scores float32[batch, size, size, 3], whole numbers in 0..255: float32[batch, classes] in 0..1."""
+    def scores(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Scores uint8[batch, size, size, 3]: float32[batch, classes] in 0..1."""
         ...
 
 
@@ -116,8 +116,8 @@ class _Lite:
         self._interpreter.resize_tensor_input(self._input, [self.batch, size, size, 3])
         self._interpreter.allocate_tensors()
 
-    def scores(self, pictures: NDArray[np.float32]) -> NDArray[np.float32]:
-        self._interpreter.set_tensor(self._input, pictures)
+    def scores(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        self._interpreter.tensor(self._input)()[...] = pictures  # bytes become floats where it reads them
         self._interpreter.invoke()
         result: NDArray[np.float32] = self._interpreter.get_tensor(self._output)
         return result
@@ -148,9 +148,9 @@ class _SavedModel:
         self._constant: Any = tf.constant
         self._turn = threading.BoundedSemaphore(CALLS_AT_ONCE)
 
-    def scores(self, pictures: NDArray[np.float32]) -> NDArray[np.float32]:
+    def scores(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         with self._turn:
-            rgb = self._constant(pictures.astype(np.uint8))
+            rgb = self._constant(pictures)
             result: NDArray[np.float32] = self._call(rgb=rgb)["scores"].numpy()
         return result
 

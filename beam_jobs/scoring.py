@@ -29,7 +29,7 @@ from canopy.model_info import ModelInfo
 LIST_IMAGES, MOST_IMAGES = 512, 4096  # a work list: seconds of work, so that runners can share them out
 AHEAD = 3  # groups begun for each thread, so that none waits for the list to go on
 # Pixels at the model's size that a thread prepares before it computes: decoding and the model each find the
-# processor's caches as they left them, and 7 MB are little.
+# processor's caches as they left them, and 2 MB are little.
 GROUP_PIXELS = 64 * 96 * 96
 GROUP_BYTES = 8_000_000  # of files that a group should hold: of large images it takes fewer
 TTA_VIEWS = (1, 8)
@@ -97,7 +97,7 @@ class _Lane:
 
     engine: Engine
     resizer: Resizer
-    pictures: NDArray[np.float32]  # [group, size, size, 3], of the model's size
+    pictures: NDArray[np.uint8]  # [group, size, size, 3], of the model's size
 
 
 class Scorer:
@@ -124,7 +124,7 @@ class Scorer:
         self._most = self._batch  # images a group, until it is known how large the files are
         self._lanes: SimpleQueue[_Lane] = SimpleQueue()
         for one in computing.loaded:
-            room = np.zeros((self._room, size, size, 3), np.float32)
+            room = np.zeros((self._room, size, size, 3), np.uint8)
             self._lanes.put(_Lane(one, Resizer(size), room))
         self._pool = ThreadPoolExecutor(self._threads)
 
@@ -208,7 +208,7 @@ class Scorer:
         """Pictures, one by one; the result gets the names of these, and the rejects."""
         for source, data in zip(group, fetched, strict=True):
             try:
-                picture = images.to_pixels(content(data), self._max_pixels)
+                picture = images.to_rgb(content(data), self._max_pixels)
             except images.RejectedImage as reject:
                 result.rejects.append(Reject(source.name, reject.reason, reject.detail))
                 continue
@@ -252,7 +252,7 @@ def unpack(data: bytes) -> Scored:
         )
 
 
-def _views(pictures: NDArray[np.float32], count: int) -> Iterator[NDArray[np.float32]]:
+def _views(pictures: NDArray[np.uint8], count: int) -> Iterator[NDArray[np.uint8]]:
     """The pictures, or all eight flips and quarter turns of them.
 
     Of the resized ones: a bilinear resize of the turned picture gives the turned result, for an eighth of

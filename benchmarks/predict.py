@@ -76,19 +76,19 @@ def bare(export: str, choice: str) -> float:
     info = scoring.read_model_info(export)
     loaded = engines.load(info, choice, threads).loaded
     shape = (loaded[0].batch, info.image_size, info.image_size, 3)
-    pictures = np.random.default_rng(0).integers(0, 256, shape).astype(np.float32)
+    pictures = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     calls: list[Callable[[], object]] = [lambda one=one: one.scores(pictures) for one in loaded]  # type: ignore[misc]
     if choice == engines.SAVED_MODEL:
         calls = [_saved(export, pictures)]
     return _rate(calls) * len(pictures)
 
 
-def _saved(export: str, pictures: NDArray[np.float32]) -> Callable[[], object]:
+def _saved(export: str, pictures: NDArray[np.uint8]) -> Callable[[], object]:
     """The signature itself, without the way there and back through NumPy."""
     import tensorflow as tf
 
     call = tf.saved_model.load(export).signatures["rgb"]
-    rgb = tf.constant(pictures.astype(np.uint8))
+    rgb = tf.constant(pictures)
 
     def score() -> object:
         return call(rgb=rgb)["scores"].numpy()

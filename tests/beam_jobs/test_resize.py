@@ -21,8 +21,8 @@ SIDES = st.integers(1, 300)
 SIZES = st.sampled_from([1, 16, 32, 75, 96, 224])
 
 
-def ours(picture: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
-    out = np.full((size, size, 3), np.nan, np.float32)
+def ours(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    out = np.empty((size, size, 3), np.uint8)
     Resizer(size)([picture], out[np.newaxis])
     return out
 
@@ -45,7 +45,7 @@ def exact(picture: NDArray[np.uint8], size: int) -> NDArray[np.float64]:
         return scaled
 
     height, width, _ = picture.shape
-    planes = picture[:, :, :3].astype(float).transpose(2, 0, 1)
+    planes = picture.astype(float).transpose(2, 0, 1)
     result: NDArray[np.float64] = (along(height) @ planes @ along(width).T).transpose(1, 2, 0)
     return result
 
@@ -92,14 +92,6 @@ def test_the_original_chips_come_out_as_from_tensorflow(real_data: Path, size: i
         agree(ours(picture, size), theirs(picture, size), picture)
 
 
-@given(height=SIDES, width=SIDES)
-@settings(deadline=None, max_examples=20)
-def test_a_fourth_channel_is_ignored(height: int, width: int) -> None:
-    picture = np.random.default_rng(height).integers(0, 256, (height, width, 4), np.uint8)
-    # The sums have more terms, all zero, so they may come out in another order.
-    agree(ours(picture, 48), ours(np.ascontiguousarray(picture[:, :, :3]), 48), picture)
-
-
 def test_a_picture_of_the_right_size_is_left_as_it_is() -> None:
     picture = noise(1, 32, 32)
     assert np.array_equal(ours(picture, 32), picture)
@@ -129,7 +121,7 @@ def test_many_sizes_in_turn_change_no_result_and_are_not_all_remembered() -> Non
     sizes = [(8 + i, 60 - i) for i in range(MAX_PLANS + 8)]
     for height, width in sizes * 2:
         picture = noise(height, height, width)
-        out = np.empty((1, 16, 16, 3), np.float32)
+        out = np.empty((1, 16, 16, 3), np.uint8)
         resizer([picture], out)
         assert np.array_equal(out[0], ours(picture, 16))
     assert len(resizer._plans) <= MAX_PLANS
@@ -138,27 +130,27 @@ def test_many_sizes_in_turn_change_no_result_and_are_not_all_remembered() -> Non
 SHAPES = st.sampled_from([(8, 8), (16, 16), (32, 32), (32, 40), (256, 256), (700, 900)])
 
 
-@given(shapes=st.lists(st.tuples(SHAPES, st.integers(1, 20)), max_size=4), channels=st.integers(3, 4))
+@given(shapes=st.lists(st.tuples(SHAPES, st.integers(1, 20)), max_size=4))
 @settings(deadline=None, max_examples=30)
-@example(shapes=[((32, 32), 64)], channels=4)
-@example(shapes=[((32, 32), 3), ((16, 16), 3), ((32, 32), 3)], channels=3)
+@example(shapes=[((32, 32), 64)])
+@example(shapes=[((32, 32), 3), ((16, 16), 3), ((32, 32), 3)])
 def test_a_picture_comes_out_the_same_to_the_bit_whatever_stands_beside_it(
-    shapes: list[tuple[tuple[int, int], int]], channels: int
+    shapes: list[tuple[tuple[int, int], int]],
 ) -> None:
     sizes = [shape for shape, count in shapes for _ in range(count)]
-    pictures = [noise(i, *shape, channels) for i, shape in enumerate(sizes)]
-    out = np.full((len(pictures) + 1, 16, 16, 3), -1, np.float32)
+    pictures = [noise(i, *shape) for i, shape in enumerate(sizes)]
+    out = np.full((len(pictures) + 1, 16, 16, 3), 7, np.uint8)
     Resizer(16)(iter(pictures), out)
     for picture, result in zip(pictures, out[:-1], strict=True):
         assert np.array_equal(result, ours(picture, 16))
-    assert (out[-1] == -1).all()
+    assert (out[-1] == 7).all()
 
 
 @pytest.mark.parametrize(("side", "at_once"), [(600, 1), (32, 20)])
 def test_only_of_small_pictures_are_several_taken_before_the_first_is_resized(
     side: int, at_once: int
 ) -> None:
-    out = np.zeros((40, 96, 96, 3), np.float32)
+    out = np.zeros((40, 96, 96, 3), np.uint8)
     waiting = []
 
     def pictures() -> Iterator[NDArray[np.uint8]]:

@@ -6,7 +6,6 @@ import json
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -59,7 +58,7 @@ class Mean:
         self.calls: list[int] = []  # by thread
         self._broken = broken
 
-    def scores(self, pictures: NDArray[np.float32]) -> NDArray[np.float32]:
+    def scores(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         assert pictures.shape == (BATCH, SIZE, SIZE, 3)
         self.calls.append(threading.get_ident())
         mean: NDArray[np.float32] = pictures.mean(axis=(1, 2)) / np.float32(255)
@@ -187,7 +186,7 @@ def test_files_are_read_while_the_model_computes(put: Put, monkeypatch: pytest.M
     class Waiting(Mean):
         """It computes once all of its batch, and an image that is none of its batch, have been read."""
 
-        def scores(self, pictures: NDArray[np.float32]) -> NDArray[np.float32]:
+        def scores(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
             last = len(self.calls) == 19
             for _ in range(BATCH + (not self.calls) - last):
                 assert read.acquire(timeout=20), "nothing is read ahead"
@@ -258,8 +257,8 @@ def test_a_lists_outcome_survives_its_file(names: list[str], rejects: list[Rejec
     assert [row.tobytes() for row in found.scores] == [row.tobytes() for row in scored.scores]
 
 
-def views(pictures: NDArray[Any], count: int = 8) -> list[NDArray[np.float32]]:
-    return list(scoring._views(pictures.astype(np.float32), count))
+def views(pictures: NDArray[np.uint8], count: int = 8) -> list[NDArray[np.uint8]]:
+    return list(scoring._views(pictures, count))
 
 
 def test_one_view_is_the_pictures_as_they_are() -> None:
@@ -269,7 +268,7 @@ def test_one_view_is_the_pictures_as_they_are() -> None:
 
 
 def test_the_eight_views_are_the_eight_flips_and_turns_each_once() -> None:
-    picture = noise(1, 12, 12).astype(np.float32)
+    picture = noise(1, 12, 12)
     turned = picture.transpose(1, 0, 2)
     wanted = {
         flipped.tobytes()
@@ -288,7 +287,7 @@ def test_averaged_over_the_views_a_flipped_or_turned_input_scores_the_same(seed:
     picture = rng.integers(0, 256, (1, 9, 9, 3), np.uint8)
     weights = rng.random((9, 9, 3))
 
-    def mean(pictures: NDArray[Any]) -> float:
+    def mean(pictures: NDArray[np.uint8]) -> float:
         """Of a scorer that looks at every pixel's place."""
         return float(np.mean([(view[0] * weights).sum() for view in views(pictures)]))
 
