@@ -34,22 +34,23 @@ class _Block:
     weights: NDArray[np.float32]  # results by inputs for rows, inputs by results for columns
 
 
-def weights(inputs: int, results: int) -> NDArray[np.float32]:
+def weights(inputs: int, results: int, antialias: bool) -> NDArray[np.float32]:
     """How much each input pixel counts for each result, along one axis.
 
-    The triangle kernel of TensorFlow's ScaleAndTranslate, widened where the picture shrinks, centres of
-    pixels at halves, cut off and made to add up to 1 at the edges; in its float32.
+    The triangle kernel of TensorFlow's ResizeBilinear, or of its ScaleAndTranslate, which widens it where the
+    picture shrinks; centres of pixels at halves, cut off and made to add up to 1 at the edges; in float32.
 
     Args:
         inputs: pixels there are.
         results: pixels wanted.
+        antialias: whether to widen it.
 
     Returns:
         float32[results, inputs].
     """
     one, half = np.float32(1), np.float32(0.5)
     step = one / (np.float32(results) / np.float32(inputs))
-    reach = max(step, one)
+    reach = max(step, one) if antialias else one
     centres = (np.arange(results, dtype=np.float32) + half) * step
     places = np.arange(inputs, dtype=np.float32) + half
     distance = np.abs((places - centres[:, np.newaxis]) * (one / reach))
@@ -58,9 +59,9 @@ def weights(inputs: int, results: int) -> NDArray[np.float32]:
     return scaled
 
 
-def _blocks(inputs: int, results: int) -> list[tuple[slice, slice, NDArray[np.float32]]]:
+def _blocks(inputs: int, results: int, antialias: bool) -> list[tuple[slice, slice, NDArray[np.float32]]]:
     """The weights cut into blocks of neighbouring results, each with the inputs that it needs."""
-    matrix = weights(inputs, results)
+    matrix = weights(inputs, results, antialias)
     size = SHRINKING_BLOCK if inputs > results else GROWING_BLOCK
     cut = []
     for begin in range(0, results, size):
@@ -82,16 +83,17 @@ class _Plan:
     def of(shape: tuple[int, ...], size: int) -> _Plan:
         """Plans for a shape of height, width and three channels."""
         height, width, _ = shape
+        antialias = max(height, width) > contract.PLAIN_TO * size
         spread = np.eye(3, dtype=np.float32)
         return _Plan(
-            [_Block(*block) for block in _blocks(height, size)],
+            [_Block(*block) for block in _blocks(height, size, antialias)],
             [
                 _Block(
                     slice(3 * results.start, 3 * results.stop),
                     slice(3 * inputs.start, 3 * inputs.stop),
                     np.ascontiguousarray(np.kron(part.T, spread)),
                 )
-                for results, inputs, part in _blocks(width, size)
+                for results, inputs, part in _blocks(width, size, antialias)
             ],
         )
 
