@@ -35,7 +35,7 @@ def theirs(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
 
 def exact(picture: NDArray[np.uint8], size: int) -> NDArray[np.float64]:
-    """Bilinear, antialiased where it shrinks by more than half, by its definition."""
+    """Bilinear, antialiased where it shrinks to less than two thirds, by its definition."""
     antialias = max(picture.shape[:2]) > 1.5 * size
 
     def along(inputs: int) -> NDArray[np.float64]:

@@ -20,7 +20,7 @@ LAUNCHERS = ("trainer.launch", "trainer.tune")  # what stands behind their -- is
 
 
 def lines(text):
-    """Shell commands of indented blocks, continued lines joined, without comments."""
+    """Shell commands of indented blocks, continued lines joined."""
     return re.findall(r"^ {4}(\S[^\n]*)$", re.sub(r" *\\\n +", " ", text), re.MULTILINE)
 
 

@@ -193,7 +193,7 @@ def noise(height, width):
     ("side", "size"),
     [(32, 96), (32, 64), (64, 100), (40, 33), (256, 224), (96, 64), (97, 64), (256, 96), (7, 7)],
 )
-def test_resizing_is_bilinear_and_antialiased_where_it_shrinks_by_more_than_half(side, size):
+def test_resizing_is_bilinear_and_antialiased_where_it_shrinks_to_less_than_two_thirds(side, size):
     import tensorflow as tf
 
     picture = noise(side, side)
