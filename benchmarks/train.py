@@ -7,7 +7,8 @@ metrics.jsonl, of which the first lines are left out:
   second line, so that both see the same load. The share is that of the steps a second.
 - a worker a core against one worker on one core (taskset), the same batch for each worker, in turns; and
   against a run of its own on each core at the same time, which is what the cores can do together.
-- a worker a core once more, with --mixed_precision native, on a CPU that multiplies in bfloat16.
+- a worker a core once more, with --exchange bfloat16; and with --mixed_precision native on a CPU that
+  multiplies in bfloat16.
 - PyTorch: the same network, batch and size on all cores, on a synthetic batch, where an interpreter has it.
 - on a GPU: float32 and mixed precision, each with and without XLA (TF_XLA_FLAGS=--tf_xla_auto_jit=2); on
   several, each with --communication ring and nccl.
@@ -130,6 +131,7 @@ def contest(root: Path, size: int, batch: int, steps: int, rounds: int) -> list[
     real, synthetic = Measured("real records", 1), Measured("one batch in memory", 1)
     one, all_cores = Measured("one worker on one core", 1), Measured(f"{cores} workers, a core each", cores)
     apart = Measured(f"{cores} runs side by side, a core each", cores)
+    halved = Measured(f"{cores} workers, a core each, exchange in bfloat16", cores)
     native = Measured(f"{cores} workers, a core each, bfloat16", cores)
     pins = [["taskset", "-c", str(core)] for core in sorted(os.sched_getaffinity(0))]
     common = ["--image_size", str(size), "--epochs", "1", "--log_steps", str(steps)]
@@ -145,10 +147,12 @@ def contest(root: Path, size: int, batch: int, steps: int, rounds: int) -> list[
             with ThreadPoolExecutor(cores) as pool:
                 runs = pool.map(lambda pin: train(root, [*common, *alone], workers=1, taskset=pin), pins)
                 apart.rates += list(map(sum, zip(*runs, strict=True)))[LEFT_OUT:]
+            exchange = ["--exchange", "bfloat16"]
+            halved.rates += train(root, [*common, *together, *exchange], workers=cores)[LEFT_OUT:]
             if machine.multiplies_bfloat16():
                 precision = ["--mixed_precision", "native"]
                 native.rates += train(root, [*common, *together, *precision], workers=cores)[LEFT_OUT:]
-    return [real, synthetic, *([one, all_cores, apart, native] if cores > 1 else [])]
+    return [real, synthetic, *([one, apart, all_cores, halved, native] if cores > 1 else [])]
 
 
 def on_gpu(root: Path, size: int, batch: int, steps: int, gpus: int) -> list[Measured]:
@@ -189,16 +193,20 @@ def show(found: Sequence[Measured], title: str) -> None:
     console.print(f"real / in memory: {by['real records'].rate / by['one batch in memory'].rate:.3f}")
     spread = [each for each in found if each.workers > 1]
     if spread:
-        together, apart, native = spread
-        share = together.rate / together.workers / by["one worker on one core"].rate
-        console.print(f"efficiency a worker, against one alone: {share:.3f}")
-        console.print(f"efficiency a worker, against runs side by side: {together.rate / apart.rate:.3f}")
+        apart, together, halved, native = spread
+        alone = by["one worker on one core"].rate
+        for each, how in ((together, ""), (halved, ", exchange in bfloat16")):
+            share = each.rate / each.workers / alone
+            console.print(f"efficiency a worker, against one alone{how}: {share:.3f}")
+            console.print(
+                f"efficiency a worker, against runs side by side{how}: {each.rate / apart.rate:.3f}"
+            )
         if native.rates:
             console.print(f"bfloat16 / float32: {native.rate / together.rate:.3f}")
     if other := [each for each in found if each.what.startswith("PyTorch")]:
         console.print(f"real / PyTorch: {by['real records'].rate / other[0].rate:.3f}")
         if spread:
-            console.print(f"{spread[0].what} / PyTorch: {spread[0].rate / other[0].rate:.3f}")
+            console.print(f"{spread[1].what} / PyTorch: {spread[1].rate / other[0].rate:.3f}")
     if gpu := [each for each in found if each.what.startswith("GPU")]:
         console.print(f"best on the GPU: {max(gpu, key=lambda each: each.rate).what}")
 

@@ -1,12 +1,14 @@
-"""AdamW whose update of a variable is one operation.
+"""AdamW whose update of a variable is one operation, and whose gradients may travel in half the bytes.
 
 Promises: the weights that tf_keras' AdamW gives, to a few parts in 100,000 (1 - beta_2 is rounded elsewhere).
 The library's dozen operations for each of MobileNetV2's 158 variables take seconds to trace, at every start
-and restart, and milliseconds of every step.
+and restart, and milliseconds of every step. Between workers without NCCL, a step of MobileNetV2 on two cores
+spends a tenth of its time on exchanging gradients.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import tensorflow as tf
@@ -19,6 +21,33 @@ class FusedAdamW(tf_keras.optimizers.AdamW):
     Loshchilov and Hutter 2019, Decoupled Weight Decay Regularization; Kingma and Ba 2015, Adam, in the order
     of computation given just before its section 2.1. Variables are float32, also in mixed precision.
     """
+
+    def __init__(self, *args: Any, exchange: str = "float32", **kwargs: Any) -> None:
+        """Makes an optimizer.
+
+        Args:
+            *args: the library's.
+            exchange: type in which gradients travel between replicas, and are summed. bfloat16 has float32's
+                range, so none that is small becomes zero, and 8 significant bits.
+            **kwargs: the library's.
+        """
+        super().__init__(*args, **kwargs)
+        self._exchange = tf.as_dtype(exchange)
+
+    def aggregate_gradients(self, grads_and_vars: Iterable[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+        """Sums the replicas' gradients.
+
+        Args:
+            grads_and_vars: gradients, None where a variable has none, and the variables.
+
+        Returns:
+            The same with the sums, in each gradient's own type.
+        """
+        pairs = list(grads_and_vars)
+        if tf.distribute.get_strategy().num_replicas_in_sync == 1:
+            return pairs
+        summed = super().aggregate_gradients([(_cast(each, self._exchange), v) for each, v in pairs])
+        return [(_cast(each, v.dtype), v) for each, v in summed]
 
     def apply_gradients(self, *args: Any, **kwargs: Any) -> Any:
         """Works out once what all variables share, and updates them."""
@@ -49,3 +78,7 @@ class FusedAdamW(tf_keras.optimizers.AdamW):
             grad=tf.convert_to_tensor(gradient),
             **self._shared,
         )
+
+
+def _cast(gradient: Any, dtype: tf.DType) -> Any:
+    return None if gradient is None else tf.cast(gradient, dtype)

@@ -76,6 +76,11 @@ class Config:
         "between GPUs",
         "ring",
     )
+    exchange: Literal["float32", "bfloat16"] = _flag(
+        "type in which gradients travel between devices; bfloat16: half as many bytes, of which each sum "
+        "keeps 8 significant bits",
+        "float32",
+    )
     require_gpu: bool = _flag("end with exit code 2 where TensorFlow sees no GPU", False)
     init_from: str = _flag("an export folder whose weights the run starts from", "")
     restart: bool = _flag("delete this model_dir's earlier run and begin anew", False)

@@ -85,7 +85,9 @@ def optimizer(config: Config, total_steps: int) -> Any:
         warmup_steps=warmup,
         alpha=config.final_rate_share,
     )
-    adamw = FusedAdamW(schedule, weight_decay=config.weight_decay, jit_compile=False)
+    adamw = FusedAdamW(
+        schedule, weight_decay=config.weight_decay, jit_compile=False, exchange=config.exchange
+    )
     adamw.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     if tf_keras.mixed_precision.global_policy().name == "mixed_float16":
         return tf_keras.mixed_precision.LossScaleOptimizer(adamw)

@@ -95,6 +95,47 @@ def test_two_replicas_move_alike() -> None:
     assert passes_alone(_compare_two_replicas_with_one)
 
 
+def _exchange_between_two_replicas() -> None:
+    strategy = two_replicas()
+    seen = []
+    for exchange in ("float32", "bfloat16"):
+        with strategy.scope():
+            optimizer, variables = FusedAdamW(exchange=exchange), _variables()
+
+        @tf.function
+        def total(gradients: Any, optimizer: Any = optimizer, variables: Any = variables) -> Any:
+            def replica() -> Any:
+                number = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group + 1, tf.float32)
+                pairs = [(each * number, v) for each, v in zip(gradients, variables, strict=True)]
+                return [found for found, _ in optimizer.aggregate_gradients([*pairs, (None, variables[0])])]
+
+            return strategy.run(replica)
+
+        *sums, nothing = total(_gradients(0))
+        assert nothing is None
+        seen.append([[part.numpy() for part in strategy.experimental_local_results(each)] for each in sums])
+    for exact, coarse, one in zip(*seen, _gradients(0), strict=True):
+        for mine, rounded in zip(exact, coarse, strict=True):
+            assert mine.dtype == rounded.dtype == np.float32
+            np.testing.assert_allclose(mine, 3 * one.numpy(), rtol=1e-6)
+            # Each of the two and their sum are rounded to 8 bits: not more than 2 ** -9 off, each time.
+            assert np.abs(rounded - mine).max() <= 2**-8 * 3 * np.abs(one).max()
+            assert np.any(rounded != mine)
+            np.testing.assert_array_equal(rounded, tf.cast(tf.cast(rounded, tf.bfloat16), tf.float32))
+
+
+def test_gradients_travel_in_the_type_that_was_chosen_and_come_back_in_their_own() -> None:
+    assert passes_alone(_exchange_between_two_replicas)
+
+
+def test_a_single_replica_rounds_nothing() -> None:
+    gradients = _gradients(0)
+    pairs = [(each, each) for each in gradients]
+    kept = FusedAdamW(exchange="bfloat16").aggregate_gradients(pairs)
+    for (found, _), given in zip(kept, gradients, strict=True):
+        np.testing.assert_array_equal(found, given)
+
+
 def test_a_step_whose_scaled_gradients_overflow_moves_nothing() -> None:
     variables = _variables()
     before = [each.numpy() for each in variables]
