@@ -1,11 +1,13 @@
-"""How a training process stops: by SIGTERM, because a peer is lost, or because its launcher is gone.
+"""How a training process stops: by a signal, because a peer is lost, or because its launcher is gone.
 
 Promises: while steps are taken, SIGTERM only raises a flag on which all workers agree, so that all stop after
 the same step and its checkpoint; at any other time, and where agreement does not come, the process ends by
-itself within the grace period; nothing is cut off while a checkpoint is written.
+itself within the grace period; Ctrl-C ends it at once, without a library's traceback; nothing is cut off
+while a checkpoint is written.
 
-TensorFlow takes SIGTERM for itself when its cluster starts ("SIGTERM caught") and does nothing with it. So
-the signal is blocked in every thread before TensorFlow is imported, and one thread waits for it: a blocked
+TensorFlow takes SIGTERM for itself when its cluster starts ("SIGTERM caught") and does nothing with it, and
+where an interrupt unwinds its calls or its import, their tracebacks are what the user gets to see. So both
+signals are blocked in every thread before TensorFlow is imported, and one thread waits for them: a blocked
 signal never reaches a handler. And the main thread may be inside TensorFlow for as long as a lost peer keeps
 it waiting, so whatever has to happen at once happens on another thread, by `os._exit`.
 """
@@ -27,6 +29,8 @@ from trainer.cluster import Place, from_tf_config
 
 AGREE_SECONDS = 15.0  # from SIGTERM until the workers have stopped together: half of Kubernetes' grace period
 SAVING_SECONDS = 10.0  # a checkpoint being written gets as long, then it is given up
+# Taken over from `begin` on. A launcher starts its workers with these blocked.
+SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -51,9 +55,9 @@ class Stopping:
         self.is_asked = False  # SIGTERM has come to this worker
 
     def begin(self) -> None:
-        """Takes SIGTERM over and listens to the launcher. Call on the main thread, before TensorFlow."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=self._await_sigterm, daemon=True).start()
+        """Takes the signals over and listens to the launcher. Call on the main thread, before TensorFlow."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        threading.Thread(target=self._await_signal, daemon=True).start()
         if self._near.has_launcher and sys.platform == "linux":
             # Also where this process is frozen and hears nothing. The launcher's main thread started it.
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -129,8 +133,9 @@ class Stopping:
         elif kind == link.LOST:
             self._end(cli.EXIT_PEER_LOST, f"peer lost: {value}")
 
-    def _await_sigterm(self) -> None:
-        signal.sigwait({signal.SIGTERM})
+    def _await_signal(self) -> None:
+        if signal.sigwait(SIGNALS) == signal.SIGINT:
+            self._end(cli.EXIT_INTERRUPTED, "interrupted")
         self.is_asked = True
         with self._lock:
             alone = not self._in_steps

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from canopy import machine
-from trainer import link
+from trainer import link, stopping
 from trainer.cluster import Place
 
 START_SECONDS = 180.0  # of silence until it is ready: loading TensorFlow from a cold disk holds Python up
@@ -57,12 +57,17 @@ class Worker:
             link.ENVIRONMENT: str(self.line.descriptor),
         }
         relayed = here > 1 and not place.is_chief
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "trainer.task", *flags],
-            env=whole,
-            stderr=subprocess.PIPE if relayed else None,
-            pass_fds=[self.line.descriptor],
-        )
+        # It inherits what is blocked: a signal that comes while it still imports waits until it can answer.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, stopping.SIGNALS)
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "trainer.task", *flags],
+                env=whole,
+                stderr=subprocess.PIPE if relayed else None,
+                pass_fds=[self.line.descriptor],
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self.line.start()
         self._relay = threading.Thread(target=self._pass_on, daemon=True)
         if relayed:
