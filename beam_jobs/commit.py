@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from beam_jobs import storage
-from canopy import contract
+from canopy import contract, locks
 from canopy.cli import UserError
 
 STAGING = ".canopy-staging"
@@ -88,7 +88,7 @@ class Output:
             return
         busy = f"--output: another job is writing to {self.folder}"
         with storage.explained(self.staging, "lock"):
-            self._held = storage.lock(storage.join(self.staging, LOCK), busy)
+            self._held = locks.take(storage.join(self.staging, LOCK), busy)
 
     def _listed(self, name: str) -> set[str]:
         """The files that a run.json or a canopy.json speaks of, as far as their names can be ours."""

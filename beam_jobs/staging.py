@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from beam_jobs import storage
+from canopy import locks
 from canopy.cli import UserError
 
 LOCK = "lock"  # in the folder of all runs to an output: held while one of this machine lasts
@@ -43,7 +44,7 @@ class Staging:
             storage.make_folder(self._all)
             with contextlib.suppress(OSError):  # where there are no locks, the mark has to do
                 busy = f"--output: another run is writing to {self._output}"
-                self._held = storage.lock(storage.join(self._all, LOCK), busy)
+                self._held = locks.take(storage.join(self._all, LOCK), busy)
         storage.make_folder(storage.join(self.folder, "progress"))
         # Before it looks for others: of two that begin at once, at least one then finds the other's.
         storage.write_bytes(self._mark, b"")

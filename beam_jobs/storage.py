@@ -8,7 +8,6 @@ or not there; whatever the store refuses becomes one clear sentence (`UserError`
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import posixpath
 from collections.abc import Iterable, Iterator
@@ -20,7 +19,6 @@ from beam_jobs import gcs, s3
 from canopy.cli import UserError, first_line
 
 PART = ".part"  # ends the name of a file that is still being written
-LOCK_TRIES = 100  # of a lock whose file goes away meanwhile
 
 
 def is_remote(path: str) -> bool:
@@ -186,33 +184,6 @@ def make_folder(folder: str) -> None:
     if not is_remote(folder):
         with explained(folder, "make the folder"):
             Path(folder).mkdir(parents=True, exist_ok=True)
-
-
-def lock(path: str, busy: str) -> IO[bytes]:
-    """Takes a lock of this machine; it is held until the file is closed or the process ends, however it ends.
-
-    Args:
-        path: a local file, made with its folder; who holds the lock may remove both.
-        busy: the sentence for when another process holds it.
-
-    Raises:
-        UserError: another process holds it.
-        OSError: the file system has no locks, or the file cannot be made.
-    """
-    for _ in range(LOCK_TRIES):
-        with contextlib.suppress(FileExistsError):  # also raised where the folder goes just then
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError), contextlib.ExitStack() as closing:
-            file = closing.enter_context(Path(path).open("ab"))
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UserError(busy) from error
-            # Its last holder may have removed it since: then the next to come makes and locks another.
-            if os.path.samestat(os.fstat(file.fileno()), Path(path).stat()):
-                closing.pop_all()
-                return file
-    raise UserError(busy)
 
 
 def list_files(folder: str) -> list[str]:

@@ -1,21 +1,25 @@
 """Starts a run's workers and keeps them going: all of them on this machine, or the one of this pod.
 
-Promises: flags are checked before anything is started; a worker that is lost makes the others restart in
-place and go on from the last checkpoint, a bounded number of times; the exit code says how it ended, and so
-does the pod's termination message.
+Promises: flags are checked before anything is started; on one machine no second launcher trains in the same
+folder; a worker that is lost makes the others restart in place and go on from the last checkpoint, a bounded
+number of times; the exit code says how it ended, and so does the pod's termination message.
 
     python -m trainer.launch --local_workers 2 -- --data build/demo/tfrecords --model_dir build/demo/model
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import sys
+import tempfile
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from canopy import cli
+from canopy import cli, locks
 from canopy.cli import UserError
 from trainer import cluster, config, data_info, supervise, weights
 from trainer.supervise import Crew, Ending, Signals
@@ -91,7 +95,7 @@ def _launch(settings: Settings) -> int:
                 "replaced pod would delete what the running job has reached"
             )
         run = uuid.uuid4().hex
-    with Signals() as signals:
+    with _alone(task) if local else contextlib.nullcontext(), Signals() as signals:
         ending = _keep_going(settings, Crew(settings.local_workers, place, {RUN_ID: run}), signals)
     if ending.code == cli.EXIT_OK:
         cli.leave_word("")
@@ -100,6 +104,31 @@ def _launch(settings: Settings) -> int:
         print(f"launch: {ending.why}", file=sys.stderr, flush=True)
     cli.leave_word(ending.why)
     return ending.code
+
+
+@contextlib.contextmanager
+def _alone(task: config.Config) -> Iterator[None]:
+    """Keeps a second launcher of this machine out of the run's folder.
+
+    Started twice, a run would be taken for one, and both would write its checkpoints. The lock is not in the
+    folder: on a network's disk it might outlast a machine that loses power.
+    """
+    folder = task.model_dir if "://" in task.model_dir else str(Path(task.model_dir).resolve())
+    digest = hashlib.sha256(folder.encode()).hexdigest()[:16]
+    path = Path(tempfile.gettempdir(), f"canopy-run-{os.getuid()}-{digest}")
+    busy = (
+        f"--model_dir {task.model_dir}: another run on this machine trains there: let it end, take another "
+        "folder, or begin anew with --restart, which ends the other"
+    )
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(locks.holding(str(path), busy))
+        except UserError:
+            if not task.restart:
+                raise
+        except OSError:
+            pass  # no room for a file, or no locks: as without this
+        yield
 
 
 def _keep_going(settings: Settings, crew: Crew, signals: Signals) -> Ending:

@@ -135,42 +135,6 @@ def test_a_disk_without_locks_is_treated_as_a_store(tmp_path: Path, monkeypatch:
     assert left_in(tmp_path) == set()
 
 
-def test_a_lock_that_its_holders_remove_is_never_held_twice(tmp_path: Path) -> None:
-    """Each holder makes a file that must not be there, and removes it; the lock goes with its folder."""
-    code = (
-        "import os, sys, time\n"
-        "from beam_jobs import storage\n"
-        "from canopy.cli import UserError\n"
-        "held, until = 0, time.monotonic() + 2\n"
-        "while time.monotonic() < until:\n"
-        "    try:\n"
-        "        file = storage.lock(sys.argv[1] + '/folder/lock', 'busy')\n"
-        "    except UserError as error:\n"
-        "        assert str(error) == 'busy', error\n"
-        "        continue\n"
-        "    os.close(os.open(sys.argv[1] + '/alone', os.O_CREAT | os.O_EXCL))\n"
-        "    held += 1\n"
-        "    os.unlink(sys.argv[1] + '/alone')\n"
-        "    os.unlink(file.name)\n"
-        "    file.close()\n"
-        "    try:\n"
-        "        os.rmdir(sys.argv[1] + '/folder')\n"
-        "    except OSError:\n"
-        "        pass\n"
-        "print(held)\n"
-    )
-    several = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path)],
-            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for _ in range(3)
-    ]  # fmt: skip
-    said = [process.communicate(timeout=60) for process in several]
-    assert [process.returncode for process in several] == [0, 0, 0], said
-    assert sum(int(out) for out, _ in said) > 100
-
-
 def test_a_file_in_the_way_of_the_staging_folder_is_one_sentence(tmp_path: Path) -> None:
     output = str(tmp_path / "out.csv")
     Path(f"{output}.partial").write_text("mine")

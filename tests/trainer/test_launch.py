@@ -1,6 +1,9 @@
 """Starting workers: mistakes are told before anything starts, losses are made good."""
 
+import errno
+import fcntl
 import signal
+import tempfile
 
 import pytest
 
@@ -85,6 +88,54 @@ def test_each_launch_is_a_run_of_its_own_also_from_one_process(records, tmp_path
     monkeypatch.setenv("CANOPY_RUN_ID", "job")
     launch.main(command)
     assert runs[-1] == "job"
+
+
+@pytest.fixture
+def tried(records, tmp_path, monkeypatch):
+    """Launches within a launch, of the same folder: exit codes; what is given is added to the flags."""
+    monkeypatch.delenv("CANOPY_RUN_ID", raising=False)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.chdir(tmp_path)
+
+    def launched(folder, *flags):
+        task = ["--data", str(records), "--model_dir", folder, "--weights", "none"]
+        return launch.main(["--local_workers", "1", "--", *task, *flags])
+
+    def within(folder, *flags):
+        left, codes = [folder], []
+
+        def keep_going(*_):
+            if left:
+                codes.append(launched(left.pop(), *flags))
+            return Ending(cli.EXIT_OK, "done")
+
+        monkeypatch.setattr(launch, "_keep_going", keep_going)
+        assert launched("model") == cli.EXIT_OK
+        return codes[0]
+
+    return within
+
+
+def test_a_run_that_is_started_twice_is_refused_the_second_time(tried, tmp_path, capfd):
+    assert tried(str(tmp_path / "model")) == cli.EXIT_USER  # the same folder by another name
+    told = capfd.readouterr().err
+    assert told.startswith(f"error: --model_dir {tmp_path}/model: another run on this machine trains there")
+    assert told.count("\n") == 1
+
+
+def test_one_that_begins_anew_or_elsewhere_is_not(tried, tmp_path):
+    assert tried("model", "--restart") == cli.EXIT_OK
+    assert tried("other") == cli.EXIT_OK
+    assert not list(tmp_path.glob("canopy-run-*"))
+
+
+def test_without_room_for_a_lock_a_run_starts_all_the_same(tried, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(fcntl, "flock", full)
+    assert tried("model") == cli.EXIT_OK
 
 
 def test_pods_that_do_not_come_are_named_and_the_launcher_gives_up(records, tmp_path, capfd, monkeypatch):

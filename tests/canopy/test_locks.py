@@ -1,0 +1,76 @@
+"""Locks of this machine: held by one process at a time, and by none that has ended."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from canopy import locks
+from canopy.cli import UserError
+from tests.conftest import ROOT
+
+
+def test_a_lock_that_its_holders_remove_is_never_held_twice(tmp_path: Path) -> None:
+    """Each holder makes a file that must not be there, and removes it; the lock goes with its folder."""
+    code = (
+        "import os, sys, time\n"
+        "from canopy import locks\n"
+        "from canopy.cli import UserError\n"
+        "held, until = 0, time.monotonic() + 2\n"
+        "while time.monotonic() < until:\n"
+        "    try:\n"
+        "        file = locks.take(sys.argv[1] + '/folder/lock', 'busy')\n"
+        "    except UserError as error:\n"
+        "        assert str(error) == 'busy', error\n"
+        "        continue\n"
+        "    os.close(os.open(sys.argv[1] + '/alone', os.O_CREAT | os.O_EXCL))\n"
+        "    held += 1\n"
+        "    os.unlink(sys.argv[1] + '/alone')\n"
+        "    os.unlink(file.name)\n"
+        "    file.close()\n"
+        "    try:\n"
+        "        os.rmdir(sys.argv[1] + '/folder')\n"
+        "    except OSError:\n"
+        "        pass\n"
+        "print(held)\n"
+    )
+    several = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path)],
+            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for _ in range(3)
+    ]  # fmt: skip
+    said = [process.communicate(timeout=60) for process in several]
+    assert [process.returncode for process in several] == [0, 0, 0], said
+    assert sum(int(out) for out, _ in said) > 100
+
+
+def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
+    path = str(tmp_path / "lock")
+    code = (
+        "import sys\nfrom canopy import locks\nkept = locks.take(sys.argv[1], '')\nprint(flush=True)\ninput()"
+    )
+    words = [sys.executable, "-c", code, path]
+    with subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        with pytest.raises(UserError, match="busy"):
+            locks.take(path, "busy")
+        holder.send_signal(signal.SIGKILL)
+    locks.take(path, "busy").close()
+
+
+def test_a_lock_that_is_held_for_a_while_leaves_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with locks.holding(str(path), "busy"):
+        assert path.exists()
+        with pytest.raises(UserError, match="busy"), locks.holding(str(path), "busy"):
+            pass
+    assert not path.exists()
+    with locks.holding(str(path), "busy"):
+        pass
