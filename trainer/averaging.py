@@ -47,7 +47,7 @@ class Average:
             )
             for each in self._followed
         ]
-        self._move = tf.function(self._move_all)
+        self._move = tf.function(self._move_all, autograph=False)
 
     @property
     def statistics(self) -> list[Any]:

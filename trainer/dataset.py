@@ -77,6 +77,7 @@ class Reading:
         return plan.steps_per_epoch(self.total, self.streams, self.stream_batch)
 
 
+@tf.autograph.experimental.do_not_convert  # see `trainer.steps.traced`
 def batches(reading: Reading, epoch: int = 0, first_step: int = 0) -> Any:
     """This worker's batches of one epoch, one for each replica and step.
 
@@ -117,6 +118,7 @@ def iterate(reading: Reading, epoch: int = 0, first_step: int = 0) -> Iterator[A
     yield from faults.naming(batches(reading, epoch, first_step), own, reading.classes, decode)
 
 
+@tf.autograph.experimental.do_not_convert  # see `trainer.steps.traced`
 def encoded(shards: Sequence[Shard], classes: int) -> Any:
     """The records of a split as they are, in their own order, for evaluation.
 

@@ -1,6 +1,7 @@
 """Records to batches: complete, in order, in shape, and the pictures that the archive holds."""
 
 import io
+import tempfile
 from collections import Counter
 
 import numpy as np
@@ -227,3 +228,12 @@ def test_an_iterator_is_let_go_of_at_once(tmp_path):
     shards = write_shards(tmp_path, [5])
     assert dataset.batches(reading(shards)).options().autotune.enabled is False
     assert dataset.encoded(shards, 40).batch(2).options().autotune.enabled is False
+
+
+def test_reading_leaves_no_files_behind(tmp_path, monkeypatch):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    settings = reading(write_shards(tmp_path, [3, 3]))
+    assert len(read(settings)) == settings.steps
+    assert len(list(dataset.encoded(settings.shards, 40))) == 6
+    assert list((tmp_path / "temporary").iterdir()) == []

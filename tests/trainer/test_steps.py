@@ -1,6 +1,7 @@
 """What replicas compute together, on one replica: which variables move, which rows come back."""
 
 import dataclasses
+import tempfile
 
 import numpy as np
 import pytest
@@ -94,6 +95,15 @@ def test_a_gpu_gets_pictures_of_floats_to_turn_and_the_step_stays_the_same(monke
         results.append(steps.train(*batch(5), tf.constant([0, 1]), tf.constant(0.0)).numpy())
     assert seen == [tf.uint8, tf.float32]
     assert results[0] == pytest.approx(results[1], rel=1e-6)
+
+
+def test_tracing_leaves_no_files_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    _, steps = made(dataclasses.replace(SMALL, augment="affine", mixup=0.2, dropout=0.1))
+    steps.train(*batch(5), tf.constant([0, 1]), tf.constant(0.0))
+    steps.score([batch(6)])
+    steps.agree()
+    assert list(tmp_path.iterdir()) == []
 
 
 def after_a_step(step, rate):
