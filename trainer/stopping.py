@@ -135,7 +135,7 @@ class Stopping:
 
     def _await_signal(self) -> None:
         if signal.sigwait(SIGNALS) == signal.SIGINT:
-            self._end(cli.EXIT_INTERRUPTED, "interrupted")
+            self._end(cli.EXIT_INTERRUPTED, "" if self._near.has_launcher else "interrupted")  # it says so
         self.is_asked = True
         with self._lock:
             alone = not self._in_steps
