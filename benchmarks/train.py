@@ -206,7 +206,7 @@ def show(found: Sequence[Measured], title: str) -> None:
     if other := [each for each in found if each.what.startswith("PyTorch")]:
         console.print(f"real / PyTorch: {by['real records'].rate / other[0].rate:.3f}")
         if spread:
-            console.print(f"{spread[1].what} / PyTorch: {spread[1].rate / other[0].rate:.3f}")
+            console.print(f"{together.what} / PyTorch: {together.rate / other[0].rate:.3f}")
     if gpu := [each for each in found if each.what.startswith("GPU")]:
         console.print(f"best on the GPU: {max(gpu, key=lambda each: each.rate).what}")
 

@@ -135,7 +135,8 @@ class Stopping:
 
     def _await_signal(self) -> None:
         if signal.sigwait(SIGNALS) == signal.SIGINT:
-            self._end(cli.EXIT_INTERRUPTED, "" if self._near.has_launcher else "interrupted")  # it says so
+            # A launcher says it, once for all its workers.
+            self._end(cli.EXIT_INTERRUPTED, "" if self._near.has_launcher else "interrupted")
         self.is_asked = True
         with self._lock:
             alone = not self._in_steps

@@ -94,8 +94,7 @@ def test_each_launch_is_a_run_of_its_own_also_from_one_process(records, tmp_path
 def tried(records, tmp_path, monkeypatch):
     """Launches within a launch, of the same folder: exit codes; what is given is added to the flags."""
     monkeypatch.delenv("CANOPY_RUN_ID", raising=False)
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.chdir(tmp_path)
 
     def launched(folder, *flags):
