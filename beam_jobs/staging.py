@@ -78,8 +78,7 @@ class Staging:
             return
         shutil.rmtree(self.folder, ignore_errors=True)
         if self._held:
-            Path(self._held.name).unlink(missing_ok=True)
-            self._held.close()
+            locks.release(self._held)
         with contextlib.suppress(OSError):  # it holds what is another run's
             Path(self._all).rmdir()
 

@@ -52,6 +52,11 @@ def holding(path: str, busy: str) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):
-            Path(path).unlink(missing_ok=True)
-        file.close()
+        release(file)
+
+
+def release(file: IO[bytes]) -> None:
+    """Lets go of what `take` gave, and removes its file where that can be: one that stays does no harm."""
+    with contextlib.suppress(OSError):
+        Path(file.name).unlink(missing_ok=True)
+    file.close()

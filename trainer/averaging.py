@@ -14,6 +14,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from trainer.local import Local
+from trainer.tracing import traced
 
 EVERY = 8  # steps between updates: each reads and writes all weights
 
@@ -47,7 +48,7 @@ class Average:
             )
             for each in self._followed
         ]
-        self._move = tf.function(self._move_all, autograph=False)
+        self._move = traced(self._move_all)
 
     @property
     def statistics(self) -> list[Any]:

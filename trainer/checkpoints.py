@@ -128,7 +128,7 @@ class Checkpoints:
         values = list(map(self._local.value, self._variables))
         if not all(np.isfinite(value).all() for value in values if value.dtype.kind == "f"):
             raise UserError(
-                f"a weight is no number any more at step {step}, and the checkpoint before it stands: "
+                f"a weight is no number any more at step {step}, and what was saved before it stands: "
                 "try a smaller --learning_rate"
             )
         if not self._writes:

@@ -116,6 +116,21 @@ class Claim:
                         tf.io.gfile.remove(self.path)
             raise
 
+    @contextlib.contextmanager
+    def until_it_saves(self) -> Iterator[None]:
+        """Lets the next run have the folder where the user's mistake ends this start before a checkpoint.
+
+        As above, but what it wrote stays until then: its journal may tell what the mistake was.
+        """
+        try:
+            yield
+        except UserError:
+            if self.writes and (self.is_new or self.replaces):
+                with contextlib.suppress(*REFUSED):
+                    if _id_in(self.path) == self.id and not tf.io.gfile.glob(f"{self._folder}/checkpoints/*"):
+                        write_text(self.path, json.dumps({**self.content, "void": True}, indent=1))
+            raise
+
     @property
     def _folder(self) -> str:
         return self.path.removesuffix(f"/{RUN_JSON}")
@@ -162,6 +177,8 @@ def claim_model_dir(config: Config, fingerprint: str, is_chief: bool, run: str =
                 return Claim(path, fresh, is_chief, replaces=is_chief)
             if is_chief:
                 _check_left(config.model_dir)
+        if earlier is not None and earlier.get("void"):
+            return Claim(path, fresh, is_chief, replaces=is_chief)
         if earlier is None:
             if is_chief:
                 write_text(path, json.dumps(fresh, indent=1))

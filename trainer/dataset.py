@@ -19,6 +19,7 @@ import tensorflow as tf
 from canopy import contract, machine
 from trainer import faults, plan
 from trainer.data_info import Shard
+from trainer.tracing import as_written
 
 SHUFFLE_RECORDS = 2048  # encoded records held for shuffling, over all streams: some 32 MB of chips
 CHUNK = 64  # most images decoded by one call: its overhead is that of decoding two chips of 32 px
@@ -77,7 +78,7 @@ class Reading:
         return plan.steps_per_epoch(self.total, self.streams, self.stream_batch)
 
 
-@tf.autograph.experimental.do_not_convert  # see `trainer.steps.traced`
+@as_written
 def batches(reading: Reading, epoch: int = 0, first_step: int = 0) -> Any:
     """This worker's batches of one epoch, one for each replica and step.
 
@@ -118,7 +119,7 @@ def iterate(reading: Reading, epoch: int = 0, first_step: int = 0) -> Iterator[A
     yield from faults.naming(batches(reading, epoch, first_step), own, reading.classes, decode)
 
 
-@tf.autograph.experimental.do_not_convert  # see `trainer.steps.traced`
+@as_written
 def encoded(shards: Sequence[Shard], classes: int) -> Any:
     """The records of a split as they are, in their own order, for evaluation.
 

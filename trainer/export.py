@@ -23,6 +23,7 @@ from trainer.config import Config
 from trainer.data_info import DataInfo
 from trainer.dataset import decode, resize
 from trainer.mend import mend
+from trainer.tracing import traced
 
 log = logging.getLogger("canopy")
 
@@ -44,7 +45,7 @@ class Tagger(tf.Module):
         self._logits: Callable[[Any], Any] = lambda images: model(images, training=False)
         self._size = image_size
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")], autograph=False)
+    @traced(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def from_jpeg(self, image_bytes: Any) -> dict[str, Any]:
         """string[batch], JPEG or PNG files as they are, to float32[batch, classes] under `scores`."""
         images = tf.map_fn(
@@ -60,12 +61,10 @@ class Tagger(tf.Module):
     def lite(self) -> bytes:
         """A TensorFlow Lite model: float32[batch, size, size, 3] in 0..255, resized already, to scores."""
         spec = tf.TensorSpec([None, self._size, self._size, 3], tf.float32, name="images")
-        scores = tf.function(self._scores, input_signature=[spec], autograph=False).get_concrete_function()
+        scores = traced(self._scores, input_signature=[spec]).get_concrete_function()
         return bytes(tf.lite.TFLiteConverter.from_concrete_functions([scores], self).convert())
 
-    @tf.function(
-        input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="rgb")], autograph=False
-    )
+    @traced(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="rgb")])
     def from_rgb(self, rgb: Any) -> dict[str, Any]:
         """uint8[batch, height, width, 3] of any size to float32[batch, classes] under `scores`."""
         return {"scores": self._scores(resize(rgb, self._size))}

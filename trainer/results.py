@@ -60,7 +60,7 @@ class Results:
             self.stop = self.stop or told > 0
             if not math.isfinite(self.loss):
                 raise UserError(
-                    f"the loss is {self.loss} at step {known}, and the checkpoint before it stands: "
+                    f"the loss is {self.loss} at step {known}, and what was saved before it stands: "
                     "try a smaller --learning_rate"
                 )
             self._stepped(known)

@@ -64,7 +64,8 @@ def train(config: Config, place: Place, stopping: Stopping) -> Outcome:
             config, place, info, start_weights, stopping=stopping, verification=verification, claim=claim
         )
         run.check_alike(info)
-    return run.to_the_end(info, validation_shards)
+    with claim.until_it_saves():
+        return run.to_the_end(info, validation_shards)
 
 
 def _made(

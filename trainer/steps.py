@@ -7,7 +7,6 @@ it is given and the replica's number alone.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -20,10 +19,7 @@ from trainer import augmentation, devices, losses, model
 from trainer.config import Config
 from trainer.dataset import Reading
 from trainer.local import Local
-
-# Nothing here is a Python condition or loop over tensors, which AutoGraph would have to rewrite. Without it
-# each start is most of a second shorter, and a process that ends at once leaves none of its files in /tmp.
-traced = functools.partial(tf.function, autograph=False)
+from trainer.tracing import traced
 
 
 class Steps:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from canopy import cli
-from trainer import cluster, worker
+from trainer import cluster, stopping, worker
 from trainer.cluster import Place
 from trainer.rendezvous import End, Meeting, Start
 from trainer.watch import Watch
@@ -66,7 +66,7 @@ class Signals:
 
     def __enter__(self) -> Signals:
         # Whoever started the launcher may have blocked them, and a blocked signal is inherited.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, stopping.SIGNALS)
         self._before = {
             signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: self._note(cli.EXIT_TERMINATED)),
             signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: self._note(cli.EXIT_INTERRUPTED)),

@@ -7,11 +7,15 @@ import kubernetes_validate
 import yaml
 
 from tests.conftest import ROOT
+from tests.docs import test_documents
 from tests.docs.test_documents import lines
 from tests.k8s.manifests import FILES, OVERLAYS, STAGES, file_of, kubectl, objects, of_kind
 
-DOCUMENTS = sorted((ROOT / "docs").glob("*.md"))
-TEXTS = {path.name: path.read_text() for path in DOCUMENTS}
+TEXTS = {
+    name.removeprefix("docs/"): text
+    for name, text in test_documents.TEXTS.items()
+    if name.startswith("docs/")
+}
 EVERYTHING = "\n".join(TEXTS.values()) + "".join(path.read_text() for path in FILES)
 
 

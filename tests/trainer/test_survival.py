@@ -248,6 +248,20 @@ def test_a_loss_that_is_no_number_ends_all_pods_and_keeps_the_last_good_checkpoi
 
 
 @pytest.mark.slow
+def test_a_loss_that_is_no_number_before_the_first_checkpoint_leaves_the_folder_to_the_mended_run(
+    records, tmp_path
+):
+    rate = ("--learning_rate", "1e30", "--warmup_share", 0)
+    with Run(records, tmp_path / "model", "--epochs", 3, "--checkpoint_steps", 1000, *rate) as run:
+        run.locally(2)
+        assert run.ends() == [cli.EXIT_USER], run.told()
+        assert not checkpoints(run)
+    with Run(records, tmp_path / "model", "--epochs", 3) as mended:
+        mended.locally(1)
+        assert mended.ends() == [cli.EXIT_OK], mended.told()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("batch", "first", "later", "cut_alike"), [(8, 2, 1, True), (10, 1, 2, False)])
 def test_a_run_may_go_on_with_another_number_of_workers(records, tmp_path, batch, first, later, cut_alike):
     flags = ("--epochs", 60, "--checkpoint_steps", 1000, "--batch_size", batch)
