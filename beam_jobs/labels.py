@@ -19,6 +19,7 @@ from beam_jobs.sources import without_ending
 from canopy.cli import UserError
 
 NAME_COLUMN, TAGS_COLUMN = "image_name", "tags"
+OTHER_SEPARATORS = ",;|"  # where most tags hold one of these, it was meant to part them
 
 
 @dataclass(frozen=True)
@@ -119,11 +120,17 @@ def vocabulary_of(labels: Labels) -> tuple[str, ...]:
     """All tags of a CSV, sorted.
 
     Raises:
-        UserError: no row has a tag.
+        UserError: no row has a tag, or most of them look like several that something else parts.
     """
     tags = tuple(sorted({tag for tags in labels.tag_sets for tag in tags}))
     if not tags:
         raise UserError(f"{labels.path}: no row has a tag")
+    joined = [tag for tag in tags if any(mark in tag for mark in OTHER_SEPARATORS)]
+    if len(joined) > len(tags) // 2:
+        raise UserError(
+            f"{labels.path}: tags are parted by spaces, and {len(joined)} of its {len(tags)} are like "
+            f"{joined[0]!r}: put spaces there, or name each tag that is meant so in a --vocabulary"
+        )
     return tags
 
 

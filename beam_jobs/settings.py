@@ -155,7 +155,12 @@ def make_parser() -> Parser:
     )
     add = parser.add_argument
     add_images(parser)
-    add("--labels", required=True, metavar="FILE", help="CSV with the columns image_name,tags")
+    add(
+        "--labels",
+        required=True,
+        metavar="FILE",
+        help="CSV with the columns image_name (without a folder) and tags (parted by spaces)",
+    )
     add("--output", required=True, metavar="FOLDER", help="folder for the records, local or gs://")
     add("--dataset", type=dataset_name, default="planet", help="the data set's name, first word of its files")
     add("--splits", type=splits, default="train=0.9,validation=0.1", help="splits with their fractions")

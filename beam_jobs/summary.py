@@ -21,6 +21,7 @@ from beam_jobs.work import Reject, Result
 from canopy import __version__, contract
 
 _FEATURES = "tensorflow_datasets.core.features"
+SHOWN_TAGS = 20  # on the screen: enough to see whether the CSV was understood
 
 
 @dataclass(frozen=True)
@@ -210,6 +211,9 @@ def lines(document: Mapping[str, Any], output: str) -> list[str]:
             f"{name:<10} {split['records']:,} records in {count:,} shard{'s' if count != 1 else ''}, "
             f"{split['bytes'] / 1e6:,.1f} MB"
         )
+    tags = document["vocabulary"]
+    more = f" … {tags[-1]}" if len(tags) > SHOWN_TAGS else ""
+    result.append(f"tags       {len(tags):,}: {' '.join(tags[:SHOWN_TAGS])}{more}")
     if pictures["suspicious"]:
         result.append(
             f"suspicious {pictures['suspicious']:,} images of one value throughout (written; see canopy.json)"

@@ -131,6 +131,13 @@ def _check_classes(flags: argparse.Namespace, model: ModelInfo, info: DataInfo) 
     )
 
 
+def _trained_on(model: ModelInfo) -> str:
+    """The fingerprint of the data set that the model was trained on, empty where none is told."""
+    dataset = model.document.get("dataset")
+    found = dataset.get("fingerprint") if isinstance(dataset, dict) else None
+    return found if isinstance(found, str) else ""
+
+
 def _findings(
     *,
     flags: argparse.Namespace,
@@ -157,7 +164,7 @@ def _findings(
             split=flags.split,
             facts=info.facts,
             tags=info.vocabulary,
-            trained_on=str(model.document.get("dataset", {}).get("fingerprint", "")),
+            trained_on=_trained_on(model),
             thresholds=model.thresholds,
             constant_tags=summary["constant_tags"],
             scored=found,

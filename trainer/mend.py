@@ -15,7 +15,6 @@ from canopy.contract import ADOBE_MARKER
 _SOI_BYTES = 2  # the marker goes right behind the start of image
 # Frame headers: every SOFn of ITU-T T.81, table B.1, that is not DHT, JPG or DAC.
 _FRAMES = tuple(code for code in range(0xC0, 0xD0) if code not in (0xC4, 0xC8, 0xCC))
-_STANDALONE = (0x00, 0x01, *range(0xD0, 0xD9))  # without a length: a stuffed byte, TEM, RSTn and SOI
 _ENDS = (0xDA, 0xD9)  # start of scan, end of image: no header lies behind them
 _ADOBE_BYTES = 14  # of the shortest marker that libjpeg takes for Adobe's, its length's two bytes included
 
@@ -52,14 +51,25 @@ def _lacks_marker(image: Any) -> Any:
     def is_in(code: Any, codes: tuple[int, ...]) -> Any:
         return tf.reduce_any(tf.equal(code, tf.constant(codes)))
 
+    def has_length(code: Any) -> Any:
+        """Not so a stuffed byte, TEM, RSTn, SOI and a fill byte."""
+        return (code > 0x01) & ((code < 0xD0) | (code > 0xD8)) & (code != 0xFF)
+
     def more(position: Any, components: Any, adobe: Any, ended: Any) -> Any:
         return ~ended & (position + 10 <= size)
 
-    def stray(position: Any) -> Any:
-        return position + tf.argmax(data[position:] == 0xFF, output_type=tf.int32)
+    def is_marker(position: Any) -> Any:
+        return (at(position) == 0xFF) & has_length(at(position + 1))
+
+    def next_marker(position: Any) -> Any:
+        """At one go: each of thousands of bytes between two markers would cost what a segment does."""
+        found = tf.where((data[position:-1] == 0xFF) & has_length(data[position + 1 :]))[:, 0]
+        return tf.concat([position + tf.cast(found, tf.int32), [size]], axis=0)[0]
 
     def step(*state: Any) -> Any:
-        return tf.cond(at(state[0]) == 0xFF, lambda: segment(*state), lambda: (stray(state[0]), *state[1:]))
+        return tf.cond(
+            is_marker(state[0]), lambda: segment(*state), lambda: (next_marker(state[0]), *state[1:])
+        )
 
     def segment(position: Any, components: Any, adobe: Any, ended: Any) -> tuple[Any, Any, Any, Any]:
         code = at(position + 1)
@@ -67,9 +77,7 @@ def _lacks_marker(image: Any) -> Any:
         is_adobe = tf.reduce_all(data[position + 4 : position + 9] == tf.constant(list(b"Adobe")))
         length = 256 * at(position + 2) + at(position + 3)
         adobe = adobe | ((code == 0xEE) & is_adobe & (length >= _ADOBE_BYTES))
-        behind = 2 + tf.maximum(length, 2)
-        advance = tf.where(code == 0xFF, 1, tf.where(is_in(code, _STANDALONE), 2, behind))
-        return position + advance, components, adobe, ended | is_in(code, _ENDS)
+        return position + 2 + tf.maximum(length, 2), components, adobe, ended | is_in(code, _ENDS)
 
     is_jpeg = (at(0) == 0xFF) & (at(1) == 0xD8)
     start = (tf.constant(_SOI_BYTES), tf.constant(0), tf.constant(False), ~is_jpeg)

@@ -49,6 +49,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _tune(settings: Settings) -> None:
     space = search.chosen(settings.space, search.names(settings.fixed))
+    if "epochs" in space.parts and settings.pruner != "none":
+        raise UserError(
+            f"--space epochs={space.texts['epochs']}: --pruner {settings.pruner} compares trials of one "
+            "length, epoch by epoch: add --pruner none, or fix --epochs behind --"
+        )
     base, info = _check(settings, space)
     output = _check_output(settings)
     opened, began = storage.open_study(

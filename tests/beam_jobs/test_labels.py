@@ -109,6 +109,24 @@ def test_a_csv_without_any_tag_has_no_vocabulary(tmp_path: Path) -> None:
         vocabulary_of(read_labels(write(tmp_path / "t.csv", "image_name,tags\na,\n")))
 
 
+@pytest.mark.parametrize("between", [",", ", ", ";", " | "])
+def test_tags_that_something_else_parts_are_refused_with_what_parts_them(
+    tmp_path: Path, between: str
+) -> None:
+    rows = [f'{i},"{between.join(tags)}"' for i, tags in enumerate((("a", "b"), ("b", "c", "d"), ("e", "a")))]
+    table = read_labels(write(tmp_path / "t.csv", "\n".join(["image_name,tags", *rows])))
+    if between == " | ":
+        assert vocabulary_of(table) == ("a", "b", "c", "d", "e", "|")
+    else:
+        with pytest.raises(UserError, match=r"t\.csv: tags are parted by spaces.*--vocabulary"):
+            vocabulary_of(table)
+
+
+def test_a_tag_may_hold_what_others_part_tags_with(tmp_path: Path) -> None:
+    table = read_labels(write(tmp_path / "t.csv", 'image_name,tags\nx,"clear roads,paved"\n'))
+    assert vocabulary_of(table) == ("clear", "roads,paved")
+
+
 @given(st.sets(st.integers(0, 16)))
 def test_multi_hot_says_the_same_as_the_ids(ids: set[int]) -> None:
     hot = multi_hot(sorted(ids), 17)

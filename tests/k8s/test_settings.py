@@ -8,7 +8,7 @@ import pytest
 from beam_jobs import predict_settings
 from beam_jobs import settings as preprocess
 from tests.k8s.manifests import STAGES, command_of, file_of, objects, of_kind, the
-from trainer import config, tune_flags
+from trainer import config, search, tune_flags
 
 
 def command(stage):
@@ -79,6 +79,7 @@ def test_the_search_has_the_codes_defaults():
     given = tune_flags.parse(flags("tune"))
     default = tune_flags.parse(("--data=/data/tfrecords", "--study=/data/tune/study.log"))
     assert dataclasses.replace(given, space=(), fixed=()) == default
+    assert search.chosen(given.space, search.names(given.fixed)).texts == search.chosen([], []).texts
     fixed = config.parse((*given.fixed, "--data=x", "--model_dir=y"))
     assert fixed.require_gpu is True
     assert {text.split("=")[0] for text in given.space}.isdisjoint(

@@ -1,6 +1,7 @@
 """Evaluation: the export's own scores, a report, figures for programs, mistakes in one sentence."""
 
 import csv
+import dataclasses
 import json
 import shutil
 
@@ -8,7 +9,7 @@ import pytest
 
 from canopy import cli
 from tests.trainer.report.making import rewritten
-from trainer import evaluate
+from trainer import data_info, evaluate
 from trainer.config import Config
 
 
@@ -139,6 +140,26 @@ def test_a_model_of_other_classes_is_refused_with_what_differs(trained, records,
     model = altered(trained, tmp_path / "turned", classes=classes[::-1])
     assert evaluate.main(words(trained, records, tmp_path / "report", model=model)) == cli.EXIT_USER
     assert "the same in another order" in capfd.readouterr().err
+
+
+def test_a_model_with_more_scores_than_tags_is_refused(trained, records, tmp_path, capfd, monkeypatch):
+    read, two = data_info.read, ("clear", "haze")
+    monkeypatch.setattr(data_info, "read", lambda folder: dataclasses.replace(read(folder), vocabulary=two))
+    changes = {"classes": two, "thresholds": [0.2, 0.2], "metrics": {"constant_tags": ["clear"]}}
+    model = altered(trained, tmp_path / "export", **changes)
+    assert evaluate.main(words(trained, records, tmp_path / "report", model=model)) == cli.EXIT_USER
+    told = capfd.readouterr().err
+    assert "scores for 2 tags" in told
+    assert "Traceback" not in told
+
+
+@pytest.mark.parametrize("dataset", [None, {}, {"fingerprint": None}, []])
+def test_a_model_that_tells_no_data_set_is_evaluated(dataset, trained, records, tmp_path):
+    model = altered(trained, tmp_path / "export", dataset=dataset)
+    report = tmp_path / "report"
+    assert evaluate.main(words(trained, records, report, model=model)) == cli.EXIT_OK
+    checks = {each["name"]: each for each in json.loads((report / "metrics.json").read_text())["checks"]}
+    assert checks["known_data"]["verdict"] == "look"
 
 
 def test_a_model_that_cannot_be_loaded_is_refused(trained, records, tmp_path, capfd):

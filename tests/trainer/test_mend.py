@@ -54,6 +54,9 @@ def test_what_is_no_jpeg_stays_as_it_is(data):
         b"\xff\xee\0\x0dAdobe" + bytes(6),  # a marker too short to count
         b"\xff\xee\0\x0eAdobe" + bytes(7),  # one that counts, and stays alone
         bytes(200_000),
+        b"\xff" * 200_000,  # fill bytes
+        b"\xff\0" * 100_001,
+        b"\xff\0\1" * 100_002,
     ],
     ids=len,
 )

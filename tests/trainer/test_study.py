@@ -2,6 +2,7 @@
 
 import contextlib
 import multiprocessing
+import sqlite3
 import time
 
 import pytest
@@ -175,6 +176,16 @@ def test_a_file_that_is_no_study_is_refused_and_left_alone(content, tmp_path):
     with pytest.raises(UserError, match="cannot be opened"):
         join(str(path), tmp_path)
     assert path.read_bytes() == content
+
+
+def test_a_database_of_another_optuna_is_refused(tmp_path):
+    path = tmp_path / "study.db"
+    join(f"sqlite:///{path}", tmp_path)
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("UPDATE alembic_version SET version_num = 'v3.0.0.d'")
+        database.commit()
+    with pytest.raises(UserError, match="cannot be opened"):
+        join(f"sqlite:///{path}", tmp_path)
 
 
 def test_a_line_that_was_cut_short_costs_that_line_alone(tmp_path):

@@ -36,6 +36,13 @@ def words(records, tmp_path, *own, task=()):
     return [*study, *own, "--", *SMALL, *task]
 
 
+def test_trials_of_several_lengths_are_not_compared_epoch_by_epoch(records, tmp_path, capfd):
+    study = ["--data", str(records), "--study", str(tmp_path / "study.log"), "--space", "epochs=2,3"]
+    assert tune.main(study) == cli.EXIT_USER
+    assert "--pruner median compares trials of one length" in capfd.readouterr().err
+    assert not (tmp_path / "study.log").exists()
+
+
 @pytest.mark.parametrize(
     ("own", "task", "said"),
     [

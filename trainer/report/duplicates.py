@@ -65,11 +65,24 @@ def _near(
     for start in range(0, rows.size, step):
         block = rows[start : start + step]
         bits = np.bitwise_count(split.hashes[block][:, None] ^ hashes)
-        best: dict[int, tuple[float, int]] = {}
-        for at, column in np.argwhere(bits <= MOST_BITS):
-            i, j = int(block[at]), int(candidates[column])
-            apart = float(np.abs(split.thumbs[i].astype(np.int16) - others.thumbs[j]).mean())
-            if apart <= MOST_DIFFERENCE and apart < best.get(i, (np.inf, 0))[0]:
-                best[i] = (apart, j)
-        found += [(i, j) for i, (_, j) in sorted(best.items())]
+        for i, columns in zip(block.tolist(), bits <= MOST_BITS, strict=True):
+            alike = candidates[columns]
+            nearest = _nearest(split.thumbs[i], others.thumbs, alike) if alike.size else -1
+            if nearest >= 0:
+                found.append((i, nearest))
     return found
+
+
+def _nearest(
+    thumb: npt.NDArray[np.uint8], thumbs: npt.NDArray[np.uint8], among: npt.NDArray[np.int64]
+) -> int:
+    """The first of the thumbnails that are nearest, -1 where none is near enough."""
+    step = max(1, BLOCK // thumb.size)
+    apart = np.concatenate(
+        [
+            np.abs(thumbs[among[start : start + step]].astype(np.int16) - thumb).mean(axis=(1, 2, 3))
+            for start in range(0, among.size, step)
+        ]
+    )
+    best = int(apart.argmin())
+    return int(among[best]) if apart[best] <= MOST_DIFFERENCE else -1

@@ -53,6 +53,9 @@ def score(model: str, info: DataInfo, split: str) -> Scored:
     """
     try:
         call = tf.saved_model.load(model).signatures[contract.SIGNATURE_JPEG]
+        given = call.structured_outputs["scores"].shape[-1]
+        if given not in (None, len(info.vocabulary)):
+            raise ValueError(f"it gives {given} scores for {len(info.vocabulary)} tags")
     except (OSError, ValueError, KeyError, IndexError, tf.errors.OpError) as error:
         raise UserError(f"--model {model} cannot be loaded ({first_line(error)})") from error
     shards, gathered = info.shards(split), _Gathered()

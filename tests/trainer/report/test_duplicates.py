@@ -3,6 +3,7 @@
 import time
 
 import numpy as np
+import pytest
 
 from tests.trainer.report.making import jpeg, looks
 from trainer.report import duplicates
@@ -48,19 +49,31 @@ def test_nothing_to_compare_with_finds_nothing():
     assert duplicates.find(looks([jpeg(1)]), Looks.empty()) == duplicates.Twins([], [])
 
 
-def test_three_thousand_against_thirty_thousand_takes_seconds():
+def test_of_several_near_twins_the_nearest_is_named():
+    split, others = looks([jpeg(1)], ["one"]), looks([jpeg(2), jpeg(3), jpeg(4)], ["far", "near", "nearer"])
+    others.hashes[:] = split.hashes[0]
+    others.thumbs[1:] = np.clip(split.thumbs[0] + np.array([2, 1])[:, None, None, None], 0, 255)
+    assert duplicates.find(split, others).near == [("one", "nearer")]
+
+
+@pytest.mark.parametrize(
+    ("rows", "candidates", "hashes"),
+    [(3_000, 30_000, 2**63), (1_000, 5_000, 1)],
+    ids=["of all kinds", "that all look alike"],
+)
+def test_thousands_of_pictures_take_seconds(rows, candidates, hashes):
     rng = np.random.default_rng(0)
 
     def many(count, at):
         return Looks(
             [f"{at}{i}" for i in range(count)],
             [b"%d-%d" % (at, i) for i in range(count)],
-            rng.integers(0, 2**63, count).astype(np.uint64),
+            rng.integers(0, hashes, count).astype(np.uint64),
             rng.integers(0, 256, (count, 8, 9, 3), np.uint8),
             np.zeros((count, 3), np.float32),
             np.zeros(count, bool),
         )
 
     start = time.process_time()
-    assert duplicates.find(many(3_000, 1), many(30_000, 2)) == duplicates.Twins([], [])
+    assert duplicates.find(many(rows, 1), many(candidates, 2)) == duplicates.Twins([], [])
     assert time.process_time() - start < 20
