@@ -36,8 +36,12 @@ class UserError(Exception):
     """The user's mistake: its text is one sentence that names the file, the flag or the row."""
 
 
-class PeerLostError(Exception):
-    """Another worker was lost or did not come: a restart may well succeed."""
+class TryAgainError(Exception):
+    """Something is out of reach for now: a restart may well succeed."""
+
+
+class PeerLostError(TryAgainError):
+    """Another worker was lost or did not come."""
 
 
 def first_line(error: BaseException) -> str:
@@ -49,7 +53,7 @@ def run(command: Callable[[], None]) -> int:
     """Calls `command` and turns how it ended into an exit code.
 
     Args:
-        command: the whole work of a command, raising `UserError` or `PeerLostError` where those apply.
+        command: the whole work of a command, raising `UserError` or `TryAgainError` where those apply.
 
     Returns:
         One of the EXIT_ codes. A bug's exception is not caught: Python's own traceback and code 1 serve.
@@ -122,8 +126,9 @@ def _ending(command: Callable[[], None], terminated: list[int]) -> int:
         command()
     except UserError as error:
         return _say(f"error: {error}", EXIT_USER)
-    except PeerLostError as error:
-        return _say(f"peer lost: {error}", EXIT_PEER_LOST)
+    except TryAgainError as error:
+        what = "peer lost" if isinstance(error, PeerLostError) else "out of reach for now"
+        return _say(f"{what}: {error}", EXIT_PEER_LOST)
     except KeyboardInterrupt:
         code = EXIT_TERMINATED if terminated else EXIT_INTERRUPTED
         # An interrupt that came while code from a string ran, as libraries' imports do, would end `python -m`

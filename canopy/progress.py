@@ -22,16 +22,17 @@ class Meter:
     Use as a context manager. `update` may be called as often as is handy: showing is rate-limited.
     """
 
-    def __init__(self, title: str, total: int | None, unit: str = "images") -> None:
+    def __init__(self, title: str, total: int | None, unit: str = "images", done: int = 0) -> None:
         """Prepares a meter.
 
         Args:
             title: what is being done, a verb in few words.
             total: units to do, or None where nobody knows.
             unit: the plural of what is counted.
+            done: units that an earlier start has done: how fast this one is, they do not tell.
         """
         self.title, self.total, self.unit = title, total, unit
-        self.done = 0
+        self.done = self._first = done
         self._start = self._last_line = time.monotonic()
         self._bar: Progress | None = None
 
@@ -48,19 +49,19 @@ class Meter:
                 transient=True,
             )
             self._bar.start()
-            self._bar.add_task(self.title, total=self.total, rate="")
+            self._bar.add_task(self.title, total=self.total, completed=self.done, rate="")
         return self
 
     def update(self, done: int, note: str = "") -> None:
         """Says that `done` units of work are complete in all.
 
         Args:
-            done: units complete since the start.
+            done: units complete, those of an earlier start included.
             note: a few words more, such as the loss.
         """
         self.done = done
         now = time.monotonic()
-        rate = done / max(now - self._start, 1e-6)
+        rate = (done - self._first) / max(now - self._start, 1e-6)
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=done, rate=f"{rate:,.0f} {self.unit}/s {note}")
         elif now - self._last_line >= LINE_SECONDS:

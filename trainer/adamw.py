@@ -8,7 +8,7 @@ spends a tenth of its time on exchanging gradients.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import tensorflow as tf
@@ -22,17 +22,28 @@ class FusedAdamW(tf_keras.optimizers.AdamW):
     of computation given just before its section 2.1. Variables are float32, also in mixed precision.
     """
 
-    def __init__(self, *args: Any, exchange: str = "float32", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        exchange: str = "float32",
+        late_from: int = 0,
+        is_late: Callable[[Any], bool] = lambda _: False,
+        **kwargs: Any,
+    ) -> None:
         """Makes an optimizer.
 
         Args:
             *args: the library's.
             exchange: type in which gradients travel between replicas, and are summed. bfloat16 has float32's
                 range, so none that is small becomes zero, and 8 significant bits.
+            late_from: steps after which some variables begin to be updated. Their moments are corrected for
+                their own age: by that of all, their first updates would be several times too large.
+            is_late: tells those variables.
             **kwargs: the library's.
         """
         super().__init__(*args, **kwargs)
         self._exchange = tf.as_dtype(exchange)
+        self._late_from, self._is_late = late_from, is_late
 
     def aggregate_gradients(self, grads_and_vars: Iterable[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
         """Sums the replicas' gradients.
@@ -52,15 +63,20 @@ class FusedAdamW(tf_keras.optimizers.AdamW):
     def apply_gradients(self, *args: Any, **kwargs: Any) -> Any:
         """Works out once what all variables share, and updates them."""
         step = tf.cast(self.iterations + 1, tf.float32)
+        self._shared = self._of_age(step)
+        self._shared_late = self._of_age(tf.maximum(step - self._late_from, 1.0))
+        return super().apply_gradients(*args, **kwargs)
+
+    def _of_age(self, step: Any) -> dict[str, Any]:
+        """What variables share that have been updated in so many steps, this one included."""
         beta1, beta2 = tf.constant(self.beta_1), tf.constant(self.beta_2)
-        self._shared = {
+        return {
             "beta1_power": beta1**step,
             "beta2_power": beta2**step,
             "beta1": beta1,
             "beta2": beta2,
             "epsilon": tf.constant(self.epsilon),
         }
-        return super().apply_gradients(*args, **kwargs)
 
     def update_step(self, gradient: Any, variable: Any) -> None:
         """Updates one variable and its moments.
@@ -76,7 +92,7 @@ class FusedAdamW(tf_keras.optimizers.AdamW):
             v=self._velocities[place].handle,
             lr=self.learning_rate.read_value(),
             grad=tf.convert_to_tensor(gradient),
-            **self._shared,
+            **(self._shared_late if self._is_late(variable) else self._shared),
         )
 
 

@@ -37,7 +37,7 @@ class Average:
             network: to follow.
         """
         self._decay, self._strategy, self._local = decay, strategy, Local(strategy)
-        self._followed = list(network.variables) if decay else []
+        self._followed = [v for v in network.variables if v.dtype.is_floating] if decay else []
         self.variables = [
             tf.Variable(
                 tf.zeros(each.shape, each.dtype),

@@ -13,7 +13,7 @@ import logging
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from canopy.cli import PeerLostError, UserError, first_line
+from trainer.files import REFUSED, make_folder, refusal
 from trainer.local import Local
 
 log = logging.getLogger("canopy")
@@ -28,18 +29,9 @@ Gather = Callable[[int], Sequence[int]]
 
 # What reading a cut, overwritten or foreign file raises, from the disk up to NumPy.
 DAMAGED = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error, tf.errors.OpError)
-REFUSED = (OSError, tf.errors.OpError)  # what a full disk or a storage that says no raises
 KEPT = 2  # the newest may be damaged by whatever ended the run
 REFUSALS = 3  # failures to save in a row that end a run
 FORMAT_VERSION = 1  # of a checkpoint: a newer one is refused
-
-
-def write_text(path: str, text: str) -> None:
-    """Writes a file whole or not at all; its folder is made. `path` may be local or gs://."""
-    tf.io.gfile.makedirs(path.rpartition("/")[0])
-    with tf.io.gfile.GFile(f"{path}.tmp", "w") as file:
-        file.write(text)
-    tf.io.gfile.rename(f"{path}.tmp", path, overwrite=True)
 
 
 class AnotherRunsError(ValueError):
@@ -56,7 +48,14 @@ class Checkpoints:
     """
 
     def __init__(
-        self, model_dir: str, variables: Sequence[Any], local: Local, streams: int, writes: bool
+        self,
+        model_dir: str,
+        variables: Sequence[Any],
+        local: Local,
+        streams: int,
+        writes: bool,
+        *,
+        optional: Mapping[str, Any] | None = None,
     ) -> None:
         """Looks at nothing yet.
 
@@ -66,9 +65,12 @@ class Checkpoints:
             local: reads and sets this worker's values of them.
             streams: into how many an epoch is cut; saved along.
             writes: whether this worker is the chief.
+            optional: variables by name that a checkpoint may lack: those of a type of arithmetic, which may
+                be another one when the run goes on.
         """
         self._variables, self._local, self._writes = list(variables), local, writes
         self._streams = self._streams_then = streams
+        self._optional = dict(optional or {})
         self._folder = f"{model_dir}/checkpoints"
         self._refusals, self._run = 0, 0
 
@@ -87,7 +89,8 @@ class Checkpoints:
 
         Raises:
             PeerLostError: where the workers do not see the same checkpoints.
-            UserError: for a checkpoint of a newer format version.
+            UserError: for a checkpoint of a newer format version; where there are some, and all are damaged.
+            TryAgainError: where a storage does not give them for a reason that may pass.
         """
         self._run = run
         step, values = self._newest()
@@ -109,7 +112,7 @@ class Checkpoints:
                 values = self._read(self._path(chosen))
             except DAMAGED as error:
                 raise PeerLostError(f"{self._path(chosen)} cannot be read here ({error})") from error
-        for variable, value in zip(self._variables, values, strict=bool(chosen)):
+        for variable, value in zip([*self._variables, *self._optional.values()], values, strict=bool(chosen)):
             self._local.give(variable, value)
         return chosen
 
@@ -124,6 +127,7 @@ class Checkpoints:
 
         Raises:
             UserError: where a value is no number, or saving failed several times in a row.
+            TryAgainError: where it failed for a reason that may pass.
         """
         values = list(map(self._local.value, self._variables))
         if not all(np.isfinite(value).all() for value in values if value.dtype.kind == "f"):
@@ -136,19 +140,19 @@ class Checkpoints:
         partial = f"{self._folder}/partial"
         try:
             out = io.BytesIO()
-            np.savez(
-                out,
-                *values,
-                format_version=np.int64(FORMAT_VERSION),
-                streams=np.int64(self._streams),
-                run=np.int64(self._run),
-            )
-            tf.io.gfile.makedirs(self._folder)
+            named: dict[str, Any] = {
+                "format_version": np.int64(FORMAT_VERSION),
+                "streams": np.int64(self._streams),
+                "run": np.int64(self._run),
+                **{name: self._local.value(variable) for name, variable in self._optional.items()},
+            }
+            np.savez(out, *values, **named)
+            make_folder(self._folder)
             with tf.io.gfile.GFile(partial, "wb") as file:
                 file.write(out.getvalue())
             tf.io.gfile.rename(partial, self._path(step), overwrite=True)
         except REFUSED as error:
-            self._refused(step, first_line(error))
+            self._refused(step, error)
             _remove(partial)
             return False
         self._refusals = 0
@@ -157,24 +161,34 @@ class Checkpoints:
             _remove(self._path(old))
         return True
 
-    def _refused(self, step: int, why: str) -> None:
-        self._refusals += 1
+    def _refused(self, step: int, error: BaseException) -> None:
+        self._refusals, why = self._refusals + 1, first_line(error)
         log.warning("the checkpoint of step %d could not be saved (%s): the run goes on", step, why)
         if self._refusals == REFUSALS:
             _remove(f"{self._folder}/partial")
-            raise UserError(
-                f"{self._folder} refused {REFUSALS} checkpoints in a row ({why}): make room, and start again"
+            raise refusal(
+                f"{self._folder} refused {REFUSALS} checkpoints in a row ({why}): make room, and start again",
+                error,
             )
 
     def _newest(self) -> tuple[int, list[npt.NDArray[Any]]]:
-        """The newest sound checkpoint's step and values, 0 and none where there is none."""
+        """The newest sound checkpoint's step and values, 0 and none where this run has none."""
+        damaged: dict[str, BaseException] = {}
         for step in sorted(self._steps(), reverse=True):
             try:
                 return step, self._read(self._path(step))
             except AnotherRunsError as error:
                 log.info("%s is passed over: %s", self._path(step), error)
             except DAMAGED as error:
-                log.warning("%s is damaged (%s): taking the one before it", self._path(step), error)
+                log.warning("%s is damaged (%s): looking for one before it", self._path(step), error)
+                damaged[self._path(step)] = error
+        if damaged:
+            # To begin anew would take hours for granted that may still be had.
+            path, why = next(iter(damaged.items()))
+            text = f"no checkpoint in {self._folder} can be read ({path}: {first_line(why)})"
+            if isinstance(why, REFUSED):
+                raise refusal(f"{text}: mend the storage, and start again", why)
+            raise UserError(f"{text}: put one right, or begin anew with --restart")
         return 0, []
 
     def _read(self, path: str) -> list[npt.NDArray[Any]]:
@@ -192,13 +206,17 @@ class Checkpoints:
                     "upgrade Canopy, or begin anew with --restart"
                 )
             values = [found[f"arr_{i}"] for i in range(len(self._variables))]
+            optional = [
+                found[name] if name in found else self._local.value(variable)
+                for name, variable in self._optional.items()
+            ]
             self._streams_then = int(found["streams"]) if "streams" in found else self._streams
         for variable, value in zip(self._variables, values, strict=True):
             if tuple(variable.shape) != value.shape:
                 raise ValueError(
                     f"{variable.name} has shape {tuple(variable.shape)} and there is {value.shape}"
                 )
-        return values
+        return [*values, *optional]
 
     def _path(self, step: int) -> str:
         return f"{self._folder}/step-{step:08d}.npz"

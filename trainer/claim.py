@@ -23,8 +23,8 @@ import tensorflow as tf
 
 from canopy import contract
 from canopy.cli import UserError
-from trainer.checkpoints import REFUSED, write_text
 from trainer.config import Config, differences
+from trainer.files import REFUSED, refusal, write_text
 
 RUN_JSON = "run.json"
 IDS = 2**40  # numbers of runs: few enough for workers to tell each other by sums of float64
@@ -96,10 +96,11 @@ class Claim:
         """Notes that the run is complete; call when its export stands.
 
         Raises:
-            UserError: where another run has taken model_dir.
+            UserError: where another run has taken model_dir, or it cannot be written.
         """
         self.check()
-        write_text(self.path, json.dumps({**self.content, "finished": step}, indent=1))
+        with _using(self._folder):
+            write_text(self.path, json.dumps({**self.content, "finished": step}, indent=1))
 
     @contextlib.contextmanager
     def until_it_begins(self) -> Iterator[None]:
@@ -230,7 +231,7 @@ def _using(model_dir: str) -> Iterator[None]:
     try:
         yield
     except REFUSED as error:
-        raise UserError(f"--model_dir {model_dir} cannot be used ({error})") from error
+        raise refusal(f"--model_dir {model_dir} cannot be used ({error})", error) from error
 
 
 def _check_left(model_dir: str) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from canopy.cli import UserError
 
-DEFAULT_PORT = 2222
+DEFAULT_PORT, HIGHEST_PORT = 2222, 65535
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,8 @@ def from_indexed_job(environment: Mapping[str, str]) -> Place:
         raise UserError(
             f"JOB_COMPLETION_INDEX, CANOPY_WORKERS and CANOPY_PORT must be numbers ({error})"
         ) from error
+    if not 0 < port <= HIGHEST_PORT:
+        raise UserError(f"CANOPY_PORT must be a number from 1 to {HIGHEST_PORT}, and is {port}")
     if not 0 <= index < workers:
         raise UserError(
             f"JOB_COMPLETION_INDEX is {index} but CANOPY_WORKERS is {workers}: completions, parallelism "
@@ -105,7 +107,8 @@ def from_indexed_job(environment: Mapping[str, str]) -> Place:
 
 def _from_addresses(text: str, index: int) -> Place:
     addresses = tuple(address.strip() for address in text.split(","))
-    if not all(re.fullmatch(r".+:\d+", address) for address in addresses):
+    found = [re.fullmatch(r".+:(\d{1,5})", address) for address in addresses]
+    if not all(match and 0 < int(match[1]) <= HIGHEST_PORT for match in found):
         raise UserError(f"CANOPY_ADDRESSES must be host:port,host:port and so on, and is {text!r}")
     if not 0 <= index < len(addresses):
         raise UserError(

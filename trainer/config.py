@@ -122,6 +122,11 @@ def parse(argv: Sequence[str] | None = None, prog: str = "python -m trainer.task
     for field in dataclasses.fields(Config):
         _add_flag(parser, field, hints[field.name])
     config = Config(**vars(parser.parse_args(argv)))
+    # In a store `run//checkpoints` is another place than `run/checkpoints`.
+    folders = {
+        name: getattr(config, name).rstrip("/") or getattr(config, name) for name in ("data", "model_dir")
+    }
+    config = dataclasses.replace(config, **folders)
     check(config)
     return config
 
@@ -176,6 +181,8 @@ def _check_together(config: Config) -> None:
         )
     if config.backbone != "keras" and not config.backbone.removeprefix("hub:") != config.backbone:
         raise UserError(f"--backbone must be keras or hub:HANDLE, and is {config.backbone!r}")
+    if config.communication == "nccl" and config.exchange == "bfloat16":
+        raise UserError("--communication nccl takes no bfloat16 in TensorFlow: leave --exchange at float32")
     if config.backbone == "hub:":
         raise UserError("--backbone hub: needs a handle behind the colon")
 

@@ -69,7 +69,7 @@ def _evaluate(flags: argparse.Namespace) -> None:
     with quiet.importing():
         import tensorflow as tf
 
-        from trainer.checkpoints import REFUSED, write_text
+        from trainer.files import REFUSED, write_text
         from trainer.report import page, split
         from trainer.validation import Validation
     info = data_info.read(flags.data)

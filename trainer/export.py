@@ -18,10 +18,10 @@ import tensorflow as tf
 from canopy import __version__, contract
 from canopy.cli import UserError, first_line
 from canopy.contract import DEFAULT_THRESHOLD
-from trainer.checkpoints import write_text
 from trainer.config import Config
 from trainer.data_info import DataInfo
 from trainer.dataset import decode, resize
+from trainer.files import write_text
 from trainer.mend import mend
 from trainer.tracing import traced
 
@@ -93,8 +93,10 @@ def export(
     tagger = Tagger(model, config.image_size)
     signatures = {contract.SIGNATURE_JPEG: tagger.from_jpeg, contract.SIGNATURE_RGB: tagger.from_rgb}
     tf.saved_model.save(tagger, fresh, signatures=signatures)
-    with tf.io.gfile.GFile(f"{fresh}/{contract.MODEL_TFLITE}", "wb") as file:
-        file.write(tagger.lite())
+    lite = _lite(tagger)
+    if lite:
+        with tf.io.gfile.GFile(f"{fresh}/{contract.MODEL_TFLITE}", "wb") as file:
+            file.write(lite)
     described = {
         "format_version": contract.MODEL_FORMAT_VERSION,
         "canopy_version": __version__,
@@ -109,6 +111,22 @@ def export(
         log.warning("no validation record has the tag %s: its threshold stays %s", tag, DEFAULT_THRESHOLD)
     _put_in_place(fresh, final, json.dumps(described, indent=1))
     return final
+
+
+def _lite(tagger: Tagger) -> bytes:
+    """The TensorFlow Lite model; nothing where somebody else's backbone has an operation that it lacks."""
+    try:
+        return tagger.lite()
+    except MemoryError:
+        raise
+    except Exception as error:  # the converter's own has no base but this
+        log.warning(
+            "TensorFlow Lite cannot take this network (%s): the export is without %s, and prediction uses "
+            "the SavedModel",
+            first_line(error),
+            contract.MODEL_TFLITE,
+        )
+        return b""
 
 
 def _put_in_place(fresh: str, final: str, model_json: str) -> None:
@@ -145,9 +163,9 @@ def check_start(folder: str, tags: Sequence[str]) -> None:
         UserError: where it is no export, or one of other tags.
     """
     path = f"{folder}/{contract.MODEL_JSON}"
-    if not tf.io.gfile.exists(path):
-        raise UserError(f"--init_from {folder}: there is no {contract.MODEL_JSON}, so it is no export")
     try:
+        if not tf.io.gfile.exists(path):
+            raise UserError(f"--init_from {folder}: there is no {contract.MODEL_JSON}, so it is no export")
         with tf.io.gfile.GFile(path) as file:
             found = list(map(str, json.loads(file.read())["classes"]))
     except (ValueError, KeyError, TypeError, tf.errors.OpError) as error:

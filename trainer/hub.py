@@ -34,7 +34,10 @@ def features(config: Config, images: Any) -> Any:
 
         loaded = tensorflow_hub.load(handle)
         arguments = {MOMENTUM: config.bn_momentum} if _takes_momentum(loaded) else None
-        layer = tensorflow_hub.KerasLayer(loaded, trainable=True, arguments=arguments, name="backbone")
+        # Its variables and inputs are float32, whatever the policy: Keras would hand it another type.
+        layer = tensorflow_hub.KerasLayer(
+            loaded, trainable=True, arguments=arguments, name="backbone", dtype="float32"
+        )
     except Exception as error:  # hub raises whatever its resolver or TensorFlow did
         raise UserError(f"--backbone {config.backbone} cannot be loaded ({first_line(error)})") from error
     try:

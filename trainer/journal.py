@@ -1,25 +1,31 @@
 """What a run writes down as it goes: metrics.jsonl and TensorBoard's logs.
 
 Promises: one JSON object a line, each line written and closed at once, so that a killed run loses none; the
-chief alone writes.
+chief alone writes; a line that was cut off spoils no other.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from typing import Any
 
 import tensorflow as tf
 
+from canopy.cli import first_line
 from trainer.config import Config
+from trainer.files import REFUSED
+
+log = logging.getLogger("canopy")
 
 
 class Journal:
     """metrics.jsonl and TensorBoard's logs, written by the chief alone."""
 
     def __init__(self, config: Config, is_chief: bool) -> None:
-        self._path, self._active = f"{config.model_dir}/metrics.jsonl", is_chief
-        self._board = tf.summary.create_file_writer(f"{config.model_dir}/logs") if is_chief else None
+        self._path = f"{config.model_dir}/metrics.jsonl"
+        self._board = _board(f"{config.model_dir}/logs") if is_chief else None
+        self._is_cut = True  # whether its last line may be: an earlier start's, or one that was refused
 
     def __enter__(self) -> Journal:
         return self
@@ -28,8 +34,11 @@ class Journal:
         """Appends a line and plots its numbers."""
         if self._board is None:
             return
+        gap = "\n" if self._is_cut and _ends_within_a_line(self._path) else ""
+        self._is_cut = True
         with tf.io.gfile.GFile(self._path, "a") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(f"{gap}{json.dumps(line)}\n")
+        self._is_cut = False
         with self._board.as_default(step=line["step"]):
             plotted = {**line, **{f"validation/{k}": v for k, v in line.get("validation", {}).items()}}
             for name, value in plotted.items():
@@ -47,6 +56,22 @@ class Journal:
     def __exit__(self, *_: object) -> None:
         if self._board is not None:
             self._board.close()
+
+
+def _board(folder: str) -> Any:
+    """TensorBoard's writer; a storage that refuses it is warned of, and the run goes on without."""
+    try:
+        return tf.summary.create_file_writer(folder)
+    except REFUSED as error:
+        log.warning("%s cannot be written (%s): TensorBoard will lack this start", folder, first_line(error))
+        return tf.summary.create_noop_writer()
+
+
+def _ends_within_a_line(path: str) -> bool:
+    if not tf.io.gfile.exists(path):
+        return False
+    with tf.io.gfile.GFile(path, "rb") as file:
+        return not file.read().endswith(b"\n") and file.size() > 0
 
 
 def _tells_validation(line: str, step: int) -> bool:

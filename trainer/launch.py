@@ -142,9 +142,9 @@ def _keep_going(settings: Settings, crew: Crew, signals: Signals) -> Ending:
         if ending.is_final:
             return ending
         if restarts == settings.max_restarts:
-            return Ending(
-                ending.code, f"gave up after {restarts} restarts without a new checkpoint: {ending.why}"
-            )
+            # One that crashes here at every start is no peer's loss: the cluster has to count it.
+            code = 128 + ending.crash if ending.crash else ending.code
+            return Ending(code, f"gave up after {restarts} restarts without a new checkpoint: {ending.why}")
         restarts += 1
         when = f" in {pause:.0f} s" if pause else ""
         print(f"launch: restart {restarts} of {settings.max_restarts}{when}", file=sys.stderr, flush=True)

@@ -17,16 +17,17 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from canopy.cli import PeerLostError, UserError, first_line
+from canopy.cli import PeerLostError, first_line
 from canopy.progress import Meter
-from trainer import alike, data_info, dataset, devices, export, model
+from trainer import alike, data_info, dataset, devices, export, model, precision
 from trainer.averaging import Average
-from trainer.checkpoints import REFUSED, Checkpoints
+from trainer.checkpoints import Checkpoints
 from trainer.claim import Claim
 from trainer.cluster import Place
 from trainer.config import Config
 from trainer.data_info import DataInfo
 from trainer.dataset import Reading
+from trainer.files import REFUSED, refusal
 from trainer.integrity import Verification
 from trainer.journal import Journal
 from trainer.local import Local
@@ -83,7 +84,14 @@ class Run:
         self.profiler = Profiler(config.model_dir, config.profile and place.is_chief)
         self.local = Local(strategy)
         state = [*network.variables, *optimizer.variables, *average.variables]
-        self.checkpoints = Checkpoints(config.model_dir, state, self.local, reading.streams, place.is_chief)
+        self.checkpoints = Checkpoints(
+            config.model_dir,
+            state,
+            self.local,
+            reading.streams,
+            place.is_chief,
+            optional=precision.scale_of(optimizer),
+        )
         self.steps = Steps(config, strategy, network, optimizer, average.statistics)
         # A GPU computes while Python prepares the next step: looking at a result at once would end that.
         self._lag = LAG_STEPS if devices.gpus() else 0
@@ -109,7 +117,7 @@ class Run:
         start, result = time.monotonic(), Validation.empty()
         total = self.config.epochs * self.reading.total
         with (
-            Meter("training", total) as meter,
+            Meter("training", total, done=self._seen(step)) as meter,
             Journal(self.config, self.place.is_chief) as journal,
             self.profiler,
         ):
@@ -131,8 +139,11 @@ class Run:
             self.claim.finish(step)
         self._wait_for_all()
         self.stopping.done()
-        images = int((step - first) / self.reading.steps * self.reading.total)
-        return Outcome(step, images, seconds, result.summary, folder)
+        return Outcome(step, self._seen(step) - self._seen(first), seconds, result.summary, folder)
+
+    def _seen(self, step: int) -> int:
+        """Images trained on in all after so many steps."""
+        return step * self.reading.total // self.reading.steps
 
     def _warn_of_another_cut(self, step: int) -> None:
         then, now = self.checkpoints.streams_then, self.reading.streams
@@ -182,9 +193,8 @@ class Run:
                     )
                     waited, since, since_step = 0.0, now, step
                     if self.place.is_chief:
-                        seen = step * self.reading.total // self.reading.steps
                         note = f"epoch {epoch + 1} of {self.config.epochs}, loss {results.loss:.3f}"
-                        meter.update(seen, note)
+                        meter.update(self._seen(step), note)
                 if results.stop:
                     self._leave_together(step)
                 if saves:
@@ -273,9 +283,10 @@ class Run:
             with self.stopping.patience(EXPORT_PATIENCE):
                 return export.export(network, self.config, info, result.thresholds, result.summary)
         except REFUSED as error:
-            raise UserError(
+            raise refusal(
                 f"the export cannot be written to {self.config.model_dir} "
-                f"({first_line(error)}): make room, and start again"
+                f"({first_line(error)}): make room, and start again",
+                error,
             ) from error
 
     def _wait_for_all(self) -> None:

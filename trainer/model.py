@@ -18,6 +18,8 @@ from trainer import hub, precision
 from trainer.adamw import FusedAdamW
 from trainer.config import Config
 
+HEAD = "logits"  # the layer that trains from the first step on
+
 
 def build(config: Config, classes: int, prior: Sequence[float], start_weights: str | None) -> Any:
     """Builds the network.
@@ -49,7 +51,7 @@ def build(config: Config, classes: int, prior: Sequence[float], start_weights: s
         dtype="float32",
         bias_initializer=tf_keras.initializers.Constant(np.log(shares / (1 - shares))),
         kernel_initializer=tf_keras.initializers.RandomNormal(stddev=0.01, seed=config.seed),
-        name="logits",
+        name=HEAD,
     )(features)
     return tf_keras.Model(images, logits, name="canopy")
 
@@ -86,7 +88,12 @@ def optimizer(config: Config, total_steps: int) -> Any:
         alpha=config.final_rate_share,
     )
     adamw = FusedAdamW(
-        schedule, weight_decay=config.weight_decay, jit_compile=False, exchange=config.exchange
+        schedule,
+        weight_decay=config.weight_decay,
+        jit_compile=False,
+        exchange=config.exchange,
+        late_from=max(config.fine_tune_from_epoch, 0) * (total_steps // config.epochs),
+        is_late=lambda variable: not variable.name.startswith(f"{HEAD}/"),
     )
     adamw.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     if tf_keras.mixed_precision.global_policy().name == "mixed_float16":

@@ -42,6 +42,18 @@ def _of_device(gpus: list[Any], or_cpu: bool) -> str:
     return next((name for least, name in SINCE if capability[0] >= least), "float32")
 
 
+def scale_of(optimizer: Any) -> dict[str, Any]:
+    """The variables of float16's dynamic loss scale, by name; none where there is no scale.
+
+    They are none of the optimizer's own `variables`, and a resumed run without them would begin with a
+    scale at which it may have to skip steps.
+    """
+    if not isinstance(optimizer, tf_keras.mixed_precision.LossScaleOptimizer):
+        return {}
+    # The scale itself has no public name.
+    return {"loss_scale": optimizer._loss_scale._current_loss_scale, "good_steps": optimizer.dynamic_counter}
+
+
 def suit(layer: Any) -> None:
     """Makes one of Keras' depthwise convolutions what `StridedDepthwise` is, where that is of use."""
     if not devices.gpus() and layer.compute_dtype == "bfloat16" and layer.strides != (1, 1):

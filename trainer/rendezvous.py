@@ -15,7 +15,6 @@ others, which could not find it.
 from __future__ import annotations
 
 import contextlib
-import logging
 import socket
 import threading
 import time
@@ -27,8 +26,6 @@ from canopy import cli
 from trainer import cluster
 from trainer.cluster import Place
 from trainer.wire import Line, listen_at
-
-log = logging.getLogger("canopy")
 
 BEAT_SECONDS = 1.0  # between lines on an open connection, whether there is news or not
 CONNECT_SECONDS = 3.0  # for one attempt: nobody may be at that number any more, and the next may know better
@@ -82,6 +79,7 @@ class Meeting:
     _server: socket.socket | None = None
     _last_words: End | None = None
     _told: set[int] = field(default_factory=set)
+    _refused: str = ""  # why the own port cannot be held
 
     def __enter__(self) -> Meeting:
         others = range(1, self.place.workers) if self.place.is_chief else range(1)
@@ -119,8 +117,11 @@ class Meeting:
             return self._result
 
     def missing(self) -> str:
-        """Those who did not come, each with index and address."""
+        """Those who did not come, each with index and address; before them, what keeps others from coming."""
+        own = self.place.addresses[self.place.index]
         with self._changed:
+            if self._refused:
+                return f"anybody to worker {self.place.index}, which cannot hold {own} ({self._refused})"
             absent = [
                 f"worker {index} at {self.place.addresses[index]} ({why})"
                 for index, why in sorted(self._missing.items())
@@ -200,8 +201,9 @@ class Meeting:
                 server = listen_at(port)
             except OSError as error:
                 # The training process of before may take a moment to give the port back.
-                log.info("port %d is not free yet (%s)", port, error.strerror)
+                self._refused = error.strerror or str(error)
                 time.sleep(RETRY_SECONDS)
+        self._refused = ""
         with self._changed:
             if server is None or self._over:
                 if server is not None:

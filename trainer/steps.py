@@ -39,14 +39,15 @@ class Steps:
         """
         self._config, self._strategy = config, strategy
         self._network, self._optimizer = network, optimizer
-        self._statistics = [*(v for v in network.variables if not v.trainable), *statistics]
+        moved = [*(v for v in network.variables if not v.trainable), *statistics]
+        self._statistics = [v for v in moved if v.dtype.is_floating]  # a count is the same everywhere
         self._features, self._head = model.split(network)
         self._whole = traced(lambda *batch: self._distributed_train_step(*batch, whole=True))
         self._head_only = traced(lambda *batch: self._distributed_train_step(*batch, whole=False))
         self._score = traced(lambda *batch: strategy.run(self._replica_score_step, batch))
         self._gather = traced(lambda rows: strategy.run(_replica_gather, (rows,)))
         self.train = self._whole
-        self.agree = traced(lambda: strategy.run(self._replica_agree))
+        self.agree = traced(lambda: strategy.run(self._replica_agree) if self._statistics else None)
 
     def _distributed_train_step(
         self, images: Any, labels: Any, weights: Any, seed: Any, stop: Any, *, whole: bool

@@ -28,6 +28,8 @@ STOP_SECONDS = 25.0  # between SIGTERM and SIGKILL, within Kubernetes' grace per
 DISMISS_SECONDS = 12.0  # for a checkpoint that is being written when a peer is lost
 TELL_SECONDS = 10.0  # for telling the other launchers of an end that no restart mends
 WORTH_TELLING = (cli.EXIT_USER, cli.EXIT_BUG)
+# By which a process ends that nobody has ended: a driver, a device or a library that is broken.
+CRASHES = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE})
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Ending:
     why: str  # one line
     saved: int = -1  # step of the newest checkpoint that this attempt wrote
     is_final: bool = True  # a restart would not mend it
+    crash: int = 0  # the signal by which a worker of this launcher crashed
 
 
 class Signals:
@@ -230,7 +233,12 @@ def _conclude(workers: list[Worker]) -> Ending:
     code = verdict([ended[each] for each in failed])
     blamed = next((each for each in failed if ended[each] == code), failed[0])
     found = f"worker {blamed.index} ended with {_describe(ended[blamed])}"
-    return Ending(code, blamed.word() or f"{found}: see its log", is_final=code != cli.EXIT_PEER_LOST)
+    return Ending(
+        code,
+        blamed.word() or f"{found}: see its log",
+        is_final=code != cli.EXIT_PEER_LOST,
+        crash=next((-ended[each] for each in failed if -ended[each] in CRASHES), 0),
+    )
 
 
 def _obey(workers: list[Worker], code: int) -> Ending:

@@ -46,6 +46,10 @@ def _train(argv: Sequence[str] | None, near: link.Near) -> None:
     except loop.LOST as error:
         raise cli.PeerLostError(cli.first_line(error)) from error
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+        if "No space left" in str(error):  # TensorFlow has one name for both
+            raise cli.UserError(
+                f"a disk is full: make room, and start again ({cli.first_line(error)})"
+            ) from error
         raise cli.UserError(
             "training does not fit into this machine's memory or its GPU's: take a smaller --batch_size or "
             f"--image_size, or more workers ({cli.first_line(error)})"

@@ -22,7 +22,7 @@ from typing import Literal
 from optuna.trial import Trial
 
 from canopy import cli
-from canopy.cli import PeerLostError, UserError
+from canopy.cli import TryAgainError, UserError
 from trainer import config, data_info, outputs, search, slots, storage, study, trial, tune_report, weights
 from trainer.config import Config
 from trainer.data_info import DataInfo
@@ -71,9 +71,9 @@ def _tune(settings: Settings) -> None:
         try:
             _Worker(settings, base.epochs, space, output, shared, halt).work()
         except storage.UNREACHABLE as error:
-            raise PeerLostError(f"the study cannot be reached: {cli.first_line(error)}") from error
+            raise TryAgainError(f"the study: {cli.first_line(error)}") from error
         except OSError as error:
-            kind = UserError if error.errno in LOST_FOR_GOOD else PeerLostError
+            kind = UserError if error.errno in LOST_FOR_GOOD else TryAgainError
             raise kind(f"the search cannot go on: {error}") from error
         trials = shared.trials()
         if halt.code:

@@ -113,3 +113,10 @@ def test_a_terminal_that_cannot_redraw_a_line_gets_none_of_the_escapes():
     shown, out = on_a_terminal("dumb")
     assert out == "made it\n"
     assert "\x1b" not in shown
+
+
+def test_what_an_earlier_start_did_is_counted_and_makes_this_one_no_faster(clock, capsys):
+    with Meter("training", 2_000, done=1_000) as meter:
+        clock.now += 10
+        meter.update(1_200)
+    assert capsys.readouterr().err == "training: 1,200 of 2,000 images, 20 images/s, 40 s left\n"

@@ -63,6 +63,22 @@ def test_what_is_excluded_does_not_decay() -> None:
     assert moved == [True, False, True]
 
 
+def test_variables_that_join_late_are_moved_as_if_they_had_begun_then() -> None:
+    """By the age of all, the first steps of those would be several times the learning rate."""
+    variables, rate = _variables(), 1e-3
+    optimizer = FusedAdamW(
+        rate, weight_decay=0.0, jit_compile=False, late_from=200, is_late=lambda v: v.name.startswith("other")
+    )
+    optimizer.build(variables)
+    head, late = variables[0], variables[2]
+    for _ in range(200):
+        optimizer.apply_gradients([(tf.ones_like(head), head)])
+    for _ in range(3):
+        before = late.numpy()
+        optimizer.apply_gradients([(tf.ones_like(head), head), (tf.fill(late.shape, 0.3), late)])
+        np.testing.assert_allclose(np.abs(late.numpy() - before), rate, rtol=1e-3)
+
+
 def _compare_two_replicas_with_one() -> None:
     strategy = two_replicas()
     with strategy.scope():

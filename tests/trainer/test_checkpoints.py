@@ -1,6 +1,7 @@
 """What was saved comes back, whatever happened to the newest file or to the disk."""
 
 import contextlib
+import errno
 import logging
 import os
 import subprocess
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from canopy.cli import PeerLostError, UserError
+from canopy.cli import PeerLostError, TryAgainError, UserError
 from trainer import checkpoints
 from trainer.checkpoints import REFUSALS, Checkpoints
 from trainer.local import Local
@@ -75,8 +76,56 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning_that_names_it(tmp_pa
 def test_a_checkpoint_of_another_network_is_not_taken_up(tmp_path):
     of(tmp_path, tf.Variable([1.0])).save(1)
     other = tf.Variable([5.0, 5.0])
-    assert of(tmp_path, other).restore() == 0
+    with pytest.raises(UserError, match=r"has shape \(2,\) and there is \(1,\)"):
+        of(tmp_path, other).restore()
     assert other.numpy().tolist() == [5.0, 5.0]
+
+
+def test_where_all_checkpoints_are_damaged_a_run_does_not_begin_anew_by_itself(tmp_path):
+    value = at_steps(tmp_path, 1, 2)
+    for path in (tmp_path / "checkpoints").iterdir():
+        path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(UserError, match=r"no checkpoint .* can be read \(.*step-00000002.*--restart"):
+        of(tmp_path, value).restore()
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (OSError(errno.ESTALE, "Stale file handle"), TryAgainError),
+        (tf.errors.UnavailableError(None, None, "busy"), TryAgainError),
+        (tf.errors.PermissionDeniedError(None, None, "no right"), UserError),
+    ],
+)
+def test_a_storage_that_gives_none_of_them_is_tried_again_where_that_may_pass(
+    tmp_path, monkeypatch, error, kind
+):
+    value = at_steps(tmp_path, 1, 2)
+
+    def refuse(*_):
+        raise error
+
+    monkeypatch.setattr(tf.io.gfile, "GFile", refuse)
+    with pytest.raises(kind, match="mend the storage"):
+        of(tmp_path, value).restore()
+
+
+def test_what_a_type_of_arithmetic_adds_comes_back_and_may_be_lacking(tmp_path):
+    scale, other = tf.Variable(1024.0), tf.Variable(5.0)
+
+    def with_scale(variable):
+        named = {} if variable is None else {"loss_scale": variable}
+        strategy = Local(tf.distribute.get_strategy())
+        return Checkpoints(str(tmp_path), [tf.Variable(0.0)], strategy, 8, True, optional=named)
+
+    with_scale(scale).save(1)
+    with_scale(other).restore()
+    assert other.numpy() == 1024.0
+    assert with_scale(None).restore() == 1
+    with_scale(None).save(2)
+    other.assign(7.0)
+    assert with_scale(other).restore() == 2
+    assert other.numpy() == 7.0
 
 
 def test_a_worker_that_is_not_the_chief_writes_nothing(tmp_path):

@@ -1,12 +1,13 @@
 """Whose run a model_dir holds."""
 
 import dataclasses
+import errno
 import json
 
 import pytest
 import tensorflow as tf
 
-from canopy.cli import PeerLostError, UserError
+from canopy.cli import PeerLostError, TryAgainError, UserError
 from trainer import claim as claims
 from trainer.claim import check_sources, claim_model_dir, run_id
 from trainer.config import Config
@@ -258,6 +259,27 @@ def test_a_model_dir_that_cannot_be_written_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"--model_dir .*file/below cannot be used"):
         claim_model_dir(settings(tmp_path / "file" / "below"), "data", True)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (OSError(errno.ESTALE, "Stale file handle"), TryAgainError),
+        (tf.errors.UnavailableError(None, None, "busy"), TryAgainError),
+        (OSError(errno.ENOSPC, "No space left on device"), UserError),
+    ],
+)
+def test_a_storage_that_fails_for_a_while_is_no_mistake_of_the_users(tmp_path, monkeypatch, error, kind):
+    claim = claim_model_dir(settings(tmp_path), "data", is_chief=True)
+
+    def refuse(*_, **__):
+        raise error
+
+    monkeypatch.setattr(claims, "write_text", refuse)
+    with pytest.raises(kind, match=r"--model_dir .* cannot be used"):
+        claim.finish(9)
+    with pytest.raises(kind, match=r"--model_dir .* cannot be used"):
+        claim_model_dir(settings(tmp_path / "new"), "data", is_chief=True)
 
 
 def test_starts_of_one_run_share_what_the_launcher_gave_them():

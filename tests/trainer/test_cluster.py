@@ -51,6 +51,12 @@ def test_an_index_beyond_the_workers_is_refused():
         cluster.from_indexed_job({**POD, "JOB_COMPLETION_INDEX": "2"})
 
 
+@pytest.mark.parametrize("port", ["0", "70000", "-1"])
+def test_a_port_has_to_be_one(port):
+    with pytest.raises(UserError, match="CANOPY_PORT must be a number from 1 to 65535"):
+        cluster.from_indexed_job({**POD, "CANOPY_PORT": port})
+
+
 def test_numbers_have_to_be_numbers():
     with pytest.raises(UserError, match="numbers"):
         cluster.from_indexed_job({**POD, "CANOPY_WORKERS": "two"})
@@ -82,7 +88,10 @@ def test_addresses_can_be_given_in_place_of_a_service():
     assert (place.index, place.addresses, place.by_name) == (1, ("a:1", "b:2"), False)
 
 
-@pytest.mark.parametrize(("index", "text", "named"), [("2", "a:1,b:2", "completions"), ("0", "a,b:2", "a,b")])
+@pytest.mark.parametrize(
+    ("index", "text", "named"),
+    [("2", "a:1,b:2", "completions"), ("0", "a,b:2", "a,b"), ("0", "a:70000", "70000")],
+)
 def test_addresses_that_do_not_fit_are_refused(index, text, named):
     with pytest.raises(UserError, match=named):
         cluster.from_indexed_job({"JOB_COMPLETION_INDEX": index, "CANOPY_ADDRESSES": text})

@@ -58,6 +58,7 @@ def test_help_explains_every_field(capsys):
         (["--early_epochs", "6"], "--early_epochs"),
         (["--early_epochs", "1", "--early_image_size", "16"], "--early_image_size"),
         (["--early_epochs", "1", "--backbone", "hub:x"], "--early_epochs"),
+        (["--communication", "nccl", "--exchange", "bfloat16"], "--exchange"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_named(flags, named):
@@ -106,3 +107,9 @@ def test_the_recipes_flags_are_understood(recipe):
     given = (ROOT / "benchmarks" / f"{recipe}.flags").read_text().split()
     settings = config.parse([*NEEDED, *given])
     assert f"--epochs {settings.epochs}" in " ".join(given)
+
+
+@pytest.mark.parametrize(("given", "meant"), [("gs://b/run/", "gs://b/run"), ("run//", "run"), ("/", "/")])
+def test_a_slash_behind_a_folder_makes_no_other_folder(given, meant):
+    found = config.parse(["--data", given, "--model_dir", given])
+    assert (found.data, found.model_dir) == (meant, meant)

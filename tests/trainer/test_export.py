@@ -3,6 +3,7 @@
 import functools
 import io
 import json
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -95,6 +96,27 @@ def test_model_json_says_what_prediction_and_report_need(made):
     assert found["metrics"] == {"f2": 0.5}
     assert found["config"]["alpha"] == 0.35
     assert found["dataset"] == {"name": "planet", "fingerprint": info.fingerprint}
+
+
+class Patches(tf_keras.layers.Layer):
+    """Somebody else's layer, with an operation that TensorFlow Lite lacks."""
+
+    def call(self, images):
+        return tf.image.extract_patches(images, [1, 8, 8, 1], [1, 8, 8, 1], [1, 1, 1, 1], "VALID")
+
+
+def test_a_network_that_tensorflow_lite_cannot_take_is_exported_without_it(records, tmp_path, caplog):
+    logging.getLogger("canopy").propagate = True
+    images = tf_keras.Input([32, 32, 3])
+    patches = tf_keras.layers.GlobalAveragePooling2D()(Patches()(images))
+    info = data_info.read(str(records))
+    network = tf_keras.Model(images, tf_keras.layers.Dense(len(info.vocabulary))(patches))
+    config = Config(data=str(records), model_dir=str(tmp_path), image_size=32)
+    with caplog.at_level("WARNING", logger="canopy"):
+        folder = export.export(network, config, info, [0.2] * len(info.vocabulary), {})
+    assert "prediction uses the SavedModel" in caplog.text
+    assert not (tmp_path / "export" / "model.tflite").exists()
+    assert served(folder, "rgb", rgb=tf.zeros([1, 32, 32, 3], tf.uint8)).shape == (1, len(info.vocabulary))
 
 
 def put(folder, text):

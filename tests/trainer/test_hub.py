@@ -12,7 +12,9 @@ import tf_keras
 from canopy.cli import UserError
 from tests.conftest import ROOT
 from trainer import model
+from trainer.averaging import Average
 from trainer.config import Config
+from trainer.steps import Steps
 
 
 def build(folder, **settings):
@@ -29,6 +31,40 @@ def test_a_hub_feature_vector_is_a_backbone_like_any_other(tmp_path):
     assert len(network.trainable_variables) == 4  # the backbone's two, and the head's
     backbone, head = model.split(network)
     assert (len(backbone.trainable_variables), len(head.trainable_variables)) == (2, 2)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_it_computes_in_float32_whatever_the_policy(tmp_path, policy):
+    save_reusable(tmp_path / "reusable")
+    tf_keras.mixed_precision.set_global_policy(policy)
+    try:
+        logits = build(tmp_path / "reusable")(tf.zeros([2, 32, 32, 3]))
+    finally:
+        tf_keras.mixed_precision.set_global_policy("float32")
+    assert logits.dtype == tf.float32
+
+
+def save_with(folder, *layers):
+    inputs = tf_keras.Input([32, 32, 3])
+    features = inputs
+    for layer in (*layers, tf_keras.layers.GlobalAveragePooling2D()):
+        features = layer(features)
+    tf_keras.Model(inputs, features).save(folder, save_format="tf")
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.9])
+@pytest.mark.parametrize("counts", [False, True])
+def test_a_backbone_without_statistics_or_with_a_count_is_agreed_upon_and_averaged(tmp_path, counts, decay):
+    layers = [tf_keras.layers.Normalization()] if counts else []
+    save_with(tmp_path / "feature_vector", *layers, tf_keras.layers.Conv2D(4, 3))
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    with strategy.scope():
+        network = build(tmp_path / "feature_vector")
+        average = Average(decay, strategy, network)
+    steps = Steps(Config(data="", model_dir=""), strategy, network, None, average.statistics)
+    average.follow(1)
+    steps.agree()
+    assert any(not v.dtype.is_floating for v in network.variables) == counts
 
 
 def save_reusable(folder):

@@ -32,6 +32,24 @@ def test_a_resumed_run_goes_on_with_the_same_file(tmp_path):
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
 
 
+def test_a_line_that_was_cut_off_spoils_no_other(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "epo')
+    with Journal(config(tmp_path), is_chief=True) as journal:
+        journal.write(LINE)
+        journal.write(LINE)
+    assert (tmp_path / "metrics.jsonl").read_text().splitlines()[1:] == [json.dumps(LINE)] * 2
+
+
+def test_a_folder_that_takes_no_plots_is_warned_of_and_keeps_its_lines(tmp_path, caplog):
+    logging.getLogger("canopy").propagate = True
+    (tmp_path / "logs").write_text("a file where the folder is to be")
+    with caplog.at_level("WARNING", logger="canopy"), Journal(config(tmp_path), is_chief=True) as journal:
+        journal.write(LINE)
+        assert journal.lacks_validation(3)
+    assert "TensorBoard will lack this start" in caplog.text
+    assert json.loads((tmp_path / "metrics.jsonl").read_text()) == LINE
+
+
 def test_it_knows_whether_an_epoch_was_validated_also_where_a_line_is_cut(tmp_path):
     with Journal(config(tmp_path), is_chief=True) as journal:
         assert journal.lacks_validation(3)

@@ -204,6 +204,23 @@ def test_a_new_checkpoint_begins_the_count_anew_and_an_old_one_does_not(monkeypa
     assert (ending.code, slept) == (cli.EXIT_PEER_LOST, [0, 1])
 
 
+def test_a_worker_that_crashes_at_every_start_is_told_from_a_peer_that_is_lost(monkeypatch):
+    crashed = Ending(cli.EXIT_PEER_LOST, "worker 0 ended with signal SIGSEGV", is_final=False, crash=11)
+    assert keep_going(monkeypatch, 1, crashed, crashed)[0].code == 128 + signal.SIGSEGV
+    assert keep_going(monkeypatch, 1, crashed, lost())[0].code == cli.EXIT_PEER_LOST
+
+
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGSEGV, 139), (signal.SIGKILL, cli.EXIT_PEER_LOST)])
+def test_only_a_crash_is_counted_and_a_kill_is_not(records, tmp_path, monkeypatch, how, code):
+    """As a broken driver or library would end it: in every start, before it trains."""
+    (tmp_path / "sitecustomize.py").write_text(
+        f"import os, sys\nif 'trainer.task' in ' '.join(sys.orig_argv): os.kill(os.getpid(), {int(how)})\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    flags = ["--data", str(records), "--model_dir", str(tmp_path / "model"), *SMALLEST]
+    assert launch.main(["--local_workers", "1", "--max_restarts", "1", "--", *map(str, flags)]) == code
+
+
 def test_what_a_restart_does_not_mend_is_not_tried_again(monkeypatch):
     for code in (cli.EXIT_USER, cli.EXIT_BUG, cli.EXIT_TERMINATED):
         ending, slept = keep_going(monkeypatch, 10, Ending(code, "so it is"))

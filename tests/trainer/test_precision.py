@@ -25,6 +25,12 @@ def cpu():
         pytest.skip("this machine has a GPU")
 
 
+def test_float16_has_a_scale_that_is_kept_and_other_types_have_none():
+    for policy, names in (("float32", set()), ("mixed_float16", {"loss_scale", "good_steps"})):
+        tf_keras.mixed_precision.set_global_policy(policy)
+        assert set(precision.scale_of(model.optimizer(SMALL, 10))) == names
+
+
 @pytest.mark.usefixtures("cpu")
 @pytest.mark.parametrize("has_units", [False, True])
 def test_a_cpu_keeps_float32_unless_it_is_asked_what_it_has_units_for(monkeypatch, has_units):

@@ -185,6 +185,23 @@ def test_an_end_at_another_worker_reaches_all():
         assert results([third]) == [end]
 
 
+def test_one_that_cannot_hold_its_own_port_blames_no_other():
+    here = places(2)
+    with (
+        socket.create_server(("", cluster.split(here[0].addresses[0])[1])) as taken,
+        Meeting(here[0]) as chief,
+    ):
+        chief.ready()
+        deadline = time.monotonic() + 10
+        while "cannot hold" not in chief.missing() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert f"worker 0, which cannot hold {here[0].addresses[0]} (" in chief.missing()
+        taken.close()
+        while "cannot hold" in chief.missing() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert chief.missing() == f"worker 1 at {here[1].addresses[1]} (not there)"
+
+
 def test_telling_gives_up_in_time():
     here = places(2)
     with Meeting(here[0]) as chief:

@@ -1,0 +1,42 @@
+"""Files of a run: whole or not at all, and without a right that a store's users need not have."""
+
+import errno
+
+import pytest
+import tensorflow as tf
+
+from canopy.cli import TryAgainError, UserError
+from trainer import files
+
+
+def test_a_file_is_written_with_its_folder_and_leaves_nothing_beside_it(tmp_path):
+    files.write_text(f"{tmp_path}/below/run.json", "one")
+    files.write_text(f"{tmp_path}/below/run.json", "two")
+    assert [path.read_text() for path in (tmp_path / "below").iterdir()] == ["two"]
+
+
+def test_a_store_is_never_asked_for_a_folder(monkeypatch):
+    asked: list[str] = []
+    monkeypatch.setattr(tf.io.gfile, "makedirs", asked.append)
+    files.make_folder("gs://bucket/run/checkpoints")
+    assert asked == []
+    files.make_folder("run/checkpoints")
+    assert asked == ["run/checkpoints"]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (OSError(errno.ENOSPC, "full"), UserError),
+        (OSError(errno.EACCES, "no right"), UserError),
+        (OSError(errno.EIO, "I/O error"), TryAgainError),
+        (OSError("of no number"), TryAgainError),
+        (tf.errors.ResourceExhaustedError(None, None, "full"), UserError),
+        (tf.errors.NotFoundError(None, None, "no such bucket"), UserError),
+        (tf.errors.UnknownError(None, None, "; Stale file handle"), TryAgainError),
+    ],
+)
+def test_a_refusal_that_may_pass_is_told_from_one_that_lasts(error, kind):
+    found = files.refusal("a sentence", error)
+    assert type(found) is kind
+    assert str(found) == "a sentence"

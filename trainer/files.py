@@ -1,0 +1,75 @@
+"""Files that a run writes, on a disk or in a store, and what it means that one refuses.
+
+Promises: a file is written whole or not at all; a refusal that only the user can mend (no room, no right, no
+such place) is told from one that another try, or another pod with a new mount, may well get over.
+"""
+
+from __future__ import annotations
+
+import errno
+
+import tensorflow as tf
+
+from canopy.cli import TryAgainError, UserError
+
+REFUSED = (OSError, tf.errors.OpError)  # what a full disk or a storage that says no raises
+
+_LASTING_ERRNO = frozenset(
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EFBIG,
+        errno.EROFS,
+        errno.EACCES,
+        errno.EPERM,
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.ENAMETOOLONG,
+        errno.ELOOP,
+        errno.EINVAL,
+    }
+)
+_LASTING = (
+    tf.errors.ResourceExhaustedError,
+    tf.errors.PermissionDeniedError,
+    tf.errors.UnauthenticatedError,
+    tf.errors.NotFoundError,
+    tf.errors.AlreadyExistsError,
+    tf.errors.FailedPreconditionError,
+    tf.errors.InvalidArgumentError,
+    tf.errors.UnimplementedError,
+)
+
+
+def refusal(text: str, error: BaseException) -> UserError | TryAgainError:
+    """The exception to raise where a storage refused.
+
+    Args:
+        text: the sentence for it.
+        error: one of `REFUSED`.
+
+    Returns:
+        A `TryAgainError` where the refusal may pass: a server that is moved (ESTALE), a disk or a network
+        that fails (EIO, ETIMEDOUT), a store that is busy.
+    """
+    lasts = error.errno in _LASTING_ERRNO if isinstance(error, OSError) else isinstance(error, _LASTING)
+    return UserError(text) if lasts else TryAgainError(text)
+
+
+def make_folder(path: str) -> None:
+    """Makes a folder where there are any: in a store an object's name makes its own.
+
+    TensorFlow would ask such a store for the bucket itself, which takes a right that who may read and write
+    objects need not have.
+    """
+    if "://" not in path:
+        tf.io.gfile.makedirs(path)
+
+
+def write_text(path: str, text: str) -> None:
+    """Writes a file whole or not at all; its folder is made. `path` may be local or gs://."""
+    make_folder(path.rpartition("/")[0])
+    with tf.io.gfile.GFile(f"{path}.tmp", "w") as file:
+        file.write(text)
+    tf.io.gfile.rename(f"{path}.tmp", path, overwrite=True)
