@@ -1,4 +1,4 @@
-# What pods may do: read and write the bucket, and nothing else. No key is made: Kubernetes' ServiceAccounts
+# What pods may do: read and write one bucket, and nothing else. No key is made: Kubernetes' ServiceAccounts
 # stand for this account (Workload Identity).
 resource "google_service_account" "pods" {
   project      = var.project
@@ -14,9 +14,18 @@ resource "google_storage_bucket_iam_member" "pods" {
   member = google_service_account.pods.member
 }
 
+# TensorFlow asks for the bucket itself (storage.buckets.get) before it makes a folder in it, which a role for
+# objects does not allow: a run into an empty bucket may end with 403.
+resource "google_storage_bucket_iam_member" "pods_bucket" {
+  bucket = google_storage_bucket.data.name
+  role   = "roles/storage.legacyBucketReader"
+  member = google_service_account.pods.member
+}
+
 # The ServiceAccounts of k8s/*.yaml.
 locals {
   service_accounts = toset([
+    "canopy-evaluate",
     "canopy-predict",
     "canopy-preprocess",
     "canopy-tensorboard",

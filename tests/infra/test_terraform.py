@@ -133,5 +133,26 @@ def test_no_role_is_wider_than_it_has_to_be():
         "roles/artifactregistry.reader",
         "roles/container.defaultNodeServiceAccount",
         "roles/iam.workloadIdentityUser",
+        "roles/storage.legacyBucketReader",
         "roles/storage.objectUser",
     }
+
+
+def test_pods_may_use_the_buckets_objects_and_look_at_the_bucket_itself_by_hand_too():
+    granted = [
+        body for (kind, _), body in blocks("resource").items() if kind == "google_storage_bucket_iam_member"
+    ]
+    for body in granted:
+        assert body["bucket"] == "${google_storage_bucket.data.name}"
+        assert body["member"] == "${google_service_account.pods.member}"
+    roles = {body["role"] for body in granted}
+    # TensorFlow's makedirs asks for the bucket (storage.buckets.get), which the role for objects lacks.
+    assert roles == {"roles/storage.objectUser", "roles/storage.legacyBucketReader"}
+    text = (ROOT / "docs" / "kubernetes.md").read_text()
+    assert {role for role in roles if f"`{role}`" in text} == roles
+
+
+def test_the_docs_name_every_account_that_may_stand_for_the_google_account():
+    text = (ROOT / "docs" / "kubernetes.md").read_text()
+    listed = re.findall(r'^    "(canopy-[a-z]+)",$', (FOLDER / "identity.tf").read_text(), re.MULTILINE)
+    assert [name for name in listed if f"`{name}`" not in text] == []

@@ -22,7 +22,7 @@ Object = dict[str, Any]
 K8S = ROOT / "k8s"
 OVERLAYS = sorted(path.parent for path in (ROOT / "infra" / "overlays").glob("*/kustomization.yaml"))
 FILES = sorted(path for path in K8S.glob("[!.]*.yaml") if path.name != "kustomization.yaml")
-STAGES = ("preprocess", "train", "predict", "tune", "tensorboard")
+STAGES = ("preprocess", "train", "predict", "evaluate", "tune", "tensorboard")
 INSTANCE = "app.kubernetes.io/instance"
 CONTROLLER_UID = "batch.kubernetes.io/controller-uid"
 

@@ -60,6 +60,29 @@ def test_kubectl_has_each_command_and_flag_shown():
     assert {"apply", "delete", "logs", "wait", "get", "exec", "cp", "port-forward", "describe"} <= seen
 
 
+def test_every_stage_that_leads_to_a_result_is_run_and_its_result_fetched():
+    text = TEXTS["kubernetes.md"]
+    (loop,) = re.findall(r"for stage in ([a-z ]+); do", text)
+    stages = loop.split()
+    assert stages[:2] == ["preprocess", "train"], "each reads what the one before wrote"
+    assert set(stages) == set(STAGES) - {"tune", "tensorboard"}
+    (submitted,) = re.findall(r"python -m infra.submit ([^\n]*) --follow", text)
+    assert submitted.split() == [f"k8s/{file_of(stage).name}" for stage in stages]
+    for stage in stages[2:]:
+        output = of_kind(objects(file_of(stage)), "ConfigMap")[0]["data"]["OUTPUT"]
+        copied = f"kubectl cp canopy-archive:{output} "
+        assert text.count(copied) == 2
+        assert copied in file_of(stage).read_text()
+        assert output.replace("/data/", "gs://BUCKET/") in text
+
+
+def test_it_is_told_for_how_long_a_job_that_is_done_is_known():
+    told = re.search(r"for as long as the cluster keeps it: three days", TEXTS["kubernetes.md"])
+    assert told
+    jobs = [job for path in FILES for job in of_kind(objects(path), "Job")]
+    assert {job["spec"]["ttlSecondsAfterFinished"] for job in jobs} == {3 * 86400}
+
+
 def blocks(name, language):
     return re.findall(rf"^```{language}\n(.*?)^```$", TEXTS[name], re.MULTILINE | re.DOTALL)
 

@@ -59,7 +59,7 @@ def test_workers_of_one_run_reach_each_other_on_every_port(everything, port):
     assert allowed(everything, worker, "Ingress", worker, port)
 
 
-@pytest.mark.parametrize("stage", ["preprocess", "predict", "tune", "tensorboard"])
+@pytest.mark.parametrize("stage", ["preprocess", "predict", "evaluate", "tune", "tensorboard"])
 @pytest.mark.parametrize("port", [22, 443, 2222, 6006])
 def test_nobody_else_reaches_a_worker_nor_a_worker_anybody_else(everything, stage, port):
     worker, other = labels_of(every(file_of("train"))), labels_of(every(file_of(stage)))
@@ -77,7 +77,7 @@ def test_every_stage_can_ask_a_name_server_wherever_it_runs(everything, stage, p
         assert allowed(everything, pod, "Egress", server, 53, protocol)
 
 
-@pytest.mark.parametrize("stage", ["preprocess", "predict", "tune"])
+@pytest.mark.parametrize("stage", ["preprocess", "predict", "evaluate", "tune"])
 def test_pods_that_work_alone_reach_nobody_and_nobody_reaches_them(everything, stage):
     pod = labels_of(every(file_of(stage)))
     for peer in (pod, STRANGER, INTERNET, *METADATA):

@@ -6,6 +6,7 @@ containers of it with all that the pods' specifications say of them (`containers
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -106,6 +107,26 @@ def test_an_archive_without_a_sample_submission_is_predicted_too(
     done(preprocessed.apply("predict", {"SAMPLE_SUBMISSION": "none", "OUTPUT": "/data/plain.csv"}))
     images = list((preprocessed.data / "archive" / "test-jpg").iterdir())
     assert len((preprocessed.data / "plain.csv").read_text().splitlines()) == len(images) + 1
+
+
+def test_evaluation_leaves_a_report_of_the_validation_split_to_be_fetched(
+    training: Watched, preprocessed: Cluster
+) -> None:
+    done(preprocessed.apply("evaluate", {}))
+    report = preprocessed.data / "report"
+    assert (report / "report.html").read_text().startswith("<!doctype html>")
+    model = json.loads((preprocessed.data / "model" / "export" / "model.json").read_text())
+    found = json.loads((report / "metrics.json").read_text())
+    assert found["split"] == "validation"
+    assert found["fingerprint"] == model["dataset"]["fingerprint"]
+
+
+def test_an_evaluation_of_a_split_that_is_not_there_ends_with_code_2_and_a_word(
+    training: Watched, preprocessed: Cluster
+) -> None:
+    (pod,) = preprocessed.apply("evaluate", {"SPLIT": "holdout"})
+    assert pod.end() == cli.EXIT_USER, pod.log.read_text()
+    assert "holdout" in pod.said
 
 
 def test_tensorboard_answers_and_ends_when_it_is_told(training: Watched, preprocessed: Cluster) -> None:

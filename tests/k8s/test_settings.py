@@ -8,7 +8,7 @@ import pytest
 from beam_jobs import predict_settings
 from beam_jobs import settings as preprocess
 from tests.k8s.manifests import STAGES, command_of, file_of, objects, of_kind, the
-from trainer import config, search, tune_flags
+from trainer import config, evaluate, search, tune_flags
 
 
 def command(stage):
@@ -75,6 +75,16 @@ def test_prediction_has_the_codes_defaults_but_for_rows_whose_images_kaggle_ship
     assert len(flags("predict")) == len(dataclasses.fields(predict_settings.Settings))
 
 
+def test_the_evaluation_has_a_setting_for_every_flag_with_the_codes_default(tmp_path):
+    def parsed(words):  # that the output can be written to is checked there and then
+        return vars(evaluate._flags([word.replace("/data/", f"{tmp_path}/") for word in words]))
+
+    given = parsed(flags("evaluate"))
+    assert given == parsed(("--model=/data/model/export", "--data=/data/tfrecords", "--output=/data/report"))
+    settings = the(objects(file_of("evaluate")), "ConfigMap", "canopy-evaluate")["data"]
+    assert {name.lower() for name in settings} == given.keys()
+
+
 def test_the_search_has_the_codes_defaults():
     given = tune_flags.parse(flags("tune"))
     default = tune_flags.parse(("--data=/data/tfrecords", "--study=/data/tune/study.log"))
@@ -92,7 +102,10 @@ def test_stages_hand_on_what_the_next_one_takes(stage):
     def settings(name):
         return the(objects(file_of(name)), "ConfigMap", f"canopy-{name}")["data"]
 
-    assert settings("preprocess")["OUTPUT"] == settings("train")["DATA"] == settings("tune")["DATA"]
-    assert settings("predict")["MODEL"] == settings("train")["MODEL_DIR"] + "/export"
+    for reader in ("train", "evaluate", "tune"):
+        assert settings(reader)["DATA"] == settings("preprocess")["OUTPUT"]
+    for reader in ("predict", "evaluate"):
+        assert settings(reader)["MODEL"] == settings("train")["MODEL_DIR"] + "/export"
+    assert f"{settings('evaluate')['SPLIT']}=" in settings("preprocess")["SPLITS"]
     assert settings("tensorboard")["LOGDIR"] == settings("train")["MODEL_DIR"] + "/logs"
     assert all("$" not in value for value in settings(stage).values())

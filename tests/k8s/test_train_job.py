@@ -118,7 +118,7 @@ def test_what_ended_a_pod_decides_whether_another_is_tried(job, code, disrupted,
     assert outcome(job, code, disrupted) == action
 
 
-@pytest.mark.parametrize("stage", ["preprocess", "predict", "tune"])
+@pytest.mark.parametrize("stage", ["preprocess", "predict", "evaluate", "tune"])
 def test_other_jobs_also_end_at_once_after_a_users_mistake_and_never_after_a_disruption(stage):
     (job,) = of_kind(objects(file_of(stage)), "Job")
     assert outcome(job, cli.EXIT_USER) == "FailJob"
@@ -126,7 +126,7 @@ def test_other_jobs_also_end_at_once_after_a_users_mistake_and_never_after_a_dis
     assert outcome(job, cli.EXIT_BUG) == outcome(job, 137) == "Count"
 
 
-@pytest.mark.parametrize("stage", ["preprocess", "train", "predict", "tune"])
+@pytest.mark.parametrize("stage", ["preprocess", "train", "predict", "evaluate", "tune"])
 def test_a_job_is_bounded_and_makes_no_second_pod_beside_a_dying_one(stage):
     (job,) = of_kind(objects(file_of(stage)), "Job")
     spec, pod = job["spec"], template(job)["spec"]
@@ -144,7 +144,7 @@ def test_a_gangs_failures_are_counted_by_index_and_none_may_fail_for_good(job):
     assert job["spec"]["maxFailedIndexes"] == 0
 
 
-@pytest.mark.parametrize("stage", ["preprocess", "predict"])
+@pytest.mark.parametrize("stage", ["preprocess", "predict", "evaluate"])
 def test_sigterm_ends_a_command_that_has_no_handler_for_it(stage):
     (job,) = of_kind(objects(file_of(stage)), "Job")
     pod = template(job)["spec"]
