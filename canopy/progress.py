@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 from rich.console import Console
@@ -22,7 +23,15 @@ class Meter:
     Use as a context manager. `update` may be called as often as is handy: showing is rate-limited.
     """
 
-    def __init__(self, title: str, total: int | None, unit: str = "images", done: int = 0) -> None:
+    def __init__(
+        self,
+        title: str,
+        total: int | None,
+        unit: str = "images",
+        *,
+        done: int = 0,
+        say: Callable[[str], object] | None = None,
+    ) -> None:
         """Prepares a meter.
 
         Args:
@@ -30,9 +39,11 @@ class Meter:
             total: units to do, or None where nobody knows.
             unit: the plural of what is counted.
             done: units that an earlier start has done: how fast this one is, they do not tell.
+            say: takes the lines where there is no bar; stderr does where it is not given.
         """
         self.title, self.total, self.unit = title, total, unit
         self.done = self._first = done
+        self._say = say or _to_stderr
         self._start = self._last_line = time.monotonic()
         self._bar: Progress | None = None
 
@@ -71,14 +82,14 @@ class Meter:
                 f", {(self.total - done) / rate:,.0f} s left" if self.total is not None and rate > 0 else ""
             )
             more = f", {note}" if note else ""
-            print(
-                f"{self.title}: {done:,}{of} {self.unit}, {rate:,.0f} {self.unit}/s{left}{more}",
-                file=sys.stderr,
-                flush=True,
-            )
+            self._say(f"{self.title}: {done:,}{of} {self.unit}, {rate:,.0f} {self.unit}/s{left}{more}")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import sys
 import tempfile
@@ -21,11 +22,13 @@ from pathlib import Path
 
 from canopy import cli, locks
 from canopy.cli import UserError
-from trainer import cluster, config, data_info, supervise, weights
+from trainer import cluster, config, data_info, logs, supervise, weights
 from trainer.supervise import Crew, Ending, Signals
 
 BACKOFF_SECONDS = (1.0, 30.0)  # pause before the second restart in a row, doubled each time up to the second
 RUN_ID = "CANOPY_RUN_ID"
+
+log = logging.getLogger("canopy.launch")
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ def _launch(settings: Settings) -> int:
         cluster.on_this_machine(settings.local_workers)[0] if local else cluster.from_indexed_job(os.environ)
     )
     _check(task, place.workers)
+    logs.of_launcher(task.log_format, place.index)
     run = os.environ.get(RUN_ID)
     if run is None:
         if task.restart and not local:
@@ -101,7 +105,7 @@ def _launch(settings: Settings) -> int:
         cli.leave_word("")
         return ending.code
     if ending.code != cli.EXIT_USER or not local:
-        print(f"launch: {ending.why}", file=sys.stderr, flush=True)
+        log.error(ending.why)
     cli.leave_word(ending.why)
     return ending.code
 
@@ -147,7 +151,7 @@ def _keep_going(settings: Settings, crew: Crew, signals: Signals) -> Ending:
             return Ending(code, f"gave up after {restarts} restarts without a new checkpoint: {ending.why}")
         restarts += 1
         when = f" in {pause:.0f} s" if pause else ""
-        print(f"launch: restart {restarts} of {settings.max_restarts}{when}", file=sys.stderr, flush=True)
+        log.warning("restart %d of %d%s", restarts, settings.max_restarts, when)
         signals.sleep(pause)
         if signals.code:
             return Ending(signals.code, "stopped by a signal before a restart")

@@ -117,7 +117,7 @@ class Run:
         start, result = time.monotonic(), Validation.empty()
         total = self.config.epochs * self.reading.total
         with (
-            Meter("training", total, done=self._seen(step)) as meter,
+            Meter("training", total, done=self._seen(step), say=log.info) as meter,
             Journal(self.config, self.place.is_chief) as journal,
             self.profiler,
         ):

@@ -7,9 +7,9 @@ to the launcher reaches the processes, and they get the time to save.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +21,8 @@ from trainer.cluster import Place
 from trainer.rendezvous import End, Meeting, Start
 from trainer.watch import Watch
 from trainer.worker import Worker
+
+log = logging.getLogger("canopy.launch")
 
 POLL_SECONDS = 0.1
 LAST_WORDS_SECONDS = 5.0  # others that failed for the same reason may still say so
@@ -198,7 +200,7 @@ def _wait(
         elif until():
             return None
         elif gone := _gone(workers, watch):
-            _say(gone)
+            log.warning(gone)
             worker.dismiss(workers, gone, DISMISS_SECONDS)
             return Ending(cli.EXIT_PEER_LOST, f"peer lost: {gone}", is_final=False)
         elif not was_ready and any(each.line.steps for each in workers):
@@ -229,7 +231,7 @@ def _conclude(workers: list[Worker]) -> Ending:
     worker.dismiss(workers, f"worker {failed[0].index} ended", DISMISS_SECONDS)
     for each in failed:
         if ended[each] != cli.EXIT_USER:
-            _say(f"worker {each.index} ended with {_describe(ended[each])}")
+            log.warning("worker %d ended with %s", each.index, _describe(ended[each]))
     code = verdict([ended[each] for each in failed])
     blamed = next((each for each in failed if ended[each] == code), failed[0])
     found = f"worker {blamed.index} ended with {_describe(ended[blamed])}"
@@ -271,10 +273,6 @@ def verdict(failures: Sequence[int]) -> int:
 
 def _describe(code: int) -> str:
     return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-
-
-def _say(line: str) -> None:
-    print(f"launch: {line}", file=sys.stderr, flush=True)
 
 
 def _be_ready(yes: bool) -> None:

@@ -6,17 +6,12 @@ was lost or stopped, which a restart mends; 143 where SIGTERM came here, after a
 
 from __future__ import annotations
 
-import json
-import logging
-import sys
-import time
 import traceback
 from collections.abc import Sequence
 from typing import Any
 
 from canopy import cli, quiet
-from trainer import cluster, config, link
-from trainer.cluster import Place
+from trainer import cluster, config, link, logs
 from trainer.stopping import Stopping, TerminatedError, leave
 
 
@@ -35,7 +30,7 @@ def _train(argv: Sequence[str] | None, near: link.Near) -> None:
     stopping = Stopping(near)
     stopping.begin()
     config.check_batch(settings.batch_size, place.workers)
-    _log_to_stderr(settings.log_format, place)
+    logs.of_worker(settings.log_format, place.index)
     with quiet.importing():
         import tensorflow as tf
 
@@ -67,30 +62,6 @@ def _summary(steps: int, images: int, seconds: float, validation: dict[str, Any]
         f"F2 {validation['f2']:.4f} on {validation['records']:,} validation records "
         f"(constant tags {validation['f2_constant']:.4f})\nmodel: {folder}"
     )
-
-
-class _JsonLines(logging.Formatter):
-    """One JSON object a line, for clusters that index their logs."""
-
-    def __init__(self, worker: int) -> None:
-        super().__init__()
-        self._worker = worker
-
-    def format(self, record: logging.LogRecord) -> str:
-        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
-        return json.dumps(
-            {"time": at, "level": record.levelname, "worker": self._worker, "message": record.getMessage()}
-        )
-
-
-def _log_to_stderr(log_format: str, place: Place) -> None:
-    """Each line with the worker's index; the others than the chief speak only of trouble."""
-    handler = logging.StreamHandler(sys.stderr)
-    text = logging.Formatter(f"[worker {place.index}] %(message)s")
-    handler.setFormatter(_JsonLines(place.index) if log_format == "json" else text)
-    logger = logging.getLogger("canopy")
-    logger.handlers, logger.propagate = [handler], False
-    logger.setLevel(logging.INFO if place.is_chief else logging.WARNING)
 
 
 if __name__ == "__main__":

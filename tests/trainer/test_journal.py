@@ -3,10 +3,8 @@
 import json
 import logging
 
-import pytest
 import tensorflow as tf
 
-from trainer import task
 from trainer.config import Config
 from trainer.journal import Journal
 
@@ -91,13 +89,3 @@ def test_a_run_tells_loss_speed_and_the_wait_for_its_input(trained):
         assert 0 <= line["input_wait_share"] < 1
         assert line["learning_rate"] >= 0
     assert lines[-1]["validation"]["records"] > 0
-
-
-@pytest.mark.parametrize("text", ["resuming after step 3", 'a "quoted"\nbreak'])
-def test_a_json_log_has_one_object_a_line(text):
-    record = logging.LogRecord("canopy", logging.INFO, "", 0, "%s", (text,), None)
-    line = task._JsonLines(2).format(record)
-    assert "\n" not in line
-    found = json.loads(line)
-    assert (found["level"], found["worker"], found["message"]) == ("INFO", 2, text)
-    assert set(found) == {"time", "level", "worker", "message"}
