@@ -8,6 +8,7 @@ Works alike on local files and on addresses.
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import struct
@@ -99,14 +100,23 @@ def index(path: str, wanted: Callable[[str], bool]) -> tuple[list[str], Entries,
         The paths of the wanted members, sorted; where each is; and how many other files there are.
 
     Raises:
-        UserError: it is not an archive, or a damaged one.
+        UserError: it is not an archive, a damaged one, or it cannot be read.
     """
     if not storage.is_remote(path) and Path(path).exists() and not Path(path).is_file():
         raise UserError(f"--images: {path} is no regular file, and an archive is read by its index")
+    with storage.explained(path, "read"):
+        return _index(path, wanted)
+
+
+def _index(path: str, wanted: Callable[[str], bool]) -> tuple[list[str], Entries, int]:
     read = _zip_members if kind(path) == "zip" else _tar_members
+    entries = Entries()
     try:
         with storage.open_read(path) as file:
             members = list(read(file))
+        chosen = sorted((name, number) for number, (name, _) in enumerate(members) if wanted(name))
+        for _, number in chosen:
+            entries.append(members[number][1])
     except (
         zipfile.BadZipFile,
         tarfile.TarError,
@@ -114,14 +124,25 @@ def index(path: str, wanted: Callable[[str], bool]) -> tuple[list[str], Entries,
         struct.error,
         ValueError,
         NotImplementedError,
+        OverflowError,
+        MemoryError,  # a name of a terabyte, by its header
     ) as error:
-        raise UserError(f"--images: {path} is no readable {kind(path)} archive: {error}") from error
-    chosen = sorted((name, number) for number, (name, _) in enumerate(members) if wanted(name))
-    entries = Entries()
-    for _, number in chosen:
-        entry = members[number][1]
-        entries.append(entry)
+        if (said := _readers(error)) is not None:
+            raise said from None
+        words: object = error
+        if isinstance(error, OverflowError):
+            words = "it gives a size or a place of 2**63 or more"
+        elif isinstance(error, MemoryError):
+            words = "it gives a size that no memory holds"
+        raise UserError(f"--images: {path} is no readable {kind(path)} archive: {words}") from error
     return [name for name, _ in chosen], entries, len(members) - len(chosen)
+
+
+def _readers(error: Exception) -> OSError | None:
+    """What reading itself raised: `zipfile` takes it for the archive's own fault."""
+    cause = error.__context__
+    # A seek to before the file's start is the archive's fault indeed.
+    return cause if isinstance(cause, OSError) and cause.errno != errno.EINVAL else None
 
 
 def _zip_members(file: IO[bytes]) -> Iterator[tuple[str, Entry]]:
@@ -141,7 +162,11 @@ def _tar_members(file: IO[bytes]) -> Iterator[tuple[str, Entry]]:
     while start is not None:
         file.seek(start)
         with tarfile.open(fileobj=file, mode="r:") as archive:
+            last = start
             for info in archive:
+                if info.size < 0 or archive.offset <= last:
+                    raise tarfile.ReadError(f"it is damaged at byte {info.offset:,}")
+                last = archive.offset
                 if info.isreg():
                     how = SPARSE if info.issparse() else IN_TAR
                     # A sparse file's size says nothing of what is stored, and may be beyond any column.

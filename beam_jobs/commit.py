@@ -5,13 +5,18 @@ moment leaves a folder that the same command cleans up and fills again; nothing 
 not write. On this machine files grow in a staging folder and are renamed at the end, and a whole data set
 that is to be replaced stands until then. In a store, where a rename is a copy, shards are uploaded under
 their final names, which nobody reads before the marker is there; an earlier data set goes before the first.
+Of two jobs on this machine the second is refused while the first lasts. In a store, which has no locks, and
+on a disk that knows none, the later one goes on and the earlier one ends.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 import shutil
+import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO
@@ -21,8 +26,9 @@ from canopy import contract, locks
 from canopy.cli import UserError
 
 STAGING = ".canopy-staging"
-LOCK = "lock"  # likewise, held while a job of this machine runs
-RUN_JSON = "run.json"  # in the staging folder: the files that the job may leave behind
+LOCK = "lock"  # in the staging folder: held while a job of this machine runs
+MARK = "run-"  # likewise, begins the name of one job's mark: gone as soon as a later job has begun
+RUN_JSON = "run.json"  # likewise: the files that the job may leave behind
 FAILED_REJECTS = "rejects.failed.jsonl"  # of a job that failed beside an earlier, whole data set
 TFDS_LABELS = "image.class.label.labels.txt"  # where TensorFlow Datasets looks for the class names
 FIXED = (
@@ -40,6 +46,7 @@ class Output:
         self.folder = folder
         self.remote = storage.is_remote(folder)
         self.staging = storage.join(folder, STAGING)
+        self._mark = f"{MARK}{uuid.uuid4().hex}"
         self._held: IO[bytes] | None = None
         self._earlier: set[str] = set()  # files of the whole data set that this job is to replace
 
@@ -50,45 +57,90 @@ class Output:
             overwrite: whether a whole data set may be replaced.
 
         Raises:
-            UserError: a whole data set is there and `overwrite` is not set, or files are there under the
-                names that this job writes and Canopy did not write them.
+            UserError: a whole data set is there and `overwrite` is not set, or files or folders are there
+                under the names that this job writes and Canopy did not write them, or another job of this
+                machine is writing there.
         """
+        self._look(overwrite)
+        storage.make_folder(self.staging)
+        self._lock()
+        # Before it looks for others: of two that begin at once, at least one then finds the other's.
+        storage.write_bytes(storage.join(self.staging, self._mark), b"")
+        self._clear_staging(keep=(RUN_JSON, LOCK, self._mark))
+        try:
+            there, ours = self._look(overwrite)  # again: a job that was not done the first time may be by now
+        except UserError:
+            self._leave()
+            raise
+        self._note(ours)
+        if contract.DATASET_INFO in there:
+            self._earlier = ours & there
+        else:
+            storage.delete(storage.join(self.folder, name) for name in sorted(ours & there))
+        for name in ("work", "results", "shards"):
+            storage.make_folder(storage.join(self.staging, name))
+
+    def _look(self, overwrite: bool) -> tuple[set[str], set[str]]:
+        """The files in the folder, and the names that Canopy's own have; raises where it is not to be had."""
         if not self.remote and storage.exists(self.folder) and not Path(self.folder).is_dir():
             raise UserError(f"--output: {self.folder} is a file, not a folder")
+        self._refuse_folders()
         there = set(storage.list_files(self.folder))
         if contract.DATASET_INFO in there:
             if contract.CANOPY_JSON not in there:
                 raise UserError(f"--output: {self.folder} holds a data set that Canopy did not write")
             if not overwrite:
                 raise UserError(f"--output: {self.folder} holds a whole data set; --overwrite replaces it")
-            ours = self._listed(contract.CANOPY_JSON)
-        elif storage.exists(storage.join(self.staging, RUN_JSON)):
-            ours = self._listed(f"{STAGING}/{RUN_JSON}")
-        else:
-            ours = set()
-            foreign = sorted(name for name in there if name in FIXED or SHARD_PATTERN.fullmatch(name))
-            if foreign:
-                raise UserError(
-                    f"--output: {self.folder} holds {foreign[0]}, which no whole or begun job of Canopy wrote"
-                )
-        storage.make_folder(self.staging)
-        self._lock()
-        self._note(ours)
-        if contract.DATASET_INFO in there:
-            self._earlier = ours & there
-        else:
-            storage.delete(storage.join(self.folder, name) for name in sorted(ours & there))
-        self._clear_staging(keep=(RUN_JSON, LOCK))
-        for name in ("work", "results", "shards"):
-            storage.make_folder(storage.join(self.staging, name))
+            return there, self._listed(contract.CANOPY_JSON)
+        if storage.exists(storage.join(self.staging, RUN_JSON)):
+            return there, self._listed(f"{STAGING}/{RUN_JSON}")
+        foreign = sorted(filter(_is_final, there))
+        if foreign:
+            raise UserError(
+                f"--output: {self.folder} holds {foreign[0]}, which no whole or begun job of Canopy wrote"
+            )
+        return there, set()
+
+    def _refuse_folders(self) -> None:
+        """A file is written by a rename at the job's end, which no folder gives way to."""
+        if self.remote:
+            return
+        with storage.explained(self.folder, "list"):
+            there = os.scandir(self.folder) if Path(self.folder).is_dir() else ()
+            found = sorted(entry.name for entry in there if _is_final(entry.name) and entry.is_dir())
+        if found:
+            raise UserError(
+                f"--output: {self.folder} holds a folder {found[0]}, where a file is to be written"
+            )
 
     def _lock(self) -> None:
         """Keeps other jobs of this machine out until this process ends, however it ends."""
         if self.remote:
             return
-        busy = f"--output: another job is writing to {self.folder}"
-        with storage.explained(self.staging, "lock"):
+        with contextlib.suppress(OSError):  # where there are no locks, the mark has to do
+            busy = f"--output: another job is writing to {self.folder}"
             self._held = locks.take(storage.join(self.staging, LOCK), busy)
+
+    def _is_overtaken(self) -> bool:
+        return not storage.exists(storage.join(self.staging, self._mark))
+
+    def _check(self) -> None:
+        """Raises `UserError` where another job to the same folder has begun since."""
+        if self._is_overtaken():
+            raise UserError(
+                f"--output: another job to {self.folder} began before this one was done, so this one ends: "
+                "let the other end before you start one again"
+            )
+
+    def _leave(self) -> None:
+        """Lets the next job in: the mark goes, then the lock, then the folder where nothing is left in it."""
+        storage.delete([storage.join(self.staging, self._mark)])
+        if self._held:
+            locks.release(self._held)
+            self._held = None
+        if not self.remote:
+            with contextlib.suppress(OSError):  # it holds what is another job's
+                Path(self.staging).rmdir()
 
     def _listed(self, name: str) -> set[str]:
         """The files that a run.json or a canopy.json speaks of, as far as their names can be ours."""
@@ -105,18 +157,20 @@ class Output:
     def _clear_staging(self, keep: Iterable[str] = ()) -> None:
         if self.remote:
             kept = {storage.join(self.staging, name) for name in keep}
-            storage.delete(path for path in storage.match(f"{self.staging}/**") if path not in kept)
+            storage.delete(path for path in storage.below(self.staging) if path not in kept)
             return
         for entry in Path(self.staging).iterdir():
             if entry.name in keep:
                 continue
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
-            else:
-                entry.unlink()
+            with storage.explained(str(entry), "remove"):
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry)
+                else:
+                    entry.unlink(missing_ok=True)
 
     def claim(self, shards: Iterable[str]) -> None:
         """Says which shards are going to be written, before the first one is."""
+        self._check()
         if self.remote:
             self._remove_earlier()
         self._note({*shards, *self._earlier})
@@ -147,12 +201,16 @@ class Output:
         Returns:
             Its path; an earlier data set that stands keeps its own.
         """
+        self._check()
         name = FAILED_REJECTS if self._earlier else contract.REJECTS_JSONL
         self._put({name: lines})
-        self._clear_staging(keep=() if self._earlier else (RUN_JSON, LOCK))
-        if self._earlier and not self.remote:
-            Path(self.staging).rmdir()
+        self._end(keep=() if self._earlier else (RUN_JSON,))
         return storage.join(self.folder, name)
+
+    def _end(self, keep: Iterable[str] = ()) -> None:
+        """Clears the staging folder, the lock last: whoever comes in between is not to lose anything."""
+        self._clear_staging(keep=(*keep, *([LOCK] if self._held else []), self._mark))
+        self._leave()
 
     def _put(self, files: Mapping[str, bytes]) -> None:
         for name, data in files.items():
@@ -160,7 +218,13 @@ class Output:
                 storage.write_bytes(storage.join(self.folder, name), data)
             else:
                 storage.write_bytes(storage.join(self.staging, name), data)
-                Path(self.staging, name).replace(Path(self.folder, name))
+                self._publish(storage.join(self.staging, name), name)
+
+    def _publish(self, path: str, name: str) -> None:
+        """Gives a file of this machine its final name."""
+        target = storage.join(self.folder, name)
+        with storage.explained(target, "write"):
+            Path(path).replace(target)
 
     def commit(self, shards: Iterable[str], files: Mapping[str, bytes], marker: bytes) -> None:
         """Makes the folder whole.
@@ -170,14 +234,23 @@ class Output:
             files: all others but the marker, by name.
             marker: the content of `dataset_info.json`, written when all else is there for good.
         """
+        self._check()
         self._remove_earlier()
         if not self.remote:
             for shard in shards:
-                Path(self.shard_path(shard)).replace(Path(self.folder, shard))
+                self._publish(self.shard_path(shard), shard)
         self._put(files)
         storage.sync_folder(self.folder)
+        self._check()
         self._put({contract.DATASET_INFO: marker})
         storage.sync_folder(self.folder)
-        self._clear_staging()
-        if not self.remote:
-            Path(self.staging).rmdir()
+        if self._is_overtaken():
+            # The other job has removed what the marker stands for, or is about to.
+            storage.delete([storage.join(self.folder, contract.DATASET_INFO)])
+        self._check()
+        self._end()
+
+
+def _is_final(name: str) -> bool:
+    """Whether a job of Canopy may write a file of that name."""
+    return name in FIXED or SHARD_PATTERN.fullmatch(name) is not None

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from beam_jobs import images, processes, records, storage
+from beam_jobs import images, plan, processes, records, storage
 from beam_jobs.images import BAD_NAME, Encoding, RejectedImage
 from beam_jobs.plan import Move
 from beam_jobs.processes import Crew
@@ -161,6 +161,39 @@ def _convert_alone(path: str, threads: int) -> Result:
         return convert_shard(Work.load(path), own)
     finally:
         own.close()
+
+
+@dataclass(frozen=True)
+class Change:
+    """What evens out one shard; see `rebuild`."""
+
+    result: Result  # of the shard as converted
+    keep: int  # of its own records
+    takes: list[tuple[Result, Move]]  # what is appended
+
+
+def changes(results: Sequence[Result]) -> list[Change]:
+    """What evens out the shards of each split: those that take records, and those that drop their last ones.
+
+    Args:
+        results: of all shards as converted, in any order.
+
+    Returns:
+        A change for each shard that is not as it should be; none both takes and drops.
+    """
+    splits: dict[str, list[Result]] = {}
+    for result in sorted(results, key=lambda result: result.index):
+        splits.setdefault(result.split, []).append(result)
+    changed = []
+    for shards in splits.values():
+        keep, moves = plan.balance([shard.converted for shard in shards])
+        takes: list[list[tuple[Result, Move]]] = [[] for _ in shards]
+        for move in moves:
+            takes[move.taker].append((shards[move.giver], move))
+        for shard, kept, taken in zip(shards, keep, takes, strict=True):
+            if taken or kept < shard.converted:
+                changed.append(Change(shard, kept, taken))
+    return changed
 
 
 def rebuild(result: Result, keep: int, takes: list[tuple[Result, Move]]) -> Result:

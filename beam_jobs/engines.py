@@ -163,7 +163,7 @@ def _on_this_machine(folder: str) -> Iterator[str]:
         return
     with tempfile.TemporaryDirectory(prefix="canopy-model-") as copy:
         base = folder.rstrip("/") + "/"
-        for path in storage.match(f"{base}**"):
+        for path in storage.below(folder):
             target = Path(copy, *path.removeprefix(base).split("/"))
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(storage.read_bytes(path))

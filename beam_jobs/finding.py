@@ -1,7 +1,8 @@
 """Which files a folder, a glob or an address means.
 
-Promises: files in a stable order, without opening one; links to folders are followed, never in
-circles; what cannot be looked at is one clear sentence (`UserError`), and a link that leads nowhere a file.
+Promises: files in a stable order, without opening one, each with the part of its path that nobody named;
+links to folders are followed, never in circles; what cannot be looked at is one clear sentence (`UserError`),
+and a link that leads nowhere a file.
 """
 
 from __future__ import annotations
@@ -11,14 +12,35 @@ import glob
 import os
 import stat
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
+from typing import NamedTuple
 
 from beam_jobs import storage
 from canopy.cli import UserError
 
+MACOS = "__MACOSX"  # the folder in which macOS puts a shadow of each file of an archive
 
-def files(pattern: str) -> Iterator[str]:
-    """All files that a pattern means, of any kind.
+
+class Found(NamedTuple):
+    """A file."""
+
+    path: str
+    below: str  # the part of the path that the pattern leaves open; nothing of a file that is named
+
+
+def is_passed_over(below: str) -> bool:
+    """Whether a file is none of ours for a part of its path that nobody named: a hidden one, or macOS's.
+
+    Args:
+        below: that part. Both kinds of slash part folders, as in archives made on Windows.
+    """
+    parts = below.replace("\\", "/").split("/")
+    return MACOS in parts or any(part.startswith(".") and part not in (".", "..") for part in parts)
+
+
+def files(pattern: str) -> Iterator[Found]:
+    """All files that a pattern means, of any kind; of a local folder that is passed over, the folder instead.
 
     Args:
         pattern: a folder (with all folders below), a glob or a file, local or an address.
@@ -29,11 +51,14 @@ def files(pattern: str) -> Iterator[str]:
     if storage.is_remote(pattern):
         yield from _remote_files(pattern)
     elif (mode := _mode(pattern)) is not None:
-        yield from _walk(os.path.normpath(pattern)) if stat.S_ISDIR(mode) else [pattern]
+        yield from _walk(os.path.normpath(pattern), "") if stat.S_ISDIR(mode) else [Found(pattern, "")]
     elif glob.has_magic(pattern):
         for path in _matching(pattern):
             # Path.is_dir would raise where a link leads nowhere that may be seen.
-            yield from _walk(os.path.normpath(path)) if os.path.isdir(path) else [path]  # noqa: PTH112
+            if os.path.isdir(path):  # noqa: PTH112
+                yield from _walk(os.path.normpath(path), _left_open(pattern, path))
+            else:
+                yield _matched(pattern, path)
     else:
         raise UserError(f"--images: {pattern} does not exist")
 
@@ -45,6 +70,21 @@ def _matching(pattern: str) -> list[str]:
         raise UserError(
             f"--images: {pattern}: folders are nested too deep for **; name the folder above them"
         ) from error
+
+
+def _matched(pattern: str, path: str) -> Found:
+    """A file that a glob matches: its name at least is none that somebody named."""
+    return Found(path, _left_open(pattern, path) or storage.split(path)[1])
+
+
+def _left_open(pattern: str, path: str) -> str:
+    """The parts of a path from the first that a glob does not spell; with its dot a hidden one is spelled."""
+    named = takewhile(lambda part: part.startswith(".") or not glob.has_magic(part), _parts(pattern))
+    return "/".join(_parts(path)[len(list(named)) :])
+
+
+def _parts(path: str) -> list[str]:
+    return [part for part in path.split("/") if part]  # the system's glob drops a slash too many
 
 
 def _mode(pattern: str) -> int | None:
@@ -60,19 +100,25 @@ def _mode(pattern: str) -> int | None:
             raise
 
 
-def _walk(folder: str) -> Iterator[str]:
-    """All files under a folder, through links to folders too, never in circles."""
+def _walk(folder: str, below: str) -> Iterator[Found]:
+    """All files under a folder, through links to folders too, never in circles.
+
+    Args:
+        folder: where.
+        below: what of its own path nobody named.
+    """
     levels = [_entries(folder)]  # no recursion: folders may be nested deeper than Python's calls
     while levels:
         entry = next(levels[-1][1], None)
         if entry is None:
             levels.pop()
-        elif not _is_folder(entry):
-            yield entry.path
-        elif not entry.name.startswith("."):
-            below = _entries(entry.path)
-            if all(below[0] != level[0] for level in levels):
-                levels.append(below)
+        elif not _is_folder(entry) or is_passed_over(entry.name):
+            # Not looked into: it may be all of a disk's snapshots, or another user's.
+            yield Found(entry.path, below + entry.path[len(folder) :])
+        else:
+            inner = _entries(entry.path)
+            if all(inner[0] != level[0] for level in levels):
+                levels.append(inner)
 
 
 def _entries(folder: str) -> tuple[tuple[int, int], Iterator[os.DirEntry[str]]]:
@@ -91,14 +137,15 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _remote_files(pattern: str) -> Iterator[str]:
-    if glob.has_magic(pattern):
-        yield from storage.match(pattern)
-        return
-    if not pattern.endswith("/") and pattern.count("/") > 2 and (found := storage.match(pattern)):
-        yield from found
-        return
-    found = storage.match(pattern.rstrip("/") + "/**")
-    if not found:
+def _remote_files(pattern: str) -> Iterator[Found]:
+    """The same of a store: a name is taken as it is before it is taken for a glob, as on this machine."""
+    whole = not pattern.endswith("/") and pattern.count("/") > 2
+    if whole and storage.match(storage.literal(pattern)):
+        yield Found(pattern, "")
+    elif found := storage.below(pattern):
+        folder = pattern.rstrip("/")
+        yield from (Found(path, path[len(folder) :]) for path in found)
+    elif glob.has_magic(pattern):
+        yield from (_matched(pattern, path) for path in storage.match(pattern))
+    else:
         raise UserError(f"--images: {pattern} does not exist")
-    yield from found

@@ -136,6 +136,7 @@ def match(pattern: str) -> list[str]:
 
     Raises:
         FileNotFoundError: the bucket does not exist.
+        ValueError: it is no pattern.
     """
     bucket, name = objects.parts(pattern)
     prefix, wanted = objects.fixed_part(name), objects.expression(name)

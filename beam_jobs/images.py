@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +34,8 @@ REASONS = (*OF_BYTES, DUPLICATE_NAME, BAD_NAME, NO_LABEL, NO_TAGS, UNKNOWN_TAG)
 
 DEFAULT_MAX_PIXELS = 50_000_000  # 200 MB while a 4-component image is decoded
 MAX_SCANS = 1_000  # progressive files of encoders have about ten; each costs a pass over all pixels
+
+EOI, SOS = b"\xff\xd9", b"\xff\xda"  # end of image, start of scan
 
 SUBSAMPLING = {"420": 2, "444": 0}  # Pillow's own numbers
 
@@ -71,7 +74,7 @@ class Converted:
     width: int  # pixels
     histogram: list[int] | None  # 3 x 256 counts, channel by channel; None: not asked for
     constant: bool  # every pixel has the same value: worth a look
-    mended: bool  # `encoded` is the archive's own bytes with an Adobe marker put in
+    mended: bool  # `encoded` is the archive's own bytes with an Adobe marker or an end put in
 
 
 def _open(data: bytes, max_pixels: int) -> JpegImagePlugin.JpegImageFile:
@@ -91,7 +94,7 @@ def _open(data: bytes, max_pixels: int) -> JpegImagePlugin.JpegImageFile:
     if width * height > max_pixels:
         raise RejectedImage(TOO_LARGE, f"{width} x {height} pixels, over the limit of {max_pixels:,}")
     # One byte is counted in a third of the time that two take, and settles it for nearly every file.
-    if data.count(b"\xda") > MAX_SCANS and (scans := data.count(b"\xff\xda")) > MAX_SCANS:
+    if data.count(b"\xda") > MAX_SCANS and (scans := data.count(SOS)) > MAX_SCANS:
         raise RejectedImage(TOO_LARGE, f"{scans:,} scans, over the limit of {MAX_SCANS:,}")
     return image
 
@@ -177,31 +180,34 @@ def channel_sums(histogram: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.stack([counts @ values, counts @ (values * values)])
 
 
-def has_adobe_marker(data: bytes) -> bool:
-    """Says whether libjpeg would see an Adobe APP14 marker before the first scan.
+def _headers(data: bytes) -> Iterator[tuple[int, int]]:
+    """The markers up to the first scan or the end of image: each one's code, and where its length stands.
 
-    Walks the markers as libjpeg's `next_marker` does: whatever is not 0xFF is skipped, fill bytes too.
+    Walks as libjpeg's `next_marker` does: whatever is not 0xFF is skipped, fill bytes too.
     """
     position, end = 2, len(data)
-    while position < end:
-        position = data.find(b"\xff", position)
-        if position < 0:
-            return False
+    while (position := data.find(b"\xff", position)) >= 0:
         while position < end and data[position] == 0xFF:
             position += 1
         if position >= end:
-            return False
+            return
         marker = data[position]
         position += 1
         if marker in (0, 0x01) or 0xD0 <= marker <= 0xD8:  # stuffed, TEM, RSTn, SOI: no length
             continue
+        yield marker, position
         if marker in (0xD9, 0xDA):  # EOI, SOS
-            return False
-        length = int.from_bytes(data[position : position + 2], "big")
-        body = data[position + 2 : position + length]
-        if marker == 0xEE and len(body) >= 12 and body[:5] == b"Adobe":
-            return True
-        position += max(length, 2)
+            return
+        position += max(int.from_bytes(data[position : position + 2], "big"), 2)
+
+
+def has_adobe_marker(data: bytes) -> bool:
+    """Says whether libjpeg would see an Adobe APP14 marker before the first scan."""
+    for marker, at in _headers(data):
+        if marker == 0xEE:
+            body = data[at + 2 : at + int.from_bytes(data[at : at + 2], "big")]
+            if len(body) >= 12 and body[:5] == b"Adobe":
+                return True
     return False
 
 
@@ -210,6 +216,22 @@ def mend(data: bytes, components: int) -> bytes:
     if components == 4 and not has_adobe_marker(data):
         return data[:2] + ADOBE_MARKER + data[2:]
     return data
+
+
+def with_end(data: bytes) -> bytes:
+    """Puts an end behind a JPEG that has none after its first scan; any other comes back as it is.
+
+    Pillow stops at the last pixel, as in a file whose tail is zeros; TensorFlow wants the end as well.
+    """
+    # A thumbnail in a header has an end of its own, and what follows the picture may hold any bytes.
+    if data.find(SOS, max(data.rfind(EOI), 0)) < 0:
+        return data
+    scan = next((at for marker, at in _headers(data) if marker == SOS[1]), 0)
+    return data if data.find(EOI, scan) >= 0 else data + EOI
+
+
+def _kept(data: bytes, components: int) -> bytes:
+    return with_end(mend(data, components))
 
 
 def convert(data: bytes, encoding: Encoding, statistics: bool = True) -> Converted:
@@ -235,7 +257,7 @@ def convert(data: bytes, encoding: Encoding, statistics: bool = True) -> Convert
     constant = _is_constant(image)
     mended = False
     if encoding.image_format == "keep":
-        encoded = mend(data, len(_open(data, encoding.max_pixels).layer))
+        encoded = _kept(data, len(_open(data, encoding.max_pixels).layer))
         mended = encoded is not data
     else:
         encoded = _encode(image, encoding)
@@ -249,9 +271,10 @@ def _check(data: bytes, max_pixels: int) -> Converted:
     width, height = image.size
     image.draft(None, (max(width // 8, 1), max(height // 8, 1)))
     _load(image)
-    # A picture of one value has one value at an eighth as well; the reverse is then settled in full.
-    constant = _is_constant(image) and _is_constant(_decode(data, max_pixels))
-    encoded = mend(data, len(image.layer))
+    # A picture of one value has one value at an eighth as well; the reverse is then settled in full. In RGB:
+    # four components may differ from pixel to pixel where all that is seen of them is black.
+    constant = _is_constant(image.convert("RGB")) and _is_constant(_decode(data, max_pixels))
+    encoded = _kept(data, len(image.layer))
     return Converted(encoded, "jpeg", height, width, None, constant, encoded is not data)
 
 

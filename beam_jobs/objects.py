@@ -70,12 +70,17 @@ class _Ranges(io.RawIOBase):
 
 
 def fixed_part(pattern: str) -> str:
-    """What every name that a glob matches begins with."""
-    return re.split(r"[*?\[]", pattern, maxsplit=1)[0]
+    """What every name that a glob matches begins with; `[*]`, `[?]` and `[[]` stand for one character."""
+    fixed = re.match(r"(\[[*?\[]\]|[^*?\[])*", pattern, re.DOTALL)
+    return re.sub(r"\[([*?\[])\]", r"\1", fixed.group() if fixed else "")
 
 
 def expression(pattern: str) -> re.Pattern[str]:
-    """A glob as a regular expression: `*` and `?` within a folder, `**` across folders."""
+    """A glob as a regular expression: `*` and `?` within a folder, `**` across folders.
+
+    Raises:
+        ValueError: it is no glob.
+    """
     result = ""
     for part in re.findall(r"\*\*|\*|\?|\[[^\]]+\]|.", pattern, re.DOTALL):
         if part == "**":
@@ -83,7 +88,11 @@ def expression(pattern: str) -> re.Pattern[str]:
         elif part in ("*", "?"):
             result += "[^/]*" if part == "*" else "[^/]"
         elif len(part) > 1:
-            result += "[" + part[1:-1].replace("\\", "\\\\").replace("!", "^", part[1] == "!") + "]"
+            inner = re.sub(r"[\\\[&~|]", r"\\\g<0>", part[1:-1])
+            result += "[" + inner.replace("!", "^", part[1] == "!") + "]"
         else:
             result += re.escape(part)
-    return re.compile(result, re.DOTALL)
+    try:
+        return re.compile(result, re.DOTALL)
+    except re.error as error:
+        raise ValueError(error.msg) from error

@@ -9,6 +9,7 @@ five million names take seconds and 16 bytes each beside the names themselves.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -155,7 +156,7 @@ def balance(records: Sequence[int]) -> tuple[list[int], list[Move]]:
         target[i] += 1
     keep = [min(have, want) for have, want in zip(records, target, strict=True)]
     moves: list[Move] = []
-    givers = [[i, keep[i], records[i]] for i in range(len(records)) if records[i] > keep[i]]
+    givers = deque([i, keep[i], records[i]] for i in range(len(records)) if records[i] > keep[i])
     for taker in range(len(records)):
         lacking = target[taker] - keep[taker]
         while lacking:
@@ -165,5 +166,5 @@ def balance(records: Sequence[int]) -> tuple[list[int], list[Move]]:
             lacking -= count
             givers[0][1] += count
             if givers[0][1] == end:
-                givers.pop(0)
+                givers.popleft()
     return keep, moves

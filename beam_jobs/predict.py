@@ -37,6 +37,7 @@ from beam_jobs import (
 from beam_jobs.predict_settings import Settings
 from beam_jobs.scoring import Scorer, WorkList
 from beam_jobs.scoring_apart import ApartScorer
+from beam_jobs.settings import exceeds
 from beam_jobs.work import Reject
 from canopy import cli, machine
 from canopy.cli import UserError
@@ -249,7 +250,7 @@ def _check(job: Settings, found: int, rejects: list[Reject], result: submission.
         (len(result.extra), found, "images are not named in the sample", "max_extra_fraction"),
     ):
         allowed = getattr(job, flag)
-        if count > allowed * total:
+        if exceeds(count, total, allowed):
             where = result.extra[0] if flag == "max_extra_fraction" else f"see {_rejects_path(job.output)}"
             raise UserError(f"{count:,} of {total:,} {what}, more than --{flag} {allowed:g} allows ({where})")
     if len(rejects) == found:

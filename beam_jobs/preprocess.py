@@ -12,10 +12,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from beam_jobs import commit, plan, prepare, runners, settings, storage, summary
-from beam_jobs.convert import convert_apart, convert_shard, rebuild
+from beam_jobs import commit, prepare, runners, settings, storage, summary
+from beam_jobs.convert import Change, changes, convert_apart, convert_shard, rebuild
 from beam_jobs.processes import crew
 from beam_jobs.work import Result, Work
 from canopy import cli, contract
@@ -24,16 +25,11 @@ from canopy.cli import UserError
 COUNTER = "images"  # the metric of images done
 
 
-def _take(result: Result, results: Sequence[Result], giving: bool) -> Result:
-    """Beam's second and third step: shards that lack records take some, then the givers drop theirs."""
-    split = sorted((r for r in results if r.split == result.split), key=lambda r: r.index)
-    keep, moves = plan.balance([r.converted for r in split])
-    takes = [(split[move.giver], move) for move in moves if move.taker == result.index]
-    gives = keep[result.index] < result.converted
-    if (gives and giving) or (takes and not giving):
-        result = rebuild(result, keep[result.index], takes)
+def _rebuild(change: Change, _: object = None, *, taking: bool) -> None:
+    """Beam's third and fourth step: shards that lack records take some, then the givers drop theirs."""
+    if bool(change.takes) == taking:
+        result = rebuild(change.result, change.keep, change.takes)
         result.save(result.result)
-    return result
 
 
 def build(pipeline: Any, lists: Sequence[str], threads: int, processes: int = 0) -> None:
@@ -57,7 +53,8 @@ def build(pipeline: Any, lists: Sequence[str], threads: int, processes: int = 0)
             self._count = Metrics.counter("canopy", COUNTER).inc
             self._waiting: list[str] = []  # for the processes, which take shards side by side
 
-        def process(self, path: str) -> Iterator[Result]:
+        def process(self, packed: bytes) -> Iterator[Result]:
+            path = packed.decode("utf-8", "surrogateescape")
             if self._crew.apart:
                 self._waiting.append(path)
             else:
@@ -74,13 +71,20 @@ def build(pipeline: Any, lists: Sequence[str], threads: int, processes: int = 0)
 
     converted = (
         pipeline
-        | "Lists" >> beam.Create(lists)
+        # As bytes: Beam's coder of text takes no path that is not UTF-8.
+        | "Lists" >> beam.Create([path.encode("utf-8", "surrogateescape") for path in lists])
         | "Spread" >> beam.Reshuffle()
         | "Convert" >> beam.ParDo(Convert())
     )
-    taken = converted | "Take" >> beam.Map(_take, beam.pvalue.AsList(converted), giving=False)
+    uneven = (
+        pipeline
+        | "Once" >> beam.Create([None])
+        | "Even out" >> beam.FlatMap(lambda _, results: changes(results), beam.pvalue.AsList(converted))
+        | "Spread changes" >> beam.Reshuffle()
+    )
+    taken = uneven | "Take" >> beam.Map(_rebuild, taking=True)
     # The side input makes givers wait until every taker has its records.
-    taken | "Give" >> beam.Map(_take, beam.pvalue.AsList(taken), giving=True)
+    uneven | "Give" >> beam.Map(_rebuild, beam.pvalue.AsList(taken), taking=False)
 
 
 def preprocess(job: settings.Settings, arguments: Sequence[str]) -> dict[str, Any]:
@@ -106,7 +110,7 @@ def preprocess(job: settings.Settings, arguments: Sequence[str]) -> dict[str, An
     output.begin(job.overwrite)
     _check_rejects(prepared.rejects, prepared.found, job, output)
     output.claim(prepare.shard_names(prepared, job))
-    with tempfile.TemporaryDirectory(prefix="canopy-") as progress:
+    with _temporary_folder() as progress:
         lists, kept = [], []
         for work in prepare.work_lists(prepared, job, output, progress):
             lists.append(storage.join(output.staging, "work", f"{work.shard}.json"))
@@ -156,6 +160,18 @@ def preprocess(job: settings.Settings, arguments: Sequence[str]) -> dict[str, An
     return document
 
 
+@contextmanager
+def _temporary_folder() -> Iterator[str]:
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="canopy-")
+    except OSError as error:
+        raise UserError(
+            f"cannot make a temporary folder: {error.strerror or error}; TMPDIR names where to make it"
+        ) from error
+    with folder as path:
+        yield path
+
+
 def _run(options: Any, choice: runners.Choice, lists: list[str], total: int, progress: str) -> None:
     import apache_beam as beam
 
@@ -171,13 +187,17 @@ def _run(options: Any, choice: runners.Choice, lists: list[str], total: int, pro
 
 def _check_rejects(rejects: list[Any], found: int, job: settings.Settings, output: commit.Output) -> None:
     """Ends the job where too many images are of no use, leaving the list of them."""
-    if len(rejects) > job.max_bad_fraction * found or len(rejects) == found:
+    too_many = settings.exceeds(len(rejects), found, job.max_bad_fraction)
+    if too_many or len(rejects) == found:
         where = output.write_rejects(summary.reject_lines(rejects))
         first = sorted(rejects, key=lambda reject: (reject.name, reject.reason))[0]
-        raise UserError(
-            f"{len(rejects):,} of {found:,} images cannot be used, more than --max_bad_fraction "
-            f"{job.max_bad_fraction:g} allows; each is in {where} (the first: {first.name}, {first.reason})"
-        )
+        said = f"none of {found:,} images can be used"
+        if too_many:
+            said = (
+                f"{len(rejects):,} of {found:,} images cannot be used, "
+                f"more than --max_bad_fraction {job.max_bad_fraction:g} allows"
+            )
+        raise UserError(f"{said}; each is in {where} (the first: {first.name}, {first.reason})")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,18 +1,21 @@
 """Objects in Amazon S3, or in any store that speaks its protocol, by boto3 (`pip install 'canopy[aws]'`).
 
-Promises: whatever is worth a second try gets it, by boto3's standard mode; an upload is whole or not there;
-what is refused for good comes out as the exception that a local file would raise. Credentials, region and
-endpoint are what boto3 finds: AWS_PROFILE, AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL and so on.
+Promises: whatever is worth a second try gets it, by boto3's standard mode, and a body that is cut as well; an
+upload is whole or not there; what is refused for good comes out as the exception that a local file would
+raise. Credentials, region and endpoint are what boto3 finds: AWS_PROFILE, AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL
+and so on.
 Beam's own s3io opens a new client for each object, which costs more than the object.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
+import random
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import IO, Any
 
 from beam_jobs import objects
@@ -20,7 +23,7 @@ from beam_jobs.objects import CONNECTIONS, UnavailableError
 from canopy.cli import UserError
 
 SCHEME = "s3://"
-ATTEMPTS = 10  # with boto3's backoff of at most 20 s between two: minutes
+ATTEMPTS = 10  # with a backoff of at most 20 s between two: minutes
 MISSING = {"404", "NoSuchKey", "NoSuchBucket", "NotFound"}
 DENIED = {"401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"}
 
@@ -30,16 +33,20 @@ def _client(process: int) -> Any:
     """This process' client, which its threads may share; forked ones must not share connections."""
     try:
         import boto3
+        from botocore import exceptions
         from botocore.config import Config
     except ImportError as error:
         raise UserError("s3:// needs boto3: run `pip install 'canopy[aws]'`") from error
     settings = Config(
         retries={"mode": "standard", "max_attempts": ATTEMPTS}, max_pool_connections=CONNECTIONS
     )
-    return boto3.session.Session().client("s3", config=settings)
+    try:
+        return boto3.session.Session().client("s3", config=settings)
+    except (exceptions.BotoCoreError, ValueError) as error:  # of an endpoint it raises ValueError
+        raise UserError(f"S3 cannot be used as it is set up: {_words(error)}") from error
 
 
-@contextmanager
+@contextlib.contextmanager
 def _errors(path: str) -> Iterator[Any]:
     """Gives the client; raises what a local file would, `UnavailableError` where repeating did not help."""
     client = _client(os.getpid())
@@ -83,12 +90,27 @@ def read(path: str, start: int = 0, length: int | None = None) -> bytes:
     wanted = {"Range": f"bytes={start}-{end}"} if start or length is not None else {}
     with _errors(path) as client:
         try:
-            data: bytes = client.get_object(**_address(path), **wanted)["Body"].read()
+            return _whole_body(client, {**_address(path), **wanted})
         except ClientError as error:
             if error.response.get("Error", {}).get("Code") == "InvalidRange":  # it ends before `start`
                 return b""
             raise
-        return data
+
+
+def _whole_body(client: Any, request: dict[str, str]) -> bytes:
+    """What `get_object` answers, asked for anew where it is cut: boto3 repeats none that has begun."""
+    from botocore import exceptions
+
+    cut = (exceptions.ResponseStreamingError, exceptions.ReadTimeoutError, exceptions.IncompleteReadError)
+    for attempt in range(1, ATTEMPTS):
+        body = client.get_object(**request)["Body"]
+        with contextlib.suppress(*cut):
+            data: bytes = body.read()
+            return data
+        # By chance, or many readers that were cut together would come again together.
+        time.sleep(min(0.2 * 2**attempt, 20.0) * random.random())
+    last: bytes = client.get_object(**request)["Body"].read()
+    return last
 
 
 def open_read(path: str) -> IO[bytes]:
@@ -98,7 +120,7 @@ def open_read(path: str) -> IO[bytes]:
     return objects.reader(size, lambda start, length: read(path, start, length))
 
 
-@contextmanager
+@contextlib.contextmanager
 def open_write(path: str) -> Iterator[IO[bytes]]:
     """Collects an object in a temporary file, then uploads it, a large one in parts that appear together."""
     with tempfile.TemporaryFile() as file:
@@ -134,6 +156,7 @@ def match(pattern: str) -> list[str]:
 
     Raises:
         FileNotFoundError: the bucket does not exist.
+        ValueError: it is no pattern.
     """
     bucket, name = objects.parts(pattern)
     prefix, wanted = objects.fixed_part(name), objects.expression(name)

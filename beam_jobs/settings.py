@@ -74,6 +74,14 @@ def fraction(text: str) -> float:
     return value
 
 
+def exceeds(count: int, total: int, allowed: float) -> bool:
+    """Whether more are affected than a flag of type `fraction` allows.
+
+    The quotient is rounded as the flag's value was: 29 of 100 are 0.29, where 0.29 * 100 is less than 29.
+    """
+    return count > 0 and count / total > allowed
+
+
 def splits(text: str) -> tuple[tuple[str, float], ...]:
     """A flag's type: `train=0.9,validation=0.1`."""
     result: dict[str, float] = {}

@@ -1,8 +1,9 @@
 """Where images come from: folders, globs, zip and tar archives, on this machine or in a store.
 
 Promises: `list_images` finds every JPEG by name without opening one, each path once, in a stable order,
-counting what it passes over; `Reader.read` fetches one image's bytes, from within an archive too, without
-unpacking it. Names from archives are never used as paths. Beam is used for addresses with `://` only.
+counting what it passes over, by one rule for folders, stores and archives; `Reader.read` fetches one image's
+bytes, from within an archive too, without unpacking it. Names from archives are never used as paths. Beam is
+used for addresses with `://` only.
 """
 
 from __future__ import annotations
@@ -66,11 +67,9 @@ class Source:
     @property
     def path(self) -> str:
         """The whole path, for people and for order; of a file, its real one."""
-        return (
-            storage.join(self.container, self.member)
-            if self.entry is None
-            else f"{self.container}/{self.member}"
-        )
+        if self.entry is None and not storage.is_remote(self.container):
+            return storage.join(self.container, self.member)
+        return f"{self.container}/{self.member}"
 
 
 class Listing(Sequence[Source]):
@@ -79,7 +78,8 @@ class Listing(Sequence[Source]):
     def __init__(self) -> None:
         self.containers: list[str] = []
         self.members: list[str] = []
-        self.ignored = 0  # files that are no JPEG by their name, links, hidden files, archives without a JPEG
+        # Files that are no JPEG by their name, links, what is hidden, archives without a JPEG.
+        self.ignored = 0
         self._container_of = array("i")
         self._entries: dict[int, archives.Entries] = {}  # container -> where its members are
         self._first: list[int] = []  # container -> the position of its first image
@@ -163,16 +163,15 @@ def _sort(pattern: str, folders: dict[str, set[str]]) -> tuple[int, list[str], i
     """Puts the images that a pattern means into `folders`: how many, the archives, how many other files."""
     images = others = 0
     held: list[str] = []
-    for path in finding.files(pattern):
+    for path, below in finding.files(pattern):
         folder, name = storage.split(path)
-        named = path == pattern
-        if not named and _is_passed_over(name):
+        if below and (finding.is_passed_over(below) or _is_single_gzip(name)):
             others += 1
             continue
         archives.refuse(path)
         if archives.kind(path):
             held.append(path)
-        elif named or _is_image(name):
+        elif not below or _is_image(name):
             folders.setdefault(folder, set()).add(name)
             images += 1
         else:
@@ -185,20 +184,19 @@ def _no_jpeg(pattern: str, others: int) -> UserError:
     return UserError(f"--images: no JPEG in {pattern}{more}")
 
 
-def _is_passed_over(name: str) -> bool:
-    """Whether a file that nobody named is none of ours: hidden, or one file in gzip such as labels.csv.gz.
+def _is_single_gzip(name: str) -> bool:
+    """Whether it is one file in gzip such as labels.csv.gz.
 
     What may hold images is refused, not passed over: nobody would miss them before the model is bad.
     """
     stem, dot, ending = name.rpartition(".")
-    single = (dot + ending).lower() == ".gz" and not stem.lower().endswith(".tar")
-    return name.startswith(".") or (single and not _is_image(stem))
+    packed = (dot + ending).lower() == ".gz"
+    return packed and not stem.lower().endswith(".tar") and not _is_image(stem)
 
 
 def _is_image(member: str) -> bool:
-    """Whether a path in an archive is an image's; macOS puts a shadow of each file under __MACOSX."""
-    parts = member.replace("\\", "/").split("/")
-    return parts[-1].lower().endswith(ENDINGS) and not parts[-1].startswith(".") and "__MACOSX" not in parts
+    """Whether a path in an archive, or a file's name, is an image's."""
+    return member.lower().endswith(ENDINGS) and not finding.is_passed_over(member)
 
 
 def _read_file(path: str) -> bytes:

@@ -52,7 +52,7 @@ class Staging:
 
     def _remove_earlier(self) -> None:
         if storage.is_remote(self._all):
-            found = storage.match(f"{self._all}/**")
+            found = storage.below(self._all)
             storage.delete(path for path in found if not path.startswith(f"{self.folder}/"))
             return
         for entry in Path(self._all).iterdir():
@@ -74,7 +74,7 @@ class Staging:
     def end(self) -> None:
         """Removes the folder, and lets the next run in."""
         if storage.is_remote(self._all):
-            storage.delete(storage.match(f"{self.folder}/**"))
+            storage.delete(storage.below(self.folder))
             return
         shutil.rmtree(self.folder, ignore_errors=True)
         if self._held:

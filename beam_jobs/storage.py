@@ -8,8 +8,8 @@ or not there; whatever the store refuses becomes one clear sentence (`UserError`
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
-import posixpath
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -48,7 +48,11 @@ def absolute(path: str) -> str:
 
 def split(path: str) -> tuple[str, str]:
     """The folder and the file name of a path or an address."""
-    return posixpath.split(path) if is_remote(path) else os.path.split(path)
+    if not is_remote(path):
+        return os.path.split(path)
+    # Not one slash more: in a store `in//a.jpg` and `in/a.jpg` are two objects.
+    folder, _, name = path.rpartition("/")
+    return folder, name
 
 
 def _file_systems() -> Any:
@@ -191,9 +195,8 @@ def list_files(folder: str) -> list[str]:
     with explained(folder, "list"):
         if is_remote(folder):
             prefix = folder.rstrip("/") + "/"
-            return sorted(
-                path[len(prefix) :] for path in _match(prefix + "*") if "/" not in path[len(prefix) :]
-            )
+            names = (path[len(prefix) :] for path in _match(literal(prefix) + "*"))
+            return sorted(name for name in names if "/" not in name)
         if not Path(folder).is_dir():
             return []
         return sorted(entry.name for entry in os.scandir(folder) if not entry.is_dir())
@@ -209,6 +212,17 @@ def match(pattern: str) -> list[str]:
     """The addresses that a pattern of a store matches, sorted."""
     with explained(pattern, "list"):
         return sorted(_match(pattern))
+
+
+def literal(path: str) -> str:
+    """The pattern that matches an address and nothing else, whatever characters are in it."""
+    return glob.escape(path)
+
+
+def below(folder: str) -> list[str]:
+    """The addresses of all that is in a store's folder and the folders below it, sorted."""
+    with explained(folder, "list"):
+        return sorted(_match(literal(folder.rstrip("/")) + "/**"))
 
 
 def delete(paths: Iterable[str]) -> None:

@@ -99,7 +99,7 @@ class Result:
     channel_pixels: int = 0  # that the sums are over
     channel_images: int = 0  # likewise
     suspicious: list[str] = field(default_factory=list)  # names of images of one value throughout
-    mended: int = 0  # images given an Adobe marker
+    mended: int = 0  # images given an Adobe marker or an end
     rejects: list[Reject] = field(default_factory=list)
 
     @property

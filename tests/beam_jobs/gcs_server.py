@@ -1,4 +1,4 @@
-"""A real server of Google Cloud Storage's protocol, behind a proxy that misbehaves."""
+"""A real server of Google Cloud Storage's protocol, behind a proxy that misbehaves and serves others too."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class Faulty(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Proxy)
         self.upstream = upstream
         self.share = 0.0  # of requests that go wrong
+        self.kinds = ["503", "cut before", "cut after", "cut within"]  # of what goes wrong
         self.denied = ""  # requests whose path has this text get 403
         self.random = random.Random(7)
         self.faults: Counter[str] = Counter()
@@ -56,7 +57,7 @@ class Proxy(http.server.BaseHTTPRequestHandler):
         self.server.requests += 1
         fault = ""
         if self.server.random.random() < self.server.share:
-            fault = self.server.random.choice(["503", "cut before", "cut after", "cut within"])
+            fault = self.server.random.choice(self.server.kinds)
             self.server.faults[fault] += 1
         if self.server.denied and self.server.denied in urllib.parse.unquote(self.path):
             self._answer(403, [], b'{"error": {"code": 403, "message": "denied"}}')
@@ -120,18 +121,28 @@ def serving(folder: Path, *buckets: str) -> Iterator[Faulty]:
     process = subprocess.Popen(
         [str(wrapper._get_binary_path()), *where, *kept], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
     try:
-        for _ in range(200):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/storage/v1/b?project=x", timeout=5).close()
-                break
-            except OSError:
-                time.sleep(0.05)
-        yield proxy
+        with running(proxy):
+            for _ in range(200):
+                try:
+                    urllib.request.urlopen(
+                        f"http://127.0.0.1:{port}/storage/v1/b?project=x", timeout=5
+                    ).close()
+                    break
+                except OSError:
+                    time.sleep(0.05)
+            yield proxy
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@contextmanager
+def running(proxy: Faulty) -> Iterator[None]:
+    """Lets a proxy answer for as long as the block lasts."""
+    threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    try:
+        yield
     finally:
         proxy.shutdown()
         proxy.server_close()
-        process.terminate()
-        process.wait()

@@ -5,10 +5,14 @@ from __future__ import annotations
 import io
 import json
 import random
+import signal
 import struct
-from collections.abc import Callable
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import google_crc32c
@@ -67,6 +71,22 @@ def read_records(path: Path) -> list[bytes]:
         records.append(body)
         at += 16 + length
     return records
+
+
+@contextmanager
+def within(seconds: int) -> Iterator[None]:
+    """Fails where the block takes longer: a decoder that hangs must not hang the tests."""
+
+    def late(number: int, frame: FrameType | None) -> None:
+        raise AssertionError(f"took more than {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @dataclass
@@ -176,3 +196,24 @@ def truth(data: bytes) -> np.ndarray:
     pixels = pillow(data)
     assert pixels is not None
     return pixels
+
+
+def tar_of(
+    path: Path,
+    members: dict[str, bytes],
+    format: int = tarfile.GNU_FORMAT,
+    links: dict[str, str] | None = None,
+) -> tuple[Path, list[int]]:
+    """Makes a tar; also returns where each member's header is, and behind them the end's."""
+    with tarfile.open(path, "w", format=format) as archive:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+        for name, target in (links or {}).items():
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = tarfile.LNKTYPE, target
+            archive.addfile(link)
+        end = archive.offset
+    with tarfile.open(path) as archive:
+        return path, [*(info.offset_data - 512 for info in archive), end]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import subprocess
 import tarfile
@@ -15,12 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from beam_jobs import predict, preprocess, storage
+from beam_jobs import storage
 from beam_jobs.images import RejectedImage, to_rgb
 from beam_jobs.sources import Reader, list_images
 from canopy.cli import UserError
 from tests.beam_jobs.gcs_server import Faulty
-from tests.beam_jobs.making import Archive, Run, noise, planet, truth
+from tests.beam_jobs.making import Archive, Run, noise, planet, tar_of, truth
 
 
 @pytest.mark.parametrize("kind", ["zip", "stored zip", "tar"])
@@ -160,27 +159,6 @@ def test_the_archive_of_30000_small_chips_passes(real_data: Path, run: Run, tmp_
     assert again.shards == done.shards
 
 
-def tar_of(
-    path: Path,
-    members: dict[str, bytes],
-    format: int = tarfile.GNU_FORMAT,
-    links: dict[str, str] | None = None,
-) -> tuple[Path, list[int]]:
-    """Makes a tar; also returns where each member's header is, and behind them the end's."""
-    with tarfile.open(path, "w", format=format) as archive:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-        for name, target in (links or {}).items():
-            link = tarfile.TarInfo(name)
-            link.type, link.linkname = tarfile.LNKTYPE, target
-            archive.addfile(link)
-        end = archive.offset
-    with tarfile.open(path) as archive:
-        return path, [*(info.offset_data - 512 for info in archive), end]
-
-
 def read_all(path: Path | str) -> dict[str, bytes]:
     with Reader() as reader:
         return {source.name: reader.read(source) for source in list_images([str(path)])}
@@ -188,36 +166,6 @@ def read_all(path: Path | str) -> dict[str, bytes]:
 
 FOUR = {f"t/{name}.jpg": name.encode() * 700 for name in "abcd"}
 FOUND = {name: name.encode() * 700 for name in "abcd"}
-
-
-@pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-@pytest.mark.parametrize(
-    "damage",
-    ["header byte", "zeroed header", "cut at a header", "cut within a header", "cut within the data"],
-)
-def test_a_damaged_or_cut_tar_is_refused_by_name(tmp_path: Path, format: int, damage: str) -> None:
-    path, (_, second, third, last, _) = tar_of(tmp_path / "train.tar", FOUR, format)
-    data = bytearray(path.read_bytes())
-    if damage == "header byte":
-        data[second + 100] ^= 1
-    elif damage == "zeroed header":
-        data[second : second + 512] = bytes(512)
-    else:
-        ends = {"cut at a header": third, "cut within a header": third + 100}
-        del data[ends.get(damage, last + 512 + 300) :]
-    path.write_bytes(data)
-    with pytest.raises(UserError, match=r"train\.tar is no readable tar archive: .*(damaged|unexpected end)"):
-        list_images([str(path)])
-
-
-def test_a_hole_of_zeros_in_a_tar_is_refused(tmp_path: Path) -> None:
-    members = {f"{name}.jpg": name.encode() * 200_000 for name in "abc"}
-    path, (_, second, third, _) = tar_of(tmp_path / "a.tar", members)
-    data = bytearray(path.read_bytes())
-    data[second - 3_000 : third - 20_000] = bytes(third - 20_000 - (second - 3_000))
-    path.write_bytes(data)
-    with pytest.raises(UserError, match=r"a\.tar is no readable tar archive"):
-        list_images([str(path)])
 
 
 def test_tars_one_behind_the_other_are_read_as_one(tmp_path: Path) -> None:
@@ -255,31 +203,6 @@ def test_a_tar_in_a_store_is_checked_with_no_more_requests(tmp_path: Path, serve
     storage.write_bytes("gs://here/cut.tar", path.read_bytes()[: places[2]])
     with pytest.raises(UserError, match=r"gs://here/cut\.tar is no readable tar archive"):
         list_images(["gs://here/cut.tar"])
-
-
-@pytest.mark.parametrize("command", ["preprocess", "predict"])
-def test_a_command_ends_with_a_cut_tar_in_one_sentence(
-    archive: Archive, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
-) -> None:
-    archive.fill(4)
-    files = {path.name: path.read_bytes() for path in sorted(archive.folder.iterdir())}
-    path, places = tar_of(tmp_path / "train.tar", files)
-    path.write_bytes(path.read_bytes()[: places[2]])
-    output = tmp_path / "out"
-    if command == "preprocess":
-        main, flags = preprocess.main, ["--labels", archive.labels, "--output", output]
-    else:
-        model = {"format_version": 1, "classes": ["clear"], "thresholds": [0.5], "image_size": 16}
-        model["metrics"] = {"constant_tags": ["clear"]}
-        (tmp_path / "model.json").write_text(json.dumps(model))
-        main, flags = predict.main, ["--model", tmp_path, "--output", output / "submission.csv"]
-    assert main(["--images", str(path), *map(str, flags)]) == 2
-    said = capsys.readouterr()
-    assert said.err == (
-        f"error: --images: {path} is no readable tar archive: "
-        f"it is damaged or cut short at byte {places[2]:,}\n"
-    )
-    assert not output.exists()
 
 
 def with_links_and_holes(folder: Path, pack: list[str]) -> Path:

@@ -182,15 +182,6 @@ def test_an_output_that_is_a_file_or_denied_is_one_clear_sentence(tmp_path: Path
         commit.Output(str(tmp_path / "file" / "below")).begin(overwrite=False)
 
 
-def test_two_jobs_at_a_time_do_not_write_to_one_folder(tmp_path: Path) -> None:
-    first = commit.Output(str(tmp_path))
-    first.begin(overwrite=False)
-    with pytest.raises(UserError, match="another job"):
-        commit.Output(str(tmp_path)).begin(overwrite=False)
-    del first
-    commit.Output(str(tmp_path)).begin(overwrite=False)
-
-
 def test_a_full_disk_is_one_clear_sentence_and_leaves_no_marker(archive: Archive, tmp_path: Path) -> None:
     archive.fill(60)
     limit = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000)); "

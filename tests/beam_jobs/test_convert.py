@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beam_jobs import images, records
-from beam_jobs.convert import FIRST, convert_shard, rebuild
+from beam_jobs.convert import FIRST, changes, convert_shard, rebuild
 from beam_jobs.images import Converted, Encoding
 from beam_jobs.plan import Move
 from beam_jobs.processes import crew
 from beam_jobs.sources import Reader, Source
 from beam_jobs.work import Item, Result, Work
-from tests.beam_jobs.making import jpeg, noise, planet, read_records
+from tests.beam_jobs.making import jpeg, noise, planet, read_records, within
 
 Put = Callable[..., Item]
 
@@ -107,6 +107,49 @@ def test_files_are_read_ahead_of_the_decoder(
     monkeypatch.setattr(Reader, "read", reading)
     monkeypatch.setattr(images, "convert", waiting)
     assert run(work(tmp_path, items), threads=1).converted == len(items)
+
+
+def converted(records: dict[str, list[int]]) -> list[Result]:
+    """Results of shards with so many records each, by split."""
+    return [
+        Result(split, i, f"{split}-{i}", "", "", converted=count)
+        for split, counts in records.items()
+        for i, count in enumerate(counts)
+    ]
+
+
+@given(
+    st.dictionaries(st.sampled_from(["train", "test"]), st.lists(st.integers(0, 9), min_size=1, max_size=9)),
+    st.randoms(),
+)
+def test_changes_even_out_each_split_and_come_in_the_same_way_whatever_the_order_of_the_results(
+    records: dict[str, list[int]], random: Any
+) -> None:
+    results = converted(records)
+    held = {result.shard: [(result.shard, i) for i in range(result.converted)] for result in results}
+    shuffled = random.sample(results, len(results))
+    changed = {change.result.shard: change for change in changes(shuffled)}
+    assert changed == {change.result.shard: change for change in changes(results)}
+    after = dict(held)
+    for shard, change in changed.items():
+        moved = [held[giver.shard][move.first : move.first + move.count] for giver, move in change.takes]
+        after[shard] = sum(moved, held[shard][: change.keep])
+        assert after[shard] != held[shard]
+        assert change.keep == len(held[shard]) or not change.takes
+    for split in records:
+        sizes = [len(rows) for shard, rows in after.items() if shard.startswith(split)]
+        assert max(sizes) - min(sizes) <= 1
+        before, now = (
+            sorted(row for shard, rows in some.items() if shard.startswith(split) for row in rows)
+            for some in (held, after)
+        )
+        assert before == now
+
+
+def test_the_largest_number_of_shards_is_evened_out_in_seconds() -> None:
+    with within(20):
+        changed = changes(converted({"train": [i % 3 for i in range(99_999)]}))
+    assert len(changed) == 2 * 33_333
 
 
 @given(kept=st.integers(0, 4), moved=st.integers(0, 5), content=st.lists(st.binary(max_size=40), min_size=9))

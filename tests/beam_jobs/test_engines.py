@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from beam_jobs import engines, images
+from beam_jobs import engines, images, storage
 from beam_jobs.engines import AUTO, LITE, SAVED_MODEL
 from beam_jobs.scoring import Scorer, read_model_info
 from beam_jobs.sources import Source
@@ -23,6 +23,7 @@ from beam_jobs.submission import tags_of
 from canopy.cli import UserError
 from canopy.model_info import ModelInfo
 from canopy.sample.encode import Kind, encode
+from tests.beam_jobs.gcs_server import Faulty
 from tests.beam_jobs.making import jpeg, noise, planet
 from tests.beam_jobs.predicting import archive as archive
 from tests.beam_jobs.predicting import chips as chips
@@ -258,6 +259,15 @@ def test_a_description_of_other_classes_than_the_saved_models_is_one_sentence(
     count = len(described["classes"])
     with pytest.raises(UserError, match=f"it gives {count - 1} scores where model.json has {count}"):
         engines.load(read_model_info(str(folder)), SAVED_MODEL, 1)
+
+
+def test_an_export_of_a_store_is_copied_alone_whatever_its_name(server: Faulty) -> None:
+    for name in ("model[1]/saved_model.pb", "model[1]/variables/a", "model1/b"):
+        storage.write_bytes(f"gs://here/{name}", name.encode())
+    for given in ("gs://here/model[1]", "gs://here/model[1]/"):
+        with engines._on_this_machine(given) as folder:
+            found = {str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file()}
+            assert found == {"saved_model.pb", "variables/a"}
 
 
 def test_a_gpu_is_seen_by_its_device_file(tmp_path: Path) -> None:

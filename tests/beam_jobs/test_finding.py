@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from beam_jobs.finding import files
+from beam_jobs import storage
+from beam_jobs.finding import files, is_passed_over
 from canopy.cli import UserError
+from tests.beam_jobs.gcs_server import Faulty
 
 NOBODY = 65_534
 
@@ -29,12 +31,16 @@ def not_as_root() -> Iterator[None]:
         os.seteuid(user)
 
 
+def paths(pattern: str) -> list[str]:
+    return [found.path for found in files(pattern)]
+
+
 def test_files_come_in_the_order_of_their_names_each_folder_in_its_place(tmp_path: Path) -> None:
     made = ["a.jpg", "b/c.txt", "b/d/e.jpg", "b/f.jpg", "g.zip"]
     for name in made[::-1]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    assert list(files(str(tmp_path))) == [f"{tmp_path}/{name}" for name in made]
+    assert paths(str(tmp_path)) == [f"{tmp_path}/{name}" for name in made]
 
 
 def test_folders_may_be_nested_deeper_than_pythons_calls(tmp_path: Path) -> None:
@@ -45,9 +51,9 @@ def test_folders_may_be_nested_deeper_than_pythons_calls(tmp_path: Path) -> None
             os.mkdir("d")  # noqa: PTH102
             os.chdir("d")
         Path("a.jpg").write_bytes(b"x")
-        assert [Path(path).name for path in files(str(tmp_path))] == ["a.jpg"]
+        assert [Path(path).name for path in paths(str(tmp_path))] == ["a.jpg"]
         with pytest.raises(UserError, match="name the folder"):
-            list(files(f"{tmp_path}/**"))
+            paths(f"{tmp_path}/**")
     finally:
         os.fchdir(before)
         os.close(before)
@@ -58,8 +64,8 @@ def test_a_path_that_the_system_does_not_take_is_one_sentence(tmp_path: Path) ->
     (tmp_path / "circle.jpg").symlink_to("circle.jpg")
     for name, said in (("x" * 5_000, "name too long"), ("circle.jpg", "Too many levels")):
         with pytest.raises(UserError, match=rf"cannot look for .*{said}"):
-            list(files(str(tmp_path / name)))
-    assert list(files(str(tmp_path / ("x*" * 200)))) == []
+            paths(str(tmp_path / name))
+    assert paths(str(tmp_path / ("x*" * 200))) == []
 
 
 def test_a_folder_that_may_not_be_looked_into_is_one_sentence(
@@ -74,9 +80,56 @@ def test_a_folder_that_may_not_be_looked_into_is_one_sentence(
         with not_as_root():
             for pattern in ("locked/in", "locked/*.jpg"):
                 with pytest.raises(UserError, match=r"cannot look for .*: access is denied"):
-                    list(files(pattern))
+                    paths(pattern)
             with pytest.raises(UserError, match=r"cannot list .*: access is denied"):
-                list(files("."))
-            assert list(files("*.jpg")) == ["link.jpg"]
+                paths(".")
+            assert paths("*.jpg") == ["link.jpg"]
     finally:
         (tmp_path / "locked").chmod(0o700)
+
+
+@pytest.mark.parametrize(
+    "below", [".a.jpg", ".git/a.jpg", "/x/.cache/y/a.jpg", "t\\.x\\a.jpg", "__MACOSX/a.jpg", "..a/b"]
+)
+def test_what_is_hidden_or_macos_own_is_passed_over(below: str) -> None:
+    assert is_passed_over(below)
+
+
+@pytest.mark.parametrize("below", ["", "a.jpg", "./t/a.jpg", "../a.jpg", "/t.x/a.b.jpg", "__MACOSX.jpg"])
+def test_dots_that_hide_nothing_do_no_harm(below: str) -> None:
+    assert not is_passed_over(below)
+
+
+@pytest.mark.parametrize("place", ["disk", "store"])
+def test_with_each_file_comes_what_of_its_path_nobody_named(
+    place: str, tmp_path: Path, server: Faulty
+) -> None:
+    root = str(tmp_path / "disk") if place == "disk" else "gs://here"
+    for name in (".x/a.jpg", ".x/.b.jpg", "y/.z/c.jpg", "y/d.jpg"):
+        storage.make_folder(storage.split(f"{root}/{name}")[0])
+        storage.write_bytes(f"{root}/{name}", b"x")
+    for pattern, wanted in {
+        ".x/a.jpg": [""],
+        ".x": ["/.b.jpg", "/a.jpg"],
+        ".x/a*.jpg": ["a.jpg"],
+        ".x/.*.jpg": [".b.jpg"],
+        ".*/a.jpg": ["a.jpg"],
+        "*/d.jpg": ["y/d.jpg"],
+    }.items():
+        assert [found.below for found in files(f"{root}/{pattern}")] == wanted
+
+
+def test_a_hidden_folder_is_not_looked_into(tmp_path: Path) -> None:
+    (tmp_path / ".snapshots" / "old").mkdir(parents=True)
+    (tmp_path / ".snapshots" / "old" / "a.jpg").touch()
+    (tmp_path / "a.jpg").touch()
+    assert paths(str(tmp_path)) == [f"{tmp_path}/.snapshots", f"{tmp_path}/a.jpg"]
+
+
+def test_in_a_store_a_name_is_taken_as_it_is_before_it_is_taken_for_a_glob(server: Faulty) -> None:
+    for name in ("set[1]/a.jpg", "set1/b.jpg", "x[1].jpg", "x1.jpg", "y1.jpg"):
+        storage.write_bytes(f"gs://here/{name}", b"x")
+    assert paths("gs://here/set[1]") == ["gs://here/set[1]/a.jpg"]
+    assert paths("gs://here/set[1]/") == ["gs://here/set[1]/a.jpg"]
+    assert paths("gs://here/x[1].jpg") == ["gs://here/x[1].jpg"]
+    assert paths("gs://here/y[1].jpg") == ["gs://here/y1.jpg"]

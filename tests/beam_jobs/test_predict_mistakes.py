@@ -91,6 +91,20 @@ def test_too_many_images_that_the_sample_does_not_name_fail(run: Run, chips: Pat
     assert left_in(done.output.parent) == set()
 
 
+def test_as_many_as_are_allowed_are_no_mistake_however_the_fraction_is_rounded(
+    run: Run, chips: Path, tmp_path: Path
+) -> None:
+    for i in range(29):
+        (chips / f"empty_{i}.jpg").write_bytes(b"")
+    for i in range(7, 21):
+        (chips / f"chip_{i}.jpg").write_bytes(planet(noise(i)))
+    sample = sample_of(tmp_path / "sample.csv", [path.stem for path in chips.iterdir()])
+    flags = ("--images", chips, "--sample_submission", sample)
+    assert run(*flags, "--max_bad_fraction", 0.58, "--max_missing_fraction", 0.58).code == 0
+    done = run(*flags, "--max_bad_fraction", 0.57, "--max_missing_fraction", 0.58)
+    assert "29 of 50 images cannot be used, more than --max_bad_fraction 0.57 allows" in done.err
+
+
 def test_images_of_which_none_can_be_used_fail_whatever_is_allowed(run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "chips"
     folder.mkdir()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import google_crc32c
@@ -138,6 +140,27 @@ def test_too_many_rejects_end_the_job_with_their_list_and_no_marker(archive: Arc
     assert run(archive, "--max_bad_fraction", "0.1").code == 0
 
 
+def test_as_many_rejects_as_are_allowed_are_no_mistake(archive: Archive, run: Run) -> None:
+    archive.fill(71)
+    for i in range(29):
+        archive.put(f"empty_{i}", b"")
+    done = run(archive, "--max_bad_fraction", "0.28")
+    assert done.code == 2
+    assert "29 of 100 images cannot be used, more than --max_bad_fraction 0.28 allows" in done.err
+    assert run(archive, "--max_bad_fraction", "0.29").code == 0
+
+
+def test_images_of_which_none_can_be_used_are_a_mistake_whatever_is_allowed(
+    archive: Archive, run: Run
+) -> None:
+    archive.put("one", b"")
+    archive.put("two", b"")
+    done = run(archive, "--max_bad_fraction", "1")
+    assert done.code == 2
+    where = done.folder / "rejects.jsonl"
+    assert done.err == (f"error: none of 2 images can be used; each is in {where} (the first: one, empty)\n")
+
+
 def test_shards_are_equal_within_one_record_even_with_rejects(archive: Archive, run: Run) -> None:
     archive.fill(60)
     for i in range(0, 40, 2):
@@ -232,6 +255,35 @@ def test_a_replacement_that_fails_leaves_the_earlier_data_set_whole(archive: Arc
     assert there == told
     assert run(archive, "--overwrite", "--num_shards", "2", "--max_bad_fraction", "0.6").code == 0
     assert not (before.folder / "rejects.failed.jsonl").exists()
+
+
+@pytest.mark.parametrize("mode", ["in_memory", "multi_processing"])
+def test_a_folder_whose_name_is_no_text_is_written_as_any_other(
+    archive: Archive, run: Run, tmp_path: Path, mode: str
+) -> None:
+    archive.fill(12)
+    archive.put("cut", planet(noise(1))[:300])
+    flags = ["--num_shards", "5", "--max_bad_fraction", "0.5"]
+    wanted = run(archive, *flags, output=tmp_path / "text")
+    output = Path(os.fsdecode(os.fsencode(tmp_path) + b"/o\xffut"))
+    done = run(archive, *flags, "--direct_running_mode", mode, output=output)
+    assert done.code == 0, done.err
+    assert done.shards == wanted.shards
+    assert done.rejects == wanted.rejects
+
+
+def test_no_place_for_temporary_files_is_one_sentence(
+    archive: Archive, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive.fill(3)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    done = run(archive)
+    assert done.code == 2
+    assert done.err.startswith("error: cannot make a temporary folder: No such file or directory; TMPDIR ")
+    assert done.err.count("\n") == 1
+    assert not done.shards
+    monkeypatch.undo()
+    assert run(archive).code == 0
 
 
 def test_files_of_others_are_never_removed(archive: Archive, run: Run, tmp_path: Path) -> None:

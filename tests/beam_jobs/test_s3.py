@@ -15,6 +15,7 @@ from beam_jobs.objects import UnavailableError
 from beam_jobs.sources import Reader, list_images
 from canopy.cli import UserError
 from tests.beam_jobs import stores
+from tests.beam_jobs.gcs_server import Faulty, running
 from tests.beam_jobs.making import Archive, Run
 
 
@@ -82,6 +83,70 @@ def test_an_image_that_cannot_be_fetched_stops_the_job_where_the_store_fails(
     s3._client.cache_clear()
     with Reader() as reader, pytest.raises(UnavailableError, match="s3://here/a"):
         reader.read(source)
+
+
+@pytest.fixture
+def cutting(bucket: Any, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faulty]:
+    """A proxy before the server that cuts answers within their body; so far it cuts none."""
+    proxy = Faulty(int(endpoint.rpartition(":")[2]))
+    proxy.kinds = ["cut within"]
+    with running(proxy):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        s3._client.cache_clear()
+        yield proxy
+
+
+def test_a_body_that_is_cut_is_asked_for_again(cutting: Faulty) -> None:
+    data = os.urandom(300_000)
+    storage.write_bytes("s3://here/a.bin", data)
+    cutting.share = 0.5
+    for _ in range(2):
+        assert storage.read_bytes("s3://here/a.bin") == data
+        assert storage.read_range("s3://here/a.bin", 1_000, 200_000) == data[1_000:201_000]
+    assert cutting.faults["cut within"] > 1
+
+
+def test_a_body_that_is_always_cut_stops_the_job(cutting: Faulty, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage.write_bytes("s3://here/a.bin", b"x" * 1_000)
+    monkeypatch.setattr(s3, "ATTEMPTS", 3)
+    cutting.share = 1.0
+    with pytest.raises(UnavailableError, match="s3://here/a"):
+        storage.read_bytes("s3://here/a.bin")
+    assert cutting.faults["cut within"] == 3
+
+
+def test_names_that_differ_by_a_slash_are_different_images(bucket: Any) -> None:
+    for name in ("in/c1.jpg", "in//c1.jpg", "in//c3.jpg", "c4.jpg", "/c5.jpg"):
+        storage.write_bytes(f"s3://here/{name}", name.encode())
+    with Reader() as reader:
+        for pattern, wanted in {
+            "in": ["in/c1.jpg", "in//c1.jpg", "in//c3.jpg"],
+            "in//c3.jpg": ["in//c3.jpg"],
+            "in//*.jpg": ["in//c1.jpg", "in//c3.jpg"],
+            "": ["/c5.jpg", "c4.jpg", "in/c1.jpg", "in//c1.jpg", "in//c3.jpg"],
+        }.items():
+            found = list_images([f"s3://here/{pattern}"])
+            assert sorted(reader.read(source).decode() for source in found) == sorted(wanted)
+            assert {source.path for source in found} == {f"s3://here/{name}" for name in wanted}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [("AWS_PROFILE", "nobodys", r"profile \(nobodys\)"), ("AWS_ENDPOINT_URL", "nowhere", "nowhere")],
+)
+def test_settings_that_boto3_refuses_are_one_sentence(
+    bucket: Any, name: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    s3._client.cache_clear()
+    with pytest.raises(UserError, match=f"S3 cannot be used as it is set up: .*{said}") as caught:
+        list_images(["s3://here/in"])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pattern_that_is_none_is_one_sentence(bucket: Any) -> None:
+    with pytest.raises(UserError, match=r"cannot list s3://here/\[z-a\]\.jpg: bad character range z-a"):
+        list_images(["s3://here/[z-a].jpg"])
 
 
 def test_an_archive_in_s3_becomes_the_same_bytes_as_one_on_disk(

@@ -1,6 +1,7 @@
 """What a manifest gives: it fills in values, and can leave no flag out."""
 
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 
 import pytest
 
@@ -20,6 +21,15 @@ def test_none_stands_for_a_file_that_is_not_given() -> None:
 
 def test_a_file_called_none_can_be_named_all_the_same() -> None:
     assert settings.parse((*PREPROCESS, "--vocabulary=./none"))[0].vocabulary == "./none"
+
+
+@pytest.mark.parametrize("total", [1, 3, 7, 100, 1000, 61_191])
+def test_a_fraction_allows_exactly_what_it_says_however_it_is_rounded(total: int) -> None:
+    for count in range(0, total + 1, max(total // 1000, 1)):
+        allowed = settings.fraction(str(Decimal(count) / total))
+        assert not settings.exceeds(count, total, allowed)
+        assert settings.exceeds(count + 1, total, allowed)
+    assert not settings.exceeds(0, 0, 0.0)
 
 
 @pytest.mark.parametrize("flag", ["vocabulary", "labels", "output"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import tarfile
 import zipfile
 from pathlib import Path
@@ -12,10 +13,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from beam_jobs import archives
+from beam_jobs import archives, storage
 from beam_jobs.images import UNREADABLE, RejectedImage
-from beam_jobs.sources import Reader, list_images, name_of
+from beam_jobs.sources import Reader, Source, list_images, name_of
 from canopy.cli import UserError
+from tests.beam_jobs.gcs_server import Faulty
 
 HOSTILE = [
     "../../evil.jpg",
@@ -71,6 +73,35 @@ def test_folders_are_searched_to_the_bottom_and_other_files_counted(tmp_path: Pa
     assert [source.name for source in listing] == ["a", "b", "c"]
     assert listing.ignored == 3
     assert read_all(tmp_path)["c"] == b"sub/deep/c.jpeg"
+
+
+@pytest.mark.parametrize("place", ["folder", "glob", "a.zip", "a.tar", "store", "store's glob"])
+def test_the_same_files_are_the_same_images_wherever_they_lie(
+    place: str, tmp_path: Path, server: Faulty
+) -> None:
+    root = tmp_path / ".cache" / "in"  # what is named may be hidden
+    good = ("t/a.jpg", "t/b.c.jpg", "t/deep/d.jpg")
+    passed_over = ("t/.hidden.jpg", "t/.thumbs/e.jpg", ".git/f.tar.gz", "__MACOSX/g.jpg", "t/notes.txt")
+    for name in (*good, *passed_over):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"x")
+        storage.write_bytes(f"gs://here/.cache/in/{name}", b"x")
+    named = {"folder": f"{root}", "glob": f"{root}/**", "store": "gs://here/.cache/in"}
+    pattern = named.get(place, "gs://here/.cache/in/**")
+    if place in ("a.zip", "a.tar"):
+        pattern = shutil.make_archive(
+            str(root.parent / "a"), place[2:], root, "."
+        )  # a tar's names begin with ./
+    listing = list_images([pattern])
+    assert list(listing.names()) == ["a", "b.c", "d"]
+    if place != "glob":  # the system's does not match what is hidden, and matches folders too
+        assert listing.ignored == len(passed_over)
+
+
+def test_of_an_address_no_slash_is_lost() -> None:
+    assert Source("gs://b/in/", "a.jpg").path == "gs://b/in//a.jpg"
+    assert Source("gs://b/in", "a.jpg").path == "gs://b/in/a.jpg"
+    assert Source("", "a.jpg").path == "a.jpg"
 
 
 def test_overlapping_patterns_count_an_image_once_and_their_order_does_not_matter(tmp_path: Path) -> None:

@@ -117,6 +117,15 @@ def test_of_two_that_write_at_the_same_time_to_a_store_the_earlier_tells(server:
     assert storage.match("gs://here/**") == []
 
 
+def test_brackets_in_an_outputs_name_touch_no_other_outputs_folder(server: Faulty) -> None:
+    with staging.begun("gs://here/sub1.csv") as other:
+        with staging.begun("gs://here/sub[1].csv") as own:
+            storage.write_bytes(f"{own.folder}/scores-00000.npz", b"own")
+            other.check()
+        other.check()
+        assert storage.match("gs://here/**") == [f"{other.folder}/run"]
+
+
 def test_a_disk_without_locks_is_treated_as_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_locks(*_: object) -> None:
         raise OSError(errno.ENOSYS, "no locks here")

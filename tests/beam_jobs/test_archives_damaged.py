@@ -1,0 +1,156 @@
+"""Archives that are damaged, cut short or not to be read: one sentence that names them."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from beam_jobs import predict, preprocess, storage
+from beam_jobs.sources import list_images
+from canopy.cli import UserError
+from tests.beam_jobs.gcs_server import Faulty
+from tests.beam_jobs.making import Archive, tar_of, within
+
+FOUR = {f"t/{name}.jpg": name.encode() * 700 for name in "abcd"}
+
+
+@pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize(
+    "damage",
+    ["header byte", "zeroed header", "cut at a header", "cut within a header", "cut within the data"],
+)
+def test_a_damaged_or_cut_tar_is_refused_by_name(tmp_path: Path, format: int, damage: str) -> None:
+    path, (_, second, third, last, _) = tar_of(tmp_path / "train.tar", FOUR, format)
+    data = bytearray(path.read_bytes())
+    if damage == "header byte":
+        data[second + 100] ^= 1
+    elif damage == "zeroed header":
+        data[second : second + 512] = bytes(512)
+    else:
+        ends = {"cut at a header": third, "cut within a header": third + 100}
+        del data[ends.get(damage, last + 512 + 300) :]
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"train\.tar is no readable tar archive: .*(damaged|unexpected end)"):
+        list_images([str(path)])
+
+
+@pytest.mark.parametrize("size", [-512, -1024, -(2**62), 2**63, 2**80])
+@pytest.mark.parametrize("member", [0, 2])
+def test_a_tar_whose_sizes_lead_back_or_out_of_it_is_refused(tmp_path: Path, size: int, member: int) -> None:
+    path, places = tar_of(tmp_path / "a.tar", FOUR)
+    data = bytearray(path.read_bytes())
+    at = places[member]
+    data[at + 124 : at + 136] = tarfile.itn(size, 12, tarfile.GNU_FORMAT)  # type: ignore[attr-defined]
+    data[at + 148 : at + 156] = b" " * 8
+    data[at + 148 : at + 156] = b"%06o\0 " % sum(data[at : at + 512])
+    path.write_bytes(data)
+    with within(20), pytest.raises(UserError, match=r"a\.tar is no readable tar archive: ") as refused:
+        list_images([str(path)])
+    if size < 0:
+        assert str(refused.value).endswith(f"it is damaged at byte {at:,}")
+
+
+def test_a_tar_with_a_name_of_a_terabyte_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    header = tarfile.TarInfo("././@LongLink")
+    header.type, header.size = tarfile.GNUTYPE_LONGNAME, 2**40
+    path.write_bytes(header.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+    with within(20), pytest.raises(UserError, match=r"a\.tar is no readable tar archive: .* no memory holds"):
+        list_images([str(path)])
+
+
+@pytest.mark.parametrize("field", ["size", "place"])
+def test_a_zip_whose_numbers_no_file_can_have_is_refused(tmp_path: Path, field: str) -> None:
+    path = tmp_path / "a.zip"
+    extra = zipfile.ZipInfo("a.jpg")
+    extra.extra = b"\x01\0\x08\0" + (2**63).to_bytes(8, "little")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(extra, b"a")
+    data = bytearray(path.read_bytes())
+    at = data.index(b"PK\x01\x02") + {"size": 24, "place": 42}[field]
+    data[at : at + 4] = b"\xff" * 4
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"a\.zip is no readable zip archive: .* 2\*\*63 or more$"):
+        list_images([str(path)])
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_an_archive_that_cannot_be_read_through_is_told_in_the_readers_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    class Failing(io.BytesIO):
+        """A disk with a bad block."""
+
+        def read(self, *_: object) -> bytes:
+            raise OSError(errno.EIO, "Input/output error")
+
+    def opened(_: str) -> IO[bytes]:
+        return Failing(bytes(1024))
+
+    path = tmp_path / f"a.{kind}"
+    path.touch()
+    monkeypatch.setattr(storage, "open_read", opened)
+    with pytest.raises(UserError, match=rf"^cannot read {path}: Input/output error$"):
+        list_images([str(path)])
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_an_archive_that_a_store_lists_and_does_not_give_is_told_so(server: Faulty, kind: str) -> None:
+    address = f"gs://here/a.{kind}"
+    storage.write_bytes(address, bytes(1024))
+    server.denied = "alt=media"
+    with pytest.raises(UserError, match=rf"^cannot read {address}: access is denied$"):
+        list_images([address])
+
+
+def test_what_is_cut_to_no_zip_is_still_no_zip(tmp_path: Path) -> None:
+    whole = tmp_path / "whole.zip"
+    with zipfile.ZipFile(whole, "w") as archive:
+        archive.writestr("a.jpg", b"a")
+    end = whole.read_bytes()[-22:]
+    for data in (b"", b"PK", end[:-1], b"PK\x06\x07" + bytes(12) + b"\1\0\0\0" + end):
+        (tmp_path / "a.zip").write_bytes(data)
+        with pytest.raises(UserError, match=r"a\.zip is no readable zip archive: File is not a zip file"):
+            list_images([str(tmp_path / "a.zip")])
+
+
+def test_a_hole_of_zeros_in_a_tar_is_refused(tmp_path: Path) -> None:
+    members = {f"{name}.jpg": name.encode() * 200_000 for name in "abc"}
+    path, (_, second, third, _) = tar_of(tmp_path / "a.tar", members)
+    data = bytearray(path.read_bytes())
+    data[second - 3_000 : third - 20_000] = bytes(third - 20_000 - (second - 3_000))
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"a\.tar is no readable tar archive"):
+        list_images([str(path)])
+
+
+@pytest.mark.parametrize("command", ["preprocess", "predict"])
+def test_a_command_ends_with_a_cut_tar_in_one_sentence(
+    archive: Archive, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    archive.fill(4)
+    files = {path.name: path.read_bytes() for path in sorted(archive.folder.iterdir())}
+    path, places = tar_of(tmp_path / "train.tar", files)
+    path.write_bytes(path.read_bytes()[: places[2]])
+    output = tmp_path / "out"
+    if command == "preprocess":
+        main, flags = preprocess.main, ["--labels", archive.labels, "--output", output]
+    else:
+        model = {"format_version": 1, "classes": ["clear"], "thresholds": [0.5], "image_size": 16}
+        model["metrics"] = {"constant_tags": ["clear"]}
+        (tmp_path / "model.json").write_text(json.dumps(model))
+        main, flags = predict.main, ["--model", tmp_path, "--output", output / "submission.csv"]
+    assert main(["--images", str(path), *map(str, flags)]) == 2
+    said = capsys.readouterr()
+    assert said.err == (
+        f"error: --images: {path} is no readable tar archive: "
+        f"it is damaged or cut short at byte {places[2]:,}\n"
+    )
+    assert not output.exists()

@@ -1,0 +1,29 @@
+"""One face for files and objects."""
+
+from __future__ import annotations
+
+import pytest
+
+from beam_jobs import storage
+from tests.beam_jobs.gcs_server import Faulty
+
+
+@pytest.mark.parametrize(
+    ("path", "folder", "name"),
+    [
+        ("gs://b/in//a.jpg", "gs://b/in/", "a.jpg"), ("gs://b/in/a.jpg", "gs://b/in", "a.jpg"),
+        ("gs://b/a.jpg", "gs://b", "a.jpg"), ("gs://b/in/", "gs://b/in", ""),
+        ("in//a.jpg", "in", "a.jpg"), ("a.jpg", "", "a.jpg"), ("/a.jpg", "/", "a.jpg"),
+    ],
+)  # fmt: skip
+def test_of_an_address_no_slash_is_lost(path: str, folder: str, name: str) -> None:
+    assert storage.split(path) == (folder, name)
+
+
+def test_a_folder_of_a_store_is_no_pattern(server: Faulty) -> None:
+    for name in ("run[1]/a", "run[1]/t/b", "run1/c", "run[1]x/d"):
+        storage.write_bytes(f"gs://here/{name}", b"x")
+    assert storage.list_files("gs://here/run[1]") == ["a"]
+    assert storage.below("gs://here/run[1]") == ["gs://here/run[1]/a", "gs://here/run[1]/t/b"]
+    assert storage.below("gs://here/run[1]/") == storage.below("gs://here/run[1]")
+    assert storage.below("gs://here/run[2]") == []
