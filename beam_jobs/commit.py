@@ -23,7 +23,7 @@ from typing import IO
 
 from beam_jobs import storage
 from canopy import contract, locks
-from canopy.cli import UserError
+from canopy.cli import TryAgainError, UserError
 
 STAGING = ".canopy-staging"
 LOCK = "lock"  # in the staging folder: held while a job of this machine runs
@@ -69,7 +69,7 @@ class Output:
         self._clear_staging(keep=(RUN_JSON, LOCK, self._mark))
         try:
             there, ours = self._look(overwrite)  # again: a job that was not done the first time may be by now
-        except UserError:
+        except (UserError, TryAgainError):
             self._leave()
             raise
         self._note(ours)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from typing import IO, Any
 
-from canopy.cli import UserError
+from canopy.cli import TryAgainError, UserError
 
 TRY_SECONDS = 300.0  # for one request with all its repetitions
 CONNECTIONS = 64  # at least the readers of one process
@@ -19,7 +19,7 @@ CHUNK_BYTES = 4 << 20  # of a large object that is read here and there
 ReadRange = Callable[[int, int], bytes]  # start and length to at most so many bytes
 
 
-class UnavailableError(UserError):
+class UnavailableError(TryAgainError):
     """The store did not answer in all that time: a reason to fail, not to skip an image."""
 
 

@@ -40,7 +40,7 @@ from beam_jobs.scoring_apart import ApartScorer
 from beam_jobs.settings import exceeds
 from beam_jobs.work import Reject
 from canopy import cli, machine
-from canopy.cli import UserError
+from canopy.cli import TryAgainError, UserError
 from canopy.model_info import ModelInfo
 
 COUNTER = "images"  # the metric of images done
@@ -88,7 +88,7 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
         for work in lists:
             outcome = scoring.unpack(storage.read_bytes(work.path))
             if outcome.error:
-                raise UserError(outcome.error)
+                raise (TryAgainError if outcome.may_pass else UserError)(outcome.error)
             scored.update(zip(outcome.names, outcome.scores, strict=True))
             rejects += outcome.rejects
             used.add(outcome.engine)
@@ -129,7 +129,7 @@ def build(
         """Loads the model once a worker, not once a list; after the first error it does nothing."""
 
         def setup(self) -> None:
-            self._error = ""
+            self._error, self._may_pass = "", False
             self._scorer: Scorer | ApartScorer
             if processes:
                 self._scorer = ApartScorer(model.folder, job.engine, job.tta, job.max_pixels, processes)
@@ -137,18 +137,22 @@ def build(
             try:
                 loaded = engines.load(model, job.engine, threads)
                 self._scorer = Scorer(loaded, model.image_size, job.tta, job.max_pixels)
-            except UserError as error:
-                self._error = str(error)
+            except (UserError, TryAgainError) as error:
+                self._note(error)
+
+        def _note(self, error: Exception) -> None:
+            self._error, self._may_pass = str(error), isinstance(error, TryAgainError)
 
         def process(self, work: WorkList) -> None:
-            scored = scoring.Scored(error=self._error)
+            scored = scoring.Scored()
             if not self._error:
                 try:
                     progress = _Progress(work.progress)
                     scored = self._scorer.score(work.sources, progress)
                     progress.tell()
-                except UserError as error:
-                    self._error = scored.error = str(error)
+                except (UserError, TryAgainError) as error:
+                    self._note(error)
+            scored.error, scored.may_pass = self._error, self._may_pass
             storage.write_bytes(work.path, scoring.pack(scored))
             Metrics.counter("canopy", COUNTER).inc(len(work.sources))
 

@@ -25,7 +25,7 @@ from typing import Any
 
 from beam_jobs import elsewhere
 from canopy import machine, quiet
-from canopy.cli import Parser, UserError
+from canopy.cli import Parser, TryAgainError, UserError
 from canopy.progress import Meter
 
 DIRECT = ("", "DirectRunner", "SwitchingDirectRunner", "FnApiRunner")
@@ -34,6 +34,8 @@ DIRECT = ("", "DirectRunner", "SwitchingDirectRunner", "FnApiRunner")
 MANY_IMAGES = 3_000
 # From a store images come by many threads in each process: Beam's own, which take two seconds to start.
 MANY_REMOTE_IMAGES = 12_000
+# What a worker raises for people, by the name that Beam wraps.
+TOLD = {"UserError": UserError, "TryAgainError": TryAgainError, "UnavailableError": TryAgainError}
 POLL_SECONDS = 0.5
 REMOTE_THREADS = 8  # each has a few batches read ahead, so that a store's latency hides
 
@@ -212,9 +214,10 @@ def explained() -> Iterator[None]:
         text = f"{type(error).__name__}: {error}"
         if text.startswith("RuntimeError: KeyboardInterrupt"):
             raise KeyboardInterrupt from error
-        found = re.findall(r"(?:UserError|UnavailableError): (.+?)(?: \[while running|\\n|\n|$)", text)
+        found = re.findall(rf"({'|'.join(TOLD)}): (.+?)(?: \[while running|\\n|\n|$)", text)
         if found:
-            raise UserError(found[-1]) from error
+            name, said = found[-1]
+            raise TOLD[name](said) from error
         if jar := re.search(r"Unable to fetch remote job server jar at (\S+?):? ", text):
             raise UserError(
                 f"Beam could not fetch this runner's job server from {jar[1]}: name a running one with "

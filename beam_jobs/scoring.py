@@ -52,7 +52,8 @@ class Scored:
     scores: list[NDArray[np.float32]] = field(default_factory=list)  # float32[classes] each, in their order
     rejects: list[Reject] = field(default_factory=list)  # images that could not be used
     engine: str = ""  # the name of what computed the scores
-    error: str = ""  # the `UserError` that ended the work: raised in a worker, Beam would show its traceback
+    error: str = ""  # the sentence that ended the work: raised in a worker, Beam would show its traceback
+    may_pass: bool = False  # whether that was a `TryAgainError`, and no `UserError`
 
 
 def read_model_info(folder: str) -> ModelInfo:
@@ -236,7 +237,7 @@ def pack(scored: Scored) -> bytes:
         names=np.array(json.dumps(scored.names)),
         scores=np.array(scored.scores, np.float32),
         rejects=np.array(json.dumps([asdict(reject) for reject in scored.rejects])),
-        said=np.array(json.dumps([scored.engine, scored.error])),
+        said=np.array(json.dumps([scored.engine, scored.error, scored.may_pass])),
     )
     return out.getvalue()
 

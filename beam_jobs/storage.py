@@ -8,6 +8,7 @@ or not there; whatever the store refuses becomes one clear sentence (`UserError`
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import os
 from collections.abc import Iterable, Iterator
@@ -16,9 +17,11 @@ from types import ModuleType
 from typing import IO, Any
 
 from beam_jobs import gcs, s3
-from canopy.cli import UserError, first_line
+from canopy.cli import TryAgainError, UserError, first_line
 
 PART = ".part"  # ends the name of a file that is still being written
+# What a disk or a file server raises that fails for a while, or is another one by now.
+PASSING = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET, errno.EHOSTDOWN})
 
 
 def is_remote(path: str) -> bool:
@@ -65,6 +68,8 @@ def _file_systems() -> Any:
 def explained(path: str, doing: str) -> Iterator[None]:
     """Turns what a file system raises about `path` into a `UserError` that says what could not be done.
 
+    What another try, or another pod with a new mount, may get over becomes a `TryAgainError`.
+
     Args:
         path: what is being worked on.
         doing: a verb, as in "read", "write", "list".
@@ -78,6 +83,8 @@ def explained(path: str, doing: str) -> Iterator[None]:
     except PermissionError as error:
         raise UserError(f"cannot {doing} {path}: access is denied") from error
     except OSError as error:
+        if error.errno in PASSING:
+            raise TryAgainError(f"cannot {doing} {path}: {error.strerror}") from error
         if is_remote(path):
             raise UserError(f"cannot {doing} {path}: {first_line(error)}") from error
         raise UserError(f"cannot {doing} {path}: {error.strerror or error}") from error

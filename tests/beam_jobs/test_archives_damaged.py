@@ -14,7 +14,7 @@ import pytest
 
 from beam_jobs import predict, preprocess, storage
 from beam_jobs.sources import list_images
-from canopy.cli import UserError
+from canopy.cli import TryAgainError, UserError
 from tests.beam_jobs.gcs_server import Faulty
 from tests.beam_jobs.making import Archive, tar_of, within
 
@@ -97,7 +97,7 @@ def test_an_archive_that_cannot_be_read_through_is_told_in_the_readers_words(
     path = tmp_path / f"a.{kind}"
     path.touch()
     monkeypatch.setattr(storage, "open_read", opened)
-    with pytest.raises(UserError, match=rf"^cannot read {path}: Input/output error$"):
+    with pytest.raises(TryAgainError, match=rf"^cannot read {path}: Input/output error$"):
         list_images([str(path)])
 
 

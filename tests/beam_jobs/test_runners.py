@@ -17,7 +17,7 @@ import pytest
 from beam_jobs import runners
 from beam_jobs.runners import Choice
 from canopy import machine
-from canopy.cli import UserError
+from canopy.cli import TryAgainError, UserError
 from tests.beam_jobs.making import Archive, Run, noise, planet
 
 
@@ -173,3 +173,21 @@ def test_misspelt_beam_options_are_refused() -> None:
     with pytest.raises(UserError, match="direct_running_mode"):
         runners.parse_options(["--direct_running_mode=fast"])
     runners.parse_options(["--runner=FlinkRunner", "--parallelism=4"])
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "said"),
+    [
+        ("UserError: labels.csv is gone [while running 'Convert']", UserError, "labels.csv is gone"),
+        ("Traceback:\nbeam_jobs.objects.UnavailableError: S3 fails\n", TryAgainError, "S3 fails"),
+        (
+            "canopy.cli.TryAgainError: cannot read a: Stale file handle",
+            TryAgainError,
+            "cannot read a: Stale file handle",
+        ),
+    ],
+)
+def test_what_a_worker_raised_comes_out_as_what_it_was(words: str, kind: type[Exception], said: str) -> None:
+    with pytest.raises(kind) as raised, runners.explained():
+        raise RuntimeError(words)
+    assert str(raised.value) == said

@@ -251,9 +251,12 @@ def test_a_list_of_a_store_has_no_local_file_for_its_progress() -> None:
 )
 def test_a_lists_outcome_survives_its_file(names: list[str], rejects: list[Reject]) -> None:
     rng = np.random.default_rng(len(names))
-    scored = Scored(names, list(rng.random((len(names), 3), np.float32)), rejects, "one", "".join(names))
+    scored = Scored(
+        names, list(rng.random((len(names), 3), np.float32)), rejects, "one", "".join(names), bool(names)
+    )
     found = unpack(pack(scored))
     assert (found.names, found.rejects, found.engine, found.error) == (names, rejects, "one", "".join(names))
+    assert found.may_pass == bool(names)
     assert [row.tobytes() for row in found.scores] == [row.tobytes() for row in scored.scores]
 
 

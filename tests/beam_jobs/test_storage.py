@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import pytest
 
 from beam_jobs import storage
+from canopy.cli import TryAgainError, UserError
 from tests.beam_jobs.gcs_server import Faulty
 
 
@@ -27,3 +31,11 @@ def test_a_folder_of_a_store_is_no_pattern(server: Faulty) -> None:
     assert storage.below("gs://here/run[1]") == ["gs://here/run[1]/a", "gs://here/run[1]/t/b"]
     assert storage.below("gs://here/run[1]/") == storage.below("gs://here/run[1]")
     assert storage.below("gs://here/run[2]") == []
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"), [(errno.ESTALE, TryAgainError), (errno.EIO, TryAgainError), (errno.ENOSPC, UserError)]
+)
+def test_what_a_disk_may_get_over_is_told_from_what_it_does_not(number: int, kind: type[Exception]) -> None:
+    with pytest.raises(kind, match="cannot read a file: "), storage.explained("a file", "read"):
+        raise OSError(number, os.strerror(number))
