@@ -40,10 +40,15 @@ from trainer.search import Choice, Range, Space
 
 TERMS = "canopy"  # the study's attribute that says what it is about
 UNREACHABLE = (SQLAlchemyError, StorageInternalError)
-# Of a database that another Optuna made, a RuntimeError.
 UNREADABLE = (
-    *(*UNREACHABLE, OSError, ValueError, KeyError, TypeError, AssertionError, ImportError),
-    RuntimeError,
+    *UNREACHABLE,
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AssertionError,
+    ImportError,
+    RuntimeError,  # a database that another Optuna made
 )
 RANDOM_TRIALS = 10  # drawn at random before the sampler follows what it has seen: Optuna's own default
 UNPRUNED_TRIALS = 5  # whole ones before the first may be cut: Optuna's own default
