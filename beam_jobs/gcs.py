@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
@@ -19,6 +20,7 @@ from beam_jobs.objects import CONNECTIONS, TRY_SECONDS, UnavailableError
 from canopy.cli import UserError
 
 SCHEME = "gs://"
+NEW_POD_SECONDS, NEW_POD_PAUSE_SECONDS = 30.0, 1.0  # to get credentials, and between tries
 
 
 @functools.cache
@@ -26,10 +28,9 @@ def _client(process: int) -> Any:
     """This process' client; forked ones must not share connections."""
     import requests
     from google.auth import exceptions
-    from google.cloud import storage  # type: ignore[import-untyped]
 
     try:
-        client = storage.Client()
+        client = _new_client()
     except (exceptions.DefaultCredentialsError, OSError) as error:
         raise UserError(
             "Google Cloud Storage needs credentials: run `gcloud auth application-default login`, "
@@ -39,6 +40,21 @@ def _client(process: int) -> Any:
     for scheme in ("https://", "http://"):
         client._http.mount(scheme, adapter)
     return client
+
+
+def _new_client() -> Any:
+    """In a pod of Google's the server that gives credentials knows it only some seconds after its start."""
+    from google.auth import exceptions
+    from google.cloud import storage  # type: ignore[import-untyped]
+
+    deadline = time.monotonic() + (NEW_POD_SECONDS if "KUBERNETES_SERVICE_HOST" in os.environ else 0.0)
+    while True:
+        try:
+            return storage.Client()
+        except exceptions.DefaultCredentialsError:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(NEW_POD_PAUSE_SECONDS)
 
 
 @functools.cache

@@ -6,6 +6,7 @@ import io
 import json
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -141,3 +142,29 @@ def test_a_job_from_and_to_a_store_that_misbehaves_gives_the_same_bytes(
     assert replaced.code == 0
     assert whole(store / "out") == local.shards
     assert (store / "out" / "stranger.txt").read_bytes() == b"not ours"
+
+
+@pytest.mark.parametrize(("in_pod", "tries"), [(True, 3), (False, 1)])
+def test_a_new_pod_waits_for_its_credentials_and_another_machine_does_not(
+    monkeypatch: pytest.MonkeyPatch, in_pod: bool, tries: int
+) -> None:
+    from google.auth import exceptions
+
+    asked: list[int] = []
+
+    def client() -> object:
+        asked.append(1)
+        if len(asked) < 3:
+            raise exceptions.DefaultCredentialsError("the server does not know this pod yet")
+        return SimpleNamespace(_http=SimpleNamespace(mount=lambda *_: None))
+
+    monkeypatch.setattr("google.cloud.storage.Client", client)
+    monkeypatch.setattr(gcs, "NEW_POD_PAUSE_SECONDS", 0.0)
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    if in_pod:
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+        gcs._client.__wrapped__(0)
+    else:
+        with pytest.raises(UserError, match="needs credentials"):
+            gcs._client.__wrapped__(0)
+    assert len(asked) == tries
