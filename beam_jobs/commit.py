@@ -124,7 +124,7 @@ class Output:
     def _is_overtaken(self) -> bool:
         return not storage.exists(storage.join(self.staging, self._mark))
 
-    def _check(self) -> None:
+    def check(self) -> None:
         """Raises `UserError` where another job to the same folder has begun since."""
         if self._is_overtaken():
             raise UserError(
@@ -170,7 +170,7 @@ class Output:
 
     def claim(self, shards: Iterable[str]) -> None:
         """Says which shards are going to be written, before the first one is."""
-        self._check()
+        self.check()
         if self.remote:
             self._remove_earlier()
         self._note({*shards, *self._earlier})
@@ -201,7 +201,7 @@ class Output:
         Returns:
             Its path; an earlier data set that stands keeps its own.
         """
-        self._check()
+        self.check()
         name = FAILED_REJECTS if self._earlier else contract.REJECTS_JSONL
         self._put({name: lines})
         self._end(keep=() if self._earlier else (RUN_JSON,))
@@ -234,20 +234,20 @@ class Output:
             files: all others but the marker, by name.
             marker: the content of `dataset_info.json`, written when all else is there for good.
         """
-        self._check()
+        self.check()
         self._remove_earlier()
         if not self.remote:
             for shard in shards:
                 self._publish(self.shard_path(shard), shard)
         self._put(files)
         storage.sync_folder(self.folder)
-        self._check()
+        self.check()
         self._put({contract.DATASET_INFO: marker})
         storage.sync_folder(self.folder)
         if self._is_overtaken():
             # The other job has removed what the marker stands for, or is about to.
             storage.delete([storage.join(self.folder, contract.DATASET_INFO)])
-        self._check()
+        self.check()
         self._end()
 
 

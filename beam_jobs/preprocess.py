@@ -20,7 +20,7 @@ from beam_jobs.convert import Change, changes, convert_apart, convert_shard, reb
 from beam_jobs.processes import crew
 from beam_jobs.work import Result, Work
 from canopy import cli, contract
-from canopy.cli import UserError
+from canopy.cli import TryAgainError, UserError
 
 COUNTER = "images"  # the metric of images done
 
@@ -130,7 +130,12 @@ def preprocess(job: settings.Settings, arguments: Sequence[str]) -> dict[str, An
             # Other processes know nothing of how Beam's file systems were set up in this one.
             processes_from=math.inf if storage.is_beams(job.output) else runners.MANY_IMAGES,
         )
-        _run(options, choice, lists, total, progress)
+        try:
+            _run(options, choice, lists, total, progress)
+        except (UserError, TryAgainError):
+            output.check()  # another job that has taken the folder is the reason, not what is missing
+            raise
+    output.check()
     results = [Result.load(path) for path in kept]
 
     rejects = prepared.rejects + [reject for result in results for reject in result.rejects]

@@ -7,13 +7,15 @@ import fcntl
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from beam_jobs import commit, storage
-from canopy import locks
+from beam_jobs import commit, preprocess, storage
+from canopy import cli, locks
 from canopy.cli import UserError
 from tests.beam_jobs.gcs_server import Faulty
+from tests.beam_jobs.making import Archive, Run
 from tests.beam_jobs.test_finding import not_as_root
 
 SHARD = "planet-train.tfrecord-00000-of-00001"
@@ -186,3 +188,23 @@ def test_a_folder_that_comes_in_the_way_of_a_final_file_is_one_sentence(tmp_path
         (tmp_path / name / name).mkdir()
         with pytest.raises(UserError, match=f"cannot write .*{name}: Is a directory"):
             finish(output)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_job_that_is_overtaken_while_it_converts_says_so_and_not_what_is_missing(
+    archive: Archive, run: Run, server: Faulty, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    archive.fill(6)
+    convert = preprocess._run
+
+    def overtaken(*arguments: Any) -> None:
+        if when == "after":
+            convert(*arguments)
+        commit.Output("gs://here/out").begin(overwrite=False)
+        if when == "before":
+            convert(*arguments)
+
+    monkeypatch.setattr(preprocess, "_run", overtaken)
+    done = run(archive, "--output", "gs://here/out")
+    assert done.code == cli.EXIT_USER
+    assert done.err.splitlines()[-1].startswith("error: --output: another job to gs://here/out began before")
