@@ -167,7 +167,7 @@ class Checkpoints:
         if self._refusals == REFUSALS:
             _remove(f"{self._folder}/partial")
             raise refusal(
-                f"{self._folder} refused {REFUSALS} checkpoints in a row ({why}): make room, and start again",
+                f"{self._folder} refused {REFUSALS} checkpoints in a row ({why}): mend that, and start again",
                 error,
             )
 

@@ -21,7 +21,7 @@ from canopy.contract import DEFAULT_THRESHOLD
 from trainer.config import Config
 from trainer.data_info import DataInfo
 from trainer.dataset import decode, resize
-from trainer.files import write_text
+from trainer.files import stand_for_folder, write_text
 from trainer.mend import mend
 from trainer.tracing import traced
 
@@ -92,6 +92,7 @@ def export(
     _remove(fresh)
     tagger = Tagger(model, config.image_size)
     signatures = {contract.SIGNATURE_JPEG: tagger.from_jpeg, contract.SIGNATURE_RGB: tagger.from_rgb}
+    stand_for_folder(fresh)
     tf.saved_model.save(tagger, fresh, signatures=signatures)
     lite = _lite(tagger)
     if lite:

@@ -67,6 +67,16 @@ def make_folder(path: str) -> None:
         tf.io.gfile.makedirs(path)
 
 
+def stand_for_folder(path: str) -> None:
+    """Makes the object that stands for a folder in a store, for what makes folders and cannot be told not to.
+
+    TensorFlow's writers of logs and models look upwards for a folder that is there, and above a folder in a
+    bucket's root only the bucket is left to be asked for. This one asks for nothing above it.
+    """
+    if "://" in path:
+        tf.io.gfile.mkdir(path)
+
+
 def write_text(path: str, text: str) -> None:
     """Writes a file whole or not at all; its folder is made. `path` may be local or gs://."""
     make_folder(path.rpartition("/")[0])

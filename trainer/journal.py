@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from canopy.cli import first_line
 from trainer.config import Config
-from trainer.files import REFUSED
+from trainer.files import REFUSED, stand_for_folder
 
 log = logging.getLogger("canopy")
 
@@ -61,6 +61,7 @@ class Journal:
 def _board(folder: str) -> Any:
     """TensorBoard's writer; a storage that refuses it is warned of, and the run goes on without."""
     try:
+        stand_for_folder(folder)
         return tf.summary.create_file_writer(folder)
     except REFUSED as error:
         log.warning("%s cannot be written (%s): TensorBoard will lack this start", folder, first_line(error))

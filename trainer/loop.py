@@ -285,7 +285,7 @@ class Run:
         except REFUSED as error:
             raise refusal(
                 f"the export cannot be written to {self.config.model_dir} "
-                f"({first_line(error)}): make room, and start again",
+                f"({first_line(error)}): mend that, and start again",
                 error,
             ) from error
 

@@ -262,7 +262,7 @@ def test_on_a_full_disk_the_run_goes_on_for_a_while_and_the_older_checkpoints_st
     for step in range(3, 2 + REFUSALS):
         assert not kept.save(step)
         assert f"checkpoint of step {step} could not be saved" in caplog.text
-    with pytest.raises(UserError, match=f"refused {REFUSALS} checkpoints in a row.*make room"):
+    with pytest.raises(UserError, match=f"refused {REFUSALS} checkpoints in a row.*mend that"):
         kept.save(2 + REFUSALS)
     assert saved(small_disk) == before
     (small_disk / "other").unlink()
