@@ -19,7 +19,7 @@ import shutil
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from beam_jobs import storage
 from canopy import contract, locks
@@ -249,6 +249,29 @@ class Output:
             storage.delete([storage.join(self.folder, contract.DATASET_INFO)])
         self.check()
         self._end()
+
+
+def done_by(folder: str, run: str) -> dict[str, Any] | None:
+    """The canopy.json of a whole data set that this very run has written; None where there is none.
+
+    A pod that ends between its last word and its success being noted is replaced, and has nothing to do.
+
+    Args:
+        folder: the output.
+        run: what the starts of one run have in common; "" where nothing tells.
+
+    Raises:
+        UserError: the folder cannot be read.
+    """
+    if not run or not storage.exists(storage.join(folder, contract.DATASET_INFO)):
+        return None
+    path = storage.join(folder, contract.CANOPY_JSON)
+    try:
+        document = json.loads(storage.read_bytes(path)) if storage.exists(path) else {}
+        is_its_own = document["run"]["id"] == run
+    except (ValueError, KeyError, TypeError):
+        return None
+    return document if is_its_own else None
 
 
 def _is_final(name: str) -> bool:

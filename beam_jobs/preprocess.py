@@ -8,6 +8,7 @@ of a shard's work list, and the worker that gets it reads, converts and writes t
 from __future__ import annotations
 
 import math
+import os
 import sys
 import tempfile
 import time
@@ -23,6 +24,7 @@ from canopy import cli, contract
 from canopy.cli import TryAgainError, UserError
 
 COUNTER = "images"  # the metric of images done
+RUN_ID = "CANOPY_RUN_ID"  # in the environment, of a pod its Job's uid: a run that is done has no more to do
 
 
 def _rebuild(change: Change, _: object = None, *, taking: bool) -> None:
@@ -105,6 +107,10 @@ def preprocess(job: settings.Settings, arguments: Sequence[str]) -> dict[str, An
     if arguments or any(map(storage.is_beams, places)):  # else later, when the plan's memory is given back
         options = runners.parse_options(arguments)
         runners.check(options, images=job.images, output=(job.output,))
+    run_id = os.environ.get(RUN_ID, "")
+    if (done := commit.done_by(job.output, run_id)) is not None:
+        print(f"{job.output} is whole already: this very run has written it", file=sys.stderr)
+        return done
     prepared = prepare.prepare(job)
     output = commit.Output(job.output)
     output.begin(job.overwrite)
@@ -141,6 +147,7 @@ def preprocess(job: settings.Settings, arguments: Sequence[str]) -> dict[str, An
     rejects = prepared.rejects + [reject for result in results for reject in result.rejects]
     _check_rejects(rejects, prepared.found, job, output)
     run = summary.Run(
+        id=run_id,
         seconds=time.monotonic() - start,
         plan_seconds=planned,
         runner=choice.runner,

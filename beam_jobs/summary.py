@@ -28,6 +28,7 @@ SHOWN_TAGS = 20  # on the screen: enough to see whether the CSV was understood
 class Run:
     """How a job ran: the only part that differs from run to run."""
 
+    id: str  # what the starts of one run have in common, "" where nothing tells
     seconds: float  # from start to the last shard
     plan_seconds: float  # of these, before the pipeline
     runner: str  # Beam's name for it

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from beam_jobs.images import to_rgb
+from canopy import cli
 from tests.beam_jobs.making import TAGS, Archive, Run, jpeg, noise, pillow, planet
 
 
@@ -237,6 +238,23 @@ def test_a_whole_data_set_is_replaced_only_on_request(archive: Archive, run: Run
     assert [name for name in third.shards if "planet" in name] == []
     assert len(third.shards) == 3
     assert (third.folder / "mine.txt").read_text() == "a stranger's file"
+
+
+@pytest.mark.parametrize("flags", [[], ["--overwrite"]])
+def test_a_run_that_is_done_has_no_more_to_do_when_it_is_started_again(
+    archive: Archive, run: Run, monkeypatch: pytest.MonkeyPatch, flags: list[str]
+) -> None:
+    archive.fill(6)
+    monkeypatch.setenv("CANOPY_RUN_ID", "a Job")
+    first = run(archive)
+    made = {path.name: path.stat().st_mtime_ns for path in first.folder.iterdir()}
+    again = run(archive, *flags)
+    assert (again.code, again.out) == (cli.EXIT_OK, first.out)
+    assert "is whole already" in again.err
+    assert {path.name: path.stat().st_mtime_ns for path in first.folder.iterdir()} == made
+    monkeypatch.setenv("CANOPY_RUN_ID", "another Job")
+    assert run(archive).code == cli.EXIT_USER
+    assert run(archive, "--overwrite").code == cli.EXIT_OK
 
 
 def test_a_replacement_that_fails_leaves_the_earlier_data_set_whole(archive: Archive, run: Run) -> None:

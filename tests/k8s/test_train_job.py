@@ -188,6 +188,12 @@ def test_a_restart_begins_anew_once_for_a_job_not_once_for_a_pod(spec):
     assert source == "metadata.labels['batch.kubernetes.io/controller-uid']"
 
 
+def test_a_pod_that_replaces_one_that_was_done_knows_it_by_its_job():
+    (job,) = of_kind(objects(file_of("preprocess")), "Job")
+    source = environment(template(job)["spec"])["CANOPY_RUN_ID"]["fieldRef"]["fieldPath"]
+    assert source == "metadata.labels['batch.kubernetes.io/controller-uid']"
+
+
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.name)
 def test_no_overlay_touches_what_keeps_the_gang_together(overlay, job):
     other = the(rendered(overlay), "Job", NAME)
