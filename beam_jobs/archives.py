@@ -25,7 +25,8 @@ from typing import IO
 
 from beam_jobs import storage
 from beam_jobs.images import UNREADABLE, RejectedImage
-from canopy.cli import UserError
+from canopy.cli import TryAgainError, UserError
+from canopy.passing import may_pass
 
 STORED, DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
 IN_TAR = -1  # stands for a tar's member where a zip's has its compression method
@@ -220,6 +221,9 @@ def rejecting() -> Iterator[None]:
     try:
         yield
     except (OSError, zlib.error, struct.error) as error:
+        # One bad block is its image's loss, but a file server that is gone would be that of all.
+        if isinstance(error, OSError) and error.errno != errno.EIO and may_pass(error):
+            raise TryAgainError(f"an image cannot be read: {error}") from error
         text = getattr(error, "strerror", None) or str(error)
         raise RejectedImage(UNREADABLE, text) from error
 

@@ -6,7 +6,8 @@ not write. On this machine files grow in a staging folder and are renamed at the
 that is to be replaced stands until then. In a store, where a rename is a copy, shards are uploaded under
 their final names, which nobody reads before the marker is there; an earlier data set goes before the first.
 Of two jobs on this machine the second is refused while the first lasts. In a store, which has no locks, and
-on a disk that knows none, the later one goes on and the earlier one ends.
+on a disk that knows none, the later one goes on and the earlier one ends; a shard that its workers are just
+uploading may still land, which canopy.json's checksums would tell.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from beam_jobs import storage
 from canopy import contract, quiet
-from canopy.cli import UserError, first_line
+from canopy.cli import TryAgainError, UserError, first_line
 from canopy.model_info import ModelInfo
 
 AUTO, LITE, SAVED_MODEL = "auto", "tflite", "savedmodel"
@@ -141,7 +141,7 @@ class _SavedModel:
                 raise ValueError(
                     f"it gives {given} scores where {contract.MODEL_JSON} has {len(info.classes)}"
                 )
-        except MemoryError:
+        except (MemoryError, TryAgainError):
             raise
         except Exception as error:  # damaged files raise nearly anything: IndexError, DecodeError, OpError
             raise UserError(f"--model {info.folder} cannot be loaded ({first_line(error)})") from error

@@ -2,13 +2,13 @@
 
 Promises: gs:// goes through Google's client, s3:// through Amazon's, any other path with `://` in it through
 Beam's FileSystems, the rest through the operating system; a file is either whole under its name
-or not there; whatever the store refuses becomes one clear sentence (`UserError`).
+or not there; whatever the store refuses becomes one clear sentence (`UserError`, or `TryAgainError` where
+that may pass).
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import glob
 import os
 from collections.abc import Iterable, Iterator
@@ -18,10 +18,9 @@ from typing import IO, Any
 
 from beam_jobs import gcs, s3
 from canopy.cli import TryAgainError, UserError, first_line
+from canopy.passing import may_pass
 
 PART = ".part"  # ends the name of a file that is still being written
-# What a disk or a file server raises that fails for a while, or is another one by now.
-PASSING = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET, errno.EHOSTDOWN})
 
 
 def is_remote(path: str) -> bool:
@@ -83,7 +82,7 @@ def explained(path: str, doing: str) -> Iterator[None]:
     except PermissionError as error:
         raise UserError(f"cannot {doing} {path}: access is denied") from error
     except OSError as error:
-        if error.errno in PASSING:
+        if may_pass(error):
             raise TryAgainError(f"cannot {doing} {path}: {error.strerror}") from error
         if is_remote(path):
             raise UserError(f"cannot {doing} {path}: {first_line(error)}") from error

@@ -179,6 +179,8 @@ class Checkpoints:
                 return step, self._read(self._path(step))
             except AnotherRunsError as error:
                 log.info("%s is passed over: %s", self._path(step), error)
+            except tf.errors.NotFoundError:
+                continue  # a network file system may list for a while what another machine has removed
             except DAMAGED as error:
                 log.warning("%s is damaged (%s): looking for one before it", self._path(step), error)
                 damaged[self._path(step)] = error

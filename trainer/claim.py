@@ -43,6 +43,7 @@ class Claim:
     writes: bool = False  # whether this worker is the chief
     is_new: bool = False  # whether this start of the run made it
     replaces: bool = False  # whether an earlier run stands until this one begins
+    is_alone: bool = False  # whether all that bears the names of a run's files is going to be its own
 
     @property
     def finished(self) -> int:
@@ -126,7 +127,7 @@ class Claim:
         try:
             yield
         except UserError:
-            if self.writes and (self.is_new or self.replaces):
+            if self.writes and (self.is_alone or self.replaces):
                 with contextlib.suppress(*REFUSED):
                     if _id_in(self.path) == self.id and not tf.io.gfile.glob(f"{self._folder}/checkpoints/*"):
                         write_text(self.path, json.dumps({**self.content, "void": True}, indent=1))
@@ -179,11 +180,13 @@ def claim_model_dir(config: Config, fingerprint: str, is_chief: bool, run: str =
             if is_chief:
                 _check_left(config.model_dir)
         if earlier is not None and earlier.get("void"):
+            fresh["displaced"] = list(earlier.get("displaced", ()))
             return Claim(path, fresh, is_chief, replaces=is_chief)
         if earlier is None:
             if is_chief:
                 write_text(path, json.dumps(fresh, indent=1))
-            return Claim(path, fresh, is_chief, is_new=is_chief)
+            is_alone = is_chief and not _left(config.model_dir)
+            return Claim(path, fresh, is_chief, is_new=is_chief, is_alone=is_alone)
     # What this run's own chief has written is no earlier run: `alike` compares, when all workers are there.
     is_chiefs = not is_chief and bool(run) and earlier.get("run") == run
     found = [] if is_chiefs else differences(config, earlier["config"])
@@ -236,12 +239,15 @@ def _using(model_dir: str) -> Iterator[None]:
 
 def _check_left(model_dir: str) -> None:
     """Refuses what bears the names of a run's files where no run.json says that a run has left them."""
-    left = [name for name in WRITTEN if tf.io.gfile.exists(f"{model_dir}/{name}")]
-    if left:
+    if left := _left(model_dir):
         raise UserError(
             f"{model_dir} holds {', '.join(left)} and no {RUN_JSON}, so it is not known to be a run that "
             "--restart may delete: move that away, or take another --model_dir"
         )
+
+
+def _left(model_dir: str) -> list[str]:
+    return [name for name in WRITTEN if tf.io.gfile.exists(f"{model_dir}/{name}")]
 
 
 def _delete(model_dir: str) -> None:

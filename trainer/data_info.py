@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from canopy import contract
-from canopy.cli import UserError, first_line
+from canopy.cli import TryAgainError, UserError, first_line
+from canopy.passing import may_pass
 
 
 @dataclass(frozen=True)
@@ -120,16 +121,19 @@ def _read_text(path: str) -> str | None:
     if "://" in path:
         import tensorflow as tf
 
+        from trainer.files import refusal
+
         try:
             if not tf.io.gfile.exists(path):
                 return None
             with tf.io.gfile.GFile(path) as file:
                 return str(file.read())
         except tf.errors.OpError as error:  # no such bucket, no permission, no way to the store
-            raise UserError(f"{path} cannot be read ({first_line(error)})") from error
+            raise refusal(f"{path} cannot be read ({first_line(error)})", error) from error
     local = Path(path)
     try:
         # What is no text is left for the reader to stumble over.
         return local.read_text(encoding="utf-8", errors="replace") if local.is_file() else None
     except OSError as error:  # no permission; a name that is too long
-        raise UserError(f"{path} cannot be read ({first_line(error)})") from error
+        kind = TryAgainError if may_pass(error) else UserError
+        raise kind(f"{path} cannot be read ({first_line(error)})") from error

@@ -69,7 +69,7 @@ def _evaluate(flags: argparse.Namespace) -> None:
     with quiet.importing():
         import tensorflow as tf
 
-        from trainer.files import REFUSED, write_text
+        from trainer.files import REFUSED, refusal, write_text
         from trainer.report import page, split
         from trainer.validation import Validation
     info = data_info.read(flags.data)
@@ -98,7 +98,7 @@ def _evaluate(flags: argparse.Namespace) -> None:
         for name, text in files.items():
             write_text(f"{output}/{name}", text)
     except REFUSED as error:
-        raise UserError(f"--output {output} cannot be written to ({cli.first_line(error)})") from error
+        raise refusal(f"--output {output} cannot be written to ({cli.first_line(error)})", error) from error
     print(f"{flags.split}: {len(found.names):,} records, {result.sentence()}")
     for check in findings.checks:
         if check.verdict != "pass":

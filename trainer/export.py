@@ -21,7 +21,7 @@ from canopy.contract import DEFAULT_THRESHOLD
 from trainer.config import Config
 from trainer.data_info import DataInfo
 from trainer.dataset import decode, resize
-from trainer.files import stand_for_folder, write_text
+from trainer.files import refusal, stand_for_folder, write_text
 from trainer.mend import mend
 from trainer.tracing import traced
 
@@ -169,7 +169,9 @@ def check_start(folder: str, tags: Sequence[str]) -> None:
             raise UserError(f"--init_from {folder}: there is no {contract.MODEL_JSON}, so it is no export")
         with tf.io.gfile.GFile(path) as file:
             found = list(map(str, json.loads(file.read())["classes"]))
-    except (ValueError, KeyError, TypeError, tf.errors.OpError) as error:
+    except tf.errors.OpError as error:
+        raise refusal(f"--init_from {folder}: {path} cannot be read ({first_line(error)})", error) from error
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"--init_from {folder}: its {contract.MODEL_JSON} cannot be understood ({error!r})"
         ) from error
@@ -194,4 +196,5 @@ def load_weights(model: Any, folder: str) -> None:
         found = tf.train.Checkpoint(weights=list(model.weights)).read(f"{folder}/variables/variables")
         found.assert_existing_objects_matched().expect_partial()
     except (AssertionError, ValueError, IndexError, tf.errors.OpError) as error:
-        raise UserError(f"--init_from {folder}: its network is not this one ({first_line(error)})") from error
+        text = f"--init_from {folder}: its network is not this one ({first_line(error)})"
+        raise refusal(text, error) from error

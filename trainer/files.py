@@ -6,39 +6,19 @@ such place) is told from one that another try, or another pod with a new mount, 
 
 from __future__ import annotations
 
-import errno
-
 import tensorflow as tf
 
 from canopy.cli import TryAgainError, UserError
+from canopy.passing import may_pass
 
 REFUSED = (OSError, tf.errors.OpError)  # what a full disk or a storage that says no raises
 
-_LASTING_ERRNO = frozenset(
-    {
-        errno.ENOSPC,
-        errno.EDQUOT,
-        errno.EFBIG,
-        errno.EROFS,
-        errno.EACCES,
-        errno.EPERM,
-        errno.ENOENT,
-        errno.ENOTDIR,
-        errno.EISDIR,
-        errno.ENAMETOOLONG,
-        errno.ELOOP,
-        errno.EINVAL,
-    }
-)
-_LASTING = (
-    tf.errors.ResourceExhaustedError,
-    tf.errors.PermissionDeniedError,
-    tf.errors.UnauthenticatedError,
-    tf.errors.NotFoundError,
-    tf.errors.AlreadyExistsError,
-    tf.errors.FailedPreconditionError,
-    tf.errors.InvalidArgumentError,
-    tf.errors.UnimplementedError,
+_PASSING = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
+    tf.errors.UnknownError,  # also for what the system has no name of TensorFlow's, as ESTALE and EIO
 )
 
 
@@ -53,8 +33,8 @@ def refusal(text: str, error: BaseException) -> UserError | TryAgainError:
         A `TryAgainError` where the refusal may pass: a server that is moved (ESTALE), a disk or a network
         that fails (EIO, ETIMEDOUT), a store that is busy.
     """
-    lasts = error.errno in _LASTING_ERRNO if isinstance(error, OSError) else isinstance(error, _LASTING)
-    return UserError(text) if lasts else TryAgainError(text)
+    passes = may_pass(error) if isinstance(error, OSError) else isinstance(error, _PASSING)
+    return TryAgainError(text) if passes else UserError(text)
 
 
 def make_folder(path: str) -> None:
@@ -63,7 +43,7 @@ def make_folder(path: str) -> None:
     TensorFlow would ask such a store for the bucket itself, which takes a right that who may read and write
     objects need not have.
     """
-    if "://" not in path:
+    if "://" not in path or path.startswith("file://"):
         tf.io.gfile.makedirs(path)
 
 

@@ -19,7 +19,8 @@ from pathlib import Path
 
 import google_crc32c
 
-from canopy.cli import UserError
+from canopy.cli import TryAgainError, UserError
+from canopy.passing import may_pass
 from trainer import faults
 from trainer.data_info import Shard
 
@@ -39,7 +40,8 @@ def check_sizes(shards: Sequence[Shard]) -> None:
         try:
             size = Path(shard.path).stat().st_size
         except OSError as error:
-            raise UserError(
+            kind = TryAgainError if may_pass(error) else UserError
+            raise kind(
                 f"{shard.path} is missing ({error.strerror}): canopy.json promises {shard.records} "
                 "records in it"
             ) from error

@@ -140,7 +140,7 @@ def _with_others(own: Worker, place: Place, signals: Signals, rendezvous_timeout
     with Watch(place, found) as watch:
         ending = _wait([own], signals, watch=watch)
         assert ending is not None
-        if ending.code == cli.EXIT_BUG:
+        if ending.code == cli.EXIT_BUG or ending.crash:
             # TensorFlow has many names for a peer that is gone: the watch knows.
             deadline = time.monotonic() + LAST_WORDS_SECONDS
             while not watch.lost() and time.monotonic() < deadline and not signals.code:

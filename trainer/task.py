@@ -1,7 +1,8 @@
 """One worker of a training run: flags to `Config` to `start.train`.
 
 Promises: exit code 0 with an export written by the chief; 2 for the user's mistake; 75 where another worker
-was lost or stopped, which a restart mends; 143 where SIGTERM came here, after a checkpoint; 130 for Ctrl-C.
+was lost or stopped, or a storage failed for a while, which a restart mends; 143 where SIGTERM came here,
+after a checkpoint; 130 for Ctrl-C.
 """
 
 from __future__ import annotations

@@ -39,6 +39,9 @@ LOST_FOR_GOOD = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EP
 End = Literal["complete", "pruned", "failed", "stopped", "taken"]
 
 
+READABLE = ("--log_format", "text")  # a trial's log is read for the reason of its end
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Searches, and returns the exit code."""
     try:
@@ -166,7 +169,7 @@ class _Worker:
         except FileExistsError as error:
             raise UserError(f"--output {self.output} is used by another study: {error}") from error
         try:
-            with Training(folder, launch, [*flags, *self.settings.fixed]) as training:
+            with Training(folder, launch, [*flags, *self.settings.fixed, *READABLE]) as training:
                 end, why = self._follow(taken, training)
             f2 = None
             if end == "complete":

@@ -122,6 +122,14 @@ def test_tags_that_something_else_parts_are_refused_with_what_parts_them(
             vocabulary_of(table)
 
 
+def test_a_tag_that_is_another_with_a_comma_is_refused_however_many_are(tmp_path: Path) -> None:
+    table = read_labels(
+        write(tmp_path / "t.csv", 'image_name,tags\nx,"clear, primary"\ny,"road clear water haze"\n')
+    )
+    with pytest.raises(UserError, match="tags are parted by spaces"):
+        vocabulary_of(table)
+
+
 def test_a_tag_may_hold_what_others_part_tags_with(tmp_path: Path) -> None:
     table = read_labels(write(tmp_path / "t.csv", 'image_name,tags\nx,"clear roads,paved"\n'))
     assert vocabulary_of(table) == ("clear", "roads,paved")

@@ -82,7 +82,7 @@ def test_a_checkpoint_of_another_network_is_not_taken_up(tmp_path):
 
 
 def test_where_all_checkpoints_are_damaged_a_run_does_not_begin_anew_by_itself(tmp_path):
-    value = at_steps(tmp_path, 1, 2)
+    value, _ = at_steps(tmp_path, 1, 2)
     for path in (tmp_path / "checkpoints").iterdir():
         path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(UserError, match=r"no checkpoint .* can be read \(.*step-00000002.*--restart"):
@@ -100,7 +100,7 @@ def test_where_all_checkpoints_are_damaged_a_run_does_not_begin_anew_by_itself(t
 def test_a_storage_that_gives_none_of_them_is_tried_again_where_that_may_pass(
     tmp_path, monkeypatch, error, kind
 ):
-    value = at_steps(tmp_path, 1, 2)
+    value, _ = at_steps(tmp_path, 1, 2)
 
     def refuse(*_):
         raise error
@@ -108,6 +108,15 @@ def test_a_storage_that_gives_none_of_them_is_tried_again_where_that_may_pass(
     monkeypatch.setattr(tf.io.gfile, "GFile", refuse)
     with pytest.raises(kind, match="mend the storage"):
         of(tmp_path, value).restore()
+
+
+def test_a_checkpoint_that_is_listed_and_gone_counts_for_nothing(tmp_path, monkeypatch):
+    value, _ = at_steps(tmp_path, 1, 2)
+    kept = of(tmp_path, value)
+    monkeypatch.setattr(kept, "_steps", lambda: [1, 2, 3])
+    assert kept.restore() == 2
+    monkeypatch.setattr(kept, "_steps", lambda: [3])
+    assert kept.restore() == 0
 
 
 def test_what_a_type_of_arithmetic_adds_comes_back_and_may_be_lacking(tmp_path):

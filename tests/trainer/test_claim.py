@@ -353,3 +353,19 @@ def test_a_run_that_lost_a_peer_or_the_folder_before_its_first_checkpoint_is_sti
     with pytest.raises(UserError), claim.until_it_saves():
         raise UserError("another run has taken it")
     assert (tmp_path / "run.json").read_text() == other
+
+
+def test_a_run_that_began_beside_what_no_run_has_left_makes_no_room_for_one_that_deletes_it(tmp_path):
+    (tmp_path / "export").mkdir()
+    begun_and_failed(tmp_path, 9.0)
+    with pytest.raises(UserError, match="cannot resume"):
+        claim_model_dir(settings(tmp_path, learning_rate=0.1), "data", True, "mended")
+    assert (tmp_path / "export").exists()
+
+
+def test_a_run_after_one_that_failed_at_once_still_knows_whom_that_one_displaced(tmp_path):
+    claim_model_dir(settings(tmp_path), "data", True, "first").begin()
+    begun_and_failed(tmp_path, 9.0, restart=True)
+    claim_model_dir(settings(tmp_path, learning_rate=0.1), "data", True, "third").begin()
+    with pytest.raises(UserError, match="another run has taken"):
+        claim_model_dir(settings(tmp_path), "data", True, "first")

@@ -30,9 +30,11 @@ def test_a_store_is_never_asked_for_a_folder(monkeypatch):
         (OSError(errno.ENOSPC, "full"), UserError),
         (OSError(errno.EACCES, "no right"), UserError),
         (OSError(errno.EIO, "I/O error"), TryAgainError),
-        (OSError("of no number"), TryAgainError),
+        (OSError("of no number"), UserError),
         (tf.errors.ResourceExhaustedError(None, None, "full"), UserError),
         (tf.errors.NotFoundError(None, None, "no such bucket"), UserError),
+        (tf.errors.DataLossError(None, None, "cut short"), UserError),
+        (tf.errors.UnavailableError(None, None, "busy"), TryAgainError),
         (tf.errors.UnknownError(None, None, "; Stale file handle"), TryAgainError),
     ],
 )
