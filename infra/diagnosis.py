@@ -18,7 +18,7 @@ from infra.manifests import INDEX_LABEL, KubeObject
 EXIT_CODES = {
     cli.EXIT_BUG: "a bug: its log has the traceback",
     cli.EXIT_USER: "a mistake in its flags or its input",
-    cli.EXIT_PEER_LOST: "another worker was lost or did not come",
+    cli.EXIT_PEER_LOST: "another worker was lost or did not come, or a storage failed for a while",
     126: "its command is no program",
     127: "its command is not in the image",
     cli.EXIT_INTERRUPTED: "interrupted",

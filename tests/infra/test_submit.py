@@ -165,8 +165,8 @@ def test_a_failure_names_the_pod_the_reason_and_the_last_lines_and_stops_the_row
     assert done.returncode == 1
     assert "(worker 1): it took more memory than its limit and was killed (OOMKilled)" in done.stderr
     assert (
-        '(worker 0): exit code 75 (another worker was lost or did not come); it said "peer lost'
-        in done.stderr
+        "(worker 0): exit code 75 (another worker was lost or did not come, or a storage failed for a "
+        'while); it said "peer lost' in done.stderr
     )
     assert "    line 29" in done.stderr
     assert "line 9\n" not in done.stderr
