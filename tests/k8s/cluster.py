@@ -68,10 +68,11 @@ class Cluster:
         self.port = 0  # of the pod that was started last
         self._folder, self._in_containers = folder, in_containers
 
-    def apply(self, stage: str, settings: dict[str, str], workers: int = 1) -> list[Pod]:
-        """Starts a stage's pods, with some of its settings changed."""
+    def apply(self, stage: str, settings: dict[str, str], workers: int = 1, uid: str = "") -> list[Pod]:
+        """Starts a stage's pods, with some of its settings changed; with a uid, those of another Job."""
         found = changed(objects(file_of(stage)), f"canopy-{stage}", settings)
         (workload,) = of_kind(found, "Job", "Deployment")
+        workload["metadata"] |= {"uid": uid} if uid else {}
         ports = cluster.free_ports(workers)
         pods = [self._start(found, workload, index, ports) for index in range(workers)]
         self.pods += pods

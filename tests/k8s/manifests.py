@@ -129,7 +129,9 @@ def command_of(found: list[Object], workload: Object, index: int = 0) -> Command
     environment: dict[str, str] = {}
     for source in container.get("envFrom", []):
         environment |= the(found, "ConfigMap", source["configMapRef"]["name"])["data"]
-    labels = pod["metadata"].get("labels", {}) | {CONTROLLER_UID: "0e0f5b1c-uid-of-the-job"}
+    labels = pod["metadata"].get("labels", {}) | {
+        CONTROLLER_UID: workload["metadata"].get("uid", "0e0f5b1c-uid-of-the-job")
+    }
     annotations = pod["metadata"].get("annotations", {})
     for each in container.get("env", []):
         environment[each["name"]] = (

@@ -81,9 +81,15 @@ def test_preprocessing_leaves_whole_records_on_the_claim(preprocessed: Cluster) 
 def test_the_same_job_again_is_refused_and_kubectl_describe_says_why(
     preprocessed: Cluster,
 ) -> None:
-    (pod,) = preprocessed.apply("preprocess", {})
+    (pod,) = preprocessed.apply("preprocess", {}, uid="77-of-another-job")
     assert pod.end() == cli.EXIT_USER
     assert "holds a whole data set" in pod.said
+
+
+def test_a_pod_that_replaces_one_that_was_done_ends_with_success(preprocessed: Cluster) -> None:
+    (pod,) = preprocessed.apply("preprocess", {})
+    assert pod.end() == cli.EXIT_OK, pod.log.read_text()
+    assert "is whole already" in pod.log.read_text()
 
 
 def test_two_training_pods_become_ready_and_leave_a_model(training: Watched, preprocessed: Cluster) -> None:
