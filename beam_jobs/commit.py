@@ -122,12 +122,9 @@ class Output:
             busy = f"--output: another job is writing to {self.folder}"
             self._held = locks.take(storage.join(self.staging, LOCK), busy)
 
-    def _is_overtaken(self) -> bool:
-        return not storage.exists(storage.join(self.staging, self._mark))
-
     def check(self) -> None:
         """Raises `UserError` where another job to the same folder has begun since."""
-        if self._is_overtaken():
+        if not storage.exists(storage.join(self.staging, self._mark)):
             raise UserError(
                 f"--output: another job to {self.folder} began before this one was done, so this one ends: "
                 "let the other end before you start one again"
@@ -245,10 +242,12 @@ class Output:
         self.check()
         self._put({contract.DATASET_INFO: marker})
         storage.sync_folder(self.folder)
-        if self._is_overtaken():
+        try:
+            self.check()
+        except UserError:
             # The other job has removed what the marker stands for, or is about to.
             storage.delete([storage.join(self.folder, contract.DATASET_INFO)])
-        self.check()
+            raise
         self._end()
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import errno
 
+from canopy.cli import TryAgainError, UserError
+
 PASSING = frozenset(
     {
         errno.EIO,
@@ -23,3 +25,8 @@ PASSING = frozenset(
 def may_pass(error: OSError) -> bool:
     """Whether another try, or another pod with a new mount, may well get over an error."""
     return error.errno in PASSING
+
+
+def told(text: str, error: OSError) -> UserError | TryAgainError:
+    """The exception that tells of an error: whether another try is worth while is its type."""
+    return TryAgainError(text) if may_pass(error) else UserError(text)

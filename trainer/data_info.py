@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from canopy import contract
-from canopy.cli import TryAgainError, UserError, first_line
-from canopy.passing import may_pass
+from canopy.cli import UserError, first_line
+from canopy.passing import told
 
 
 @dataclass(frozen=True)
@@ -135,5 +135,4 @@ def _read_text(path: str) -> str | None:
         # What is no text is left for the reader to stumble over.
         return local.read_text(encoding="utf-8", errors="replace") if local.is_file() else None
     except OSError as error:  # no permission; a name that is too long
-        kind = TryAgainError if may_pass(error) else UserError
-        raise kind(f"{path} cannot be read ({first_line(error)})") from error
+        raise told(f"{path} cannot be read ({first_line(error)})", error) from error

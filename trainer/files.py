@@ -9,7 +9,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from canopy.cli import TryAgainError, UserError
-from canopy.passing import may_pass
+from canopy.passing import told
 
 REFUSED = (OSError, tf.errors.OpError)  # what a full disk or a storage that says no raises
 
@@ -33,8 +33,9 @@ def refusal(text: str, error: BaseException) -> UserError | TryAgainError:
         A `TryAgainError` where the refusal may pass: a server that is moved (ESTALE), a disk or a network
         that fails (EIO, ETIMEDOUT), a store that is busy.
     """
-    passes = may_pass(error) if isinstance(error, OSError) else isinstance(error, _PASSING)
-    return TryAgainError(text) if passes else UserError(text)
+    if isinstance(error, OSError):
+        return told(text, error)
+    return TryAgainError(text) if isinstance(error, _PASSING) else UserError(text)
 
 
 def make_folder(path: str) -> None:
@@ -43,7 +44,7 @@ def make_folder(path: str) -> None:
     TensorFlow would ask such a store for the bucket itself, which takes a right that who may read and write
     objects need not have.
     """
-    if "://" not in path or path.startswith("file://"):
+    if not _is_in_store(path):
         tf.io.gfile.makedirs(path)
 
 
@@ -53,8 +54,12 @@ def stand_for_folder(path: str) -> None:
     TensorFlow's writers of logs and models look upwards for a folder that is there, and above a folder in a
     bucket's root only the bucket is left to be asked for. This one asks for nothing above it.
     """
-    if "://" in path:
+    if _is_in_store(path):
         tf.io.gfile.mkdir(path)
+
+
+def _is_in_store(path: str) -> bool:
+    return "://" in path and not path.startswith("file://")
 
 
 def write_text(path: str, text: str) -> None:

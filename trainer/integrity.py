@@ -19,8 +19,8 @@ from pathlib import Path
 
 import google_crc32c
 
-from canopy.cli import TryAgainError, UserError
-from canopy.passing import may_pass
+from canopy.cli import UserError
+from canopy.passing import told
 from trainer import faults
 from trainer.data_info import Shard
 
@@ -40,10 +40,10 @@ def check_sizes(shards: Sequence[Shard]) -> None:
         try:
             size = Path(shard.path).stat().st_size
         except OSError as error:
-            kind = TryAgainError if may_pass(error) else UserError
-            raise kind(
+            raise told(
                 f"{shard.path} is missing ({error.strerror}): canopy.json promises {shard.records} "
-                "records in it"
+                "records in it",
+                error,
             ) from error
         if shard.bytes not in (-1, size):
             raise UserError(_differs(shard, f"has {size} bytes, and canopy.json says {shard.bytes}"))
