@@ -24,7 +24,6 @@ from canopy import cli, contract
 from canopy.cli import TryAgainError, UserError
 
 COUNTER = "images"  # the metric of images done
-RUN_ID = "CANOPY_RUN_ID"  # in the environment, of a pod its Job's uid: a run that is done has no more to do
 
 
 def _rebuild(change: Change, _: object = None, *, taking: bool) -> None:
@@ -107,7 +106,7 @@ def preprocess(job: settings.Settings, arguments: Sequence[str]) -> dict[str, An
     if arguments or any(map(storage.is_beams, places)):  # else later, when the plan's memory is given back
         options = runners.parse_options(arguments)
         runners.check(options, images=job.images, output=(job.output,))
-    run_id = os.environ.get(RUN_ID, "")
+    run_id = os.environ.get(contract.RUN_ID, "")
     if (done := commit.done_by(job.output, run_id)) is not None:
         print(f"{job.output} is whole already: this very run has written it", file=sys.stderr)
         return done

@@ -8,6 +8,9 @@ from __future__ import annotations
 DATA_FORMAT_VERSION = 1  # of the data folder: readers refuse a newer one
 MODEL_FORMAT_VERSION = 1  # of model.json: readers refuse a newer one
 
+# In the environment: what all starts of one run have in common, of a pod its Job's uid.
+RUN_ID = "CANOPY_RUN_ID"
+
 # The data folder. `DATASET_INFO` is written last: it is the commit marker.
 DATASET_INFO = "dataset_info.json"
 FEATURES_JSON = "features.json"

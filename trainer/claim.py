@@ -140,7 +140,7 @@ class Claim:
 
 def run_id(environment: Mapping[str, str] | None = None) -> str:
     """What all starts of one run have in common, given by the launcher; by hand, each start is a run."""
-    found = (os.environ if environment is None else environment).get("CANOPY_RUN_ID")
+    found = (os.environ if environment is None else environment).get(contract.RUN_ID)
     return found or uuid.uuid4().hex
 
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from canopy.cli import UserError
+from canopy.contract import RUN_ID
 
 DEFAULT_PORT, HIGHEST_PORT = 2222, 65535
 
@@ -102,7 +103,7 @@ def from_indexed_job(environment: Mapping[str, str]) -> Place:
             "and CANOPY_WORKERS must be the same number"
         )
     addresses = tuple(f"{job}-{i}.{service}:{port}" for i in range(workers))
-    return Place(index, addresses, by_name=True, run=environment.get("CANOPY_RUN_ID", ""))
+    return Place(index, addresses, by_name=True, run=environment.get(RUN_ID, ""))
 
 
 def _from_addresses(text: str, index: int) -> Place:

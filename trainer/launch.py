@@ -22,11 +22,11 @@ from pathlib import Path
 
 from canopy import cli, locks
 from canopy.cli import UserError
+from canopy.contract import RUN_ID
 from trainer import cluster, config, data_info, logs, supervise, weights
 from trainer.supervise import Crew, Ending, Signals
 
 BACKOFF_SECONDS = (1.0, 30.0)  # pause before the second restart in a row, doubled each time up to the second
-RUN_ID = "CANOPY_RUN_ID"
 
 log = logging.getLogger("canopy.launch")
 
