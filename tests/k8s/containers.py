@@ -112,7 +112,9 @@ def _volumes(spec: Object, container: Object, places: dict[str, Path]) -> list[d
             mounts.append({"destination": where, "type": "tmpfs", "source": "tmpfs", "options": options})
         else:
             mounts.append(_bind(places[where], where, "ro" if mount.get("readOnly") else "rw"))
-    return [*mounts, _bind(places["/dev/termination-log"], "/dev/termination-log", "rw")]
+    # A kubelet writes the pod's own; unpacked, an image has none, and nothing would answer to localhost.
+    hosts = _bind(Path("/etc/hosts"), "/etc/hosts", "ro")
+    return [*mounts, hosts, _bind(places["/dev/termination-log"], "/dev/termination-log", "rw")]
 
 
 def _bind(here: Path, where: str, access: str) -> dict[str, Any]:
