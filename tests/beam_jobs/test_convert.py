@@ -75,7 +75,9 @@ def test_what_cannot_be_used_is_set_down_with_its_reason_and_the_rest_is_written
     Path(gone.source.path).unlink()
     items = [put("chip_0", jpeg(noise(0)), [0, 2]), gone, put("nothing", b"")]
     items += [put("cut", planet(noise(1))[:200]), put("chip_1", planet(noise(2)), [2])]
-    result = run(work(tmp_path, items))
+    done: list[int] = []
+    result = run(work(tmp_path, items), count=done.append)
+    assert sum(done) == 5
     assert [(reject.name, reject.reason) for reject in result.rejects] == [
         ("gone", "unreadable"),
         ("nothing", "empty"),

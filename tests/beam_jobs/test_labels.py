@@ -50,6 +50,8 @@ def test_every_row_is_read_as_it_stands(tmp_path: Path, rows: list[tuple[str, li
         "tags,extra,image_name\n clear  water ,x,a.jpg\n",
         'image_name,tags\n"a","water clear clear"\n\n',
         "image_name, tags\na.JPG,clear water",
+        "image_name,tags\n a ,clear water\n",
+        "image_name,tags\na.jpg ,clear water\n",
     ],
 )
 def test_common_spellings_of_a_csv_mean_the_same(tmp_path: Path, text: str) -> None:
@@ -68,7 +70,8 @@ def test_common_spellings_of_a_csv_mean_the_same(tmp_path: Path, text: str) -> N
         ("image_name,tags\na,b\nc\n", "line 3: 1 fields where 2"),
         ("image_name,tags\n,b\n", "line 2: the image_name is empty"),
         ('image_name,tags\n"a,b\n', "line 2"),
-        (b"image_name,tags\n\xff\xfe,b\n", "not UTF-8"),
+        ('image_name,tags\na,b\n"c"d,b\n', "line 3: ',' expected after '\"'"),
+        (b"image_name,tags\n\xff\xfe,b\n", r"not UTF-8 text \(near line 1\)"),
     ],
 )
 def test_a_wrong_csv_is_refused_with_its_line(tmp_path: Path, text: str | bytes, said: str) -> None:

@@ -327,6 +327,23 @@ def test_the_same_inputs_give_the_same_bytes_whatever_the_threads(
     assert one.shards != other.shards
 
 
+def test_one_other_picture_tag_or_split_makes_another_fingerprint(
+    archive: Archive, run: Run, tmp_path: Path
+) -> None:
+    archive.fill(6)
+    seen = [run(archive, output=tmp_path / "as it is").canopy["fingerprint"]]
+    archive.put("train_2", planet(noise(99)), None)
+    seen.append(run(archive, output=tmp_path / "picture").canopy["fingerprint"])
+    archive.rows[2] = ("train_2", "agriculture clear primary water")
+    archive.write_labels()
+    seen.append(run(archive, output=tmp_path / "tag").canopy["fingerprint"])
+    seen.append(
+        run(archive, "--splits", "train=0.5,test=0.5", output=tmp_path / "split").canopy["fingerprint"]
+    )
+    seen.append(run(archive, "--dataset", "forest", output=tmp_path / "name").canopy["fingerprint"])
+    assert len(set(seen)) == 5
+
+
 def test_adding_images_moves_no_other_to_another_split(archive: Archive, run: Run, tmp_path: Path) -> None:
     def members(done_names: list[dict[str, object]]) -> dict[object, bool]:
         return {str(row["image/filename"]): "-train." in str(row["shard"]) for row in done_names}

@@ -59,3 +59,38 @@ def test_a_switch_takes_a_value_or_none(given: tuple[str, ...], expected: bool) 
 def test_another_value_of_a_switch_is_refused() -> None:
     with pytest.raises(UserError, match="'yes' is not true or false"):
         settings.parse((*PREPROCESS, "--overwrite=yes"))
+
+
+@pytest.mark.parametrize(
+    ("splits", "main"),
+    [("train=0.9,validation=0.1", "train"), ("validation=0.1,train=0.9", "train"), ("a=0.5,b=0.5", "a")],
+)
+def test_the_main_split_is_train_wherever_it_stands_else_the_first(splits: str, main: str) -> None:
+    assert settings.parse((*PREPROCESS, f"--splits={splits}"))[0].main_split == main
+
+
+@pytest.mark.parametrize(
+    ("splits", "said"),
+    [
+        ("train=0.4,train=1", "the split train comes twice"),
+        ("train=1,test=0", "0 is not above 0"),
+        ("train=inf", "inf is not above 0"),
+        ("train=nan", "nan is not above 0"),
+        ("train=0.9,all=0.1", "keeps the name 'all'"),
+        ("train=0.6,test=0.6", "add up to 1.2, not to 1"),
+        ("train=1,", "'' is not like train=0.9"),
+    ],
+)
+def test_splits_that_are_none_are_refused(splits: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        settings.parse((*PREPROCESS, f"--splits={splits}"))
+
+
+def test_the_first_and_the_last_of_a_range_can_be_used() -> None:
+    for flag in ("--jpeg_quality=1", "--jpeg_quality=100", "--num_shards=1", "--num_shards=99999"):
+        assert settings.parse((*PREPROCESS, flag))
+    for flag in ("--max_bad_fraction=0", "--max_bad_fraction=1"):
+        assert settings.parse((*PREPROCESS, flag))
+        assert predict_settings.parse((*PREDICT, flag))
+    with pytest.raises(UserError, match="100000 is not from 1 to 99999"):
+        settings.parse((*PREPROCESS, "--num_shards=100000"))

@@ -223,6 +223,16 @@ def test_an_image_that_vanishes_or_is_denied_is_rejected_not_fatal(tmp_path: Pat
     assert caught.value.reason == UNREADABLE
 
 
+def test_a_file_that_the_system_gives_in_parts_is_read_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, data = os.read, bytes(range(256)) * 10
+    (tmp_path / "a.jpg").write_bytes(data)
+    monkeypatch.setattr(os, "read", lambda handle, size: read(handle, min(size, 1000)))
+    with Reader() as reader:
+        assert reader.read(list_images([str(tmp_path)])[0]) == data
+
+
 def test_what_no_memory_holds_or_may_never_end_is_rejected_unread(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "sparse.jpg").touch()

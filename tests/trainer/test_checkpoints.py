@@ -73,6 +73,25 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning_that_names_it(tmp_pa
     np.testing.assert_array_equal(value, np.full([100], 1.0))
 
 
+class Trap:
+    """What code in a file would do, if reading it were to run that."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path):
+    value, kept = at_steps(tmp_path, 1, 2)
+    newest = tmp_path / "checkpoints" / "step-00000002.npz"
+    np.savez(newest, np.array([Trap(tmp_path / "ran")], dtype=object), run=np.int64(0))
+    assert kept.restore() == 1
+    assert value.numpy() == 1
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_checkpoint_of_another_network_is_not_taken_up(tmp_path):
     of(tmp_path, tf.Variable([1.0])).save(1)
     other = tf.Variable([5.0, 5.0])
@@ -138,7 +157,7 @@ def test_what_a_type_of_arithmetic_adds_comes_back_and_may_be_lacking(tmp_path):
 
 
 def test_a_worker_that_is_not_the_chief_writes_nothing(tmp_path):
-    of(tmp_path, tf.Variable(1.0), writes=False).save(5)
+    assert of(tmp_path, tf.Variable(1.0), writes=False).save(5)  # it knows of nothing in the way
     assert list(tmp_path.iterdir()) == []
 
 
@@ -216,6 +235,17 @@ def test_a_worker_that_sees_another_runs_checkpoint_alone_does_not_take_it(tmp_p
         kept.restore(lambda step: [40, step], run=2)
 
 
+def test_checkpoints_from_before_they_told_their_format_and_streams_are_taken_up(tmp_path):
+    at_steps(tmp_path, 10)
+    path = tmp_path / "checkpoints" / "step-00000010.npz"
+    with np.load(path) as found:
+        values = {name: found[name] for name in found.files if name.startswith("arr_")}
+    np.savez(path, **values)
+    value = tf.Variable(0.0)
+    later = of(tmp_path, value, streams=3)
+    assert (later.restore(), later.streams_then, value.numpy()) == (10, 3, 10)
+
+
 def test_checkpoints_from_before_runs_had_numbers_are_taken_up_by_such_a_run_alone(tmp_path):
     of_run(tmp_path, 0, 10)
     path = tmp_path / "checkpoints" / "step-00000010.npz"
@@ -234,6 +264,16 @@ def test_what_is_no_number_is_never_saved(tmp_path, bad):
         with pytest.raises(UserError, match="no number any more at step 3"):
             worker.save(3)
     assert saved(tmp_path) == ["step-00000001.npz", "step-00000002.npz"]
+
+
+def test_one_bad_number_among_the_good_ones_of_all_variables_is_enough(tmp_path):
+    weights, count = [tf.Variable(tf.zeros([3, 2])) for _ in range(3)], tf.Variable(0, dtype=tf.int64)
+    kept = of(tmp_path, *weights, count)
+    assert kept.save(1)
+    weights[1].assign([[0, 0], [0, np.nan], [0, 0]])
+    with pytest.raises(UserError, match="no number any more at step 2"):
+        kept.save(2)
+    assert saved(tmp_path) == ["step-00000001.npz"]
 
 
 def test_a_newer_format_is_refused_with_what_to_do(tmp_path, monkeypatch):

@@ -36,6 +36,14 @@ def test_other_data_are_refused(tmp_path):
         claim_model_dir(settings(tmp_path), "other", is_chief=True)
 
 
+def test_a_worker_compares_itself_with_an_earlier_run_and_not_with_what_its_own_chief_wrote(tmp_path):
+    claim_model_dir(settings(tmp_path), "data", True, "first")
+    for changes, data in (({}, "other"), ({"batch_size": 8}, "data")):
+        with pytest.raises(UserError, match="holds a run that this one cannot resume"):
+            claim_model_dir(settings(tmp_path, **changes), data, False, "second")
+        claim_model_dir(settings(tmp_path, **changes), data, False, "first")  # `alike` compares these
+
+
 def test_restart_begins_anew_and_takes_only_its_own(tmp_path):
     claim_model_dir(settings(tmp_path), "data", is_chief=True)
     for name in ("checkpoints", "export", "logs", "notes"):

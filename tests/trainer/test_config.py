@@ -66,6 +66,22 @@ def test_a_value_that_cannot_be_used_is_named(flags, named):
         config.parse([*NEEDED, *flags])
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--image_size", "32"],
+        ["--early_epochs", "5", "--epochs", "6", "--early_image_size", "32"],
+        ["--early_image_size", "16"],
+        ["--fine_tune_from_epoch", "-1"],
+        ["--seed", str(2**31 - 1)],
+        ["--epochs", "1", "--batch_size", "1", "--checkpoint_steps", "1", "--log_steps", "1"],
+        ["--weight_decay", "0", "--warmup_share", "0", "--bn_momentum", "0"],
+    ],
+)
+def test_the_last_value_within_its_limits_can_be_used(flags):
+    assert config.parse([*NEEDED, *flags])
+
+
 def test_the_global_batch_is_shared_equally():
     assert config.check_batch(64, 4) == 16
 
@@ -82,6 +98,32 @@ def test_only_settings_that_change_the_result_stand_in_the_way_of_resuming():
     assert config.differences(same, earlier) == []
     other = config.parse([*NEEDED, "--learning_rate", "0.5"])
     assert config.differences(other, earlier) == ["--learning_rate: was 0.001, is 0.5"]
+
+
+@pytest.mark.parametrize("field", dataclasses.fields(Config), ids=lambda field: field.name)
+def test_a_run_is_resumed_with_what_it_learns_from_unchanged(field):
+    settings = config.parse(NEEDED)
+    now = getattr(settings, field.name)
+    other = not now if isinstance(now, bool) else f"{now}2" if isinstance(now, str) else now + 1
+    earlier = dataclasses.asdict(settings)
+    found = config.differences(Config(**{**earlier, field.name: other}), earlier)
+    may_change = (
+        *("data", "model_dir", "restart", "checkpoint_steps", "log_steps", "log_format", "profile"),
+        *("require_gpu", "communication"),
+    )
+    assert found == ([] if field.name in may_change else [f"--{field.name}: was {now!r}, is {other!r}"])
+
+
+def test_a_run_from_before_there_was_a_setting_is_resumed():
+    settings = config.parse(NEEDED)
+    earlier = dataclasses.asdict(settings)
+    del earlier["exchange"]
+    assert config.differences(settings, earlier) == []
+
+
+def test_no_switch_is_on_that_nobody_turned_on():
+    settings = dataclasses.asdict(config.parse(NEEDED))
+    assert [name for name, value in settings.items() if value is True] == []
 
 
 @pytest.mark.parametrize(

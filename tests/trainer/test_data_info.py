@@ -54,6 +54,17 @@ def test_a_folder_without_its_commit_marker_is_refused(folder):
         data_info.read(str(folder))
 
 
+def test_a_folder_that_another_program_wrote_is_refused(folder):
+    (folder / "canopy.json").unlink()
+    with pytest.raises(UserError, match=r"no canopy\.json: it was not written by beam_jobs\.preprocess"):
+        data_info.read(str(folder))
+
+
+def test_a_name_that_the_system_does_not_take_is_one_sentence():
+    with pytest.raises(UserError, match=r"cannot be read .*File name too long"):
+        data_info.read("x" * 300)
+
+
 def test_a_missing_folder_is_refused(tmp_path):
     with pytest.raises(UserError, match="nowhere"):
         data_info.read(str(tmp_path / "nowhere"))
@@ -65,7 +76,9 @@ def test_a_newer_format_is_refused_with_what_to_do(folder):
         data_info.read(str(folder))
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"format_version": 1}'])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "{}", '{"format_version": 1}', '{"format_version": 1, "splits": []}']
+)
 def test_a_damaged_canopy_json_is_refused(folder, text):
     (folder / "canopy.json").write_text(text)
     with pytest.raises(UserError, match=r"canopy\.json"):

@@ -92,6 +92,12 @@ def test_a_flipped_bit_is_found_and_its_record_named(folder, within, what):
         verify(folder)
 
 
+@pytest.mark.parametrize(("content", "expected"), [(b"", "00000000"), (b"x" * 3_000_000, "90cbdf17")])
+def test_a_checksum_has_eight_digits_however_it_begins_and_is_of_the_whole_file(tmp_path, content, expected):
+    (tmp_path / "shard").write_bytes(content)
+    assert integrity.checksum(str(tmp_path / "shard")) == expected
+
+
 def test_each_shard_is_verified_by_one_of_the_workers(folder):
     count = len(data_info.read(str(folder)).shards("train"))
     for number in range(count):

@@ -1,5 +1,6 @@
 """How workers share an epoch: no record lost or doubled, whatever the numbers."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,6 +37,35 @@ def test_every_record_counts_in_one_step(total, workers, batch):
     assert (valid <= workers * batch).all()
 
 
+@given(total=st.integers(1, 500), workers=st.integers(1, 9), batch=st.integers(1, 40))
+def test_in_each_step_as_many_records_count_as_the_workers_have_left(total, workers, batch):
+    left = [sum(p.take for p in plan.worker_parts([total], [0], workers, i)) for i in range(workers)]
+    for counted in plan.valid_records(total, workers, batch).tolist():
+        taken = [min(batch, each) for each in left]
+        assert counted == sum(taken)
+        left = [each - took for each, took in zip(left, taken, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("batch", "workers", "streams"),
+    [
+        (64, 1, 8),
+        (64, 2, 8),
+        (64, 8, 8),
+        (64, 16, 16),
+        (6, 1, 6),
+        (6, 2, 6),
+        (22, 1, 2),
+        (192, 3, 3),
+        (7, 1, 7),
+    ],
+)
+def test_an_epoch_is_cut_into_as_many_streams_for_any_number_of_workers_that_can_share_them(
+    batch, workers, streams
+):
+    assert plan.streams(batch, workers) == streams
+
+
 @given(batch=st.integers(1, 12), replicas=st.integers(1, 12), other=st.integers(1, 12))
 def test_streams_share_every_global_batch_and_are_shared_by_the_workers(batch, replicas, other):
     streams = plan.streams(batch * replicas, replicas)
@@ -58,3 +88,8 @@ def test_epochs_differ_in_order_and_repeat_with_the_seed():
     assert len(set(orders)) == 5
     assert orders == [tuple(plan.epoch_order(20, 0, epoch)) for epoch in range(5)]
     assert orders != [tuple(plan.epoch_order(20, 1, epoch)) for epoch in range(5)]
+
+
+def test_the_order_is_the_same_on_every_machine_so_that_a_run_goes_on_elsewhere():
+    assert plan.epoch_order(6, 0, 1) == [2, 0, 1, 5, 3, 4]
+    assert plan.epoch_order(6, 1, 0) == [2, 1, 0, 4, 3, 5]

@@ -1,0 +1,51 @@
+"""From names and labels to work lists: nothing is counted twice, and shards have the size asked for."""
+
+from __future__ import annotations
+
+import pytest
+
+from beam_jobs import settings
+from beam_jobs.prepare import Prepared, prepare
+from canopy.cli import UserError
+from tests.beam_jobs.making import Archive, Run, jpeg, noise
+
+
+def plan_of(archive: Archive, *flags: str) -> Prepared:
+    inputs = (f"--images={archive.folder}", f"--labels={archive.labels}", f"--output={archive.root / 'out'}")
+    return prepare(settings.parse((*inputs, *flags))[0])
+
+
+def test_a_name_that_comes_twice_and_cannot_be_used_is_set_down_once_a_file(archive: Archive) -> None:
+    chip = jpeg(noise(1))
+    archive.put("good", chip)
+    for folder in ("train-jpg/a", "train-jpg/b"):
+        archive.put("unlabelled", chip, None, folder)
+        archive.put("tagless", chip, "", folder)
+    plan = plan_of(archive)
+    assert sorted((reject.name, reject.reason) for reject in plan.rejects) == [
+        ("tagless", "duplicate_name"), ("tagless", "no_tags"),
+        ("unlabelled", "duplicate_name"), ("unlabelled", "no_label"),
+    ]  # fmt: skip
+    assert plan.found == len(plan.rejects) + sum(map(len, plan.order.values())) == 5
+
+
+def test_a_row_that_comes_twice_is_one_label_and_no_contradiction(archive: Archive) -> None:
+    archive.put("chip", jpeg(noise(1)), "clear primary")
+    archive.rows += [("chip", "primary  clear"), ("never_seen", "clear"), ("never_seen", "clear")]
+    archive.write_labels()
+    plan = plan_of(archive)
+    assert (plan.label_rows, plan.labels_without_image) == (4, 1)
+    archive.rows.append(("never_seen", "water"))
+    archive.write_labels()
+    with pytest.raises(UserError, match="contradict each other for 'never_seen'"):
+        plan_of(archive)
+
+
+def test_shards_have_the_size_asked_for_whatever_the_images_are(archive: Archive, run: Run) -> None:
+    for i in range(40):
+        archive.put(f"chip_{i}", jpeg(noise(i, 128, 128)))
+    done = run(archive, "--shard_mb", "0.05", "--splits", "train=1")
+    assert done.code == 0, done.err
+    sizes = [len(data) for data in done.shards.values()]
+    assert min(sizes) > 25_000
+    assert max(sizes) < 55_000  # as pictures differ, a shard of as many may be a little larger
