@@ -36,37 +36,35 @@ def _example_class() -> Any:
         name="canopy/example.proto", package="tensorflow", syntax="proto3"
     )
 
-    def message(name: str, *fields: tuple[str, int, int, bool, str]) -> descriptor_pb2.DescriptorProto:
+    def message(name: str, *fields: tuple[str, int, int, str]) -> descriptor_pb2.DescriptorProto:
         added = file.message_type.add(name=name)
-        for number, (field_name, kind, label, packed, type_name) in enumerate(fields, start=1):
+        for number, (field_name, kind, label, type_name) in enumerate(fields, start=1):
             new = added.field.add(name=field_name, number=number, type=kind, label=label)
             if type_name:
                 new.type_name = f".tensorflow.{type_name}"
-            if packed:
-                new.options.packed = True
         return added
 
     one, many = field.LABEL_OPTIONAL, field.LABEL_REPEATED
-    message("BytesList", ("value", field.TYPE_BYTES, many, False, ""))
-    message("FloatList", ("value", field.TYPE_FLOAT, many, True, ""))
-    message("Int64List", ("value", field.TYPE_INT64, many, True, ""))
+    message("BytesList", ("value", field.TYPE_BYTES, many, ""))
+    message("FloatList", ("value", field.TYPE_FLOAT, many, ""))
+    message("Int64List", ("value", field.TYPE_INT64, many, ""))
     feature = message(
         "Feature",
-        ("bytes_list", field.TYPE_MESSAGE, one, False, "BytesList"),
-        ("float_list", field.TYPE_MESSAGE, one, False, "FloatList"),
-        ("int64_list", field.TYPE_MESSAGE, one, False, "Int64List"),
+        ("bytes_list", field.TYPE_MESSAGE, one, "BytesList"),
+        ("float_list", field.TYPE_MESSAGE, one, "FloatList"),
+        ("int64_list", field.TYPE_MESSAGE, one, "Int64List"),
     )
     feature.oneof_decl.add(name="kind")
     for kind in feature.field:
         kind.oneof_index = 0
-    features = message("Features", ("feature", field.TYPE_MESSAGE, many, False, "Features.FeatureEntry"))
+    features = message("Features", ("feature", field.TYPE_MESSAGE, many, "Features.FeatureEntry"))
     entry = features.nested_type.add(name="FeatureEntry")
     entry.field.add(name="key", number=1, type=field.TYPE_STRING, label=one)
     entry.field.add(
         name="value", number=2, type=field.TYPE_MESSAGE, label=one, type_name=".tensorflow.Feature"
     )
     entry.options.map_entry = True
-    message("Example", ("features", field.TYPE_MESSAGE, one, False, "Features"))
+    message("Example", ("features", field.TYPE_MESSAGE, one, "Features"))
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("tensorflow.Example"))
