@@ -49,7 +49,9 @@ def weights(inputs: int, results: int, antialias: bool) -> NDArray[np.float32]:
         float32[results, inputs].
     """
     one, half = np.float32(1), np.float32(0.5)
-    step = one / (np.float32(results) / np.float32(inputs))
+    # TensorFlow's two kernels come to this by different ways: a last bit, but multiplied by the position.
+    there, wanted = np.float32(inputs), np.float32(results)
+    step = one / (wanted / there) if antialias else there / wanted
     reach = max(step, one) if antialias else one
     centres = (np.arange(results, dtype=np.float32) + half) * step
     places = np.arange(inputs, dtype=np.float32) + half

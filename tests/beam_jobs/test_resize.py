@@ -56,7 +56,7 @@ def agree(found: NDArray[Any], wanted: NDArray[Any], picture: NDArray[np.uint8])
     apart = np.abs(found.astype(int) - wanted)
     assert apart.max() <= 1
     value = exact(picture, len(found))[apart > 0]
-    assert np.abs((value + contract.ROUNDING + 0.5) % 1 - 0.5).max(initial=0) < 0.01
+    assert np.abs((value + contract.ROUNDING + 0.5) % 1 - 0.5).max(initial=0) < 0.004
 
 
 @settings(deadline=None, max_examples=60)
@@ -75,10 +75,25 @@ def test_any_picture_of_any_size_comes_out_as_from_tensorflow(
     agree(ours(picture, size), theirs(picture, size), picture)
 
 
-@pytest.mark.parametrize(("side", "size"), [(64, 96), (32, 96), (32, 64), (64, 32), (256, 224), (64, 224)])
-def test_halves_which_are_many_at_simple_ratios_are_rounded_alike(side: int, size: int) -> None:
-    picture = np.random.default_rng(side).integers(0, 256, (side, side, 3), np.uint8)
-    assert np.count_nonzero(ours(picture, size) != theirs(picture, size)) <= 3
+@pytest.mark.parametrize(
+    ("side", "size"),
+    [
+        (64, 96),
+        (32, 96),
+        (32, 64),
+        (64, 32),
+        (256, 224),
+        (64, 224),
+        (256, 96),
+        (512, 192),
+        (120, 224),
+        (100, 96),
+    ],
+)
+def test_values_which_are_common_at_simple_ratios_are_rounded_alike(side: int, size: int) -> None:
+    pictures = np.random.default_rng(side).integers(0, 256, (8, side, side, 3), np.uint8)
+    apart = [np.count_nonzero(ours(each, size) != theirs(each, size)) for each in pictures]
+    assert sum(apart) <= 2e-5 * len(pictures) * 3 * size**2
 
 
 def test_a_large_picture_comes_out_as_from_tensorflow() -> None:
@@ -86,13 +101,13 @@ def test_a_large_picture_comes_out_as_from_tensorflow() -> None:
     agree(ours(picture, 96), theirs(picture, 96), picture)
 
 
-@pytest.mark.parametrize("size", [96, 224])
+@pytest.mark.parametrize("size", [64, 96, 128, 160, 192, 224])
 def test_the_original_chips_come_out_as_from_tensorflow(real_data: Path, size: int) -> None:
     chips = sorted((real_data / "planet" / "chips256" / "train-jpg").glob("*.jpg"))
     assert chips
     for chip in chips:
         picture = images.to_rgb(chip.read_bytes())
-        agree(ours(picture, size), theirs(picture, size), picture)
+        assert np.array_equal(ours(picture, size), theirs(picture, size)), chip.name
 
 
 def test_a_picture_of_the_right_size_is_left_as_it_is() -> None:
