@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import errno
 import os
+import posixpath
 import shlex
+import stat
 import struct
 import tarfile
 import threading
@@ -32,8 +34,10 @@ STORED, DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
 IN_TAR = -1  # stands for a tar's member where a zip's has its compression method
 ENCRYPTED = -2  # likewise, for a zip's member that wants a password
 SPARSE = -3  # for a tar's member that is stored without its stretches of zeros
-UNLINKED = -4  # for a tar's hard link whose target does not come before it
+UNLINKED = -4  # for a link whose target is not in the archive, of a hard link: not before it
 HOW = {ENCRYPTED: "encrypted", SPARSE: "as a sparse file", UNLINKED: "as a link to what is not there"}
+MAX_LINKS = 40  # one after another, as Linux follows them
+MAX_TARGET_BYTES = 4096  # of a path on Linux
 HEADER_SLACK = 512  # bytes of name and extra field in a local header that are read along with it
 MAX_MEMBER_BYTES = 1 << 30  # unpacked; a JPEG within the pixel limit is far smaller
 BLOCK = 512  # bytes of a tar's header; an end is marked by two blocks of zeros, by some writers by one
@@ -147,18 +151,35 @@ def _readers(error: Exception) -> OSError | None:
 
 
 def _zip_members(file: IO[bytes]) -> Iterator[tuple[str, Entry]]:
+    seen: dict[str, Entry] = {}
+    links: dict[str, str] = {}
     with zipfile.ZipFile(file) as archive:
         for info in archive.infolist():
-            if not info.filename.endswith("/"):  # zipfile's own is_dir raises for a name of no length
-                method = ENCRYPTED if info.flag_bits & 1 else info.compress_type
-                yield (
-                    info.filename,
-                    Entry(info.header_offset, info.compress_size, info.file_size, method, info.CRC),
-                )
+            if info.filename.endswith("/"):  # zipfile's own is_dir raises for a name of no length
+                continue
+            if stat.S_ISLNK(info.external_attr >> 16) and not info.flag_bits & 1:
+                links[info.filename] = _target(archive, info)
+                continue
+            method = ENCRYPTED if info.flag_bits & 1 else info.compress_type
+            entry = Entry(info.header_offset, info.compress_size, info.file_size, method, info.CRC)
+            seen[posixpath.normpath(info.filename)] = entry
+            yield info.filename, entry
+    yield from _linked(links, seen)
+
+
+def _target(archive: zipfile.ZipFile, link: zipfile.ZipInfo) -> str:
+    """What a zip's symbolic link names, which is its content; nothing where that cannot be a path."""
+    if link.file_size > MAX_TARGET_BYTES:
+        return ""
+    try:
+        return os.fsdecode(archive.read(link))
+    except (zipfile.BadZipFile, NotImplementedError, zlib.error):
+        return ""
 
 
 def _tar_members(file: IO[bytes]) -> Iterator[tuple[str, Entry]]:
-    seen: dict[str, Entry] = {}  # what a hard link may name: members that come before it
+    seen: dict[str, Entry] = {}  # what a link may name; a hard link only what comes before it
+    links: dict[str, str] = {}
     start: int | None = 0
     while start is not None:
         file.seek(start)
@@ -168,21 +189,43 @@ def _tar_members(file: IO[bytes]) -> Iterator[tuple[str, Entry]]:
                 if info.size < 0 or archive.offset <= last:
                     raise tarfile.ReadError(f"it is damaged at byte {info.offset:,}")
                 last = archive.offset
+                place = posixpath.normpath(info.name)
                 if info.isreg():
                     how = SPARSE if info.issparse() else IN_TAR
                     # A sparse file's size says nothing of what is stored, and may be beyond any column.
                     size = info.size if how == IN_TAR else 0
-                    seen[info.name] = entry = Entry(info.offset_data, size, size, how, 0)
+                    seen[place] = entry = Entry(info.offset_data, size, size, how, 0)
                     yield info.name, entry
                 elif info.islnk():
                     # One link may name another, and of two members of a name the later one counts.
-                    seen[info.name] = entry = seen.get(info.linkname, Entry(0, 0, 0, UNLINKED, 0))
+                    missing = Entry(0, 0, 0, UNLINKED, 0)
+                    seen[place] = entry = seen.get(posixpath.normpath(info.linkname), missing)
                     yield info.name, entry
+                elif info.issym():
+                    links[info.name] = info.linkname
                 elif not info.isdir():
                     yield "", Entry(0, 0, 0, IN_TAR, 0)
                 archive.members = []  # type: ignore[attr-defined]  # it would keep a fat object for each
             end: int = archive.offset
         start = _after_end(file, end)
+    yield from _linked(links, seen)
+
+
+def _linked(links: dict[str, str], seen: dict[str, Entry]) -> Iterator[tuple[str, Entry]]:
+    """Symbolic links, each with the entry that it leads to; nothing outside the archive is ever looked at.
+
+    Args:
+        links: what each names, from its own folder on, by its path.
+        seen: the archive's files by their paths, normalised.
+    """
+    towards = {posixpath.normpath(name): target for name, target in links.items()}
+    for name in links:
+        place = posixpath.normpath(name)
+        for _ in range(MAX_LINKS):
+            if place not in towards:
+                break
+            place = posixpath.normpath(posixpath.join(posixpath.dirname(place), towards[place]))
+        yield name, seen.get(place, Entry(0, 0, 0, UNLINKED, 0))
 
 
 def _after_end(file: IO[bytes], end: int) -> int | None:

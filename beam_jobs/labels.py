@@ -126,13 +126,19 @@ def vocabulary_of(labels: Labels) -> tuple[str, ...]:
     if not tags:
         raise UserError(f"{labels.path}: no row has a tag")
     joined = [tag for tag in tags if any(mark in tag for mark in OTHER_SEPARATORS)]
-    cut = {tag.rstrip(OTHER_SEPARATORS) for tag in joined if tag[-1] in OTHER_SEPARATORS}
-    if len(joined) > len(tags) // 2 or cut & set(tags):
+    if len(joined) > len(tags) // 2 or any(_parts(tag) <= set(tags) for tag in joined):
         raise UserError(
             f"{labels.path}: tags are parted by spaces, and {len(joined)} of its {len(tags)} are like "
             f"{joined[0]!r}: put spaces there, or name each tag that is meant so in a --vocabulary"
         )
     return tags
+
+
+def _parts(tag: str) -> set[str]:
+    """What lies between the marks in a tag."""
+    for mark in OTHER_SEPARATORS:
+        tag = tag.replace(mark, " ")
+    return set(tag.split())
 
 
 def class_ids(labels: Labels, vocabulary: Sequence[str]) -> list[tuple[int, ...] | Refused]:

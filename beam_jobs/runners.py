@@ -16,7 +16,6 @@ import shlex
 import signal
 import sys
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -264,17 +263,24 @@ def _end_children() -> None:
 def wait(result: Any, counter: str, total: int, doing: str) -> None:
     """Waits for a run on a runner that works elsewhere, showing its metrics where it reports any."""
     from apache_beam.metrics.metric import MetricsFilter
-    from apache_beam.runners.runner import PipelineState
 
-    wanted = MetricsFilter().with_name(counter)
+    wanted, stop = MetricsFilter().with_name(counter), threading.Event()
     with Meter(doing, total) as meter:
-        running = True
-        while running:
-            time.sleep(POLL_SECONDS)
-            running = not PipelineState.is_terminal(result.state)
-            try:
+
+        def look() -> None:
+            with contextlib.suppress(Exception):  # a runner may report none, or none yet: no reason to fail
                 counters = result.metrics().query(wanted)["counters"]
-            except Exception:  # a runner may report none, or none yet: progress is not worth a failure
-                continue
-            meter.update(max(meter.done, sum(entry.attempted or 0 for entry in counters)))
-    result.wait_until_finish()
+                meter.update(max(meter.done, sum(entry.attempted or 0 for entry in counters)))
+
+        def watch() -> None:
+            while not stop.wait(POLL_SECONDS):
+                look()
+
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
+        try:
+            result.wait_until_finish()  # not by asking for its state: some runners' changes in here alone
+        finally:
+            stop.set()
+            thread.join()
+        look()

@@ -212,6 +212,8 @@ def lines(document: Mapping[str, Any], output: str) -> list[str]:
             f"{name:<10} {split['records']:,} records in {count:,} shard{'s' if count != 1 else ''}, "
             f"{split['bytes'] / 1e6:,.1f} MB"
         )
+    if empty := [name for name, split in document["splits"].items() if not split["records"]]:
+        result.append(f"empty      {', '.join(empty)}: no image fell to it; give it more in --splits")
     tags = document["vocabulary"]
     more = f" … {tags[-1]}" if len(tags) > SHOWN_TAGS else ""
     result.append(f"tags       {len(tags):,}: {' '.join(tags[:SHOWN_TAGS])}{more}")
@@ -219,6 +221,13 @@ def lines(document: Mapping[str, Any], output: str) -> list[str]:
         result.append(
             f"suspicious {pictures['suspicious']:,} images of one value throughout (written; see canopy.json)"
         )
+    if ignored := pictures["files_ignored"]:
+        what = (
+            "files, hidden or no JPEGs by their names"
+            if ignored > 1
+            else "file, hidden or no JPEG by its name"
+        )
+        result.append(f"ignored    {ignored:,} {what}")
     rows = document["labels"]
     if rows["without_image"]:
         result.append(f"labels     {rows['without_image']:,} of {rows['rows']:,} without an image")

@@ -6,6 +6,7 @@ import csv
 import io
 import os
 import subprocess
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -205,6 +206,17 @@ def test_a_tar_in_a_store_is_checked_with_no_more_requests(tmp_path: Path, serve
         list_images(["gs://here/cut.tar"])
 
 
+# What `zip -y` makes: a link's content is its target.
+ZIP_WITH_LINKS = """
+import pathlib, zipfile
+with zipfile.ZipFile("a.zip", "w") as archive:
+    for path in sorted(pathlib.Path("t").rglob("*.jpg")):
+        info = zipfile.ZipInfo(str(path))
+        info.external_attr = path.lstat().st_mode << 16
+        archive.writestr(info, str(path.readlink()) if path.is_symlink() else path.read_bytes())
+"""
+
+
 def with_links_and_holes(folder: Path, pack: list[str]) -> Path:
     """A tar, by tar itself, of five chips, hard links to two of them and a sparse file."""
     inside = folder / "t"
@@ -237,6 +249,43 @@ def test_hard_links_are_written_and_sparse_files_rejected(run: Run, tmp_path: Pa
     assert kept["other"] == kept["chip_3"]
     told = done.canopy["images"]
     assert (told["found"], told["written"], told["rejected"], told["files_ignored"]) == (9, 8, 1, 0)
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip", "folder"])
+def test_symbolic_links_are_the_images_that_they_lead_to_or_rejects(
+    run: Run, tmp_path: Path, kind: str
+) -> None:
+    inside = tmp_path / "in" / "t"
+    (inside / "real").mkdir(parents=True)
+    (inside / "view").mkdir()
+    (inside / "real" / "a.jpg").write_bytes(planet(noise(1)))
+    for name, target in {
+        "b": "../real/a.jpg",
+        "c": "b.jpg",
+        "gone": "nowhere.jpg",
+        "loop": "loop.jpg",
+    }.items():
+        (inside / "view" / f"{name}.jpg").symlink_to(target)
+    (inside / "view" / "out.jpg").symlink_to("../../../outside.jpg")
+    if kind != "folder":
+        (tmp_path / "outside.jpg").write_bytes(planet(noise(2)))
+    packed = {"tar": ["tar", "-cf", "a.tar", "t"], "zip": [sys.executable, "-c", ZIP_WITH_LINKS]}
+    if kind in packed:
+        subprocess.run(packed[kind], cwd=tmp_path / "in", check=True)
+    path = tmp_path / "in" / ("t" if kind == "folder" else f"a.{kind}")
+    table = tmp_path / "labels.csv"
+    table.write_text(
+        "image_name,tags\n" + "".join(f"{name},clear\n" for name in ["a", "b", "c", "gone", "loop", "out"])
+    )
+    flags = ["--images", str(path), "--labels", str(table), "--max_bad_fraction", "0.5"]
+    done = run(None, *flags, "--image_format", "keep")
+    assert done.code == 0, done.err
+    assert sorted(done.names) == ["a", "b", "c"]
+    assert [(row["name"], row["reason"]) for row in done.rejects] == [
+        (name, "unreadable") for name in ("gone", "loop", "out")
+    ]
+    kept = {row["image/encoded"][0] for row in done.examples}
+    assert len(kept) == 1
 
 
 def test_a_hard_link_is_the_member_that_comes_before_it_or_a_reject(tmp_path: Path) -> None:

@@ -118,11 +118,17 @@ def test_tags_that_something_else_parts_are_refused_with_what_parts_them(
 ) -> None:
     rows = [f'{i},"{between.join(tags)}"' for i, tags in enumerate((("a", "b"), ("b", "c", "d"), ("e", "a")))]
     table = read_labels(write(tmp_path / "t.csv", "\n".join(["image_name,tags", *rows])))
-    if between == " | ":
-        assert vocabulary_of(table) == ("a", "b", "c", "d", "e", "|")
-    else:
-        with pytest.raises(UserError, match=r"t\.csv: tags are parted by spaces.*--vocabulary"):
-            vocabulary_of(table)
+    with pytest.raises(UserError, match=r"t\.csv: tags are parted by spaces.*--vocabulary"):
+        vocabulary_of(table)
+
+
+def test_tags_that_commas_part_are_refused_where_most_rows_have_one_tag(tmp_path: Path) -> None:
+    single = [f"{i},{tag}" for i, tag in enumerate("abcdefgh")]
+    table = read_labels(write(tmp_path / "t.csv", "\n".join(["image_name,tags", *single, 'x,"a,b"'])))
+    with pytest.raises(UserError, match=r"1 of its 9 are like 'a,b'"):
+        vocabulary_of(table)
+    table = read_labels(write(tmp_path / "t.csv", "\n".join(["image_name,tags", *single, 'x,"a,z"'])))
+    assert "a,z" in vocabulary_of(table)  # one part of it is no tag
 
 
 def test_a_tag_that_is_another_with_a_comma_is_refused_however_many_are(tmp_path: Path) -> None:

@@ -117,6 +117,15 @@ def test_the_portable_runner_with_workers_elsewhere_gives_the_same_bytes(
     assert {**other.canopy, "run": 0} == {**one.canopy, "run": 0}
 
 
+def test_a_runner_whose_state_changes_only_for_those_who_wait_gives_the_same_bytes_and_ends(
+    uneven: Archive, run: Run, tmp_path: Path
+) -> None:
+    one = run(uneven, *FLAGS, output=tmp_path / "one")
+    other = run(uneven, *FLAGS, "--runner=BundleBasedDirectRunner", output=tmp_path / "other")
+    assert other.code == 0, other.err
+    assert other.shards == one.shards
+
+
 def choose(*arguments: str, images: int = 1000, remote: bool = False) -> Choice:
     return runners.choose(
         runners.parse_options(arguments),
