@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from canopy import contract
 from trainer import metrics
 from trainer.report import data_checks, duplicates, model_checks
 from trainer.report.check import Check
@@ -47,9 +48,10 @@ def run(given: Evidence) -> list[Check]:
     train_counts = [int(train["tags"].get(tag, 0)) for tag in tags]
     pictures = given.facts["images"]
     constant = np.broadcast_to([tag in given.constant_tags for tag in tags], labels.shape)
+    default = metrics.apply_thresholds(given.scored.scores, [contract.DEFAULT_THRESHOLD] * len(tags))
     checks = [
         model_checks.beats_constant(
-            metrics.fbeta_rows(given.answered, labels), metrics.fbeta_rows(constant, labels)
+            *(metrics.fbeta_rows(answered, labels) for answered in (given.answered, constant, default))
         ),
         data_checks.dead_pictures(looks.flat, looks.names, given.split, given.seen_by_others),
     ]

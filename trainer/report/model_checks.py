@@ -10,44 +10,59 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from canopy.contract import DEFAULT_THRESHOLD
 from trainer import metrics
 from trainer.report import statistics
-from trainer.report.check import Check, named
+from trainer.report.check import Check, Verdict, named
 from trainer.report.statistics import Calibration
 
 SAME_ANSWER = 0.95  # share of images with one answer that makes a model constant
 DULL = 0.02  # a tag's scores vary by less than this share of its labels' deviation: constant
+LITTLE = 0.05  # of F2: who is surely no further above one answer for all has learned nothing worth the name
+FEW = 5  # images with a tag, or without it, below which they tell nothing of the tag
 MISCALIBRATED = 0.1  # expected calibration error worth a look: scores are off by ten points on average
 
 
-def beats_constant(rows: npt.ArrayLike, constant_rows: npt.ArrayLike) -> Check:
+def beats_constant(rows: npt.ArrayLike, constant_rows: npt.ArrayLike, default_rows: npt.ArrayLike) -> Check:
     """Whether F2 is above that of the best constant answer, by more than chance.
 
     Args:
         rows: float[rows], F2 of each image.
         constant_rows: float[rows], F2 of each image when all get the best constant answer.
+        default_rows: float[rows], F2 of each image at the default threshold for every tag.
     """
     given, constant = np.asarray(rows, np.float64), np.asarray(constant_rows, np.float64)
+    default = np.asarray(default_rows, np.float64)
     above = statistics.mean_interval(given - constant)
-    title, figures = "Better than one answer for all", f"F2 {given.mean():.4f} against {constant.mean():.4f}"
-    if given.size < 2:
-        told = f"{figures} on {given.size} image: too few to compare; evaluate a larger split."
-        return Check("beats_constant", title, "look", told)
-    if given.min() == constant.min() == 1:
-        told = f"{figures}: one answer is right for every image, and nothing can be better."
-        return Check("beats_constant", title, "look", told)
     gap = f"{above.mean:+.4f} ± {above.half_width:.4f}"
+    figures = f"F2 {given.mean():.4f} against {constant.mean():.4f}"
+
+    def check(verdict: Verdict, told: str) -> Check:
+        return Check("beats_constant", "Better than one answer for all", verdict, told)
+
+    if given.size < 2:
+        return check("look", f"{figures} on {given.size} image: too few to compare; evaluate a larger split.")
+    if given.min() == constant.min() == 1:
+        return check("look", f"{figures}: one answer is right for every image, and nothing can be better.")
     if above.low > 0:
-        return Check(
-            "beats_constant", title, "pass", f"{figures} of the best constant answer, a difference of {gap}."
+        return check("pass", f"{figures} of the best constant answer, a difference of {gap}.")
+    if statistics.mean_interval(default - constant).low > 0:
+        told = (
+            f"{figures} of the best constant answer ({gap}), but {default.mean():.4f} at threshold "
+            f"{DEFAULT_THRESHOLD} for every tag: the thresholds of model.json spoil good scores."
         )
-    return Check(
-        "beats_constant",
-        title,
-        "fail",
+        return check("fail", told)
+    if above.mean > 0 and above.high > LITTLE:
+        told = (
+            f"{figures} of the best constant answer ({gap}): {given.size} images are too few to show a "
+            "difference; evaluate a larger split."
+        )
+        return check("look", told)
+    told = (
         f"{figures} of the best constant answer ({gap}), so the model has learned nothing from the pictures: "
-        "settle the other failed checks first, then train longer or with pretrained weights.",
+        "settle the other failed checks first, then train longer or with pretrained weights."
     )
+    return check("fail", told)
 
 
 def constant_answers(answered: npt.ArrayLike, labels: npt.ArrayLike, tags: Sequence[str]) -> Check:
@@ -137,11 +152,13 @@ def never_answered(answered: npt.ArrayLike, labels: npt.ArrayLike, tags: Sequenc
         return Check("never_answered", title, "pass", told)
     parts = [f"never answered: {named(never)}"] if never else []
     parts += [f"answered for every image: {named(always)}"] if always else []
-    occur, alike = int(true.any(axis=0).sum()), len(never) + len(always)
+    alike = len(never) + len(always)
+    judged = np.minimum(true.sum(axis=0), (~true).sum(axis=0)) >= FEW
+    same = judged & (given.all(axis=0) | ~given.any(axis=0))
     return Check(
         "never_answered",
         title,
-        "fail" if alike > occur / 2 else "look",
+        "fail" if same.sum() > judged.sum() / 2 else "look",
         f"{alike} of {len(tags)} tags do not depend on the picture ({'; '.join(parts)}): they "
         "need more examples, more epochs or another threshold.",
     )

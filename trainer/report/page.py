@@ -120,7 +120,7 @@ def headline(checks: Sequence[Check]) -> str:
     if failed:
         return f"Do not trust this score yet: {_several(failed, 'check')} failed"
     if verdicts.get("beats_constant") == "look":
-        return f"Not to be compared with one answer for all: {_several(looks, 'thing')} to look at"
+        return f"Not shown to be better than one answer for all: {_several(looks, 'thing')} to look at"
     if looks:
         return f"Better than one answer for all, with {_several(looks, 'thing')} to look at"
     return "Better than one answer for all, and every check passed"

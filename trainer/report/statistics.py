@@ -32,6 +32,11 @@ class Interval:
         """The lower end."""
         return self.mean - self.half_width
 
+    @property
+    def high(self) -> float:
+        """The upper end."""
+        return self.mean + self.half_width
+
 
 @dataclass(frozen=True)
 class Calibration:

@@ -16,8 +16,12 @@ def healthy():
     return scores, labels, metrics.apply_thresholds(scores, [0.4] * len(TAGS))
 
 
+def beats_constant(rows, constant, default=None):
+    return model_checks.beats_constant(rows, constant, rows if default is None else default)
+
+
 def test_a_model_above_the_constant_answer_passes():
-    found = model_checks.beats_constant(np.linspace(0.8, 1, 100), np.linspace(0.5, 0.7, 100))
+    found = beats_constant(np.linspace(0.8, 1, 100), np.linspace(0.5, 0.7, 100))
     assert found.verdict == "pass"
     assert "0.9000 against 0.6000" in found.sentence
 
@@ -25,30 +29,46 @@ def test_a_model_above_the_constant_answer_passes():
 @pytest.mark.parametrize("gain", [0.0, -0.1])
 def test_a_model_not_above_the_constant_answer_fails(gain):
     constant = np.random.default_rng(0).random(100) * 0.5
-    found = model_checks.beats_constant(constant + gain, constant)
+    found = beats_constant(constant + gain, constant)
     assert found.verdict == "fail"
     assert "learned nothing" in found.sentence
 
 
-def test_a_gain_within_chance_fails_too():
+def test_a_gain_within_chance_is_not_shown_by_few_images_and_none_by_many():
     rng = np.random.default_rng(0)
-    assert model_checks.beats_constant(rng.random(50) + 0.02, rng.random(50)).verdict == "fail"
+    few = beats_constant(rng.random(9) + 0.1, rng.random(9))
+    assert few.verdict == "look"
+    assert "9 images are too few" in few.sentence
+    assert beats_constant(rng.random(5000) + 0.001, rng.random(5000)).verdict == "fail"
+
+
+def test_thresholds_that_spoil_good_scores_are_named_as_the_cause():
+    found = beats_constant([0.3] * 50, np.linspace(0.5, 0.7, 50), [0.9] * 50)
+    assert found.verdict == "fail"
+    assert "0.9000 at threshold 0.2 for every tag" in found.sentence
+    assert "learned nothing" not in found.sentence
 
 
 def test_one_image_is_too_few_to_compare():
-    assert model_checks.beats_constant([1.0], [0.5]).verdict == "look"
+    assert beats_constant([1.0], [0.5]).verdict == "look"
 
 
 def test_where_one_answer_is_right_for_all_there_is_nothing_to_be_better_than():
-    found = model_checks.beats_constant(np.ones(9), np.ones(9))
+    found = beats_constant(np.ones(9), np.ones(9))
     assert found.verdict == "look"
     assert "one answer is right for every image" in found.sentence
-    assert model_checks.beats_constant(np.linspace(0.5, 1, 9), np.ones(9)).verdict == "fail"
+    assert beats_constant(np.linspace(0.5, 1, 9), np.ones(9)).verdict == "fail"
 
 
 def test_of_one_image_no_tag_is_answered_for_all():
     assert model_checks.never_answered([[1, 1, 0]], [[1, 0, 0]], TAGS[:3]).verdict == "pass"
-    assert model_checks.never_answered([[1, 1, 0]] * 2, [[1, 0, 0]] * 2, TAGS[:3]).verdict == "fail"
+
+
+def test_tags_are_not_judged_by_a_handful_of_images():
+    labels = [[1, 0, 0]] * 4 + [[0, 1, 0]] * 3
+    answered = [[0, 0, 1]] * 7
+    assert model_checks.never_answered(answered, labels, TAGS[:3]).verdict == "look"
+    assert model_checks.never_answered(answered * 3, labels * 3, TAGS[:3]).verdict == "fail"
 
 
 def test_one_answer_for_all_images_fails_and_is_named():

@@ -64,3 +64,10 @@ def test_empty_bins_and_a_single_point_can_be_drawn():
     assert plots.reliability("a", statistics.calibration([[0.99]], [[1]]))
     assert plots.precision_recall_panel("b", np.array([1.0]), np.array([0.5]), 0.5)
     assert plots.loss_curves("c", Training([1], [0.5], [], [], [], 1))
+
+
+def test_ticks_that_lie_close_together_keep_all_their_digits():
+    found = Training([1, 2], [0.7, 0.6], [1, 2], [0.7, 0.6], [0.887, 0.913], 2)
+    texts = [text.text for text in ET.fromstring(plots.f2_curve("close", found)).iter("text")]
+    assert {"0.890", "0.895", "0.900", "0.905", "0.910"} <= set(texts)
+    assert len(set(texts)) == len(texts)
