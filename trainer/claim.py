@@ -31,6 +31,8 @@ IDS = 2**40  # numbers of runs: few enough for workers to tell each other by sum
 RUN_FORMAT_VERSION = 1  # of run.json and the checkpoints beside it: a newer one is refused
 RETRY_SECONDS = 1.0
 KNOWN_DISPLACED = 20  # who comes back only after as many others is not told that it was displaced
+# The user's mistakes, also those that are told as such only later: what does not fit wants other settings.
+MISTAKES = (UserError, MemoryError, tf.errors.ResourceExhaustedError)
 WRITTEN = ("metrics.jsonl", "checkpoints", "export", "export.partial", "logs")  # what a run leaves
 
 
@@ -111,7 +113,7 @@ class Claim:
         """
         try:
             yield
-        except UserError:
+        except MISTAKES:
             if self.is_new:
                 with contextlib.suppress(*REFUSED):
                     if _id_in(self.path) == self.id:
@@ -126,7 +128,7 @@ class Claim:
         """
         try:
             yield
-        except UserError:
+        except MISTAKES:
             if self.writes and (self.is_alone or self.replaces):
                 with contextlib.suppress(*REFUSED):
                     if _id_in(self.path) == self.id and not tf.io.gfile.glob(f"{self._folder}/checkpoints/*"):

@@ -315,15 +315,29 @@ def test_a_lost_peer_or_an_earlier_start_keeps_the_hold(tmp_path):
     assert (tmp_path / "run.json").exists()
 
 
-def begun_and_failed(folder, rate, **given):
+FULL = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), FULL])
+def test_what_does_not_fit_into_memory_is_a_mistake_as_any_other(tmp_path, error):
+    claim = claim_model_dir(settings(tmp_path), "data", is_chief=True)
+    with pytest.raises(type(error)), claim.until_it_begins():
+        raise error
+    assert not (tmp_path / "run.json").exists()
+    begun_and_failed(tmp_path, 9.0, error)
+    claim_model_dir(settings(tmp_path, learning_rate=0.1), "data", is_chief=True)
+
+
+def begun_and_failed(folder, rate, error=None, **given):
     """A run that begins, writes its journal, and ends for the user's mistake."""
+    error = error or UserError("a mistake")
     claim = claim_model_dir(
         settings(folder, learning_rate=rate, **given), "data", is_chief=True, run=str(rate)
     )
     claim.begin()
     (folder / "metrics.jsonl").write_text("how it went wrong")
-    with pytest.raises(UserError, match="a mistake"), claim.until_it_saves():
-        raise UserError("a mistake")
+    with pytest.raises(type(error)), claim.until_it_saves():
+        raise error
 
 
 @pytest.mark.parametrize("restart", [False, True])
