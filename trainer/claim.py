@@ -3,7 +3,8 @@
 Promises: another data set or other settings are refused with what differs; `--restart` deletes an earlier
 run once, however often the workers of the new one are started, not before all that the user may have got
 wrong has been looked at, and nothing that no run is known to have left; a run that is displaced while it
-works finds out before it saves, and never takes the folder back; a finished run is known as such.
+works, also by one that goes on with what it has saved, finds out before it saves, and never takes the folder
+back; a finished run is known as such.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class Claim:
     writes: bool = False  # whether this worker is the chief
     is_new: bool = False  # whether this start of the run made it
     replaces: bool = False  # whether an earlier run stands until this one begins
+    takes_over: bool = False  # whether it is a run that others, perhaps still alive, went on with before
     is_alone: bool = False  # whether all that bears the names of a run's files is going to be its own
 
     @property
@@ -58,13 +60,20 @@ class Claim:
         return int(self.content.get("id") or 0)
 
     def begin(self) -> None:
-        """Deletes the earlier run that this one replaces, if any; call when no mistake is left to be found.
+        """Deletes the earlier run that this one replaces, or ends who goes on with the same one, if any.
+
+        Call when no mistake is left to be found.
 
         The other workers have to wait: until then they would take up that run's checkpoints.
 
         Raises:
-            UserError: where model_dir cannot be written.
+            UserError: where model_dir cannot be written, or holds the run that is to go on no longer.
         """
+        if self.takes_over:
+            with _using(self._folder):
+                if _holder(self.path)[0] != self.id:
+                    raise UserError(_taken(self._folder))
+                write_text(self.path, json.dumps(self.content, indent=1))
         if not self.replaces:
             return
         with _using(self._folder):
@@ -85,7 +94,7 @@ class Claim:
         if not self.writes:
             return
         try:
-            if _id_in(self.path) != self.id:
+            if not self._holds():
                 raise UserError(_taken(self._folder))
         except tf.errors.NotFoundError as error:
             raise UserError(
@@ -116,7 +125,7 @@ class Claim:
         except MISTAKES:
             if self.is_new:
                 with contextlib.suppress(*REFUSED):
-                    if _id_in(self.path) == self.id:
+                    if self._holds():
                         tf.io.gfile.remove(self.path)
             raise
 
@@ -131,9 +140,12 @@ class Claim:
         except MISTAKES:
             if self.writes and (self.is_alone or self.replaces):
                 with contextlib.suppress(*REFUSED):
-                    if _id_in(self.path) == self.id and not tf.io.gfile.glob(f"{self._folder}/checkpoints/*"):
+                    if self._holds() and not tf.io.gfile.glob(f"{self._folder}/checkpoints/*"):
                         write_text(self.path, json.dumps({**self.content, "void": True}, indent=1))
             raise
+
+    def _holds(self) -> bool:
+        return _holder(self.path) == (self.id, str(self.content.get("run") or ""))
 
     @property
     def _folder(self) -> str:
@@ -199,10 +211,14 @@ def claim_model_dir(config: Config, fingerprint: str, is_chief: bool, run: str =
             f"{config.model_dir} holds a run that this one cannot resume ({'; '.join(found)}): "
             "take another --model_dir, or begin anew with --restart"
         )
-    claim = Claim(path, earlier, is_chief)
+    # Two Jobs of one run would each take the other's checkpoints for its own: the later one goes on.
+    takes_over = is_chief and bool(run) and earlier.get("run") != run
+    if takes_over:
+        earlier = {**earlier, "run": run, "displaced": _line_of(earlier)}
+    claim = Claim(path, earlier, is_chief, takes_over=takes_over)
     # An export that was deleted is made again, from the last checkpoint.
     exported = tf.io.gfile.exists(f"{config.model_dir}/export/{contract.MODEL_JSON}")
-    return claim if exported else Claim(path, {**earlier, "finished": None}, is_chief)
+    return claim if exported else dataclasses.replace(claim, content={**earlier, "finished": None})
 
 
 def check_sources(config: Config) -> None:
@@ -264,8 +280,8 @@ def _delete(model_dir: str) -> None:
 
 def _taken(model_dir: str) -> str:
     return (
-        f"another run has taken {model_dir} with --restart, so this one cannot go on there: give each run a "
-        "--model_dir of its own"
+        f"another run has taken {model_dir}, so this one cannot go on there: give each run a --model_dir of "
+        "its own"
     )
 
 
@@ -275,14 +291,15 @@ def _line_of(earlier: Mapping[str, Any]) -> list[str]:
     return [run for run in runs if run][-KNOWN_DISPLACED:]
 
 
-def _id_in(path: str) -> int:
-    """The run's number that run.json gives now; -1 where it cannot be understood."""
+def _holder(path: str) -> tuple[int, str]:
+    """The run's number and what its starts have in common, as run.json has them; -1 where it is damaged."""
     with tf.io.gfile.GFile(path) as file:
         text = file.read()
     try:
-        return int(json.loads(text).get("id") or 0)
+        found = json.loads(text)
+        return int(found.get("id") or 0), str(found.get("run") or "")
     except (ValueError, TypeError, AttributeError):
-        return -1
+        return -1, ""
 
 
 def _read(path: str, is_restart: bool) -> dict[str, Any] | None:

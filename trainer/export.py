@@ -74,7 +74,13 @@ class Tagger(tf.Module):
 
 
 def export(
-    model: Any, config: Config, info: DataInfo, thresholds: list[float], metrics: dict[str, Any]
+    model: Any,
+    config: Config,
+    info: DataInfo,
+    thresholds: list[float],
+    metrics: dict[str, Any],
+    *,
+    check: Callable[[], None] = lambda: None,
 ) -> str:
     """Writes `{model_dir}/export`, replacing an earlier one.
 
@@ -84,6 +90,7 @@ def export(
         info: the data set it was trained on.
         thresholds: one a class, in the order of the vocabulary.
         metrics: of the validation split.
+        check: called when all is written, before it takes its place; raises where it must not.
 
     Returns:
         The folder's path.
@@ -110,6 +117,7 @@ def export(
     }
     for tag in metrics.get("absent_tags", []):
         log.warning("no validation record has the tag %s: its threshold stays %s", tag, DEFAULT_THRESHOLD)
+    check()
     _put_in_place(fresh, final, json.dumps(described, indent=1))
     return final
 

@@ -281,7 +281,10 @@ class Run:
         network.set_weights(values)
         try:
             with self.stopping.patience(EXPORT_PATIENCE):
-                return export.export(network, self.config, info, result.thresholds, result.summary)
+                # Minutes may have passed: another run may have the folder by now.
+                return export.export(
+                    network, self.config, info, result.thresholds, result.summary, check=self.claim.check
+                )
         except REFUSED as error:
             raise refusal(
                 f"the export cannot be written to {self.config.model_dir} "

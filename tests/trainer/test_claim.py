@@ -111,6 +111,32 @@ def test_a_run_that_another_has_displaced_ends_with_what_to_do(tmp_path):
     assert files(tmp_path) == before
 
 
+def test_of_two_that_go_on_with_one_run_the_later_one_does_once_it_begins(tmp_path):
+    first = claim_model_dir(settings(tmp_path), "data", True, "first")
+    claim_model_dir(settings(tmp_path), "data", True, "first").begin()  # its own chief, started again
+    second = claim_model_dir(settings(tmp_path), "data", True, "second")
+    first.check()
+    second.begin()
+    assert second.id == first.id
+    for ends in (first.check, lambda: first.finish(40)):
+        with pytest.raises(UserError, match="another run has taken"):
+            ends()
+    for restart in (False, True):  # nor does it come back, its worker lost
+        with pytest.raises(UserError, match="another run has taken"):
+            claim_model_dir(settings(tmp_path, restart=restart), "data", True, "first")
+    claim_model_dir(settings(tmp_path), "data", True, "second").check()
+    second.finish(40)
+
+
+def test_one_that_goes_on_with_a_run_takes_no_other_that_has_replaced_it_meanwhile(tmp_path):
+    claim_model_dir(settings(tmp_path), "data", True, "first")
+    second = claim_model_dir(settings(tmp_path), "data", True, "second")
+    claim_model_dir(settings(tmp_path, restart=True), "data", True, "third").begin()
+    with pytest.raises(UserError, match="another run has taken"):
+        second.begin()
+    assert json.loads((tmp_path / "run.json").read_text())["run"] == "third"
+
+
 @pytest.mark.parametrize("restart", [False, True])
 def test_a_displaced_run_that_restarts_in_place_does_not_take_the_folder_back(tmp_path, restart):
     for run in ("first", "second", "third"):

@@ -149,6 +149,18 @@ def test_an_earlier_export_stands_until_the_new_one_is_complete(tmp_path, monkey
     assert (tmp_path / "export" / "model.json").read_text() == "first"
 
 
+def test_an_earlier_export_stands_where_another_run_has_taken_the_folder_meanwhile(made, tmp_path):
+    def taken():
+        raise UserError("another run has taken the folder")
+
+    network, _, info = made
+    put(tmp_path, "first")
+    config = Config(data="", model_dir=str(tmp_path), image_size=32, alpha=0.35, weights="none")
+    with pytest.raises(UserError, match="another run"):
+        export.export(network, config, info, [0.2] * len(info.vocabulary), {}, check=taken)
+    assert (tmp_path / "export" / "model.json").read_text() == "first"
+
+
 def test_another_run_can_start_from_an_export(made):
     network, folder, info = made
     config = Config(data="", model_dir="", image_size=32, alpha=0.35, weights="none")

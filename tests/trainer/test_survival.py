@@ -365,6 +365,25 @@ def test_a_run_that_another_displaces_ends_and_lends_it_no_checkpoint(records, t
 
 
 @pytest.mark.slow
+def test_of_two_jobs_that_go_on_with_one_run_the_earlier_one_ends_and_the_later_one_goes_on(
+    records, tmp_path
+):
+    flags = ("--epochs", 400, "--checkpoint_steps", 1)
+    with (
+        Run(records, tmp_path / "model", *flags) as first,
+        Run(records, tmp_path / "model", *flags) as second,
+    ):
+        first.pods(1, CANOPY_RUN_ID="first")
+        first.wait_for_step(8)
+        second.pods(1, CANOPY_RUN_ID="second")
+        assert first.ends() == [cli.EXIT_USER], first.told()
+        assert "another run has taken" in (tmp_path / "model" / "log-0").read_text()
+        reached = max(second.steps())
+        second.wait_for_step(reached + 3)
+        assert "resuming after step" in (tmp_path / "model" / "log-1").read_text()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("earlier", [False, True], ids=["first_run", "restart"])
 def test_pods_that_were_started_with_different_settings_end_before_anything_is_done(
     records, tmp_path, earlier
