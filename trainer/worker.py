@@ -6,6 +6,7 @@ when it ends can be read; and it can be ended, frozen or not.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -46,6 +47,7 @@ class Worker:
         """
         self.index = place.index
         self.line = link.Far()
+        self._ran_at = time.monotonic()  # when it was last seen not to be stopped
         self._held: list[bytes] = []
         self._word = tempfile.NamedTemporaryFile(prefix="canopy-word-")  # noqa: SIM115
         whole = {
@@ -76,8 +78,13 @@ class Worker:
     @property
     def is_frozen(self) -> bool:
         """Whether it runs and has given no sign of life for too long."""
+        if self.process.poll() is not None:
+            return False
         limit = FROZEN_SECONDS if self.line.is_ready else START_SECONDS
-        return self.process.poll() is None and self.line.silent_for() > limit
+        if not _is_stopped(self.process.pid):
+            self._ran_at = time.monotonic()
+        # However busy it said that it would be: nothing is done while it is stopped.
+        return self.line.silent_for() > limit or time.monotonic() - self._ran_at > FROZEN_SECONDS
 
     def go(self, place: Place) -> None:
         """Lets it begin, in this cluster."""
@@ -108,6 +115,14 @@ class Worker:
             sys.stderr.flush()
         self.line.close()
         self._word.close()
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether a signal or a debugger has stopped a process, as far as the system tells (Linux does)."""
+    with contextlib.suppress(OSError):
+        # proc_pid_stat(5): the state follows the name, which may hold anything but stands in brackets.
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] in "Tt"
+    return False
 
 
 def _shares(here: int) -> dict[str, str]:

@@ -77,6 +77,29 @@ def test_one_that_gives_no_sign_is_not_waited_for(started: Any, monkeypatch: Any
     assert busy.process.returncode == 0
 
 
+@pytest.fixture
+def supervised(started: Any, monkeypatch: Any) -> worker.Worker:
+    """A process that beats, and counts as frozen after two seconds."""
+    monkeypatch.setattr(worker, "FROZEN_SECONDS", 2.0)
+    found, made = started(60), object.__new__(worker.Worker)
+    made.index, made.process, made.line, made._ran_at = 1, found.process, found.line, time.monotonic()
+    return made
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="this system does not tell who is stopped")
+def test_one_that_is_stopped_is_frozen_however_much_patience_it_asked_for(supervised: worker.Worker) -> None:
+    supervised.line._patience = 600.0
+    supervised.process.send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    assert not supervised.is_frozen
+    while not supervised.is_frozen and time.monotonic() < began + 30:
+        time.sleep(0.02)
+    assert 2.0 < time.monotonic() - began < 30
+    supervised.process.send_signal(signal.SIGCONT)
+    time.sleep(0.2)
+    assert not supervised.is_frozen
+
+
 def environment_of(here: int) -> dict[str, str]:
     """What a training process of a machine with so many workers is started with."""
     made = worker.Worker(Place(0, ()), ["--data", "none", "--model_dir", "none"], here)
