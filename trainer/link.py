@@ -98,6 +98,10 @@ class Far:
         """Seconds for which the process has been silent beyond what it asked for."""
         return time.monotonic() - self._heard_at - self._patience
 
+    def forgive(self, seconds: float) -> None:
+        """Takes seconds in which nobody here listened for none of silence."""
+        self._heard_at = min(self._heard_at + seconds, time.monotonic())
+
     def say(self, kind: str, value: str = "") -> None:
         """Tells the process; one that has ended need not hear it."""
         with contextlib.suppress(OSError):

@@ -28,6 +28,7 @@ ANSWER_SECONDS = 5.0  # one look waits as long
 SILENCE_SECONDS = 20.0  # no answer at all for as long: frozen, or cut off the network
 START_SECONDS = 60.0  # from go until TensorFlow's server holds the port
 REFUSALS = 2  # in a row: one may be an accident of a full backlog
+SILENCES = 2  # likewise: one may be a pause of this process itself
 
 
 class Seen(enum.Enum):
@@ -104,7 +105,7 @@ class Watch:
         machine = cluster.split(self._start.addresses[index])[0]
         known = _resolve(name)  # not yet this machine, perhaps: name servers may be behind
         began = answered = time.monotonic()
-        trained, refusals = False, 0
+        trained, refusals, silences = False, 0, 0
         while not self._over.wait(PROBE_SECONDS):
             seen, its_token = look(machine, port)
             now = time.monotonic()
@@ -114,12 +115,13 @@ class Watch:
             if seen is not Seen.SILENT:
                 answered = now
             refusals = refusals + 1 if seen is Seen.CLOSED else 0
+            silences = silences + 1 if seen is Seen.SILENT else 0
             trained = trained or seen is Seen.TRAINS
             starting = not trained and now - began < START_SECONDS
             gone = seen is Seen.MOVED or (
                 (seen is Seen.CLOSED and refusals >= REFUSALS and not starting)
                 or (seen is Seen.MEETS and (its_token != token or not starting))
-                or (seen is Seen.SILENT and now - answered >= SILENCE_SECONDS)
+                or (silences >= SILENCES and now - answered >= SILENCE_SECONDS)
             )
             if gone and not self._over.is_set():
                 self._lost.append(f"worker {index} at {address} is gone: {seen.value}")

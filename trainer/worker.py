@@ -23,6 +23,8 @@ from trainer.cluster import Place
 
 START_SECONDS = 180.0  # of silence until it is ready: loading TensorFlow from a cold disk holds Python up
 FROZEN_SECONDS = 30.0  # of silence later on
+# Between two looks at it: the launcher was paused (Ctrl-Z), or its machine, and it perhaps with them.
+PAUSED_SECONDS = 3.0
 # Of silence once a peer is lost: what it computes is lost anyway, and a checkpoint half written does no harm.
 STALLED_SECONDS = 5.0
 POLL_SECONDS = 0.02
@@ -47,7 +49,7 @@ class Worker:
         """
         self.index = place.index
         self.line = link.Far()
-        self._ran_at = time.monotonic()  # when it was last seen not to be stopped
+        self._looked_at = self._ran_at = time.monotonic()  # at it; and when it was last not stopped
         self._held: list[bytes] = []
         self._word = tempfile.NamedTemporaryFile(prefix="canopy-word-")  # noqa: SIM115
         whole = {
@@ -81,10 +83,17 @@ class Worker:
         if self.process.poll() is not None:
             return False
         limit = FROZEN_SECONDS if self.line.is_ready else START_SECONDS
-        if not _is_stopped(self.process.pid):
-            self._ran_at = time.monotonic()
+        silence, is_stopped = self.line.silent_for(), _is_stopped(self.process.pid)
+        now = time.monotonic()
+        pause, self._looked_at = now - self._looked_at, now
+        if pause > PAUSED_SECONDS:
+            self.line.forgive(pause)
+            self._ran_at = now
+            return False
+        if not is_stopped:
+            self._ran_at = now
         # However busy it said that it would be: nothing is done while it is stopped.
-        return self.line.silent_for() > limit or time.monotonic() - self._ran_at > FROZEN_SECONDS
+        return silence > limit or now - self._ran_at > FROZEN_SECONDS
 
     def go(self, place: Place) -> None:
         """Lets it begin, in this cluster."""

@@ -113,6 +113,19 @@ def test_a_frozen_one_is_gone_after_a_while():
         assert "does not answer" in lost_within(watched, 3.0)
 
 
+def test_one_is_there_that_did_not_answer_while_this_process_was_paused(monkeypatch):
+    seen = [Seen.SILENT]
+
+    def look_through_a_pause(*_):
+        if seen:
+            time.sleep(1.0)  # beyond what counts as silence
+        return (seen.pop() if seen else Seen.TRAINS), ""
+
+    monkeypatch.setattr(watch, "look", look_through_a_pause)
+    with watching(1) as watched:
+        assert lost_within(watched, 1.5) == ""
+
+
 def test_a_name_that_gives_another_number_once_there_is_no_answer_has_moved(monkeypatch):
     answers = {"127.0.0.1"}
     monkeypatch.setattr(watch, "_resolve", lambda *_, **__: set(answers))

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from canopy import machine
-from trainer import link, worker
+from trainer import link, supervise, worker
 from trainer.cluster import Place
 
 # Beats, and ends when told to: the far end's protocol, without TensorFlow behind it.
@@ -82,7 +82,8 @@ def supervised(started: Any, monkeypatch: Any) -> worker.Worker:
     """A process that beats, and counts as frozen after two seconds."""
     monkeypatch.setattr(worker, "FROZEN_SECONDS", 2.0)
     found, made = started(60), object.__new__(worker.Worker)
-    made.index, made.process, made.line, made._ran_at = 1, found.process, found.line, time.monotonic()
+    made.index, made.process, made.line = 1, found.process, found.line
+    made._looked_at = made._ran_at = time.monotonic()
     return made
 
 
@@ -98,6 +99,22 @@ def test_one_that_is_stopped_is_frozen_however_much_patience_it_asked_for(superv
     supervised.process.send_signal(signal.SIGCONT)
     time.sleep(0.2)
     assert not supervised.is_frozen
+
+
+def test_one_that_was_paused_together_with_its_launcher_is_not_frozen(
+    supervised: worker.Worker, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(worker, "PAUSED_SECONDS", 1.0)
+    began = time.monotonic()
+
+    def pause_once_and_go_on_for_a_while() -> bool:
+        if time.monotonic() < began + 1.0:
+            supervised.process.send_signal(signal.SIGSTOP)
+            time.sleep(4.0)  # the launcher's own loop
+            supervised.process.send_signal(signal.SIGCONT)
+        return time.monotonic() > began + 6.0
+
+    assert supervise._wait([supervised], supervise.Signals(), pause_once_and_go_on_for_a_while) is None
 
 
 def environment_of(here: int) -> dict[str, str]:
