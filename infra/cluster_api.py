@@ -83,21 +83,23 @@ class Cluster:
                 return None
             raise
 
-    def apply(self, item: KubeObject, force_conflicts: bool) -> KubeObject:
+    def apply(self, item: KubeObject, force_conflicts: bool, only_try: bool = False) -> KubeObject:
         """Creates or changes an object, server-side.
 
         Args:
             item: the object, whole.
             force_conflicts: whether fields that somebody else has set are taken over.
+            only_try: whether the cluster only says what would come of it.
 
         Returns:
-            The object as the cluster has it now.
+            The object as the cluster has it now, or would have it.
         """
         applied: KubeObject = self._call(
             self._resource(item).server_side_apply,
             body=dict(item),
             field_manager=FIELD_MANAGER,
             force_conflicts=force_conflicts,
+            **({"dry_run": "All"} if only_try else {}),
         )
         return applied
 

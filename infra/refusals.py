@@ -5,7 +5,10 @@ Promises: the sentence names the object and its file, what to do, and the cluste
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from infra.cluster_api import RefusedError
+from infra.diagnosis import End
 from infra.manifests import KubeObject, title
 
 
@@ -24,11 +27,26 @@ def immutable(refused: RefusedError) -> bool:
     return refused.status == 422 and "field is immutable" in refused.message
 
 
-def differs(item: KubeObject, path: str) -> str:
-    """What to do about a Job that is there already, and is another one."""
+def fields(refused: RefusedError) -> str:
+    """The fields at fault, or what they have in common where the cluster does not name them."""
+    named = [cause.partition(":")[0] for cause in refused.causes]
+    return ", ".join(filter(None, named)) or "what a Job cannot change"
+
+
+def differs(job: KubeObject, path: str, end: End | None, differences: Iterable[str]) -> str:
+    """What to do about a Job that is there already, and is another one.
+
+    Args:
+        job: the file's.
+        path: the file.
+        end: how the cluster's Job ended; None: it has not.
+        differences: an object with its fields each.
+    """
+    state = f"{end.sentence} with" if end else "runs with"
     return (
-        f"{title(item)} of {path} is in the cluster already, and differs in what a Job cannot change "
-        "once it is there: --replace deletes it and starts this one, or give this one another name"
+        f"{title(job)} of {path} is in the cluster already, and {state} other settings "
+        f"({'; '.join(differences)}): nothing was changed; --replace deletes it and starts this one, "
+        "--delete takes it away, another name starts a second one"
     )
 
 

@@ -1,7 +1,8 @@
 """Applies manifests in order and follows their Jobs: what `infra.submit` does once its flags are read.
 
 Promises: an object is changed only by server-side apply, so that what others have set stays theirs; a Job
-that is there already is followed, not started twice; only --replace and --delete take anything away.
+that is there already is followed, not started twice, and its settings stay as it knows them: a pod that
+replaces one of its pods reads them anew; only --replace and --delete take anything away.
 """
 
 from __future__ import annotations
@@ -84,41 +85,72 @@ def _submit(cluster: Cluster, screen: Screen, files: Iterable[Manifest], setting
 
 def _apply(cluster: Cluster, screen: Screen, manifest: Manifest, settings: Settings) -> list[KubeObject]:
     """Applies a file's objects and returns its Jobs, as the cluster has them."""
+    for job in manifest.jobs:
+        _make_way(cluster, screen, job, manifest, settings)
     jobs: list[KubeObject] = []
-    changed: list[str] = []
     for item in manifest.objects:
         before = cluster.get(item)
-        if before is not None and is_job(item) and (settings.replace or _leaving(before)):
-            screen.note(f"{title(item)} is taken away first")
-            _delete_one(cluster, item)
-            before = None
-        after = _apply_one(cluster, item, manifest.path, settings.force_conflicts)
+        after = _apply_one(cluster, item, manifest.path, settings)
         verb = _verb(before, after)
         if is_job(item):
             jobs.append(after)
-            verb = _job_verb(verb, after, changed)
-        elif verb == "changed":
-            changed.append(title(item))
+            verb = _job_verb(verb, after)
         screen.note(f"{manifest.path}: {title(item)} {verb}")
     return jobs
 
 
-def _apply_one(cluster: Cluster, item: KubeObject, path: str, force_conflicts: bool) -> KubeObject:
+def _make_way(
+    cluster: Cluster, screen: Screen, job: KubeObject, manifest: Manifest, settings: Settings
+) -> None:
+    """Takes an earlier Job of that name away where that is asked for; else makes sure that it is this one."""
+    there = cluster.get(job)
+    if there is None:
+        return
+    if settings.replace or _leaving(there):
+        screen.note(f"{title(job)} is taken away first")
+        _delete_one(cluster, job)
+        return
+    found = [_difference(cluster, item, manifest.path, settings) for item in manifest.objects]
+    differences = [each for each in found if each]
+    if differences:
+        raise UserError(refusals.differs(job, manifest.path, diagnosis.job_end(there), differences))
+
+
+def _difference(cluster: Cluster, item: KubeObject, path: str, settings: Settings) -> str:
+    """In what a ConfigMap or a Job of a file is another one than the cluster's; empty where it is not.
+
+    What the cluster lets a Job change, such as its deadline, makes no other Job of it.
+    """
+    settings_map = item["kind"] == "ConfigMap"
+    there = cluster.get(item) if settings_map or is_job(item) else None
+    if there is None:
+        return ""
     try:
-        return cluster.apply(item, force_conflicts)
+        after = cluster.apply(item, settings.force_conflicts, only_try=True)
     except RefusedError as refused:
-        if refusals.immutable(refused) and is_job(item):
-            raise UserError(refusals.differs(item, path)) from None
-        raise UserError(refusals.sentence(refused, f"applying {title(item)} of {path}")) from None
+        if refusals.immutable(refused):
+            return f"{title(item)}: {refusals.fields(refused)}"
+        raise _refused(refused, item, path) from None
+    old, new = ({**(each.get("data") or {}), **(each.get("binaryData") or {})} for each in (there, after))
+    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)] if settings_map else []
+    return f"{title(item)}: {', '.join(keys)}" if keys else ""
 
 
-def _job_verb(verb: str, job: KubeObject, changed: Sequence[str]) -> str:
+def _apply_one(cluster: Cluster, item: KubeObject, path: str, settings: Settings) -> KubeObject:
+    try:
+        return cluster.apply(item, settings.force_conflicts)
+    except RefusedError as refused:
+        raise _refused(refused, item, path) from None
+
+
+def _refused(refused: RefusedError, item: KubeObject, path: str) -> UserError:
+    return UserError(refusals.sentence(refused, f"applying {title(item)} of {path}"))
+
+
+def _job_verb(verb: str, job: KubeObject) -> str:
     end = diagnosis.job_end(job)
     if end is not None:
         return f"is there already, and {end.sentence}: --replace runs it again"
-    if verb == "unchanged" and changed:
-        others = " and ".join(changed)
-        return f"is there already, and runs with what {others} held before: --replace starts it anew"
     return "is there already, unchanged" if verb == "unchanged" else verb
 
 

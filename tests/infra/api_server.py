@@ -233,9 +233,10 @@ class Request:
         if not any(key == (self.resource, self.name) for key in self.store.objects):
             self._authorise("create")
         force = self.query.get("force", "").lower() == "true"
-        item, created = self.store.apply(self.resource, body, manager, force)
+        only_try = self.query.get("dryRun") == "All"
+        item, created = self.store.apply(self.resource, body, manager, force, only_try)
         self._json(item, 201 if created else 200)
-        if created and self.resource in self.server.on_created:
+        if created and not only_try and self.resource in self.server.on_created:
             self.server.on_created[self.resource](item)
 
     def _delete(self):

@@ -64,15 +64,16 @@ class Store:
             how(item)
             return self.put(resource, item)
 
-    def apply(self, resource, body, manager, force):
-        """Server-side apply; returns (object, whether it was created)."""
+    def apply(self, resource, body, manager, force, only_try=False):
+        """Server-side apply; returns (object, whether it was created). A try leaves all as it is."""
         with self.changed:
             name = body["metadata"]["name"]
             wanted = leaves(body)
             if (resource, name) not in self.objects:
                 item = copy.deepcopy(body)
                 item["metadata"]["managedFields"] = [owned(manager, wanted)]
-                return self.put(resource, with_defaults(resource, item)), True
+                item = with_defaults(resource, item)
+                return (item if only_try else self.put(resource, item)), True
             old = self.get(resource, name)
             entries = {entry["manager"]: entry for entry in old["metadata"].get("managedFields", [])}
             held = leaves(old)
@@ -98,7 +99,7 @@ class Store:
             same = {**old["metadata"], "managedFields": 0} == {**item["metadata"], "managedFields": 0}
             if same and all(item.get(key) == old.get(key) for key in ("spec", "data", "status")):
                 return old, False
-            return self.put(resource, item), False
+            return (item if only_try else self.put(resource, item)), False
 
     def delete(self, resource, name, foreground=False):
         with self.changed:

@@ -4,6 +4,8 @@ import signal
 import threading
 import time
 
+import pytest
+
 from tests.infra.conftest import job, settings_map
 from tests.infra.playing import play
 from tests.infra.store import RefusalError
@@ -123,18 +125,47 @@ def test_a_job_that_differs_in_what_cannot_change_is_told_so(server, submit, wri
     done = submit(path)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert "differs in what a Job cannot change" in done.stderr
+    assert "succeeded with other settings (job/train: spec.template)" in done.stderr
     assert "--replace" in done.stderr
     assert submit(path, "--replace").returncode == 0
 
 
-def test_settings_that_changed_under_a_job_that_is_there_are_pointed_out(server, submit, write):
+@pytest.mark.parametrize("image", ["canopy:0.1.0", "canopy:0.2.0"])
+def test_settings_of_a_job_that_runs_are_left_alone_and_it_is_told_which_differ(server, submit, write, image):
+    server.store.apply("configmaps", settings_map("train", EPOCHS="1", SEED="0"), "canopy", force=False)
+    server.store.apply("jobs", job("train"), "canopy", force=False)
+    kept = server.store.objects.copy()
+    done = submit(write("t.yaml", settings_map("train", EPOCHS="2", SEED="0"), job("train", image=image)))
+    assert done.returncode == 2
+    assert "runs with other settings (configmap/train: EPOCHS" in done.stderr
+    assert ("job/train: spec.template" in done.stderr) == (image == "canopy:0.2.0")
+    assert "nothing was changed; --replace" in done.stderr
+    assert server.store.objects == kept
+
+
+def test_a_result_of_other_settings_is_not_taken_for_this_ones(server, submit, write):
     play(server)
     assert submit(write("t.yaml", settings_map("train", EPOCHS="1"), job("train"))).returncode == 0
-    server.store.change("jobs", "train", lambda item: item.pop("status"))
-    server.store.change("jobs", "train", lambda item: item.update(status={}))
-    done = submit(write("t.yaml", settings_map("train", EPOCHS="2"), job("train")), "--timeout", 1)
-    assert "runs with what configmap/train held before" in done.stderr
+    path = write("t.yaml", settings_map("train", EPOCHS="2"), job("train"))
+    done = submit(path, write("p.yaml", job("predict")))
+    assert done.returncode == 2
+    assert "job/train of" in done.stderr
+    assert "succeeded with other settings (configmap/train: EPOCHS)" in done.stderr
+    assert not done.stdout
+    assert [item["metadata"]["name"] for item in server.store.list("jobs")] == ["train"]
+    assert submit(path, "--replace").returncode == 0
+    assert server.store.get("configmaps", "train")["data"] == {"EPOCHS": "2"}
+
+
+def test_what_a_job_lets_be_changed_is_changed_while_it_runs(server, submit, write):
+    longer = job("train")
+    server.store.apply("configmaps", settings_map("train", A="1"), "canopy", force=False)
+    server.store.apply("jobs", longer, "canopy", force=False)
+    longer["spec"]["activeDeadlineSeconds"] = 99
+    done = submit(write("t.yaml", settings_map("train", A="1"), longer), "--timeout", 0.1)
+    assert done.returncode == 75, done.stderr
+    assert "job/train changed" in done.stderr
+    assert server.store.get("jobs", "train")["spec"]["activeDeadlineSeconds"] == 99
 
 
 def test_fields_that_somebody_else_has_set_are_left_alone_unless_forced(server, submit, write):
