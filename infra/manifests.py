@@ -82,7 +82,7 @@ def _objects(path: str) -> Iterator[KubeObject]:
         if document is None:
             continue
         if isinstance(document, Mapping) and document.get("kind") == "Kustomization":
-            raise UserError(f"{path} is a kustomization, not a manifest: kubectl apply -k takes its folder")
+            raise UserError(f"{path} is a kustomization, not a manifest: --overlay takes its folder")
         for item in _taken_apart(document):
             _check(path, number, item)
             found = True
@@ -97,7 +97,9 @@ def _documents(path: str) -> list[Any]:
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such manifest") from None
     except IsADirectoryError:
-        raise UserError(f"{path} is a folder: name its manifests one by one, in the order to run") from None
+        raise UserError(
+            f"{path} is a folder: name manifests one by one, in the order to run, and an overlay by --overlay"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
     try:

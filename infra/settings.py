@@ -13,6 +13,7 @@ class Settings:
     """The command's flags."""
 
     paths: tuple[str, ...]  # manifest files, in the order to run
+    overlay: str | None  # folder with a kustomization that changes them; None: they are applied as they stand
     follow: bool  # show the chief's log
     timeout: float  # seconds that a Job may take; 0: as long as it takes
     patience: float  # seconds that a Job may be kept from starting by what waiting does not mend

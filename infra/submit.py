@@ -4,6 +4,7 @@ Promises: a file is applied once every Job of the files before it has succeeded;
 words, by pod; Ctrl-C leaves what runs running, and the same command comes back to it.
 
     python -m infra.submit k8s/preprocess-job.yaml k8s/train-job.yaml k8s/predict-job.yaml --follow
+    ... the same with --overlay infra/overlays/gke: what the files name, as the overlay has it.
 
 Exit codes: 0 every Job succeeded; 2 a mistake: in a flag, a manifest, the rights, the image, or one that a
 Job found in its own flags or input; 75 worth another try: the cluster or a node was lost, or --timeout
@@ -17,7 +18,7 @@ from collections.abc import Sequence
 
 from canopy import cli
 from canopy.cli import UserError
-from infra import manifests
+from infra import manifests, rendering
 from infra.settings import Settings
 
 
@@ -37,6 +38,11 @@ def _parse(argv: Sequence[str] | None) -> Settings:
     switch = "store_true"
     add = parser.add_argument
     add("paths", nargs="+", metavar="MANIFEST", help="YAML files, in the order to run")
+    add(
+        "--overlay",
+        metavar="FOLDER",
+        help="apply the manifests' objects as kubectl kustomize renders them there",
+    )
     add("--follow", action=switch, help="show the log of each Job's chief (its pod of index 0)")
     add("--timeout", type=float, default=0.0, metavar="SECONDS", help="for each Job; 0: as long as it takes")
     add(
@@ -65,6 +71,8 @@ def _parse(argv: Sequence[str] | None) -> Settings:
 
 def _run(settings: Settings) -> None:
     files = manifests.load(settings.paths)
+    if settings.overlay is not None:
+        files = rendering.through(files, settings.overlay)
     try:
         from infra import running
     except ModuleNotFoundError as error:

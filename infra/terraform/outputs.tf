@@ -30,5 +30,5 @@ output "push" {
 
 output "overlay" {
   description = "Fills in the placeholders of infra/overlays/gke; run in the repository's root."
-  value       = "sed -i 's/PROJECT/${var.project}/g; s/BUCKET/${google_storage_bucket.data.name}/g; s/REGION/${var.region}/g' infra/overlays/gke/kustomization.yaml"
+  value       = "sed -i.bak 's/PROJECT/${var.project}/g; s/BUCKET/${google_storage_bucket.data.name}/g; s/REGION/${var.region}/g' infra/overlays/gke/kustomization.yaml"
 }

@@ -72,7 +72,7 @@ def test_flags_that_make_no_sense_are_refused_before_the_cluster_is_asked(write,
         ("- a\n- b\n", "document 1 is no Kubernetes object but list"),
         ("kind: Job\nmetadata: {name: x}\n", "document 1 has no apiVersion"),
         ("apiVersion: batch/v1\nkind: Job\nmetadata: {generateName: x-}\n", "has no metadata.name"),
-        ("apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n", "kubectl apply -k"),
+        ("apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n", "--overlay takes its folder"),
     ],
 )
 def test_a_file_that_is_no_manifest_is_refused_by_name_and_place(tmp_path, capsys, text, words):

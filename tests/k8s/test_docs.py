@@ -66,8 +66,11 @@ def test_every_stage_that_leads_to_a_result_is_run_and_its_result_fetched():
     stages = loop.split()
     assert stages[:2] == ["preprocess", "train"], "each reads what the one before wrote"
     assert set(stages) == set(STAGES) - {"tune", "tensorboard"}
-    (submitted,) = re.findall(r"python -m infra.submit ([^\n]*) --follow", text)
-    assert submitted.split() == [f"k8s/{file_of(stage).name}" for stage in stages]
+    commands = re.findall(r"python -m infra.submit ([^\n]*?)(?: --overlay (\S+))? --follow", text)
+    assert len(commands) == 2
+    for submitted, overlay in commands:
+        assert submitted.split() == [f"k8s/{file_of(stage).name}" for stage in stages]
+        assert (ROOT / overlay / "kustomization.yaml").is_file()
     for stage in stages[2:]:
         output = of_kind(objects(file_of(stage)), "ConfigMap")[0]["data"]["OUTPUT"]
         copied = f"kubectl cp canopy-archive:{output} "

@@ -12,7 +12,9 @@ import yaml
 from tests.conftest import ROOT
 from tests.k8s.manifests import K8S, OVERLAYS, STAGES, file_of, objects, of_kind, rendered, template, the
 
-CPU, GKE, KUEUE = (next(path for path in OVERLAYS if path.name == name) for name in ("cpu", "gke", "kueue"))
+CPU, GKE, KUEUE, REGISTRY = (
+    next(path for path in OVERLAYS if path.name == name) for name in ("cpu", "gke", "kueue", "registry")
+)
 DOCS = ROOT / "docs"
 GPU = "nvidia.com/gpu"
 
@@ -48,7 +50,7 @@ def test_an_overlay_makes_the_same_objects_and_takes_one_stage_at_a_time(overlay
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.name)
 def test_an_overlay_is_short_and_says_how_to_apply_it(overlay):
     text = (overlay / "kustomization.yaml").read_text()
-    assert [path.name for path in overlay.iterdir()] == ["kustomization.yaml"]
+    assert [path.name for path in overlay.iterdir() if path.suffix != ".bak"] == ["kustomization.yaml"]
     for word, command in (("Apply", "apply"), ("Clean", "delete")):
         assert f"# {word}:  kubectl {command} -k infra/overlays/{overlay.name}" in text
     assert set(yaml.safe_load(text)) <= {
@@ -78,6 +80,29 @@ def test_without_a_gpu_no_pod_asks_for_one_and_all_else_stays():
         del container["resources"]["limits"][GPU]
         container["resources"]["requests"] |= {"cpu": "1", "memory": "3Gi"}
     assert after == expected
+
+
+def test_from_a_registry_every_image_keeps_its_tag_and_all_else_stays():
+    before, after = by_name(rendered(K8S)), by_name(rendered(REGISTRY))
+    expected = copy.deepcopy(before)
+    for stage in STAGES:
+        (container,) = template(workload_of(list(expected.values()), stage))["spec"]["containers"]
+        container["image"] = f"REGISTRY/{container['image']}"
+    assert after == expected
+
+
+def test_from_a_registry_the_commands_shown_name_it_for_every_pod_the_archives_too():
+    text = (DOCS / "kubernetes.md").read_text()
+    (script,) = re.findall(r"sed -i\.bak '([^']+)' infra/overlays/registry/kustomization.yaml", text)
+    assert f"'{script}'" in (REGISTRY / "kustomization.yaml").read_text()
+    (archive,) = re.findall(
+        r"sed '([^']+)' k8s/archive-pod.yaml \| kubectl apply -f k8s/storage.yaml -f -", text
+    )
+    for one, path in ((script, REGISTRY / "kustomization.yaml"), (archive, K8S / "archive-pod.yaml")):
+        done = subprocess.run(["sed", one, path], capture_output=True, text=True, check=True)
+        asked = re.sub(r"^#.*\n", "", done.stdout, flags=re.MULTILINE)
+        assert re.search(r"(newName|image): registry\.example\.com/team/canopy\b", asked)
+        assert "REGISTRY" not in asked
 
 
 def test_with_kueue_every_job_waits_for_its_queue():
@@ -119,7 +144,7 @@ def test_on_gke_no_stage_but_tuning_needs_the_claim_and_all_data_is_in_the_bucke
     ids=lambda path: path.name,
 )
 def test_on_gke_the_command_that_fills_in_the_placeholders_leaves_none(told, tmp_path):
-    (script,) = re.findall(r"sed -i '([^']+)' infra/overlays/gke/kustomization.yaml", told.read_text())
+    (script,) = re.findall(r"sed -i\.bak '([^']+)' infra/overlays/gke/kustomization.yaml", told.read_text())
     script = re.sub(r"\$\{.+?\}", "mine", script)  # Terraform's own placeholders
     copied = shutil.copy(GKE / "kustomization.yaml", tmp_path)
     subprocess.run(["sed", "-i", script, copied], check=True)
