@@ -9,7 +9,7 @@ import yaml
 from tests.conftest import ROOT
 from tests.docs import test_documents
 from tests.docs.test_documents import lines
-from tests.k8s.manifests import FILES, OVERLAYS, STAGES, file_of, kubectl, objects, of_kind
+from tests.k8s.manifests import FILES, INSTANCE, OVERLAYS, STAGES, file_of, kubectl, objects, of_kind
 
 TEXTS = {
     name.removeprefix("docs/"): text
@@ -67,7 +67,7 @@ def test_every_stage_that_leads_to_a_result_is_run_and_its_result_fetched():
     assert stages[:2] == ["preprocess", "train"], "each reads what the one before wrote"
     assert set(stages) == set(STAGES) - {"tune", "tensorboard"}
     commands = re.findall(r"python -m infra.submit ([^\n]*?)(?: --overlay (\S+))? --follow", text)
-    assert len(commands) == 2
+    assert len(commands) == 3
     for submitted, overlay in commands:
         assert submitted.split() == [f"k8s/{file_of(stage).name}" for stage in stages]
         assert (ROOT / overlay / "kustomization.yaml").is_file()
@@ -77,6 +77,38 @@ def test_every_stage_that_leads_to_a_result_is_run_and_its_result_fetched():
         assert text.count(copied) == 2
         assert copied in file_of(stage).read_text()
         assert output.replace("/data/", "gs://BUCKET/") in text
+
+
+def test_no_command_shown_waits_for_a_success_alone():
+    assert "kubectl wait --for=condition=complete --timeout" not in EVERYTHING
+
+
+def run_loop(tmp_path, *conditions):
+    """What the loop over the stages applies where kubectl tells of these conditions, one an answer."""
+    (loop,) = re.findall(
+        r"^    for stage in .*?break; done$", TEXTS["kubernetes.md"], re.MULTILINE | re.DOTALL
+    )
+    for number, text in enumerate(conditions):
+        (tmp_path / f"answer{number}").write_text(text)
+    stub = tmp_path / "kubectl"
+    stub.write_text(
+        """#!/bin/sh
+        cd "${0%/*}"
+        if [ "$1" = apply ]; then echo "$5" >> applied; exit; fi
+        n=$(cat asked 2>/dev/null || echo 0); echo $((n + 1)) > asked; cat answer$n
+        """
+    )
+    stub.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    script = loop.replace("sleep 10", "sleep 0")
+    subprocess.run(["sh", "-c", script], env=environment, check=True, timeout=20, capture_output=True)
+    return (tmp_path / "applied").read_text().split()
+
+
+def test_the_loop_shown_goes_on_after_a_success_and_stops_at_a_failure(tmp_path):
+    done = ["", "SuccessCriteriaMet Complete", "", "Suspended", "FailureTarget", "FailureTarget Failed"]
+    instances = run_loop(tmp_path, *done)
+    assert instances == [f"{INSTANCE}=canopy-{stage}" for stage in ("preprocess", "train")]
 
 
 def test_it_is_told_for_how_long_a_job_that_is_done_is_known():
