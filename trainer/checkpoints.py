@@ -23,6 +23,7 @@ import tensorflow as tf
 from canopy.cli import PeerLostError, UserError, first_line
 from trainer.files import REFUSED, make_folder, refusal
 from trainer.local import Local
+from trainer.results import ADVICE
 
 log = logging.getLogger("canopy")
 Gather = Callable[[int], Sequence[int]]
@@ -131,10 +132,7 @@ class Checkpoints:
         """
         values = list(map(self._local.value, self._variables))
         if not all(np.isfinite(value).all() for value in values if value.dtype.kind == "f"):
-            raise UserError(
-                f"a weight is no number any more at step {step}, and what was saved before it stands: "
-                "try a smaller --learning_rate"
-            )
+            raise UserError(f"a weight is no number any more at step {step}, and {ADVICE}")
         if not self._writes:
             return True
         partial = f"{self._folder}/partial"

@@ -16,6 +16,11 @@ from numpy.typing import NDArray
 
 from canopy.cli import UserError
 
+# A run goes on with no other settings than those that it began with.
+ADVICE = (
+    "what was saved before it stands: begin anew with a smaller --learning_rate, and with --restart or in "
+    "another --model_dir"
+)
 LAG_STEPS = 2  # results of steps that may be unknown while the next one is prepared
 
 
@@ -59,8 +64,5 @@ class Results:
             self.loss, told = map(float, result.numpy())
             self.stop = self.stop or told > 0
             if not math.isfinite(self.loss):
-                raise UserError(
-                    f"the loss is {self.loss} at step {known}, and what was saved before it stands: "
-                    "try a smaller --learning_rate"
-                )
+                raise UserError(f"the loss is {self.loss} at step {known}, and {ADVICE}")
             self._stepped(known)
