@@ -6,6 +6,7 @@ BatchNormalization, it gets ours.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from canopy.cli import UserError, first_line
@@ -30,7 +31,9 @@ def features(config: Config, images: Any) -> Any:
     """
     handle = config.backbone.removeprefix("hub:")
     try:
-        import tensorflow_hub
+        with warnings.catch_warnings():  # of its own import, about setuptools: nothing that a user can mend
+            warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
+            import tensorflow_hub
 
         loaded = tensorflow_hub.load(handle)
         arguments = {MOMENTUM: config.bn_momentum} if _takes_momentum(loaded) else None

@@ -90,7 +90,7 @@ def _launch(settings: Settings) -> int:
         cluster.on_this_machine(settings.local_workers)[0] if local else cluster.from_indexed_job(os.environ)
     )
     _check(task, place.workers)
-    logs.of_launcher(task.log_format, place.index)
+    logs.of_launcher(task.log_format, place.index, is_pods=not local)
     run = os.environ.get(RUN_ID)
     if run is None:
         if task.restart and not local:
@@ -99,8 +99,9 @@ def _launch(settings: Settings) -> int:
                 "replaced pod would delete what the running job has reached"
             )
         run = uuid.uuid4().hex
+    crew = Crew(settings.local_workers, place, {RUN_ID: run}, task.log_format)
     with _alone(task) if local else contextlib.nullcontext(), Signals() as signals:
-        ending = _keep_going(settings, Crew(settings.local_workers, place, {RUN_ID: run}), signals)
+        ending = _keep_going(settings, crew, signals)
     if ending.code == cli.EXIT_OK:
         cli.leave_word("")
         return ending.code

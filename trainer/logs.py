@@ -1,7 +1,8 @@
 """The lines that a worker and its launcher log: who says it, as text for people or as JSON for clusters.
 
-Promises: with `--log_format json` each line of either is one object on one line; only the last word of a
-command, its `error:` or what it made, is plain text either way.
+Promises: with `--log_format json` each line of either is one object on one line, and so is what a library
+writes; only the last word of a command, its `error:` or what it made, is plain text either way. In a pod each
+line says whose it is.
 """
 
 from __future__ import annotations
@@ -42,14 +43,23 @@ def of_worker(log_format: str, index: int) -> None:
     _send("canopy", log_format, index, f"[worker {index}] ", logging.WARNING if index else logging.INFO)
 
 
-def of_launcher(log_format: str, index: int) -> None:
+def of_launcher(log_format: str, index: int, is_pods: bool) -> None:
     """Sends a launcher's log to stderr.
 
     Args:
         log_format: `--log_format`.
         index: of its first worker.
+        is_pods: whether it has no other, and its log may stand among those of other launchers.
     """
-    _send("canopy.launch", log_format, index, "launch: ", logging.INFO)
+    prefix = f"[worker {index}] launch: " if is_pods else "launch: "
+    _send("canopy.launch", log_format, index, prefix, logging.INFO)
+
+
+def as_json(line: str, worker: int) -> str:
+    """A line of a worker's stderr as an object: its own as they are, a library's as a warning."""
+    if line.startswith('{"time": '):
+        return line
+    return JsonLines(worker).format(logging.LogRecord("", logging.WARNING, "", 0, line, None, None))
 
 
 def _send(name: str, log_format: str, index: int, prefix: str, level: int) -> None:

@@ -41,6 +41,7 @@ class Crew:
     local_workers: int  # all of the run's, on this machine; 0: one, at `place`
     place: Place  # of the first one
     environment: Mapping[str, str] = field(default_factory=dict)  # theirs, besides this process' own
+    log_format: str = "text"  # theirs, too
 
     def places(self) -> list[Place]:
         """The workers' places; on this machine, at ports that are free now."""
@@ -102,7 +103,9 @@ def attempt(crew: Crew, flags: Sequence[str], signals: Signals, rendezvous_timeo
         rendezvous_timeout: seconds to wait for the other launchers.
     """
     places = crew.places()
-    workers = [Worker(place, flags, len(places), crew.environment) for place in places]
+    workers = [
+        Worker(place, flags, len(places), crew.environment, log_format=crew.log_format) for place in places
+    ]
     ending = Ending(cli.EXIT_BUG, "the launcher failed")
     try:
         if crew.has_others:

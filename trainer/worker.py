@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from canopy import machine
-from trainer import link, stopping
+from trainer import link, logs, stopping
 from trainer.cluster import Place
 
 START_SECONDS = 180.0  # of silence until it is ready: loading TensorFlow from a cold disk holds Python up
@@ -31,13 +31,19 @@ POLL_SECONDS = 0.02
 
 
 class Worker:
-    """One training process. The chief's stderr is the user's; of the others, errors are held back.
+    """One training process. The chief's stderr is the user's; of the others here, errors are held back.
 
     Each worker finds a user's mistake for itself, and the user wants to read it once.
     """
 
     def __init__(
-        self, place: Place, flags: Sequence[str], here: int, environment: Mapping[str, str] | None = None
+        self,
+        place: Place,
+        flags: Sequence[str],
+        here: int,
+        environment: Mapping[str, str] | None = None,
+        *,
+        log_format: str = "text",
     ) -> None:
         """Starts it.
 
@@ -46,6 +52,7 @@ class Worker:
             flags: trainer.task's.
             here: how many workers share this machine.
             environment: variables that it finds besides those of this process.
+            log_format: `--log_format`; with json, what libraries write becomes JSON, too.
         """
         self.index = place.index
         self.line = link.Far()
@@ -60,7 +67,8 @@ class Worker:
             "CANOPY_TERMINATION_LOG": self._word.name,
             link.ENVIRONMENT: str(self.line.descriptor),
         }
-        relayed = here > 1 and not place.is_chief
+        self._holds_errors, self._as_json = here > 1 and not place.is_chief, log_format == "json"
+        relayed = self._holds_errors or self._as_json
         # It inherits what is blocked: a signal that comes while it still imports waits until it can answer.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, stopping.SIGNALS)
         try:
@@ -105,11 +113,18 @@ class Worker:
 
     def _pass_on(self) -> None:
         for line in self.process.stderr or ():
-            if line.startswith(b"error: "):
+            if not line.startswith(b"error: "):
+                _write(self._formed(line))
+            elif self._holds_errors:
                 self._held.append(line)
             else:
-                sys.stderr.buffer.write(line)
-                sys.stderr.flush()
+                _write(line)
+
+    def _formed(self, line: bytes) -> bytes:
+        text = line.decode("utf-8", "replace").strip()
+        if not self._as_json:
+            return line
+        return f"{logs.as_json(text, self.index)}\n".encode() if text else b""
 
     def close(self, show_errors: bool) -> None:
         """Lets go of it, now that it has ended.
@@ -120,10 +135,16 @@ class Worker:
         if self._relay.ident is not None:
             self._relay.join(5.0)
         if show_errors:
-            sys.stderr.buffer.write(b"".join(self._held))
-            sys.stderr.flush()
+            _write(b"".join(self._held))
         self.line.close()
         self._word.close()
+
+
+def _write(line: bytes) -> None:
+    # A worker waits for ever for who no longer reads what it writes, because nobody reads that.
+    with contextlib.suppress(OSError):
+        sys.stderr.buffer.write(line)
+        sys.stderr.flush()
 
 
 def _is_stopped(pid: int) -> bool:

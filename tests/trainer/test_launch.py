@@ -150,7 +150,7 @@ def test_pods_that_do_not_come_are_named_and_the_launcher_gives_up(records, tmp_
     told = capfd.readouterr().err
     for index in (1, 2):
         assert f"worker {index} at {addresses[index]} (not there)" in told
-    assert word.read_text() == told.strip().splitlines()[-1].removeprefix("launch: ")
+    assert word.read_text() == told.strip().splitlines()[-1].removeprefix("[worker 0] launch: ")
     assert not ready.exists()
 
 

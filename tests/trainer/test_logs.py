@@ -25,10 +25,12 @@ def test_each_line_says_whose_it_is_and_only_the_chief_tells_of_its_work(capsys)
         logs.of_worker("text", index)
         logging.getLogger("canopy").info("step %d", index)
         logging.getLogger("canopy").warning("trouble")
-    logs.of_launcher("text", 0)
-    logging.getLogger("canopy.launch").info("restart")
+    for is_pods in (False, True):
+        logs.of_launcher("text", 1, is_pods)
+        logging.getLogger("canopy.launch").info("restart")
     told = capsys.readouterr().err.splitlines()
-    assert told == ["[worker 0] step 0", "[worker 0] trouble", "[worker 1] trouble", "launch: restart"]
+    assert told[:3] == ["[worker 0] step 0", "[worker 0] trouble", "[worker 1] trouble"]
+    assert told[3:] == ["launch: restart", "[worker 1] launch: restart"]
 
 
 def test_in_a_json_log_the_progress_and_the_launcher_speak_json_too(records, command, tmp_path, monkeypatch):
@@ -42,3 +44,21 @@ def test_in_a_json_log_the_progress_and_the_launcher_speak_json_too(records, com
     told = [json.loads(line) for line in done.stderr.splitlines()]
     assert any(line["message"].startswith("training: ") for line in told)
     assert {line["worker"] for line in told} == {0}
+
+
+def test_in_a_json_log_what_libraries_write_is_json_too_and_a_mistake_is_plain(
+    records, command, tmp_path, monkeypatch
+):
+    said = "E0000 words of a library"
+    (tmp_path / "sitecustomize.py").write_text(
+        f"import os, sys\nif 'trainer.task' in sys.orig_argv: os.write(2, b'\\n{said}\\n')\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "run.json").write_text("{")
+    flags = ("--data", records, "--model_dir", tmp_path, *SMALLEST, "--log_format", "json")
+    done = command("trainer.launch", "--local_workers", 2, "--", *flags)
+    assert done.returncode == cli.EXIT_USER
+    *told, last = done.stderr.splitlines()
+    assert last.startswith("error: ")
+    found = [json.loads(line) for line in told]
+    assert {line["worker"] for line in found if line["message"] == said} == {0, 1}
