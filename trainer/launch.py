@@ -105,7 +105,7 @@ def _launch(settings: Settings) -> int:
     if ending.code == cli.EXIT_OK:
         cli.leave_word("")
         return ending.code
-    if ending.code != cli.EXIT_USER or not local:
+    if not ending.is_told:
         log.error(ending.why)
     cli.leave_word(ending.why)
     return ending.code

@@ -62,6 +62,7 @@ class Ending:
     saved: int = -1  # step of the newest checkpoint that this attempt wrote
     is_final: bool = True  # a restart would not mend it
     crash: int = 0  # the signal by which a worker of this launcher crashed
+    is_told: bool = False  # a worker of this launcher has said it to the user
 
 
 class Signals:
@@ -114,11 +115,12 @@ def attempt(crew: Crew, flags: Sequence[str], signals: Signals, rendezvous_timeo
             ending = _on_this_machine(crew, workers, signals)
     finally:
         worker.dismiss(workers, "the launcher ends", 0.0)
-        first_code = workers[0].process.poll()
+        codes = [each.process.poll() for each in workers]
         for each in workers:
-            each.close(show_errors=first_code != cli.EXIT_USER)
+            each.close(show_errors=codes[0] != cli.EXIT_USER)
         _be_ready(False)
-    return replace(ending, saved=max(each.line.saved for each in workers))
+    is_told = ending.code == cli.EXIT_USER and cli.EXIT_USER in codes
+    return replace(ending, saved=max(each.line.saved for each in workers), is_told=is_told)
 
 
 def _on_this_machine(crew: Crew, workers: list[Worker], signals: Signals) -> Ending:
@@ -199,6 +201,11 @@ def _wait(
         if any(codes):
             # One that was killed has no reason in common with the others.
             told = any(code in WORTH_TELLING for code in codes)
+            if cli.EXIT_USER in codes:
+                # What they say now is that the others are gone.
+                for each, code in zip(workers, codes, strict=True):
+                    if code is None:
+                        each.hush()
             deadline = min(deadline, time.monotonic() + (LAST_WORDS_SECONDS if told else 0.0))
         elif until():
             return None
@@ -232,10 +239,9 @@ def _conclude(workers: list[Worker]) -> Ending:
     if not failed:
         return Ending(cli.EXIT_OK, "done")
     worker.dismiss(workers, f"worker {failed[0].index} ended", DISMISS_SECONDS)
-    for each in failed:
-        if ended[each] != cli.EXIT_USER:
-            log.warning("worker %d ended with %s", each.index, _describe(ended[each]))
     code = verdict([ended[each] for each in failed])
+    for each in failed if code != cli.EXIT_USER else ():
+        log.warning("worker %d ended with %s", each.index, _describe(ended[each]))
     blamed = next((each for each in failed if ended[each] == code), failed[0])
     found = f"worker {blamed.index} ended with {_describe(ended[blamed])}"
     return Ending(

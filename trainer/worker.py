@@ -68,6 +68,7 @@ class Worker:
             link.ENVIRONMENT: str(self.line.descriptor),
         }
         self._holds_errors, self._as_json = here > 1 and not place.is_chief, log_format == "json"
+        self._is_hushed = False
         relayed = self._holds_errors or self._as_json
         # It inherits what is blocked: a signal that comes while it still imports waits until it can answer.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, stopping.SIGNALS)
@@ -111,10 +112,14 @@ class Worker:
         """The reason that it left for its end, empty where it left none."""
         return Path(self._word.name).read_text(encoding="utf-8", errors="replace")
 
+    def hush(self) -> None:
+        """Passes on nothing more that it writes: the run has ended, and why is told."""
+        self._is_hushed = True
+
     def _pass_on(self) -> None:
         for line in self.process.stderr or ():
             if not line.startswith(b"error: "):
-                _write(self._formed(line))
+                _write(b"" if self._is_hushed else self._formed(line))
             elif self._holds_errors:
                 self._held.append(line)
             else:

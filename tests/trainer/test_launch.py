@@ -227,10 +227,13 @@ def test_what_a_restart_does_not_mend_is_not_tried_again(monkeypatch):
         assert (ending.code, slept) == (code, [])
 
 
-def test_a_mistake_that_every_worker_finds_is_told_once(records, tmp_path, command):
+@pytest.mark.parametrize("is_pod", [False, True])
+def test_a_mistake_that_every_worker_finds_is_told_once(records, tmp_path, command, monkeypatch, is_pod):
     (tmp_path / "run.json").write_text("{")
+    for name, value in pod(0, workers=1).items() if is_pod else ():
+        monkeypatch.setenv(name, value)
     flags = ("--data", records, "--model_dir", tmp_path, *SMALLEST)
-    done = command("trainer.launch", "--local_workers", 2, "--", *flags)
+    done = command("trainer.launch", *(() if is_pod else ("--local_workers", 2)), "--", *flags)
     assert done.returncode == cli.EXIT_USER
     assert done.stderr.count("run.json cannot be understood") == 1
     assert "Traceback" not in done.stderr

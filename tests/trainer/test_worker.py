@@ -117,6 +117,29 @@ def test_one_that_was_paused_together_with_its_launcher_is_not_frozen(
     assert supervise._wait([supervised], supervise.Signals(), pause_once_and_go_on_for_a_while) is None
 
 
+def test_one_that_is_hushed_has_only_its_errors_passed_on(
+    tmp_path: Path, monkeypatch: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    go_on = tmp_path / "go-on"
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, time\n"
+        "os.write(2, b'it works\\n')\n"
+        f"while not os.path.exists({str(go_on)!r}): time.sleep(0.01)\n"
+        "os.write(2, b'a peer is gone\\nerror: so it is\\n')\n"
+        "os._exit(0)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    made = worker.Worker(Place(1, ()), [], here=2)
+    told, deadline = "", time.monotonic() + 30
+    while not told and time.monotonic() < deadline:
+        told += capfd.readouterr().err
+    made.hush()
+    go_on.touch()
+    made.process.wait(30)
+    made.close(show_errors=True)
+    assert told + capfd.readouterr().err == "it works\nerror: so it is\n"
+
+
 def environment_of(here: int) -> dict[str, str]:
     """What a training process of a machine with so many workers is started with."""
     made = worker.Worker(Place(0, ()), ["--data", "none", "--model_dir", "none"], here)
