@@ -11,6 +11,7 @@ import dataclasses
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from canopy.cli import Parser, UserError
@@ -105,6 +106,7 @@ RESUMABLE = frozenset(
         "data",
     }
 )
+FILES = frozenset({"weights", "init_from", "backbone"})  # may name a local file or folder
 
 
 def parse(argv: Sequence[str] | None = None, prog: str = "python -m trainer.task") -> Config:
@@ -223,8 +225,16 @@ def differences(config: Config, earlier: dict[str, Any]) -> list[str]:
     return [
         f"--{name}: was {earlier.get(name)!r}, is {value!r}"
         for name, value in now.items()
-        if name not in RESUMABLE and earlier.get(name, value) != value
+        if name not in RESUMABLE and _meant(name, earlier.get(name, value)) != _meant(name, value)
     ]
+
+
+def _meant(name: str, value: Any) -> Any:
+    """A setting, however the local file that it names is spelt: from where a command is given may change."""
+    if name not in FILES or not isinstance(value, str) or not value or "://" in value:
+        return value
+    path = value.removeprefix("hub:")
+    return value.removesuffix(path) + str(Path(path).resolve())
 
 
 def _truth(text: str) -> bool:

@@ -100,6 +100,19 @@ def test_only_settings_that_change_the_result_stand_in_the_way_of_resuming():
     assert config.differences(other, earlier) == ["--learning_rate: was 0.001, is 0.5"]
 
 
+@pytest.mark.parametrize(
+    ("flag", "prefix"), [("weights", ""), ("init_from", ""), ("backbone", "hub:")], ids=str
+)
+def test_a_resumed_run_may_spell_the_path_of_a_file_otherwise(tmp_path, monkeypatch, flag, prefix):
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path / "sub")
+    given = {flag: f"{prefix}{tmp_path}/start.h5"}
+    earlier = dataclasses.asdict(Config(data="d", model_dir="m", **given))
+    for path, differ in (("../start.h5", 0), ("start.h5", 1), ("https://a/start.h5", 1)):
+        now = Config(data="d", model_dir="m", **{flag: f"{prefix}{path}"})
+        assert len(config.differences(now, earlier)) == differ
+
+
 @pytest.mark.parametrize("field", dataclasses.fields(Config), ids=lambda field: field.name)
 def test_a_run_is_resumed_with_what_it_learns_from_unchanged(field):
     settings = config.parse(NEEDED)
