@@ -49,7 +49,7 @@ variable "kms_key" {
 }
 
 variable "namespace" {
-  description = "Kubernetes namespace that the manifests are applied to."
+  description = "Kubernetes namespace that the manifests are applied to: pods of another one do not get to the bucket."
   type        = string
   default     = "default"
 
