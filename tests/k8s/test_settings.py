@@ -60,6 +60,22 @@ def test_preprocessing_has_a_setting_for_every_flag_with_the_codes_default():
     assert {word.split("=")[0] for word in flags("preprocess")} == known - {"-h", "--help", "--num_shards"}
 
 
+def test_a_shard_of_every_process_fits_into_preprocessings_temporary_volume_on_its_way_to_a_store():
+    found = objects(file_of("preprocess"))
+    pod = of_kind(found, "Job")[0]["spec"]["template"]["spec"]
+    resources = pod["containers"][0]["resources"]
+    shard = float(the(found, "ConfigMap", "canopy-preprocess")["data"]["SHARD_MB"]) * 1e6
+    held = int(resources["limits"]["cpu"]) * shard
+
+    def size(text):
+        assert text.endswith("Gi")
+        return int(text[:-2]) * 2**30
+
+    (volume,) = (each["emptyDir"] for each in pod["volumes"] if each["name"] == "tmp")
+    assert 2 * held < size(volume["sizeLimit"]) < size(resources["limits"]["ephemeral-storage"])
+    assert held < size(resources["requests"]["ephemeral-storage"])
+
+
 def test_prediction_has_the_codes_defaults_but_for_rows_whose_images_kaggle_ships_apart():
     given, rest = predict_settings.parse(flags("predict"))
     assert not rest
