@@ -269,16 +269,21 @@ def standing(job: KubeObject, pods: Sequence[KubeObject]) -> str:
         pods: its pods.
     """
     status = job.get("status") or {}
-    wanted = (job.get("spec") or {}).get("completions") or 1
+    wanted = (job.get("spec") or {}).get("completions")  # none of a work queue: its pods say when all is done
     phases = [_phase(pod) for pod in pods]
     counts = (
-        (int(status.get("succeeded") or 0), f"of {wanted} done"),
+        (int(status.get("succeeded") or 0), f"of {wanted} done" if wanted else "done"),
         (phases.count("Running"), "running"),
         (phases.count("Pending"), "waiting"),
         (phases.count("Failed"), "failed"),
     )
     shown = [f"{count} {word}" for count, word in counts if count or word.endswith("done")]
     return f"pods: {', '.join(shown)}"
+
+
+def is_over(pod: KubeObject) -> bool:
+    """Whether a pod has ended, one way or the other."""
+    return _phase(pod) in ("Succeeded", "Failed")
 
 
 def _phase(pod: KubeObject) -> str:

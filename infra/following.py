@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from canopy import cli
@@ -61,6 +61,7 @@ class Follower:
         """
         self._cluster, self._screen, self._patience, self._show_log = cluster, screen, patience, show_log
         self._tail: LogTail | None = None
+        self._followed: list[str] = []  # pods by uid, the tail's last
         self._told: set[tuple[str, str]] = set()
         self._hopeless_since: float | None = None
 
@@ -118,14 +119,15 @@ class Follower:
                 time.sleep(1)
 
     def _follow_chief(self, pods: Iterable[KubeObject]) -> None:
-        chief = chief_of(pods)
+        chief = chief_of(pods, self._followed)
         if chief is None:
             return
         if self._tail is None or self._tail.uid != chief["metadata"]["uid"]:
             name = chief["metadata"]["name"]
             if self._tail is not None:
                 self._tail.finish()
-                self._screen.note(f"pod {name} replaces {self._tail.pod}: its log follows")
+                self._screen.note(f"pod {self._tail.pod} is over: the log of pod {name} follows")
+            self._followed.append(str(chief["metadata"]["uid"]))
             self._tail = LogTail(self._cluster, chief, container_of(chief), self._screen.log)
         self._tail.look(chief)
 
@@ -209,10 +211,30 @@ class Follower:
             )
 
 
-def chief_of(pods: Iterable[KubeObject]) -> KubeObject | None:
-    """The newest pod of completion index 0; of a Job without indices, its newest pod."""
-    chiefs = [pod for pod in pods if not diagnosis.worker(pod)]
-    return max(chiefs, key=lambda pod: str(pod["metadata"].get("creationTimestamp")), default=None)
+def chief_of(pods: Iterable[KubeObject], followed: Sequence[str] = ()) -> KubeObject | None:
+    """The pod whose log is shown: of index 0; without indices, where several may run at a time, any.
+
+    Args:
+        pods: a Job's.
+        followed: the uids of those shown so far. The last one is kept until it has ended, or is being deleted
+            where another is there.
+
+    Returns:
+        None where there is none, or no other than before.
+    """
+    chiefs = sorted((pod for pod in pods if not diagnosis.worker(pod)), key=_by_worker)
+    current = next((pod for pod in chiefs if followed and pod["metadata"]["uid"] == followed[-1]), None)
+    fresh = [pod for pod in chiefs if pod["metadata"]["uid"] not in followed]
+    if (
+        current
+        and not diagnosis.is_over(current)
+        and not (fresh and "deletionTimestamp" in current["metadata"])
+    ):
+        return current
+    going = [pod for pod in fresh if not diagnosis.is_over(pod)]
+    if going:
+        return going[0]
+    return chiefs[-1] if chiefs and chiefs[-1] in fresh else current
 
 
 def container_of(pod: KubeObject) -> str:

@@ -10,6 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 
+from infra import diagnosis
 from infra.cluster_api import Cluster, RefusedError, UnreachableError
 from infra.manifests import KubeObject
 
@@ -78,7 +79,7 @@ class LogTail:
     def look(self, pod: KubeObject) -> None:
         """Takes note of the pod's status: whether there is something to read, or nothing more to come."""
         phase = (pod.get("status") or {}).get("phase")
-        if phase in ("Succeeded", "Failed"):
+        if diagnosis.is_over(pod):
             self._ended.set()
         if phase not in (None, "Pending") and self._thread.ident is None:
             self._thread.start()

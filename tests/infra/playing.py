@@ -103,7 +103,7 @@ class Stage:
     def _finish(self, kind, reason, message):
         def change(job):
             status = job.setdefault("status", {})
-            status["succeeded"] = job["spec"]["completions"] if kind == "Complete" else 0
+            status["succeeded"] = job["spec"].get("completions", 1) if kind == "Complete" else 0
             status["conditions"] = [{"type": kind, "status": "True", "reason": reason, "message": message}]
 
         self.store.change("jobs", self.job, change)

@@ -183,7 +183,9 @@ def with_defaults(resource, item):
     uid = str(uuid.uuid4())
     item["metadata"]["uid"] = uid
     spec = item["spec"]
-    for key, value in (("parallelism", 1), ("completions", 1), ("backoffLimit", 6), ("suspend", False)):
+    if "parallelism" not in spec:  # with it alone a Job is a work queue, and has no completions
+        spec.setdefault("completions", 1)
+    for key, value in (("parallelism", 1), ("backoffLimit", 6), ("suspend", False)):
         spec.setdefault(key, value)
     spec["selector"] = {"matchLabels": {"batch.kubernetes.io/controller-uid": uid}}
     pod = spec["template"]

@@ -111,7 +111,36 @@ def test_a_chief_that_is_replaced_is_followed_on_its_new_pod(server, submit, wri
     done = submit(write("t.yaml", job("train", completions=1)), "--follow")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[:3] == ["epoch 1", "epoch 1 again", "epoch 2"]
-    assert "replaces" in done.stderr
+    assert "is over: the log of pod" in done.stderr
+
+
+def test_of_two_pods_of_a_work_queue_no_line_is_lost(server, submit, write):
+    def search(stage):
+        first = stage.pod()
+        stage.run(first)
+        stage.say(first, "first begins")
+        stage.touch()
+        time.sleep(1)
+        second = stage.pod()
+        stage.run(second)
+        stage.say(second, "second begins")
+        stage.touch()
+        time.sleep(1)
+        stage.say(first, "first ends")
+        stage.end(first)
+        stage.touch()
+        time.sleep(1)
+        stage.say(second, "second ends")
+        stage.end(second)
+        stage.complete()
+
+    play(server, tune=search)
+    queue = job("tune")
+    queue["spec"]["parallelism"] = 2
+    done = submit(write("t.yaml", queue), "--follow")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[:-1] == ["first begins", "first ends", "second begins", "second ends"]
+    assert "pods: 0 done, 2 running" in done.stderr
 
 
 @pytest.mark.parametrize("how", ["in the stream", "at once"])
