@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import urllib3
+import yaml
 from kubernetes import client, config
 from kubernetes import watch as typeless_watch
 from kubernetes.client.exceptions import ApiException
+from kubernetes.config import kube_config
 from kubernetes.config.config_exception import ConfigException
 from kubernetes.dynamic import DynamicClient
 from kubernetes.dynamic.exceptions import ResourceNotFoundError, ResourceNotUniqueError
@@ -32,6 +34,7 @@ TRIES = 4  # further ones, after 0, 1, 2 and 4 s, unless the server names a time
 READ_SECONDS = 60.0  # a stream that is silent for longer is asked for anew: its connection may be dead
 CONNECT_SECONDS = 10.0
 NOWHERE = (404, 410)
+NO_JSON = "it answers with what is no JSON, as a proxy or a login page does"
 _watch: Any = typeless_watch  # most of the client carries no types
 
 
@@ -225,12 +228,15 @@ class Cluster:
 
     def _call(self, method: Callable[..., Any], **arguments: Any) -> Any:
         with _translated():
-            return method(
+            answer = method(
                 namespace=self.namespace,
                 serializer=lambda _, answer: answer,
                 _request_timeout=(CONNECT_SECONDS, READ_SECONDS),
                 **arguments,
             )
+        if isinstance(answer, str):
+            raise UnreachableError(NO_JSON)
+        return answer
 
 
 def connect(context: str | None, namespace: str | None) -> Cluster:
@@ -244,7 +250,7 @@ def connect(context: str | None, namespace: str | None) -> Cluster:
         The cluster, reached.
 
     Raises:
-        UserError: no configuration, or a context that it lacks.
+        UserError: no configuration, one that is malformed, or a context that it lacks.
     """
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # it would report each new try
     settings: Any = client.Configuration()
@@ -252,6 +258,12 @@ def connect(context: str | None, namespace: str | None) -> Cluster:
         found = _from_kubeconfig(settings, context)
     except ConfigException as missing:
         found = _from_inside(settings, missing, asked_for=context)
+    except (yaml.YAMLError, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+        # The client checks neither that it is YAML nor that it has a kubeconfig's form.
+        words = " ".join(str(error).split())
+        raise UserError(
+            f"the kubeconfig {kube_config.KUBE_CONFIG_DEFAULT_LOCATION} is malformed: {words}"
+        ) from None
     settings.retries = Retry(
         total=TRIES,
         backoff_factor=0.5,
@@ -295,6 +307,11 @@ def _translated() -> Iterator[None]:
     except (urllib3.exceptions.HTTPError, OSError) as error:
         reason = getattr(error, "reason", None) or error
         raise UnreachableError(str(reason)) from None
+    except AttributeError as error:
+        # The client hands on as text what is no JSON, and its discovery then looks for fields of it.
+        if not isinstance(error.obj, str):
+            raise
+        raise UnreachableError(NO_JSON) from None
 
 
 def _refusal(error: ApiException) -> RefusedError:

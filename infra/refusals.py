@@ -53,6 +53,12 @@ def differs(job: KubeObject, path: str, end: End | None, differences: Iterable[s
 # Where the status and a sign within the message fit, in this order: what it means, and what to do.
 MEANINGS = (
     (401, "", "the cluster does not accept these credentials ({}): log in again"),
+    (
+        403,
+        '"system:anonymous"',
+        "no credentials were sent ({}): the kubeconfig's user has none, or the login plugin that it names is "
+        "missing or failed",
+    ),
     (403, "quota", "the namespace's quota has no room for it ({})"),
     (403, "PodSecurity", "the namespace's Pod Security level forbids it ({})"),
     (403, " cannot ", "a right is missing ({}): k8s/rbac.yaml has those that it takes"),

@@ -49,6 +49,7 @@ class ApiServer:
         self.logs = {}  # pod to [(time, line)]
         self.log_reads = []  # (pod, query)
         self.refusals = []  # (verb, resource, RefusalError), each for the first request that fits
+        self.pages = 0  # answers still to be given as HTML, as a proxy does
         self.watch_gone = 0  # watches still to be answered with HTTP 410
         self.cut_logs_after = []  # lines after which the next log streams lose their connection
         self.on_created = {}  # resource to function of the object
@@ -111,6 +112,9 @@ class Request:
 
     def answer(self):
         try:
+            if self.server.pages:
+                self.server.pages -= 1
+                return self._send(b"<html>log in</html>", "text/html")
             self._authenticate()
             self._dispatch()
         except RefusalError as refusal:
@@ -122,7 +126,11 @@ class Request:
             self.http.close_connection = True
 
     def _authenticate(self):
-        if self.http.headers.get("Authorization") != f"Bearer {TOKEN}":
+        given = self.http.headers.get("Authorization")
+        if given is None and len(self.parts) >= 4:  # whoever is nobody may ask what there is, by default
+            message = f'{self.parts[-1]} is forbidden: User "system:anonymous" cannot get resource'
+            raise RefusalError(403, "Forbidden", message)
+        if given is not None and given != f"Bearer {TOKEN}":
             raise RefusalError(401, "Unauthorized", "Unauthorized")
 
     def _dispatch(self):
@@ -306,9 +314,11 @@ class Request:
         return all("terminated" in status["state"] for status in statuses)
 
     def _json(self, answer, status=200, headers=()):
-        text = json.dumps(answer).encode()
+        self._send(json.dumps(answer).encode(), "application/json", status, headers)
+
+    def _send(self, text, kind, status=200, headers=()):
         self.http.send_response(status)
-        for key, value in {"Content-Type": "application/json", **dict(headers)}.items():
+        for key, value in {"Content-Type": kind, **dict(headers)}.items():
             self.http.send_header(key, value)
         self.http.send_header("Content-Length", str(len(text)))
         self.http.end_headers()

@@ -36,6 +36,39 @@ def test_a_context_that_is_not_there_is_named(server, tmp_path, write):
     assert "nowhere" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "text", ["a: [b\n:::", "hello", "[1, 2]", "contexts: 1", "clusters: [{name: x}]\ncurrent-context: x"]
+)
+def test_a_kubeconfig_that_is_malformed_is_told_by_name_in_one_sentence(tmp_path, write, text):
+    config = tmp_path / "config"
+    config.write_text(text)
+    done = run(tmp_path, write("t.yaml", job("train")), KUBECONFIG=str(config))
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert str(config) in done.stderr or "no cluster" in done.stderr
+
+
+def test_a_page_in_place_of_an_answer_is_told(server, submit, write):
+    server.pages = 9
+    done = submit(write("t.yaml", job("train")))
+    assert done.returncode == 2
+    assert "cannot be reached: it answers with what is no JSON" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_credentials_that_a_missing_login_plugin_did_not_bring_are_no_missing_right(server, tmp_path, write):
+    config = server.kubeconfig(tmp_path / "config")
+    text = yaml.safe_load(config.read_text())
+    plugin = {"apiVersion": "client.authentication.k8s.io/v1", "command": "no-such-plugin"}
+    text["users"][0]["user"] = {"exec": plugin | {"interactiveMode": "Never", "provideClusterInfo": True}}
+    config.write_text(yaml.safe_dump(text))
+    done = run(tmp_path, write("t.yaml", job("train")), KUBECONFIG=str(config))
+    assert done.returncode == 2
+    assert "no credentials were sent" in done.stderr
+    assert "login plugin" in done.stderr
+    assert "a right is missing" not in done.stderr
+
+
 def test_a_cluster_that_does_not_listen_is_told_within_seconds(server, tmp_path, write):
     config = server.kubeconfig(tmp_path / "config")
     with socket.socket() as unused:

@@ -162,6 +162,22 @@ def test_a_watch_that_is_too_old_is_begun_anew(server, submit, write, how):
     assert done.returncode == 0, done.stderr
 
 
+def test_a_page_in_place_of_an_answer_is_passed_over_while_a_job_runs(server, submit, write):
+    def behind_a_proxy(stage):
+        pod = stage.pod()
+        stage.run(pod)
+        time.sleep(1)
+        server.pages = 3
+        time.sleep(6)
+        stage.end(pod)
+        stage.complete()
+
+    play(server, train=behind_a_proxy)
+    done = submit(write("t.yaml", job("train")), "--follow")
+    assert done.returncode == 0, done.stderr
+    assert not server.pages
+
+
 @pytest.mark.parametrize(
     ("status", "message", "words"),
     [
