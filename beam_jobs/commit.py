@@ -1,7 +1,8 @@
 """The output folder: begun, filled and committed so that no reader takes a part for the whole.
 
 Promises: `dataset_info.json` is there only while everything else is there and final; a job killed at any
-moment leaves a folder that the same command cleans up and fills again; nothing is removed that Canopy did
+moment leaves a folder that the same command cleans up and fills again, one that fails or is interrupted no
+half shard (on this machine, where it knows locks); nothing is removed that Canopy did
 not write. On this machine files grow in a staging folder and are renamed at the end, and a whole data set
 that is to be replaced stands until then. In a store, where a rename is a copy, shards are uploaded under
 their final names, which nobody reads before the marker is there; an earlier data set goes before the first.
@@ -18,7 +19,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,6 +31,7 @@ STAGING = ".canopy-staging"
 LOCK = "lock"  # in the staging folder: held while a job of this machine runs
 MARK = "run-"  # likewise, begins the name of one job's mark: gone as soon as a later job has begun
 RUN_JSON = "run.json"  # likewise: the files that the job may leave behind
+FOLDERS = ("work", "results", "shards")  # likewise: all that grows with the images
 FAILED_REJECTS = "rejects.failed.jsonl"  # of a job that failed beside an earlier, whole data set
 TFDS_LABELS = "image.class.label.labels.txt"  # where TensorFlow Datasets looks for the class names
 FIXED = (
@@ -78,7 +80,7 @@ class Output:
             self._earlier = ours & there
         else:
             storage.delete(storage.join(self.folder, name) for name in sorted(ours & there))
-        for name in ("work", "results", "shards"):
+        for name in FOLDERS:
             storage.make_folder(storage.join(self.staging, name))
 
     def _look(self, overwrite: bool) -> tuple[set[str], set[str]]:
@@ -121,6 +123,22 @@ class Output:
         with contextlib.suppress(OSError):  # where there are no locks, the mark has to do
             busy = f"--output: another job is writing to {self.folder}"
             self._held = locks.take(storage.join(self.staging, LOCK), busy)
+
+    @contextlib.contextmanager
+    def tidied(self) -> Iterator[None]:
+        """Removes what a job of this machine has half written where the block ends by an exception.
+
+        Not the lock, which goes with the process: threads of it may still be at work.
+        """
+        try:
+            yield
+        except BaseException:
+            for name in FOLDERS if self._held else ():
+                folder = Path(self.staging, name)
+                with contextlib.suppress(OSError):
+                    # By another name, so that no thread puts a file there meanwhile.
+                    shutil.rmtree(folder.rename(f"{folder}{storage.PART}"))
+            raise
 
     def check(self) -> None:
         """Raises `UserError` where another job to the same folder has begun since."""

@@ -110,8 +110,15 @@ def preprocess(job: settings.Settings, arguments: Sequence[str]) -> dict[str, An
     if (done := commit.done_by(job.output, run_id)) is not None:
         print(f"{job.output} is whole already: this very run has written it", file=sys.stderr)
         return done
-    prepared = prepare.prepare(job)
     output = commit.Output(job.output)
+    with output.tidied():
+        return _fill(output, job, arguments, start)
+
+
+def _fill(
+    output: commit.Output, job: settings.Settings, arguments: Sequence[str], start: float
+) -> dict[str, Any]:
+    prepared = prepare.prepare(job)
     output.begin(job.overwrite)
     _check_rejects(prepared.rejects, prepared.found, job, output)
     output.claim(prepare.shard_names(prepared, job))
@@ -146,7 +153,7 @@ def preprocess(job: settings.Settings, arguments: Sequence[str]) -> dict[str, An
     rejects = prepared.rejects + [reject for result in results for reject in result.rejects]
     _check_rejects(rejects, prepared.found, job, output)
     run = summary.Run(
-        id=run_id,
+        id=os.environ.get(contract.RUN_ID, ""),
         seconds=time.monotonic() - start,
         plan_seconds=planned,
         runner=choice.runner,

@@ -58,6 +58,15 @@ def dies_at(moment: int, place: str, job: Callable[[], object], events: tuple[st
     return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
 
 
+def half_written(folder: Path) -> list[Path]:
+    """What a job has left in its staging folder, beside a few words for the next one."""
+    staging = folder / commit.STAGING
+    kept = (commit.LOCK, commit.RUN_JSON)
+    return [
+        path for path in staging.rglob("*") if path.name not in kept and not path.name.startswith(commit.MARK)
+    ]
+
+
 def is_whole(folder: Path) -> bool:
     """What a reader relies on: with the marker there, every shard is there with its checksum."""
     if not (folder / "dataset_info.json").exists():
@@ -202,6 +211,7 @@ def test_a_full_disk_is_one_clear_sentence_and_leaves_no_marker(archive: Archive
     assert "too large" in done.stderr
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "out" / "dataset_info.json").exists()
+    assert not half_written(tmp_path / "out")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -233,3 +243,4 @@ def test_a_signal_ends_a_job_and_its_workers_with_one_word(
     ends = {signal.SIGINT: (130, "interrupted\n"), signal.SIGTERM: (143, "stopped by SIGTERM\n")}
     assert (process.returncode, said) == ends[number]
     assert not (tmp_path / "out" / "dataset_info.json").exists()
+    assert not half_written(tmp_path / "out")
