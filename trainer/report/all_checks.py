@@ -74,7 +74,7 @@ def run(given: Evidence) -> list[Check]:
         checks += data_checks.duplicates(twins.exact, twins.near, len(looks.names), len(given.others.names))
         checks += [
             data_checks.tags_differ(counts, len(labels), train_counts, int(train["records"]), tags),
-            data_checks.pixels_differ(looks.means, given.others.means),
+            data_checks.pixels_differ(looks.measures, given.others.measures),
         ]
     checks += [
         data_checks.absent_tags(counts, train_counts, tags, given.split),

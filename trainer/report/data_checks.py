@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from trainer.report import statistics
 from trainer.report.check import LEVEL, Check, named
+from trainer.report.looks import MEASURES
 
 SHARED = 0.01  # share of pictures known from training above which the score is not to be trusted
 DEAD = 0.01  # share of one-value pictures above which something is wrong with the data
@@ -121,36 +122,37 @@ def tags_differ(
     )
 
 
-def pixels_differ(means: npt.ArrayLike, other_means: npt.ArrayLike) -> Check:
-    """Whether the pictures are as bright as training's: Kolmogorov-Smirnov a channel, Holm's correction.
+def pixels_differ(measures: npt.ArrayLike, other_measures: npt.ArrayLike) -> Check:
+    """Whether the pictures look like training's: Kolmogorov-Smirnov a measure, Holm's correction.
 
     Args:
-        means: float[rows, 3], each picture's channel means, 0 to 255.
-        other_means: float[rows, 3], of training pictures.
+        measures: float[rows, 7], `looks.MEASURES` of each picture.
+        other_measures: float[rows, 7], of training pictures.
     """
-    given, others = np.asarray(means, np.float64), np.asarray(other_means, np.float64)
-    title, channels = "Pictures as bright as in training", ("red", "green", "blue")
+    given, others = np.asarray(measures, np.float64), np.asarray(other_measures, np.float64)
+    title = "Pictures as bright, as rich in contrast and as sharp as in training"
     if not len(others):
         return Check(
             "pixels_differ", title, "look", "No training picture was looked at: use --train_records."
         )
-    found = [statistics.kolmogorov_smirnov(given[:, i], others[:, i]) for i in range(3)]
+    found = [statistics.kolmogorov_smirnov(given[:, i], others[:, i]) for i in range(len(MEASURES))]
     p_values = statistics.holm([p for _, p in found])
-    differing = np.flatnonzero(p_values < LEVEL)
-    levels = ", ".join(
-        f"{channel} {given[:, i].mean():.0f} against {others[:, i].mean():.0f}"
-        for i, channel in enumerate(channels)
-    )
-    if not differing.size:
-        told = f"Mean brightness is that of training ({levels}; Kolmogorov-Smirnov tests find no difference)."
+    differing = sorted(np.flatnonzero(p_values < LEVEL).tolist(), key=lambda i: -found[i][0])
+    if not differing:
+        told = (
+            "Brightness, contrast and sharpness are those of training (Kolmogorov-Smirnov tests with Holm's "
+            f"correction for {len(MEASURES)} measures, smallest corrected p {p_values.min():.2g})."
+        )
         return Check("pixels_differ", title, "pass", told)
-    far = max(found[i][0] for i in differing)
+    shown = [f"{MEASURES[i]} {given[:, i].mean():.1f} against {others[:, i].mean():.1f}" for i in differing]
+    far = found[differing[0]][0]
     return Check(
         "pixels_differ",
         title,
         "fail" if far >= MOVED else "look",
-        f"The pictures' brightness differs from training's ({levels}; Kolmogorov-Smirnov distance {far:.2f}, "
-        f"corrected p < {LEVEL}): check that both splits come from one archive and one conversion.",
+        f"The pictures do not look like training's (on average {named(shown, 3)}, of 255; Kolmogorov-Smirnov "
+        f"distance {far:.2f}, corrected p < {LEVEL}): check that both splits come from one archive and one "
+        "conversion.",
     )
 
 

@@ -1,4 +1,4 @@
-"""What pictures look like, in little: enough to find dead ones, twins and another brightness.
+"""What pictures look like, in little: enough to find dead ones, twins and another archive.
 
 Promises: some 300 bytes a picture, plain NumPy.
 """
@@ -10,6 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+MEASURES = (
+    *(f"brightness of {channel}" for channel in ("red", "green", "blue")),
+    *(f"contrast of {channel}" for channel in ("red", "green", "blue")),
+    "sharpness",
+)
 THUMB = (8, 9)  # rows, columns: a difference hash of 64 bits compares neighbours in 8 rows of 9
 
 
@@ -21,14 +26,16 @@ class Looks:
     digests: list[bytes]  # of the encoded bytes
     hashes: npt.NDArray[np.uint64]  # [rows], difference hash: near pictures differ in few bits
     thumbs: npt.NDArray[np.uint8]  # [rows, 8, 9, 3]
-    means: npt.NDArray[np.float32]  # [rows, 3], of each channel, 0 to 255
+    # [rows, 7], `MEASURES`, of 255: each channel's mean and standard deviation, and how far neighbouring pixels
+    # are apart on average.
+    measures: npt.NDArray[np.float32]
     flat: npt.NDArray[np.bool_]  # [rows], whether each channel has one value throughout
 
     @staticmethod
     def empty() -> Looks:
         """Of no pictures."""
-        thumbs = np.zeros((0, *THUMB, 3), np.uint8)
-        return Looks([], [], np.zeros(0, np.uint64), thumbs, np.zeros((0, 3), np.float32), np.zeros(0, bool))
+        thumbs, measures = np.zeros((0, *THUMB, 3), np.uint8), np.zeros((0, len(MEASURES)), np.float32)
+        return Looks([], [], np.zeros(0, np.uint64), thumbs, measures, np.zeros(0, bool))
 
 
 def difference_hash(thumbs: npt.ArrayLike) -> npt.NDArray[np.uint64]:

@@ -106,14 +106,14 @@ class _Gathered:
         self.names: list[str] = []
         self._digests: list[bytes] = []
         self._thumbs: list[Any] = []
-        self._means: list[Any] = []
+        self._measures: list[Any] = []
         self._flat: list[Any] = []
 
-    def add(self, names: Any, images: Any, thumbs: Any, means: Any, flat: Any) -> None:
+    def add(self, names: Any, images: Any, thumbs: Any, measures: Any, flat: Any) -> None:
         self.names += [name.decode("utf-8", "replace") for name in names.numpy()]
         self._digests += [hashlib.blake2b(image, digest_size=16).digest() for image in images.numpy()]
         self._thumbs.append(thumbs.numpy())
-        self._means.append(means.numpy())
+        self._measures.append(measures.numpy())
         self._flat.append(flat.numpy())
 
     def looks(self) -> Looks:
@@ -123,20 +123,24 @@ class _Gathered:
             self._digests,
             difference_hash(thumbs),
             thumbs.round().astype(np.uint8),
-            np.concatenate(self._means),
+            np.concatenate(self._measures),
             np.concatenate(self._flat),
         )
 
 
 def _looked_at(info: DataInfo, shards: Sequence[Shard], most: int) -> Iterator[Any]:
-    """Batches of (name, image, labels, thumbnail, channel means, whether flat) of the first records."""
+    """Batches of (name, image, labels, thumbnail, measures, whether flat) of the first records."""
 
     def look_at(name: Any, image: Any, labels: Any) -> tuple[Any, ...]:
         pixels = decode(image)  # as training does: where it sees black, so must the report
         thumb = tf.image.resize(pixels[None], THUMB, method="area")[0]
-        means = tf.reduce_mean(tf.cast(pixels, tf.float32), axis=[0, 1])
+        numbers = tf.cast(pixels, tf.float32)
+        means, variances = tf.nn.moments(numbers, axes=[0, 1])
+        # Each pixel has two differences, to the right and downwards.
+        apart = tf.image.total_variation(numbers) / tf.cast(2 * tf.size(numbers), tf.float32)
+        measures = tf.concat([means, tf.sqrt(variances), [apart]], axis=0)
         spread = tf.reduce_max(pixels, axis=[0, 1]) - tf.reduce_min(pixels, axis=[0, 1])
-        return name, image, labels, thumb, means, tf.reduce_all(spread == 0)
+        return name, image, labels, thumb, measures, tf.reduce_all(spread == 0)
 
     classes = len(info.vocabulary)
     looked_at = encoded(shards, classes).take(most).map(look_at, num_parallel_calls=tf.data.AUTOTUNE)

@@ -38,6 +38,13 @@ def scored_rows(rows=200, tags=TAGS, seed=0, noise=0.25):
     return scores.astype(np.float32), labels
 
 
+def measures(pixels):
+    """A picture's measures, in the order of `looks.MEASURES`."""
+    given = pixels.astype(float)
+    apart = sum(np.abs(np.diff(given, axis=axis)).sum() for axis in (0, 1)) / (2 * given.size)
+    return np.array([*given.mean(axis=(0, 1)), *given.std(axis=(0, 1)), apart], np.float32)
+
+
 def looks(images, names=None):
     """The looks of encoded pictures, computed with Pillow."""
     decoded = [np.asarray(Image.open(io.BytesIO(image)).convert("RGB")) for image in images]
@@ -47,7 +54,7 @@ def looks(images, names=None):
         digests=[bytes(image) for image in images],
         hashes=difference_hash(thumbs),
         thumbs=thumbs,
-        means=np.stack([d.mean(axis=(0, 1)) for d in decoded]).astype(np.float32),
+        measures=np.stack([measures(d) for d in decoded]),
         flat=np.array([(d.min(axis=(0, 1)) == d.max(axis=(0, 1))).all() for d in decoded]),
     )
 

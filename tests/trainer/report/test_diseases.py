@@ -4,7 +4,7 @@ import io
 import json
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from canopy import cli
 from canopy.sample.encode import planet_jpeg
@@ -66,6 +66,21 @@ def test_a_validation_split_that_shares_pictures_with_training_is_named(trained,
     found = checks_of(trained.export, data, tmp_path / "report")
     assert found["duplicates"]["verdict"] == "fail"
     assert "the same file as a training picture" in found["duplicates"]["sentence"]
+
+
+def test_a_blurred_validation_split_is_named(trained, records, tmp_path):
+    def blur(split, row, features):
+        image = features["image/encoded"].bytes_list.value
+        if split == "validation":
+            out = io.BytesIO()
+            blurred = Image.open(io.BytesIO(image[0])).filter(ImageFilter.GaussianBlur(5))
+            blurred.save(out, "JPEG", quality=95)
+            image[0] = out.getvalue()
+
+    data = rewritten(records, tmp_path / "data", blur)
+    found = checks_of(trained.export, data, tmp_path / "report")
+    assert found["pixels_differ"]["verdict"] == "fail"
+    assert "sharpness" in found["pixels_differ"]["sentence"]
 
 
 def test_an_archive_with_pictures_of_one_value_is_named(trained, archive, command, tmp_path):

@@ -70,7 +70,7 @@ def test_thousands_of_pictures_take_seconds(rows, candidates, hashes):
             [b"%d-%d" % (at, i) for i in range(count)],
             rng.integers(0, hashes, count).astype(np.uint64),
             rng.integers(0, 256, (count, 8, 9, 3), np.uint8),
-            np.zeros((count, 3), np.float32),
+            np.zeros((count, 7), np.float32),
             np.zeros(count, bool),
         )
 
