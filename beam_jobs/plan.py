@@ -118,7 +118,8 @@ def shard_count(images: int, record_bytes: float, shard_mb: float) -> int:
     Args:
         images: of that split.
         record_bytes: of a typical record.
-        shard_mb: the largest size a shard should have, in MB (10^6 bytes).
+        shard_mb: the largest size a shard should have, in MB (10^6 bytes); records that are larger than
+            the typical one make some a few percent larger.
     """
     by_size = math.ceil(images * record_bytes / max(shard_mb * 1e6, 1))
     return max(by_size, min(MIN_SHARDS, math.ceil(images / MIN_SHARD_IMAGES)), 1)

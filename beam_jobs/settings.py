@@ -32,7 +32,7 @@ class Settings:
     seed: int  # of split and order
     vocabulary: str | None  # file of tags in order; None: the CSV's, sorted
     num_shards: int | None  # of the main split; None: by shard_mb
-    shard_mb: float  # largest size of a shard, 10^6 bytes
+    shard_mb: float  # size of a shard, 10^6 bytes, which some exceed by a few percent
     encoding: Encoding  # how records hold their pictures
     max_bad_fraction: float  # of rejected images among the found, above which the job fails
     overwrite: bool  # replace a whole data set
@@ -186,7 +186,12 @@ def make_parser() -> Parser:
         metavar="N",
         help="shards of the train split; the others get theirs in proportion",
     )
-    size.add_argument("--shard_mb", type=positive, default=128.0, help="largest size of a shard in MB")
+    size.add_argument(
+        "--shard_mb",
+        type=positive,
+        default=128.0,
+        help="largest size of a shard in MB, give or take a few percent",
+    )
     add(
         "--image_format",
         choices=["jpeg", "png", "keep"],
