@@ -54,7 +54,7 @@ def _flags(argv: Sequence[str] | None) -> argparse.Namespace:
         type=int,
         default=TRAIN_RECORDS,
         metavar="N",
-        help="training pictures, at most, that the split's are compared with (duplicates, brightness, sharpness)",
+        help="training pictures, at most, that the split's are compared with (duplicates, brightness, …)",
     )
     flags = parser.parse_args(argv)
     if flags.train_records < 0:

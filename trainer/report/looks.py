@@ -26,8 +26,8 @@ class Looks:
     digests: list[bytes]  # of the encoded bytes
     hashes: npt.NDArray[np.uint64]  # [rows], difference hash: near pictures differ in few bits
     thumbs: npt.NDArray[np.uint8]  # [rows, 8, 9, 3]
-    # [rows, 7], `MEASURES`, of 255: each channel's mean and standard deviation, and how far neighbouring pixels
-    # are apart on average.
+    # [rows, 7], `MEASURES`, of 255: each channel's mean and standard deviation, and how far neighbouring
+    # pixels are apart on average.
     measures: npt.NDArray[np.float32]
     flat: npt.NDArray[np.bool_]  # [rows], whether each channel has one value throughout
 
