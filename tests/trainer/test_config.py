@@ -106,10 +106,9 @@ def test_only_settings_that_change_the_result_stand_in_the_way_of_resuming():
 def test_a_resumed_run_may_spell_the_path_of_a_file_otherwise(tmp_path, monkeypatch, flag, prefix):
     (tmp_path / "sub").mkdir()
     monkeypatch.chdir(tmp_path / "sub")
-    given = {flag: f"{prefix}{tmp_path}/start.h5"}
-    earlier = dataclasses.asdict(Config(data="d", model_dir="m", **given))
+    earlier = dataclasses.asdict(config.parse([*NEEDED, f"--{flag}={prefix}{tmp_path}/start.h5"]))
     for path, differ in (("../start.h5", 0), ("start.h5", 1), ("https://a/start.h5", 1)):
-        now = Config(data="d", model_dir="m", **{flag: f"{prefix}{path}"})
+        now = config.parse([*NEEDED, f"--{flag}={prefix}{path}"])
         assert len(config.differences(now, earlier)) == differ
 
 
@@ -119,7 +118,8 @@ def test_a_run_is_resumed_with_what_it_learns_from_unchanged(field):
     now = getattr(settings, field.name)
     other = not now if isinstance(now, bool) else f"{now}2" if isinstance(now, str) else now + 1
     earlier = dataclasses.asdict(settings)
-    found = config.differences(Config(**{**earlier, field.name: other}), earlier)
+    changed = Config(**(earlier | {field.name: other}))
+    found = config.differences(changed, earlier)
     may_change = (
         *("data", "model_dir", "restart", "checkpoint_steps", "log_steps", "log_format", "profile"),
         *("require_gpu", "communication"),
