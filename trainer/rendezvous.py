@@ -25,7 +25,7 @@ from typing import Any
 from canopy import cli
 from trainer import cluster
 from trainer.cluster import Place
-from trainer.wire import Line, listen_at
+from trainer.wire import FOREIGN, Line, listen_at
 
 BEAT_SECONDS = 1.0  # between lines on an open connection, whether there is news or not
 CONNECT_SECONDS = 3.0  # for one attempt: nobody may be at that number any more, and the next may know better
@@ -218,7 +218,7 @@ class Meeting:
             threading.Thread(target=self._greet, args=(connection,), daemon=True).start()
 
     def _greet(self, connection: socket.socket) -> None:
-        with contextlib.suppress(OSError, ValueError, KeyError), Line(connection) as line:
+        with contextlib.suppress(OSError, *FOREIGN), Line(connection) as line:
             line.greet(token=self.token)
             hello = line.hear()
             if hello["run"] != self.place.run:
@@ -284,7 +284,7 @@ class Meeting:
                     self._visits = [line]
                     line.hear_greeting()
                     self._stay(line)
-            except (OSError, ValueError, KeyError) as error:
+            except (OSError, *FOREIGN) as error:
                 # A name that does not resolve, a chief that still trains, a line that is no greeting.
                 with self._changed:
                     self._missing = {0: getattr(error, "strerror", None) or str(error)}

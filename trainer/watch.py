@@ -21,7 +21,7 @@ from typing import Any
 from trainer import cluster
 from trainer.cluster import Place
 from trainer.rendezvous import Start
-from trainer.wire import GREETING
+from trainer.wire import FOREIGN, GREETING
 
 PROBE_SECONDS = 1.0  # between two looks at a worker
 ANSWER_SECONDS = 5.0  # one look waits as long
@@ -61,7 +61,7 @@ def look(host: str, port: int, seconds: float = ANSWER_SECONDS) -> tuple[Seen, s
     except OSError:  # a timeout, or no route
         return Seen.SILENT, ""
     if first.startswith(GREETING):
-        with contextlib.suppress(ValueError, KeyError):
+        with contextlib.suppress(*FOREIGN):
             return Seen.MEETS, str(json.loads(first[len(GREETING) :])["token"])
         return Seen.MEETS, ""
     return (Seen.TRAINS if first else Seen.CLOSED), ""

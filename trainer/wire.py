@@ -14,6 +14,8 @@ import threading
 from typing import Any
 
 GREETING = b"canopy "
+# What understanding a line raises whose sender is no launcher; OSError is what it raises where nobody sends.
+FOREIGN = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 SILENCE_SECONDS = 10.0  # without a line the other side counts as gone: its machine may have lost power
 
 

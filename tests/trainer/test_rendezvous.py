@@ -9,9 +9,10 @@ import time
 import pytest
 
 from canopy import cli
-from trainer import cluster
+from trainer import cluster, watch
 from trainer.cluster import Place
 from trainer.rendezvous import End, Meeting, Start
+from trainer.wire import GREETING
 
 
 def places(workers):
@@ -200,6 +201,32 @@ def test_one_that_cannot_hold_its_own_port_blames_no_other():
         while "cannot hold" in chief.missing() and time.monotonic() < deadline:
             time.sleep(0.02)
         assert chief.missing() == f"worker 1 at {here[1].addresses[1]} (not there)"
+
+
+NO_WORDS = ["[]", "7", "null", "{}", '{"run": "", "index": []}', '{"run": "", "index": Infinity}', "[" * 9999]
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("words", NO_WORDS, ids=range(len(NO_WORDS)))
+def test_what_no_launcher_would_say_is_passed_over(words):
+    here = places(2)
+    address, said = cluster.split(here[0].addresses[0]), f"{words}\n".encode()
+    with socket.create_server(address) as server, Meeting(here[1]) as other:
+        server.settimeout(10.0)
+        for _ in range(2):  # it comes back
+            connection, _ = server.accept()
+            connection.sendall(GREETING + b"{}\n" + said)
+        assert other.poll() is None
+    with Meeting(here[0]) as chief:
+        deadline = time.monotonic() + 10
+        while watch.look(*address)[0] is not watch.Seen.MEETS and time.monotonic() < deadline:
+            time.sleep(0.02)
+        with socket.create_connection(address) as connection:
+            connection.settimeout(10.0)
+            connection.sendall(said)
+            while connection.recv(4096):  # until it is let go
+                pass
+        assert chief.poll() is None
 
 
 def test_telling_gives_up_in_time():
