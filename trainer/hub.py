@@ -1,12 +1,13 @@
 """Backbones from TensorFlow Hub: any image feature vector, by its address or as a local SavedModel.
 
-Promises: a handle that cannot be used is one sentence; where the model lets its caller choose the momentum of
-BatchNormalization, it gets ours.
+Promises: a handle that cannot be used is one sentence, a local one that is missing at once; where the model
+lets its caller choose the momentum of BatchNormalization, it gets ours.
 """
 
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 from canopy.cli import UserError, first_line
@@ -46,9 +47,9 @@ def features(config: Config, images: Any) -> Any:
     try:
         found = layer(images)
     except Exception as error:  # likewise: the model is somebody else's code
+        why = f"its own are of {sizes} pixels" if (sizes := _sizes(loaded)) else first_line(error)
         raise UserError(
-            f"--backbone {config.backbone} takes no images of --image_size {config.image_size} "
-            f"({first_line(error)})"
+            f"--backbone {config.backbone} takes no images of --image_size {config.image_size} ({why})"
         ) from error
     if len(found.shape) != 2 or not found.shape[1]:
         raise UserError(
@@ -56,6 +57,28 @@ def features(config: Config, images: Any) -> Any:
             "the handle whose path has feature_vector"
         )
     return found
+
+
+def check(backbone: str) -> None:
+    """Finds out whether a local backbone is there; costs no import.
+
+    Args:
+        backbone: `--backbone`.
+
+    Raises:
+        UserError: where it is not.
+    """
+    handle = backbone.removeprefix("hub:")
+    if handle != backbone and "://" not in handle and not Path(handle).exists():
+        raise UserError(f"--backbone {backbone}: there is no such folder")
+
+
+def _sizes(loaded: Any) -> str:
+    """Height and width of the images that a loaded model is made for; empty where it takes any."""
+    functions = getattr(vars(loaded).get("__call__"), "concrete_functions", None) or ()
+    shapes = [getattr(each, "shape", None) for f in functions for each in f.structured_input_signature[0][:1]]
+    fixed = {(shape[1], shape[2]) for shape in shapes if shape is not None and shape.rank == 4}
+    return " or ".join(f"{height} x {width}" for height, width in sorted(fixed, key=str) if height and width)
 
 
 def _takes_momentum(loaded: Any) -> bool:

@@ -23,7 +23,7 @@ from pathlib import Path
 from canopy import cli, locks
 from canopy.cli import UserError
 from canopy.contract import RUN_ID
-from trainer import cluster, config, data_info, logs, supervise, weights
+from trainer import cluster, config, data_info, hub, logs, supervise, weights
 from trainer.supervise import Crew, Ending, Signals
 
 BACKOFF_SECONDS = (1.0, 30.0)  # pause before the second restart in a row, doubled each time up to the second
@@ -165,6 +165,7 @@ def _check(task: config.Config, workers: int) -> None:
     if "://" not in task.data:
         info = data_info.read(task.data)
         info.shards("train"), info.shards("validation")
+    hub.check(task.backbone)
     if task.backbone == "keras":
         weights.look_once([(task.weights, task.alpha, task.image_size)])
 

@@ -107,7 +107,7 @@ def test_images_of_another_size_than_the_models_are_refused(tmp_path):
     inputs = tf_keras.Input([48, 48, 3])
     features = tf_keras.layers.Dense(4)(tf_keras.layers.Flatten()(inputs))
     tf_keras.Model(inputs, features).save(tmp_path / "fixed", save_format="tf")
-    with pytest.raises(UserError, match="--image_size 32"):
+    with pytest.raises(UserError, match=r"--image_size 32 .*48 x 48 pixels"):
         build(tmp_path / "fixed")
 
 

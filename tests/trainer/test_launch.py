@@ -18,6 +18,11 @@ MISTAKES = [
     (["--local_workers", "2"], ["--epochs", "0"], "--epochs"),
     (["--local_workers", "2"], ["--data", "nowhere"], "nowhere"),
     (["--local_workers", "2"], ["--weights", "nowhere.h5"], "nowhere.h5"),
+    (
+        ["--local_workers", "2"],
+        ["--backbone", "hub:nowhere"],
+        "--backbone hub:nowhere: there is no such folder",
+    ),
     (["--local_worker", "2"], [], "--local_worker"),
     (["--local_workers", "2", "--rendezvous_timeout", "0"], [], "--rendezvous_timeout"),
     ([], [], "JOB_COMPLETION_INDEX"),
