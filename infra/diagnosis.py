@@ -32,6 +32,12 @@ DISRUPTIONS = {
     "DeletionByPodGC": "its node is gone",
     "TerminationByKubelet": "its node stopped it: short of resources, or shutting down",
 }
+# The kubelet's words for a pod that wrote more than it may: pkg/kubelet/eviction/eviction_manager.go.
+OWN_LIMITS = (
+    "Usage of EmptyDir volume",
+    "Pod ephemeral local storage usage exceeds",
+    "Container",  # NAME exceeded its local ephemeral storage limit
+)
 PULLS = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "RegistryUnavailable")
 STARTS = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "StartError")
 NOT_CREATED = ("FailedCreate",)
@@ -193,8 +199,8 @@ def pod_end(pod: KubeObject) -> End | None:
         pod: with its status.
 
     Returns:
-        The sentence names the disruption, the node's reason or the container's exit code, and what it left
-        behind as its last word.
+        The sentence names the first of these that there is: the user's mistake, a limit, the disruption, the
+        node's reason, the container's exit code; and what it left behind as its last word.
     """
     disrupted = next((c for c in _conditions(pod) if c.get("type") == "DisruptionTarget"), None)
     ended = [
@@ -205,15 +211,21 @@ def pod_end(pod: KubeObject) -> End | None:
     failed = [end for end in map(container_end, ended) if not end.succeeded]
     if _phase(pod) != "Failed" and not (disrupted or failed):
         return None
+    mistakes = [end for end in failed if end.code == cli.EXIT_USER]
+    if mistakes:  # it was made before the pod was disrupted, and the next pod makes it again
+        return mistakes[0]
+    status = pod.get("status") or {}
+    message = str(status.get("message") or "").strip()
+    if status.get("reason") == "Evicted" and message.startswith(OWN_LIMITS):
+        return End(False, f"it wrote more than its manifest allows ({message})", cli.EXIT_BUG)
     if disrupted:
         reason = str(disrupted.get("reason"))
         words = DISRUPTIONS.get(reason, f"it was disrupted ({reason})")
         detail = f" ({disrupted['message']})" if disrupted.get("message") else ""
         return End(False, words + detail, cli.EXIT_PEER_LOST)
-    status = pod.get("status") or {}
     if status.get("reason"):
         lost = status["reason"] in ("Evicted", "NodeLost", "Shutdown", "NodeShutdown", "Terminated")
-        detail = f": {status['message']}" if status.get("message") else ""
+        detail = f": {message}" if message else ""
         code = cli.EXIT_PEER_LOST if lost else cli.EXIT_BUG
         return End(False, f"its node stopped it ({status['reason']}{detail})", code)
     return failed[0] if failed else End(False, "it failed, and its status does not say why", cli.EXIT_BUG)

@@ -73,7 +73,7 @@ def test_a_containers_last_word_is_told():
 
 
 @pytest.mark.parametrize("reason", [*diagnosis.DISRUPTIONS, "SomethingNew"])
-def test_a_disrupted_pod_is_worth_another_try_whatever_its_exit_code(reason):
+def test_a_disrupted_pod_is_worth_another_try_where_it_was_killed(reason):
     killed = {"name": "canopy", "state": {"terminated": {"exitCode": 137, "reason": "Error"}}}
     condition = {"type": "DisruptionTarget", "status": "True", "reason": reason, "message": "why"}
     end = diagnosis.pod_end(
@@ -82,6 +82,33 @@ def test_a_disrupted_pod_is_worth_another_try_whatever_its_exit_code(reason):
     assert end
     assert end.code == cli.EXIT_PEER_LOST
     assert "why" in end.sentence
+
+
+def test_a_mistake_stays_one_where_the_pod_was_being_evicted_as_well():
+    state = {"terminated": {"exitCode": 2, "reason": "Error", "message": "error: --data: no such folder"}}
+    condition = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}
+    status = {"phase": "Failed", "conditions": [condition]}
+    end = diagnosis.pod_end(pod(status | {"containerStatuses": [{"name": "canopy", "state": state}]}))
+    assert end
+    assert end.code == cli.EXIT_USER
+    assert "--data: no such folder" in end.sentence
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        'Usage of EmptyDir volume "tmp" exceeds the limit "2Gi". ',
+        "Pod ephemeral local storage usage exceeds the total limit of containers 4Gi. ",
+        'Container canopy exceeded its local ephemeral storage limit "4Gi". ',
+    ],
+)
+def test_a_limit_of_the_pods_own_is_named_and_met_again_by_the_next_one(message):
+    killed = {"name": "canopy", "state": {"terminated": {"exitCode": 137, "reason": "Error"}}}
+    status = {"phase": "Failed", "reason": "Evicted", "message": message, "containerStatuses": [killed]}
+    end = diagnosis.pod_end(pod(status))
+    assert end
+    assert end.sentence == f"it wrote more than its manifest allows ({message.strip()})"
+    assert end.code == cli.EXIT_BUG
 
 
 def test_an_evicted_pod_says_what_its_node_was_short_of():
