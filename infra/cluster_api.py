@@ -71,6 +71,7 @@ class Cluster:
             RefusedError, UnreachableError: as every method below.
         """
         self.namespace = namespace
+        self._resources: dict[tuple[str, str], Any] = {}
         untyped: Any = DynamicClient
         with tempfile.TemporaryDirectory() as folder, _translated():
             # The client's own cache is a file under /tmp that anybody may have put there.
@@ -123,15 +124,15 @@ class Cluster:
 
     def pods(self, job: str) -> list[KubeObject]:
         """A Job's pods, those that ended included."""
-        found = self._call(self._pods().get, label_selector=f"{JOB_NAME_LABEL}={job}")
+        found = self._call(self._core("Pod").get, label_selector=f"{JOB_NAME_LABEL}={job}")
         return list(found.get("items") or [])
 
     def events(self, item: KubeObject) -> list[KubeObject]:
         """What the cluster's parts said about an object, oldest first; nothing where that is forbidden."""
-        events = self._client.resources.get(api_version="v1", kind="Event")
         try:
             found = self._call(
-                events.get, field_selector=f"involvedObject.uid={item['metadata'].get('uid', '')}"
+                self._core("Event").get,
+                field_selector=f"involvedObject.uid={item['metadata'].get('uid', '')}",
             )
         except RefusedError:
             return []
@@ -212,13 +213,19 @@ class Cluster:
                 response.close()
                 response.release_conn()
 
-    def _pods(self) -> Any:
-        return self._client.resources.get(api_version="v1", kind="Pod")
+    def _core(self, kind: str) -> Any:
+        return self._resource({"apiVersion": "v1", "kind": kind})
 
     def _resource(self, item: KubeObject) -> Any:
+        version, kind = item["apiVersion"], item["kind"]
+        # Without a prefix every group with a v1 is asked, and one whose server is down each time anew.
+        prefix = "apis" if "/" in version else "api"
         try:
-            with _translated():
-                return self._client.resources.get(api_version=item["apiVersion"], kind=item["kind"])
+            if (version, kind) not in self._resources:
+                with _translated():
+                    found = self._client.resources.get(prefix=prefix, api_version=version, kind=kind)
+                self._resources[version, kind] = found
+            return self._resources[version, kind]
         except (ResourceNotFoundError, ResourceNotUniqueError):
             raise UserError(
                 f"the cluster does not know {item['kind']} of {item['apiVersion']}"

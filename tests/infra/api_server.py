@@ -49,6 +49,8 @@ class ApiServer:
         self.logs = {}  # pod to [(time, line)]
         self.log_reads = []  # (pod, query)
         self.refusals = []  # (verb, resource, RefusalError), each for the first request that fits
+        self.broken_groups = []  # aggregated APIs, as GROUP/VERSION, whose own server is down
+        self.broken_asked = 0
         self.pages = 0  # answers still to be given as HTML, as a proxy does
         self.watch_gone = 0  # watches still to be answered with HTTP 410
         self.cut_logs_after = []  # lines after which the next log streams lose their connection
@@ -182,13 +184,18 @@ class Request:
         if path == "version":
             return self._json({"major": "1", "minor": "36", "gitVersion": "v1.36.0"})
         if path == "apis":
-            versions = [key for key in KINDS if "/" in key]
+            versions = [key for key in [*KINDS, *self.server.broken_groups] if "/" in key]
             groups = [
                 {"name": key.split("/")[0], "versions": [v], "preferredVersion": v}
                 for key in versions
                 for v in [{"groupVersion": key, "version": key.split("/")[1]}]
             ]
             return self._json({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
+        if "/".join(self.parts[1:]) in self.server.broken_groups:
+            self.server.broken_asked += 1
+            raise RefusalError(
+                503, "ServiceUnavailable", "the server is currently unable to handle the request"
+            )
         kinds = KINDS.get("/".join(self.parts[1:]))
         if kinds is None:
             raise RefusalError(404, "NotFound", "the server could not find the requested resource")

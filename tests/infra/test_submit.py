@@ -289,3 +289,11 @@ def test_a_flaky_server_is_asked_again(server, submit, write):
     done = submit(write("t.yaml", job("train")))
     assert done.returncode == 0, done.stderr
     assert not server.refusals
+
+
+def test_an_api_of_somebody_elses_that_is_down_holds_nothing_up(server, submit, write):
+    server.broken_groups = ["metrics.example.com/v1"]
+    play(server)
+    done = submit(write("t.yaml", settings_map("train", A="1"), job("train")))
+    assert done.returncode == 0, done.stderr
+    assert not server.broken_asked
