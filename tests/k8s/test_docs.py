@@ -4,6 +4,7 @@ import re
 import subprocess
 
 import kubernetes_validate
+import pytest
 import yaml
 
 from tests.conftest import ROOT
@@ -122,24 +123,82 @@ def blocks(name, language):
     return re.findall(rf"^```{language}\n(.*?)^```$", TEXTS[name], re.MULTILINE | re.DOTALL)
 
 
-def test_the_flink_cluster_shown_is_well_formed_and_its_workers_are_as_safe_as_canopys_pods():
+@pytest.fixture(scope="module")
+def flink():
+    """Every object of the Flink cluster shown."""
     (text,) = blocks("distributed-beam.md", "yaml")
-    found = list(yaml.safe_load_all(text))
-    for each in found:
+    return list(yaml.safe_load_all(text))
+
+
+def flinks_pods(flink):
+    """Name, labels and pod of each that the cluster makes; the operator completes those of Flink itself."""
+    (cluster,) = of_kind(flink, "FlinkDeployment")
+    for component in ("jobManager", "taskManager"):
+        labels = {"app": cluster["metadata"]["name"], "component": component.lower()}
+        yield component, labels, cluster["spec"][component]["podTemplate"]
+    (jobs,) = of_kind(flink, "Deployment")
+    yield "jobs", jobs["spec"]["template"]["metadata"]["labels"], jobs["spec"]["template"]
+
+
+def test_the_flink_cluster_shown_is_well_formed_and_its_commands_reach_it(flink):
+    for each in flink:
         if each["kind"] != "FlinkDeployment":
             kubernetes_validate.validate(each, "1.30", strict=True)
-    (flink,) = of_kind(found, "FlinkDeployment")
-    pod = flink["spec"]["taskManager"]["podTemplate"]
-    kubernetes_validate.validate(pod | {"apiVersion": "v1", "kind": "Pod"}, "1.30", strict=True)
-    (container,) = pod["spec"]["containers"]
-    assert container["command"][:2] == ["python", "-m"]
-    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
-    ports = {str(port["port"]) for port in of_kind(found, "Service")[0]["spec"]["ports"]}
-    assert ports <= set(re.findall(r"\b80\d\d\b", " ".join(container["command"]) + text))
+    for name, _, pod in flinks_pods(flink):
+        if name != "jobs":
+            kubernetes_validate.validate(pod | {"apiVersion": "v1", "kind": "Pod"}, "1.30", strict=True)
+    (worker,) = (
+        c for _, _, pod in flinks_pods(flink) for c in pod["spec"]["containers"] if c["name"] == "canopy"
+    )
+    assert worker["command"][:2] == ["python", "-m"]
+    (service,) = of_kind(flink, "Service")
+    ports = {str(port["port"]) for port in service["spec"]["ports"]}
     for line in lines(TEXTS["distributed-beam.md"]):
         if "PortableRunner" in line:
             assert all(f"canopy-flink-jobs:{port}" in line for port in ports)
-            assert "localhost:" + container["command"][-1].split("=")[1] in line
+            assert "localhost:" + worker["command"][-1].split("=")[1] in line
+
+
+def test_every_pod_of_the_flink_cluster_shown_meets_the_restricted_standard_and_is_bounded(flink):
+    (cluster,) = of_kind(flink, "FlinkDeployment")
+    for name, _, pod in flinks_pods(flink):
+        for container in pod["spec"]["containers"]:
+            context = pod["spec"]["securityContext"] | container["securityContext"]
+            assert context["runAsNonRoot"] is True
+            assert context["runAsUser"] > 0
+            assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+            assert context["allowPrivilegeEscalation"] is False
+            assert context["capabilities"] == {"drop": ["ALL"]}
+            if container["name"] == "flink-main-container":
+                assert cluster["spec"][name]["resource"].keys() == {"cpu", "memory", "ephemeralStorage"}
+            else:
+                for kind in ("requests", "limits"):
+                    assert container["resources"][kind].keys() == {"cpu", "memory", "ephemeral-storage"}
+
+
+def test_nobody_reaches_a_pod_of_the_flink_cluster_shown_but_by_a_port_that_is_named(flink):
+    policies = [policy["spec"] for policy in of_kind(flink, "NetworkPolicy")]
+    for name, labels, _ in flinks_pods(flink):
+        own = [each for each in policies if each["podSelector"]["matchLabels"].items() <= labels.items()]
+        assert {"Ingress", "Egress"} <= {kind for each in own for kind in each["policyTypes"]}, name
+    admitted = [
+        range(port["port"], port.get("endPort", port["port"]) + 1)
+        for each in policies
+        for rule in each.get("ingress", [])
+        for port in rule["ports"]
+        if rule["from"]
+    ]
+    assert not any(50000 in ports for ports in admitted), "the worker pool has no authentication"
+    (cluster,) = of_kind(flink, "FlinkDeployment")
+    data = int(cluster["spec"]["flinkConfiguration"]["taskmanager.data.port"])
+    assert all(any(port in ports for ports in admitted) for port in (data, 8081, 8098, 8099))
+
+
+def test_the_image_for_dataflow_has_what_beams_boot_program_starts():
+    (text,) = blocks("distributed-beam.md", "dockerfile")
+    venv = re.search(r"ENV PATH=(\S+?)/bin:", (ROOT / "infra" / "Dockerfile").read_text())
+    assert venv
+    assert re.search(rf"pip --python {venv[1]}/bin/python .*install pip==[\d.]+$", text, re.MULTILINE)
 
 
 def test_beams_version_is_the_locked_one():
