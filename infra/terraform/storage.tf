@@ -36,16 +36,11 @@ resource "google_storage_bucket" "data" {
     }
   }
 
-  # Records are read again whenever somebody trains; what has not been touched for three months hardly is.
-  lifecycle_rule {
-    condition {
-      age                   = 90
-      matches_storage_class = ["STANDARD"]
-    }
-    action {
-      type          = "SetStorageClass"
-      storage_class = "NEARLINE"
-    }
+  # What nobody has read for a month costs half, and moves back when it is read, without a fee. A lifecycle rule goes
+  # by age: it would move records that are read every day, and each reading would be paid for.
+  autoclass {
+    enabled                = true
+    terminal_storage_class = "NEARLINE"
   }
 
   dynamic "encryption" {

@@ -127,6 +127,13 @@ def test_the_bucket_is_nobody_elses():
     assert bucket["public_access_prevention"] == "enforced"
 
 
+def test_what_is_read_every_day_is_not_moved_to_storage_that_charges_for_reading():
+    bucket = blocks("resource")["google_storage_bucket", "data"]
+    actions = {first(rule["action"])["type"] for rule in bucket["lifecycle_rule"]}
+    assert actions == {"Delete", "AbortIncompleteMultipartUpload"}
+    assert first(bucket["autoclass"])["enabled"] is True
+
+
 def test_no_role_is_wider_than_it_has_to_be():
     roles = {body["role"] for (kind, _), body in blocks("resource").items() if "_iam_" in kind}
     assert roles == {
