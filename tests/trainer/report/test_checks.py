@@ -205,12 +205,13 @@ def test_pictures_as_bright_but_duller_or_blurred_fail_and_the_measure_is_named(
     assert what in found.sentence
 
 
-def test_shared_pictures_fail_from_a_hundredth_on_and_near_ones_are_worth_a_look():
-    exact, near = data_checks.duplicates([("a", "b")] * 10, [("c", "d")], 1_000, 5_000)
+def test_shared_pictures_fail_from_a_hundredth_on_and_nearly_shared_ones_from_a_twentieth_on():
+    exact, near = data_checks.duplicates([("a", "b")] * 10, [("c", "d")] * 49, 1_000, 5_000)
     assert (exact.verdict, near.verdict) == ("fail", "look")
     assert "a is b" in exact.sentence
-    exact, near = data_checks.duplicates([("a", "b")], [], 1_000, 5_000)
-    assert (exact.verdict, near.verdict) == ("look", "pass")
+    exact, near = data_checks.duplicates([("a", "b")] * 9, [("c", "d")] * 50, 1_000, 5_000)
+    assert (exact.verdict, near.verdict) == ("look", "fail")
+    assert data_checks.duplicates([("a", "b")], [], 1_000, 5_000)[1].verdict == "pass"
 
 
 def test_duplicates_nobody_looked_for_are_not_passed():

@@ -1,10 +1,13 @@
 """Twins across splits: found where they are, and only there."""
 
+import io
 import time
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from canopy.sample.chip import draw_chip
 from tests.trainer.report.making import jpeg, looks
 from trainer.report import duplicates
 from trainer.report.looks import Looks
@@ -24,6 +27,21 @@ def test_the_same_picture_at_another_quality_is_a_near_twin():
     found = duplicates.find(split, others)
     assert found.exact == []
     assert found.near == [("one", "first")]
+
+
+def test_most_chips_of_32_pixels_are_known_again_at_quality_85_and_none_is_taken_for_another():
+    chips = [Image.fromarray(draw_chip(("clear", "primary", "water"), (7, i), 32)) for i in range(80)]
+    before, after = ([saved(chip, quality) for chip in chips] for quality in (95, 85))
+    found = duplicates.find(looks(after), looks(before)).near
+    assert len(found) >= 0.85 * len(chips)
+    assert all(here == there for here, there in found)
+    assert duplicates.find(looks(after[:40]), looks(before[40:])).near == []
+
+
+def saved(picture, quality):
+    out = io.BytesIO()
+    picture.save(out, "JPEG", quality=quality)
+    return out.getvalue()
 
 
 def test_different_pictures_are_no_twins():
