@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> None:
         job, arguments = predict_settings.parse(argv)
-        print("\n".join(predict(job, arguments)))
+        cli.tell(predict(job, arguments))
 
     cli.quiet_libraries()
     return cli.run(command)

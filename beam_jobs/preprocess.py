@@ -108,7 +108,8 @@ def preprocess(job: settings.Settings, arguments: Sequence[str]) -> dict[str, An
         runners.check(options, images=job.images, output=(job.output,))
     run_id = os.environ.get(contract.RUN_ID, "")
     if (done := commit.done_by(job.output, run_id)) is not None:
-        print(f"{job.output} is whole already: this very run has written it", file=sys.stderr)
+        said = f"{job.output} is whole already: this very run has written it"
+        print(cli.printable(said), file=sys.stderr)
         return done
     output = commit.Output(job.output)
     with output.tidied():
@@ -224,7 +225,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def command() -> None:
         job, arguments = settings.parse(argv)
         document = preprocess(job, arguments)
-        print("\n".join(summary.lines(document, job.output)))
+        cli.tell(summary.lines(document, job.output))
 
     cli.quiet_libraries()
     return cli.run(command)

@@ -18,7 +18,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
 from typing import NoReturn
 
 EXIT_OK = 0
@@ -156,9 +157,27 @@ def _see_to_the_end(code: int) -> None:
     threading.Thread(target=watch, name="canopy-end", daemon=True).start()
 
 
+def printable(line: str) -> str:
+    """A line for a terminal: what would move its cursor, colour it or turn its text around is escaped.
+
+    Names and tags are other people's: those of an archive or a CSV may hold anything.
+    """
+    if line.isprintable():
+        return line
+    return "".join(
+        c if c.isprintable() or unicodedata.category(c) == "Zs" else c.encode("unicode_escape").decode()
+        for c in line
+    )
+
+
+def tell(lines: Iterable[str]) -> None:
+    """Prints a command's summary, made `printable`."""
+    print("\n".join(map(printable, lines)))
+
+
 def _say(text: str, code: int) -> int:
     """Prints one line, whatever a library's words within it hold, and leaves it where Kubernetes looks."""
-    line = " ".join(text.splitlines())
+    line = printable(" ".join(text.splitlines()))
     print(line, file=sys.stderr, flush=True)
     leave_word(line)
     return code

@@ -8,6 +8,7 @@ import pytest
 
 from beam_jobs import summary
 from beam_jobs.work import Reject
+from tests.beam_jobs.making import Archive, Run, noise, planet
 
 
 def test_the_same_rejects_are_the_same_lines_in_whatever_order_they_come() -> None:
@@ -25,3 +26,16 @@ def test_features_json_tells_how_pictures_are_held(given: str, told: str) -> Non
     features = summary.features_json(given, 4)["featuresDict"]["features"]
     assert features["image/encoded"]["image"]["encodingFormat"] == told
     assert features["image/class/multi_hot"]["tensor"]["shape"] == {"dimensions": ["4"]}
+
+
+def test_names_and_tags_do_not_reach_the_terminal_as_commands(archive: Archive, run: Run) -> None:
+    archive.put("good", planet(noise(1)), "clear \x1b[31mred")
+    archive.put("evil\x1b[2J", b"")
+    failed = run(archive)
+    assert (failed.code, "\x1b" in failed.err) == (2, False)
+    assert r"(the first: evil\x1b[2J, empty)" in failed.err
+    assert failed.rejects[0]["name"] == "evil\x1b[2J"
+    done = run(archive, "--max_bad_fraction", "0.5")
+    assert (done.code, "\x1b" in done.out) == (0, False)
+    assert r"3: \x1b[31mred clear primary" in done.out
+    assert done.canopy["vocabulary"] == ["\x1b[31mred", "clear", "primary"]

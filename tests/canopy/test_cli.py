@@ -48,6 +48,27 @@ def test_an_expected_ending_is_one_line_on_stderr_and_its_exit_code(raised, code
     assert capsys.readouterr() == ("", said)
 
 
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("été\u00a0🌳\u3000森", "été\u00a0🌳\u3000森"),
+        ("a\x1b]0;owned\x07b", r"a\x1b]0;owned\x07b"),
+        ("up\x9b1A\b\x7f", r"up\x9b1A\x08\x7f"),
+        ("gpj.\u202eexe", r"gpj.\u202eexe"),
+        ("caf\udce9", r"caf\udce9"),
+    ],
+)
+def test_what_a_terminal_would_act_upon_is_shown_as_an_escape(line, shown, capsys):
+    cli.tell([line, "b"])
+    assert capsys.readouterr().out == f"{shown}\nb\n"
+
+    def command():
+        raise UserError(line)
+
+    assert cli.run(command) == 2
+    assert capsys.readouterr().err == f"error: {shown}\n"
+
+
 def test_a_command_that_returns_ends_with_0_and_adds_nothing(capsys):
     assert cli.run(lambda: print("done")) == 0
     assert capsys.readouterr() == ("done\n", "")
