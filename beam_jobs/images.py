@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import io
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -38,6 +39,10 @@ MAX_SCANS = 1_000  # progressive files of encoders have about ten; each costs a 
 EOI, SOS = b"\xff\xd9", b"\xff\xda"  # end of image, start of scan
 
 SUBSAMPLING = {"420": 2, "444": 0}  # Pillow's own numbers
+
+# Of corrupt metadata, which changes no pixel: they name a line of Pillow's and no image. Here, since all
+# kinds of workers import this.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 class RejectedImage(Exception):  # noqa: N818 - not an error of the program: the expected fate of a bad image

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from beam_jobs import summary
 from beam_jobs.work import Reject
-from tests.beam_jobs.making import Archive, Run, noise, planet
+from tests.beam_jobs.making import Archive, Run, jpeg, noise, planet
+from tests.conftest import ROOT
 
 
 def test_the_same_rejects_are_the_same_lines_in_whatever_order_they_come() -> None:
@@ -26,6 +30,22 @@ def test_features_json_tells_how_pictures_are_held(given: str, told: str) -> Non
     features = summary.features_json(given, 4)["featuresDict"]["features"]
     assert features["image/encoded"]["image"]["encodingFormat"] == told
     assert features["image/class/multi_hot"]["tensor"]["shape"] == {"dimensions": ["4"]}
+
+
+@pytest.mark.parametrize("mode", ["in_memory", "multi_processing"])
+def test_corrupt_metadata_of_a_sound_picture_is_not_spoken_of(
+    archive: Archive, tmp_path: Path, mode: str
+) -> None:
+    sound = jpeg(noise(1))
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x05\0"
+    archive.put("a", sound[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + sound[2:])
+    words = [
+        sys.executable, "-m", "beam_jobs.preprocess", "--images", str(archive.folder),
+        "--labels", str(archive.labels), "--output", str(tmp_path / "out"), f"--direct_running_mode={mode}",
+    ]  # fmt: skip
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert "1 written" in done.stdout
 
 
 def test_names_and_tags_do_not_reach_the_terminal_as_commands(archive: Archive, run: Run) -> None:
