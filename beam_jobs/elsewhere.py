@@ -18,6 +18,9 @@ from canopy.cli import UserError
 RETRY_SECONDS = 1.0
 # Beam's own name for a job server within the process, in an address' place.
 EMBEDDED = "embed"
+NOTEBOOKS = "InteractiveRunner"  # gives its results to cells, and breaks on every pandas that Canopy takes
+# Begin the names of runners that are for notebooks, for Beam's own tests, or in no release of Beam.
+NOT_OFFERED = ("Interactive", "Test", "KafkaStreams")
 
 
 def spelled(runner: str) -> str:
@@ -27,7 +30,7 @@ def spelled(runner: str) -> str:
         runner: as the user gave it; empty where there is none. The full name of a class is left as it is.
 
     Raises:
-        UserError: Beam knows no such runner.
+        UserError: Beam knows no such runner, or it is for notebooks.
     """
     from apache_beam.options.pipeline_options import StandardOptions
 
@@ -36,9 +39,10 @@ def spelled(runner: str) -> str:
     known = {name.lower(): str(name) for name in StandardOptions.KNOWN_RUNNER_NAMES}
     found = known.get(runner.lower()) or known.get(f"{runner.lower()}runner")
     if found is None:
-        raise UserError(
-            f"--runner {runner}: Beam knows {', '.join(known.values())}, or a class by its full name"
-        )
+        offered = ", ".join(name for name in known.values() if not name.startswith(NOT_OFFERED))
+        raise UserError(f"--runner {runner}: Beam knows {offered}, or a class by its full name")
+    if found == NOTEBOOKS:
+        raise UserError(f"--runner {found} is for notebooks; without --runner the job runs on this machine")
     return found
 
 

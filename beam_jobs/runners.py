@@ -217,9 +217,9 @@ def explained() -> Iterator[None]:
         if found:
             name, said = found[-1]
             raise TOLD[name](said) from error
-        if jar := re.search(r"Unable to fetch remote job server jar at (\S+?):? ", text):
+        if fetched := re.search(r"Unable to fetch remote (?:job server jar|prism binary) at (\S+?):? ", text):
             raise UserError(
-                f"Beam could not fetch this runner's job server from {jar[1]}: name a running one with "
+                f"Beam could not fetch this runner's job server from {fetched[1]}: name a running one with "
                 "--job_endpoint"
             ) from error
         raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +47,7 @@ def test_dataflow_is_not_sent_to_look_for_paths_of_this_machine(archive: Archive
     ("flags", "said"),
     [
         (["--runner=Fink"], "--runner Fink: Beam knows DataflowRunner"),
+        (["--runner=interactive"], "--runner InteractiveRunner is for notebooks"),
         (["--runner=no.such.Runner"], "--runner no.such.Runner: No module named"),
         (["--runner=PortableRunner"], "needs --job_endpoint HOST:PORT"),
         (["--runner=flink", "--job_endpoint=here"], "--job_endpoint must be HOST:PORT, and is 'here'"),
@@ -84,7 +86,28 @@ def test_a_job_server_may_come_up_a_little_later() -> None:
         starting.join()
 
 
+def test_only_runners_that_may_work_are_offered() -> None:
+    with pytest.raises(UserError) as refused:
+        elsewhere.spelled("Fink")
+    assert "DirectRunner, " in str(refused.value)
+    for name in ("InteractiveRunner", "KafkaStreamsRunner", "TestDirectRunner", "TestDataflowRunner"):
+        assert name not in str(refused.value)
+
+
 def test_a_job_server_that_cannot_be_fetched_is_told_with_its_address(archive: Archive, run: Run) -> None:
     done = run(archive.fill(2), "--runner=FlinkRunner", "--flink_job_server_jar=http://localhost:1/jobs.jar")
     assert done.code == 2, done.err
     assert "could not fetch this runner's job server from http://localhost:1/jobs.jar" in done.err
+
+
+def test_prism_is_one_sentence_where_there_is_no_network(
+    archive: Archive, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("https_proxy", "http://localhost:1")
+    monkeypatch.setattr(
+        "apache_beam.runners.portability.prism_runner.PrismJobServer.BIN_CACHE", str(tmp_path)
+    )
+    done = run(archive.fill(2), "--runner=PrismRunner")
+    assert done.code == 2, done.err
+    assert "could not fetch this runner's job server from https://github.com/apache/beam/" in done.err
+    assert done.err.count("\n") == 1
