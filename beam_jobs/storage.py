@@ -77,8 +77,10 @@ def explained(path: str, doing: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except (FileNotFoundError, NotADirectoryError) as error:
+    except FileNotFoundError as error:
         raise UserError(f"cannot {doing} {path}: it does not exist") from error
+    except NotADirectoryError as error:
+        raise UserError(f"cannot {doing} {path}: a part of its path is a file") from error
     except PermissionError as error:
         raise UserError(f"cannot {doing} {path}: access is denied") from error
     except OSError as error:
