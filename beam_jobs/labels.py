@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import csv
 import io
+import shlex
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import IO
 
 from beam_jobs import storage
 from beam_jobs.images import NO_TAGS, UNKNOWN_TAG
@@ -19,6 +21,8 @@ from beam_jobs.sources import without_ending
 from canopy.cli import UserError
 
 NAME_COLUMN, TAGS_COLUMN = "image_name", "tags"
+# How packed files begin, and what unpacks one, whatever its name, to the screen.
+PACKED = {b"PK\3\4": "unzip -p", b"\x1f\x8b": "gunzip -c"}
 OTHER_SEPARATORS = ",;|"  # where most tags hold one of these, it was meant to part them
 
 
@@ -44,8 +48,8 @@ def read_labels(path: str) -> Labels:
     """Reads a CSV with at least the columns `image_name` and `tags` (tags parted by spaces).
 
     Raises:
-        UserError: the file is missing, not UTF-8, lacks a column, has a row of another width, an empty
-            name, or no row at all.
+        UserError: the file is missing, packed, not UTF-8, lacks a column or has it twice, has a row of
+            another width, an empty name, or no row at all.
     """
     names: list[str] = []
     set_of = array("i")
@@ -71,6 +75,7 @@ def _rows(path: str) -> Iterator[tuple[int, str, str]]:
         storage.explained(path, "read"),
         io.TextIOWrapper(file, "utf-8-sig", newline="") as text,
     ):
+        _refuse_packed(path, file)
         reader = csv.reader(text, strict=True)
         try:
             header = [column.strip() for column in next(reader, [])]
@@ -79,6 +84,8 @@ def _rows(path: str) -> Iterator[tuple[int, str, str]]:
                     raise UserError(
                         f"{path} lacks the column {column}: its header is {','.join(header)[:200]!r}"
                     )
+                if header.count(column) > 1:
+                    raise UserError(f"{path} has more than one column {column}")
             name_at, tags_at = header.index(NAME_COLUMN), header.index(TAGS_COLUMN)
             for row in reader:
                 if len(row) != len(header):
@@ -92,6 +99,16 @@ def _rows(path: str) -> Iterator[tuple[int, str, str]]:
             raise UserError(f"{path}, line {reader.line_num}: {error}") from error
         except UnicodeDecodeError as error:
             raise UserError(f"{path} is not UTF-8 text (near line {reader.line_num + 1})") from error
+
+
+def _refuse_packed(path: str, file: IO[bytes]) -> None:
+    start = file.read(4)
+    file.seek(0)
+    for magic, command in PACKED.items():
+        if start.startswith(magic):
+            name = storage.split(path)[1]
+            packed, plain = shlex.quote(name), shlex.quote(f"{name}.csv")
+            raise UserError(f"{path} is packed; unpack it with `{command} {packed} > {plain}`")
 
 
 def read_vocabulary(path: str) -> tuple[str, ...]:

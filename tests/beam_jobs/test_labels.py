@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import csv
+import gzip
+import shutil
+import subprocess
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -78,6 +82,28 @@ def test_a_wrong_csv_is_refused_with_its_line(tmp_path: Path, text: str | bytes,
     with pytest.raises(UserError, match=said) as caught:
         read_labels(write(tmp_path / "t.csv", text))
     assert "t.csv" in str(caught.value)
+
+
+def test_of_two_columns_of_a_name_none_is_picked(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", "image_name,tags,tags\na,clear,water\n")
+    with pytest.raises(UserError, match=r"t\.csv has more than one column tags"):
+        read_labels(path)
+
+
+@pytest.mark.parametrize("name", ["t.csv.gz", "t.csv.zip", "two words.csv"])
+def test_a_packed_csv_is_refused_with_the_command_that_unpacks_it(tmp_path: Path, name: str) -> None:
+    text = "image_name,tags\na,clear\n"
+    if name.endswith("zip"):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr("t.csv", text)
+    else:
+        (tmp_path / name).write_bytes(gzip.compress(text.encode()))
+    with pytest.raises(UserError, match="is packed; unpack it with") as refused:
+        read_labels(str(tmp_path / name))
+    _, command, _ = str(refused.value).split("`")
+    if shutil.which(command.split()[0]):
+        subprocess.run(command, shell=True, cwd=tmp_path, check=True)
+        assert read_labels(str(tmp_path / f"{name}.csv")).names == ["a"]
 
 
 def test_a_missing_csv_is_one_clear_sentence(tmp_path: Path) -> None:

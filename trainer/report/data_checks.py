@@ -171,7 +171,13 @@ def duplicates(
     among = f"of the {rows:,} pictures"
     checks = []
     for name, title, what, found, most in (
-        ("duplicates", "No picture known from training", "the same file as a training picture", exact, SHARED),
+        (
+            "duplicates",
+            "No picture known from training",
+            "the same file as a training picture",
+            exact,
+            SHARED,
+        ),
         (
             "near_duplicates",
             "No picture nearly known from training",
