@@ -42,6 +42,7 @@ HEADER_SLACK = 512  # bytes of name and extra field in a local header that are r
 MAX_MEMBER_BYTES = 1 << 30  # unpacked; a JPEG within the pixel limit is far smaller
 BLOCK = 512  # bytes of a tar's header; an end is marked by two blocks of zeros, by some writers by one
 CHUNK = 128 * BLOCK  # bytes of zeros looked through at a time; what writers add is within the first
+GZIP = b"\x1f\x8b"  # begins a file in gzip
 ZIP_HEADER = struct.Struct("<4s22xHH")  # a local header's signature, then the lengths of name and extra field
 
 UNPACK = {
@@ -88,10 +89,14 @@ def refuse(path: str) -> None:
     lower = path.lower()
     for ending, command in UNPACK.items():
         if lower.endswith(ending):
-            raise UserError(
-                f"--images: {path} cannot be read in place; unpack it with "
-                f"`{command} {shlex.quote(storage.split(path)[1])}` and name the folder"
-            )
+            raise _not_in_place(path, command)
+
+
+def _not_in_place(path: str, command: str) -> UserError:
+    name = shlex.quote(storage.split(path)[1])
+    return UserError(
+        f"--images: {path} cannot be read in place; unpack it with `{command} {name}` and name the folder"
+    )
 
 
 def index(path: str, wanted: Callable[[str], bool]) -> tuple[list[str], Entries, int]:
@@ -134,6 +139,8 @@ def _index(path: str, wanted: Callable[[str], bool]) -> tuple[list[str], Entries
     ) as error:
         if (said := _readers(error)) is not None:
             raise said from None
+        if kind(path) == "tar" and storage.read_range(path, 0, len(GZIP)) == GZIP:
+            raise _not_in_place(path, UNPACK[".tar.gz"]) from None
         words: object = error
         if isinstance(error, OverflowError):
             words = "it gives a size or a place of 2**63 or more"

@@ -333,3 +333,14 @@ def test_the_command_that_unpacks_an_archive_works_as_it_is_printed(tmp_path: Pa
     _, command, _ = str(refused.value).split("`")
     subprocess.run(command, shell=True, cwd=tmp_path, check=True)
     assert {path.name for path in tmp_path.iterdir()} == {name, "a.jpg"}
+
+
+def test_a_tar_that_is_packed_by_another_name_is_refused_with_what_unpacks_it(tmp_path: Path) -> None:
+    path = tmp_path / "plain name.tar"
+    with tarfile.open(path, "w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("a.jpg"))
+    with pytest.raises(UserError, match="cannot be read in place") as refused:
+        list_images([str(path)])
+    _, command, _ = str(refused.value).split("`")
+    subprocess.run(command, shell=True, cwd=tmp_path, check=True)
+    assert (tmp_path / "a.jpg").exists()
