@@ -229,6 +229,14 @@ def test_the_pixel_limit_is_checked_before_decoding() -> None:
     assert caught.value.reason == images.TOO_LARGE
 
 
+@pytest.mark.parametrize("code", [0xFE, 0xE5], ids=["comment", "APP5"])
+def test_what_a_header_holds_is_not_counted_as_scans(code: int) -> None:
+    good = jpeg(noise(1), progressive=True)
+    body = b"\xff\xda" * (images.MAX_SCANS + 500)
+    data = good[:2] + bytes([0xFF, code]) + (len(body) + 2).to_bytes(2, "big") + body + good[2:]
+    assert np.array_equal(to_rgb(data), truth(data))
+
+
 def test_a_file_of_endless_scans_is_rejected() -> None:
     data = jpeg(noise(1), progressive=True)
     at = data.rindex(b"\xff\xda")
