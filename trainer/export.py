@@ -27,6 +27,8 @@ from trainer.tracing import traced
 
 log = logging.getLogger("canopy")
 
+NAMED_TAGS = 5  # in a sentence
+
 
 class Tagger(tf.Module):
     """The network with everything around it that a caller should not have to know."""
@@ -115,8 +117,8 @@ def export(
         "config": dataclasses.asdict(config),
         "dataset": {"name": info.name, "fingerprint": info.fingerprint},
     }
-    for tag in metrics.get("absent_tags", []):
-        log.warning("no validation record has the tag %s: its threshold stays %s", tag, DEFAULT_THRESHOLD)
+    if absent := metrics.get("absent_tags"):
+        log.warning("no validation record has the %s: threshold %s stays", _named(absent), DEFAULT_THRESHOLD)
     check()
     _put_in_place(fresh, final, json.dumps(described, indent=1))
     return final
@@ -136,6 +138,14 @@ def _lite(tagger: Tagger) -> bytes:
             contract.MODEL_TFLITE,
         )
         return b""
+
+
+def _named(tags: Sequence[str]) -> str:
+    """Tags in a sentence, of many the first few and how many more there are."""
+    more = len(tags) - NAMED_TAGS
+    return f"tag{'s' * (len(tags) > 1)} {', '.join(tags[:NAMED_TAGS])}" + (
+        f" and {more} more" if more > 0 else ""
+    )
 
 
 def _put_in_place(fresh: str, final: str, model_json: str) -> None:
