@@ -16,6 +16,8 @@ from canopy import contract
 from canopy.cli import UserError, first_line
 from canopy.passing import told
 
+MOST_TIMES = 100  # the training records that a global batch may be: what it has beyond them is padding
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -43,6 +45,19 @@ class DataInfo:
         """Share of the training records that have each tag."""
         found = self.facts["splits"]["train"]
         return [found["tags"].get(tag, 0) / max(1, found["records"]) for tag in self.vocabulary]
+
+    def check_batch(self, batch_size: int) -> None:
+        """Finds out whether a global batch is nearly all padding: it might be more than any memory holds.
+
+        Raises:
+            UserError: naming the flag.
+        """
+        records = sum(shard.records for shard in self.splits.get("train", ()))
+        if batch_size > MOST_TIMES * records:
+            raise UserError(
+                f"--batch_size {batch_size} is over {MOST_TIMES} times the {records} training records of "
+                f"{self.folder}: take at most as many as there are"
+            )
 
     def shards(self, split: str) -> tuple[Shard, ...]:
         """The shards of a split that holds at least one record.

@@ -165,6 +165,7 @@ def _check(task: config.Config, workers: int) -> None:
     if "://" not in task.data:
         info = data_info.read(task.data)
         info.shards("train"), info.shards("validation")
+        info.check_batch(task.batch_size)
     hub.check(task.backbone)
     if task.backbone == "keras":
         weights.look_once([(task.weights, task.alpha, task.image_size)])

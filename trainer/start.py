@@ -43,6 +43,7 @@ def train(config: Config, place: Place, stopping: Stopping) -> Outcome:
     check_batch(config.batch_size, place.workers)
     info = data_info.read(config.data)
     training_shards, validation_shards = info.shards("train"), info.shards("validation")
+    info.check_batch(config.batch_size)
     start_weights = (
         weights.resolve(config.weights, config.alpha, config.image_size)
         if config.backbone == "keras"

@@ -15,6 +15,7 @@ from trainer.supervise import Ending
 MISTAKES = [
     (["--local_workers", "-1"], [], "--local_workers"),
     (["--local_workers", "2"], ["--batch_size", "9"], "--batch_size 9"),
+    (["--local_workers", "2"], ["--batch_size", "2000000000"], "--batch_size 2000000000 is over 100 times"),
     (["--local_workers", "2"], ["--epochs", "0"], "--epochs"),
     (["--local_workers", "2"], ["--data", "nowhere"], "nowhere"),
     (["--local_workers", "2"], ["--weights", "nowhere.h5"], "nowhere.h5"),
