@@ -14,9 +14,9 @@ import numpy.typing as npt
 from trainer.report.looks import Looks
 
 # Bits of 64 in which two pictures' difference hashes may differ. The hash and the use of a small distance:
-# N. Krawetz, "Kind of Like That" (The Hacker Factor Blog, 2013). Small pictures lose more bits than large ones:
-# of Planet's chips of 32 px encoded anew at quality 85, 10 in a hundred lose over 8 (43 over 4); of 3,000 with no
-# twin among 20,000 none comes so near to one, and 6 within 10.
+# N. Krawetz, "Kind of Like That" (The Hacker Factor Blog, 2013). Small pictures lose more bits than large
+# ones: of 32 px chips of Planet encoded anew at quality 85, 10 in a hundred lose over 8 (43 over 4); of 3,000
+# with no twin among 20,000 none comes so near to one, and 6 within 10.
 MOST_BITS = 8
 # Mean absolute difference of two thumbnails, of 255. Smooth pictures (haze, cloud) share hashes by
 # chance; re-encoding at another quality moves a thumbnail by less than this.
