@@ -70,8 +70,7 @@ def _submit(cluster: Cluster, screen: Screen, files: Iterable[Manifest], setting
                 if _succeeded(job):
                     summary.append(f"{title(job)} had succeeded already")
                     continue
-                patience = Patience(settings.timeout, settings.patience)
-                seconds = Follower(cluster, screen, patience, settings.follow).wait(job)
+                seconds = _follow(cluster, screen, job, settings)
                 summary.append(f"{title(job)} succeeded ({seconds:,.0f} s)")
     except KeyboardInterrupt:
         screen.note(
@@ -81,6 +80,15 @@ def _submit(cluster: Cluster, screen: Screen, files: Iterable[Manifest], setting
         raise
     for line in summary:
         screen.log(line)
+
+
+def _follow(cluster: Cluster, screen: Screen, job: KubeObject, settings: Settings) -> float:
+    patience = Patience(settings.timeout, settings.patience)
+    try:
+        return Follower(cluster, screen, patience, settings.follow).wait(job)
+    except RefusedError as refused:
+        why = refusals.sentence(refused, f"following {title(job)}")
+        raise UserError(f"{why}; the Job goes on, and the same command follows it again") from None
 
 
 def _apply(cluster: Cluster, screen: Screen, manifest: Manifest, settings: Settings) -> list[KubeObject]:

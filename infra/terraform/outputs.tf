@@ -22,8 +22,8 @@ output "push" {
   description = "Builds and pushes the images."
   value = join("\n", [
     "gcloud auth configure-docker ${var.region}-docker.pkg.dev",
-    "docker build -f infra/Dockerfile --target cpu -t ${var.region}-docker.pkg.dev/${var.project}/canopy/canopy:0.1.0 .",
-    "docker build -f infra/Dockerfile --target gpu -t ${var.region}-docker.pkg.dev/${var.project}/canopy/canopy:0.1.0-gpu .",
+    "docker build --platform linux/amd64 -f infra/Dockerfile --target cpu -t ${var.region}-docker.pkg.dev/${var.project}/canopy/canopy:0.1.0 .",
+    "docker build --platform linux/amd64 -f infra/Dockerfile --target gpu -t ${var.region}-docker.pkg.dev/${var.project}/canopy/canopy:0.1.0-gpu .",
     "docker push --all-tags ${var.region}-docker.pkg.dev/${var.project}/canopy/canopy",
   ])
 }

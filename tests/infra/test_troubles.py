@@ -203,6 +203,19 @@ def test_credentials_that_are_not_accepted_are_told(server, submit, write):
     assert "does not accept these credentials" in done.stderr
 
 
+def test_credentials_that_expire_meanwhile_leave_the_job_running_and_it_is_told(server, submit, write):
+    def expires(stage):
+        stage.run(stage.pod())
+        server.refusals.append(("list", "pods", RefusalError(401, "Unauthorized", "Unauthorized")))
+
+    play(server, train=expires)
+    done = submit(write("t.yaml", job("train")))
+    assert done.returncode == 2
+    assert "following job/train: the cluster does not accept these credentials" in done.stderr
+    assert "the Job goes on, and the same command follows it again" in done.stderr
+    assert server.store.get("jobs", "train")
+
+
 def test_a_namespace_that_is_not_there_is_told(server, submit, write):
     done = submit(write("t.yaml", job("train")), "--namespace", "elsewhere")
     assert done.returncode == 2
