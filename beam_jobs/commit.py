@@ -292,6 +292,12 @@ def done_by(folder: str, run: str) -> dict[str, Any] | None:
     return document if is_its_own else None
 
 
+def writes(folder: str, path: str) -> bool:
+    """Whether a job to a folder may write, or have written, a file or a folder of that path."""
+    below = path.removeprefix(f"{folder.rstrip('/')}/")
+    return below != path and (_is_final(below) or below.split("/")[0] == STAGING)
+
+
 def _is_final(name: str) -> bool:
     """Whether a job of Canopy may write a file of that name."""
     return name in FIXED or SHARD_PATTERN.fullmatch(name) is not None

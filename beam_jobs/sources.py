@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import stat
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import overload
@@ -115,11 +115,13 @@ class Listing(Sequence[Source]):
         return map(name_of, self.members)
 
 
-def list_images(patterns: Iterable[str]) -> Listing:
+def list_images(patterns: Iterable[str], ours: Callable[[str], bool] = lambda _: False) -> Listing:
     """Lists the images of folders (with all folders below), globs, JPEG files, zip and tar archives.
 
     Args:
         patterns: local paths or addresses; overlapping ones count an image once.
+        ours: says of a path that an earlier job wrote it: it is not even counted, or the same inputs would
+            give another number the second time.
 
     Returns:
         The images, sorted by folder or archive and by name: the same files give the same listing,
@@ -134,7 +136,7 @@ def list_images(patterns: Iterable[str]) -> Listing:
     only_packed: dict[str, tuple[list[str], int]] = {}  # pattern -> its archives, and its other files
     listing = Listing()
     for pattern in patterns:
-        images, held, others = _sort(pattern, folders)
+        images, held, others = _sort(pattern, folders, ours)
         listing.ignored += others
         packed.update(held)
         if not images and not held:
@@ -159,14 +161,16 @@ def list_images(patterns: Iterable[str]) -> Listing:
     return listing
 
 
-def _sort(pattern: str, folders: dict[str, set[str]]) -> tuple[int, list[str], int]:
+def _sort(
+    pattern: str, folders: dict[str, set[str]], ours: Callable[[str], bool]
+) -> tuple[int, list[str], int]:
     """Puts the images that a pattern means into `folders`: how many, the archives, how many other files."""
     images = others = 0
     held: list[str] = []
     for path, below in finding.files(pattern):
         folder, name = storage.split(path)
         if below and (finding.is_passed_over(below) or _is_single_gzip(name)):
-            others += 1
+            others += not ours(path)
             continue
         archives.refuse(path)
         if archives.kind(path):
@@ -175,7 +179,7 @@ def _sort(pattern: str, folders: dict[str, set[str]]) -> tuple[int, list[str], i
             folders.setdefault(folder, set()).add(name)
             images += 1
         else:
-            others += 1
+            others += not ours(path)
     return images, held, others
 
 

@@ -32,6 +32,18 @@ def test_features_json_tells_how_pictures_are_held(given: str, told: str) -> Non
     assert features["image/class/multi_hot"]["tensor"]["shape"] == {"dimensions": ["4"]}
 
 
+@pytest.mark.parametrize("below", ["", "made/planet"])
+def test_what_a_job_wrote_beside_the_images_is_not_counted_among_the_files_it_passed_over(
+    archive: Archive, run: Run, below: str
+) -> None:
+    output = archive.fill(6).folder / below
+    (archive.folder / "notes.txt").write_text("mine")
+    first = run(archive, output=output)
+    again = run(archive, "--overwrite", output=output)
+    assert again.code == 0, again.err
+    assert first.canopy["images"]["files_ignored"] == again.canopy["images"]["files_ignored"] == 1
+
+
 @pytest.mark.parametrize("mode", ["in_memory", "multi_processing"])
 def test_corrupt_metadata_of_a_sound_picture_is_not_spoken_of(
     archive: Archive, tmp_path: Path, mode: str
