@@ -183,6 +183,38 @@ def test_a_forged_list_of_files_removes_nothing_else(tmp_path: Path, name: objec
     assert (folder / "mine.txt").read_text() == "mine"
 
 
+DAMAGED = [b"{", b"\xff", b"[]", b"7", b"{}", b'{"splits": []}', b'{"splits": {"train": 7}}', b'{"files": 7}']
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_a_damaged_list_of_files_is_one_sentence_and_removes_nothing(tmp_path: Path, content: bytes) -> None:
+    begun = tmp_path / "begun" / commit.STAGING
+    begun.mkdir(parents=True)
+    (begun / commit.RUN_JSON).write_bytes(content)
+    (begun.parent / "labels.txt").write_text("water")
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    (whole / "canopy.json").write_bytes(content)
+    (whole / "dataset_info.json").write_text("{}")
+    for folder, name in ((begun.parent, "run.json"), (whole, "canopy.json")):
+        before = {path.name for path in folder.iterdir()}
+        with pytest.raises(UserError, match=f"--output: .*{name} is damaged: "):
+            commit.Output(str(folder)).begin(overwrite=True)
+        assert {path.name for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "content", [*DAMAGED, b'{"run": 7}', b'{"run": {}}', b'{"run": {"id": "another"}}', None]
+)
+def test_what_does_not_say_that_this_run_wrote_it_is_not_done_by_it(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    (tmp_path / "dataset_info.json").write_text("{}")
+    if content is not None:
+        (tmp_path / "canopy.json").write_bytes(content)
+    assert commit.done_by(str(tmp_path), "a Job") is None
+
+
 def test_an_output_that_is_a_file_or_denied_is_one_clear_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match="is a file"):

@@ -202,6 +202,23 @@ def test_scores_that_are_no_numbers_end_the_work(put: Put) -> None:
         run(sources, Mean(broken=True))
 
 
+def test_one_score_that_is_no_number_ends_the_work_as_all_do(put: Put) -> None:
+    class Almost(Mean):
+        def scores(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+            found = super().scores(pictures)
+            found[0, 0] = np.nan
+            return found
+
+    with pytest.raises(UserError, match="scores that are no numbers"):
+        run([put("chip", jpeg(noise(1)))], Almost())
+
+
+def test_images_that_cannot_be_used_are_counted_as_done_too(put: Put) -> None:
+    done: list[int] = []
+    run([put("nothing", b""), put("good", jpeg(noise(1))), put("text", b"no picture")], count=done.append)
+    assert sum(done) == 3
+
+
 def test_the_order_of_the_work_and_the_number_of_threads_change_no_score(put: Put) -> None:
     sources = [put(f"chip_{i}", jpeg(noise(i, 8 + 8 * (i % 4), 16))) for i in range(50)]
     sources.insert(20, put("broken", b"\xff\xd8\xff"))

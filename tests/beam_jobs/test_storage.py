@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
@@ -33,9 +34,35 @@ def test_a_folder_of_a_store_is_no_pattern(server: Faulty) -> None:
     assert storage.below("gs://here/run[2]") == []
 
 
+def test_a_writer_that_fails_leaves_the_file_of_before_and_nothing_else(tmp_path: Path) -> None:
+    def fail() -> None:
+        with storage.open_write(f"{tmp_path}/a") as file:
+            file.write(b"half")
+            raise ZeroDivisionError
+
+    storage.write_bytes(f"{tmp_path}/a", b"whole")
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"whole"}
+
+
+def test_a_folder_that_is_not_there_holds_no_files_and_others_do_not_count(tmp_path: Path) -> None:
+    assert storage.list_files(f"{tmp_path}/none") == []
+    (tmp_path / "folder").mkdir()
+    for name in "ba":
+        storage.write_bytes(f"{tmp_path}/{name}", b"")
+    assert storage.list_files(str(tmp_path)) == ["a", "b"]
+
+
 @pytest.mark.parametrize(
-    ("number", "kind"), [(errno.ESTALE, TryAgainError), (errno.EIO, TryAgainError), (errno.ENOSPC, UserError)]
-)
+    ("number", "kind"),
+    [
+        (errno.ESTALE, TryAgainError), (errno.EIO, TryAgainError), (errno.ETIMEDOUT, TryAgainError),
+        (errno.ECONNRESET, TryAgainError), (errno.ENOTCONN, TryAgainError), (errno.EHOSTDOWN, TryAgainError),
+        (errno.EHOSTUNREACH, TryAgainError), (errno.ENOSPC, UserError), (errno.EDQUOT, UserError),
+        (errno.EROFS, UserError),
+    ],
+)  # fmt: skip
 def test_what_a_disk_may_get_over_is_told_from_what_it_does_not(number: int, kind: type[Exception]) -> None:
     with pytest.raises(kind, match="cannot read a file: "), storage.explained("a file", "read"):
         raise OSError(number, os.strerror(number))

@@ -5,13 +5,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from canopy import cli
-from canopy.cli import Parser, PeerLostError, UserError
+from canopy.cli import Parser, PeerLostError, TryAgainError, UserError
 from tests.conftest import ROOT
 
 
@@ -37,6 +38,7 @@ def with_a_reader_that_goes_away(words: list[str], unbuffered: str = "") -> tupl
     [
         (UserError("--labels x.csv does not exist"), 2, "error: --labels x.csv does not exist\n"),
         (PeerLostError("worker 1 did not come"), 75, "peer lost: worker 1 did not come\n"),
+        (TryAgainError("the store is busy"), 75, "out of reach for now: the store is busy\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
 )
@@ -183,6 +185,18 @@ def test_a_full_stdout_is_one_sentence_and_no_success(lines, unbuffered):
     assert process.returncode == 2
 
 
+def test_a_full_stdout_takes_the_place_of_no_other_ending():
+    with Path("/dev/full").open("w") as full:
+        process = python(
+            "def command():\n    print('begun')\n    raise cli.PeerLostError('worker 1 did not come')\n"
+            "sys.exit(cli.run(command))",
+            stdout=full,
+            env={**os.environ, "PYTHONUNBUFFERED": ""},
+        )
+        said = process.communicate(timeout=60)[1]
+    assert (process.returncode, said) == (75, b"peer lost: worker 1 did not come\n")
+
+
 def test_a_path_that_the_terminals_encoding_lacks_can_still_be_shown():
     process = python(
         r"sys.exit(cli.run(lambda: print('output caf\u00e9 \udcff')))",
@@ -286,6 +300,15 @@ def test_a_fork_ends_by_sigterm_as_any_process_does():
     )
     out, said = process.communicate(timeout=30)
     assert (process.returncode, out, said) == (0, b"-15\n", b"")
+
+
+def test_a_command_may_run_on_any_thread_and_leaves_sigterm_as_it_was(capsys):
+    codes: list[int] = []
+    thread = threading.Thread(target=lambda: codes.append(cli.run(lambda: None)))
+    thread.start()
+    thread.join()
+    assert [*codes, cli.run(lambda: None)] == [0, 0]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_what_somebody_else_does_with_sigterm_stays():

@@ -8,6 +8,7 @@ import sys
 import pytest
 import yaml
 
+from infra import manifests
 from infra.submit import main
 from tests.conftest import ROOT
 from tests.infra.conftest import job, settings_map
@@ -87,8 +88,10 @@ def test_a_cluster_that_does_not_listen_is_told_within_seconds(server, tmp_path,
     ("flags", "words"),
     [
         (("--timeout", "-1"), "--timeout"),
+        (("--patience", "-1"), "--patience"),
         (("--delete_claims",), "--delete_claims goes with --delete"),
         (("--delete", "--follow"), "--delete takes away"),
+        (("--delete", "--replace"), "--delete takes away"),
         (("--nonsense",), "--nonsense"),
     ],
 )
@@ -115,6 +118,22 @@ def test_a_file_that_is_no_manifest_is_refused_by_name_and_place(tmp_path, capsy
     shown = capsys.readouterr().err
     assert str(path) in shown
     assert words in shown
+
+
+def test_a_file_that_is_no_text_is_refused_by_name(tmp_path, capsys):
+    path = tmp_path / "job.yaml"
+    path.write_bytes(b"\xff\xfe")
+    assert main([str(path)]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {path} cannot be read: ")
+
+
+def test_a_list_is_taken_apart_and_kubernetes_own_jobs_alone_are_followed(write):
+    stranger = {"apiVersion": "batch.volcano.sh/v1alpha1", "kind": "Job", "metadata": {"name": "other"}}
+    items = [settings_map("one", A="1"), stranger, job("train")]
+    path = write("t.yaml", {"apiVersion": "v1", "kind": "List", "items": items})
+    (found,) = manifests.load([str(path)])
+    assert [*map(manifests.title, found.objects)] == ["configmap/one", "job/other", "job/train"]
+    assert [*map(manifests.title, found.jobs)] == ["job/train"]
 
 
 @pytest.mark.parametrize("name", ["missing.yaml", "."])

@@ -47,11 +47,72 @@ def test_why_no_node_takes_a_pod(message, words, hopeless):
 
 
 @pytest.mark.parametrize(
+    ("message", "words", "hopeless"),
+    [
+        (
+            'pods "train-x" is forbidden: exceeded quota: compute, requested: cpu=8',
+            "quota has no room",
+            False,
+        ),
+        ('pods "train-x" is forbidden: failed quota: compute: must specify cpu', "wants limits", True),
+        ('pods "train-x" is forbidden: nobody may', "the cluster forbids its pods", True),
+        ('admission webhook "lab" denied the request: no', "an admission webhook refuses", True),
+        ("something new", "its pods cannot be created", True),
+    ],
+)
+def test_why_a_job_has_no_pods_is_what_was_said_last(message, words, hopeless):
+    told = ("FailedCreate", "an earlier one"), ("FailedCreate", message), ("SomethingElse", "a later one")
+    events = [{"reason": reason, "message": text} for reason, text in told]
+    trouble = diagnosis.job_trouble({"metadata": {"name": "train"}, "spec": {}}, events)
+    assert trouble
+    assert words in trouble.what
+    assert trouble.detail == message
+    assert trouble.hopeless is hopeless
+
+
+@pytest.mark.parametrize("kind", ["containerStatuses", "initContainerStatuses"])
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("CreateContainerConfigError", "its container cannot be started"),
+        ("InvalidImageName", "the image canopy:0.1.0 cannot be pulled"),
+    ],
+)
+def test_a_container_that_cannot_start_is_not_mended_by_waiting(kind, reason, words):
+    waiting = {"reason": reason, "message": 'secret "key" not found'}
+    status = {"name": "canopy", "image": "canopy:0.1.0", "state": {"waiting": waiting}}
+    trouble = diagnosis.pod_trouble(pod({"phase": "Pending", kind: [status]}), ())
+    assert trouble == diagnosis.Trouble(words, 'secret "key" not found', hopeless=True)
+
+
+@pytest.mark.parametrize(
+    ("reason", "message", "words", "hopeless"),
+    [
+        ("FailedMount", 'configmap "x" not found', "a volume of it cannot be mounted", True),
+        ("FailedAttachVolume", "Multi-Attach error", "a volume of it cannot be mounted", False),
+        ("FailedCreatePodSandBox", "no address left", "its network cannot be set up", False),
+    ],
+)
+def test_a_pod_that_waits_for_a_volume_or_a_network_says_what_was_said_last(reason, message, words, hopeless):
+    events = [{"reason": "FailedMount", "message": "an earlier one"}, {"reason": reason, "message": message}]
+    assert diagnosis.pod_trouble(pod({"phase": "Pending"}), events) == diagnosis.Trouble(
+        words, message, hopeless
+    )
+
+
+@pytest.mark.parametrize("kind", ["Suspended", "SuccessCriteriaMet", "FailureTarget"])
+def test_a_job_has_not_ended_before_its_cluster_says_complete_or_failed(kind):
+    conditions = [{"type": kind, "status": "True"}, {"type": "Failed", "status": "False"}]
+    assert diagnosis.job_end({"status": {"conditions": conditions}}) is None
+
+
+@pytest.mark.parametrize(
     ("code", "reason", "words", "verdict"),
     [
         (1, "Error", "a bug", cli.EXIT_BUG),
         (2, "Error", "a mistake in its flags or its input", cli.EXIT_USER),
         (75, "Error", "another worker was lost", cli.EXIT_PEER_LOST),
+        (126, "ContainerCannotRun", "no program", cli.EXIT_USER),
         (127, "ContainerCannotRun", "not in the image", cli.EXIT_USER),
         (137, "OOMKilled", "more memory than its limit", cli.EXIT_BUG),
         (137, "Error", "killed by SIGKILL", cli.EXIT_BUG),
@@ -118,6 +179,31 @@ def test_an_evicted_pod_says_what_its_node_was_short_of():
     assert end
     assert "The node was low on: memory." in end.sentence
     assert end.code == cli.EXIT_PEER_LOST
+
+
+@pytest.mark.parametrize(
+    ("reason", "code"),
+    [
+        ("NodeLost", cli.EXIT_PEER_LOST),
+        ("Shutdown", cli.EXIT_PEER_LOST),
+        ("NodeShutdown", cli.EXIT_PEER_LOST),
+        ("Terminated", cli.EXIT_PEER_LOST),
+        ("UnexpectedAdmissionError", cli.EXIT_BUG),
+    ],
+)
+def test_a_pod_that_went_with_its_node_is_worth_another_try_and_one_that_it_refuses_is_not(reason, code):
+    end = diagnosis.pod_end(pod({"phase": "Failed", "reason": reason}))
+    assert end
+    assert reason in end.sentence
+    assert end.code == code
+
+
+def test_a_container_that_failed_counts_while_another_of_its_pod_still_runs():
+    failed = {"name": "canopy", "state": {"terminated": {"exitCode": 2, "reason": "Error"}}}
+    runs = {"name": "sidecar", "state": {"running": {}}}
+    end = diagnosis.pod_end(pod({"phase": "Running", "containerStatuses": [failed, runs]}))
+    assert end
+    assert end.code == cli.EXIT_USER
 
 
 def test_a_container_that_ends_again_and_again_says_how_it_ended_last():

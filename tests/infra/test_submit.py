@@ -1,5 +1,6 @@
 """`python -m infra.submit` as a process, against a test API server that allows what k8s/rbac.yaml does."""
 
+import re
 import signal
 import threading
 import time
@@ -7,8 +8,8 @@ import time
 import pytest
 
 from tests.infra.conftest import job, settings_map
-from tests.infra.playing import play
-from tests.infra.store import RefusalError
+from tests.infra.playing import Stage, play, succeed
+from tests.infra.store import RefusalError, now
 
 
 def wait_for(condition, seconds=60):
@@ -219,6 +220,40 @@ def test_a_job_lost_to_its_nodes_is_worth_another_try(server, submit, write):
     assert "its node is lost" in done.stderr
 
 
+def test_a_log_that_went_with_its_node_changes_nothing_about_how_a_job_ended(server, submit, write):
+    def lost(stage):
+        pod = stage.pod()
+        stage.run(pod)
+        stage.condition(pod, type="DisruptionTarget", reason="DeletionByTaintManager")
+        stage.end(pod, 137)
+        server.refusals.append(("get", "pods", RefusalError(404, "NotFound", f'pods "{pod}" not found')))
+        stage.fail()
+
+    play(server, train=lost)
+    assert submit(write("t.yaml", job("train"))).returncode == 75
+    assert not server.refusals
+
+
+def test_of_many_failed_pods_the_first_are_shown_and_none_that_was_followed_twice(server, submit, write):
+    def fails(stage):
+        pods = [(index, stage.pod(index)) for index in reversed(range(5))]
+        for index, pod in pods:
+            stage.run(pod)
+            stage.say(pod, f"last word of {index}")
+        with stage.store.changed:  # all at once
+            for _, pod in pods:
+                stage.end(pod, 1)
+            stage.fail()
+
+    play(server, train=fails)
+    done = submit(write("t.yaml", job("train", completions=5)), "--follow")
+    assert done.returncode == 1
+    told = re.findall(r"worker (\d)\): exit code 1|    last word of (\d)", done.stderr)
+    assert told == [("0", ""), ("1", ""), ("", "1"), ("2", ""), ("", "2")]
+    assert "last word of 0" in done.stdout
+    assert "2 more pods likewise" in done.stderr
+
+
 def test_ctrl_c_leaves_the_job_running_and_says_how_to_come_back(server, start, write):
     def endless(stage):
         stage.run(stage.pod())
@@ -252,6 +287,66 @@ def test_a_job_that_somebody_deletes_meanwhile_is_told(server, submit, write):
     done = submit(write("t.yaml", job("train")))
     assert done.returncode == 1
     assert "job/train was deleted by somebody" in done.stderr
+
+
+def test_a_job_that_is_made_again_by_somebody_is_not_taken_for_the_one_that_was_started(
+    server, submit, write
+):
+    def remade(stage):
+        stage.run(stage.pod())
+        time.sleep(1)
+        with stage.store.changed:
+            again = stage.store.delete("jobs", stage.job)
+            del again["metadata"]["uid"]
+            stage.store.put("jobs", again)
+            stage.complete()
+            stage.store.compact()  # a watch that has missed it
+
+    play(server, train=remade)
+    done = submit(write("t.yaml", job("train")))
+    assert done.returncode == 1
+    assert "job/train was deleted by somebody" in done.stderr
+
+
+def test_a_job_that_is_just_being_deleted_is_started_anew(server, submit, write):
+    server.on_created["jobs"] = lambda created: succeed(Stage(server, created))
+    leaving = job("train")
+    leaving["metadata"]["deletionTimestamp"] = now()
+    server.store.put("jobs", leaving)
+    done = submit(write("t.yaml", job("train")), "--timeout", 5)
+    assert done.returncode == 0, done.stderr
+    assert "job/train is taken away first" in done.stderr
+
+
+def test_a_job_is_not_started_anew_before_the_one_before_is_gone(server, submit, write):
+    server.on_created["jobs"] = lambda created: succeed(Stage(server, created))
+    path = write("t.yaml", job("train"))
+    assert submit(path).returncode == 0
+    uid = server.store.get("jobs", "train")["metadata"]["uid"]
+
+    def goes():
+        wait_for(lambda: "deletionTimestamp" in server.store.get("jobs", "train")["metadata"])
+        time.sleep(1)  # its pods' grace period
+        server.store.delete("jobs", "train")
+
+    threading.Thread(target=goes, daemon=True).start()
+    assert submit(path, "--replace").returncode == 0
+    assert server.store.get("jobs", "train")["metadata"]["uid"] != uid
+
+
+def test_delete_goes_from_the_last_object_of_the_last_file_to_the_first_and_may_be_repeated(
+    server, submit, write
+):
+    play(server)
+    files = (
+        write("1.yaml", settings_map("one", A="1"), settings_map("two", A="1")),
+        write("2.yaml", job("train")),
+    )
+    assert submit(*files).returncode == 0
+    names = ["job/train", "configmap/two", "configmap/one"]
+    for what in ("is deleted", "was not there"):
+        done = submit(*files, "--delete")
+        assert (done.returncode, done.stdout.splitlines()) == (0, [f"{name} {what}" for name in names])
 
 
 def test_delete_takes_everything_away_but_the_claims(server, submit, write):

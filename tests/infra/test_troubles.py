@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from infra.logs import DRAIN_SECONDS
 from tests.infra.conftest import job
 from tests.infra.playing import play
 from tests.infra.store import RefusalError
@@ -22,6 +23,25 @@ def test_an_image_that_is_not_there_is_waited_for_and_then_given_up(server, subm
     assert done.stderr.count("the image canopy:0.1.0 cannot be pulled") == 1
     assert "--replace" in done.stderr
     assert server.store.get("jobs", "train")
+
+
+def test_what_has_mended_itself_does_not_use_up_the_patience(server, submit, write):
+    def late(stage):
+        pod = stage.pod()
+        stage.waiting(pod, "ErrImagePull", PULL)
+        stage.touch()
+        time.sleep(1)
+        stage.run(pod)
+        stage.touch()
+        time.sleep(3)
+        stage.touch()
+        stage.end(pod)
+        stage.complete()
+
+    play(server, train=late)
+    done = submit(write("t.yaml", job("train")), "--patience", 3)
+    assert done.returncode == 0, done.stderr
+    assert "cannot be pulled" in done.stderr
 
 
 def test_a_gpu_that_is_still_to_come_is_waited_for_longer_than_patience(server, submit, write):
@@ -71,6 +91,47 @@ def test_pods_that_may_not_be_created_are_told_from_the_jobs_events(server, subm
     assert done.returncode == 2
     assert words in done.stderr
     assert message in done.stderr
+
+
+def test_a_job_that_ends_without_ever_having_pods_says_why(server, submit, write):
+    def never(stage):
+        with stage.store.changed:  # both at once
+            stage.event("jobs", "train", "FailedCreate", "Error creating: something new")
+            stage.fail("DeadlineExceeded", "Job was active longer than specified deadline")
+
+    play(server, train=never)
+    done = submit(write("t.yaml", job("train")))
+    assert done.returncode == 1
+    assert "job/train: its pods cannot be created: Error creating: something new" in done.stderr
+    assert "job/train failed (DeadlineExceeded" in done.stderr
+
+
+def test_events_that_may_not_be_read_are_done_without(server, submit, write):
+    server.refusals += [("list", "events", RefusalError(403, "Forbidden", "events is forbidden"))] * 3
+
+    def takes_its_time(stage):
+        pod = stage.pod()
+        stage.touch()
+        time.sleep(1)
+        stage.run(pod)
+        stage.end(pod)
+        stage.complete()
+
+    play(server, train=takes_its_time)
+    done = submit(write("t.yaml", job("train")))
+    assert done.returncode == 0, done.stderr
+    assert len(server.refusals) < 3
+
+
+@pytest.mark.parametrize(("status", "said"), [(403, 1), (404, 0)])
+def test_a_log_that_is_not_to_be_had_is_not_waited_for(server, submit, write, status, said):
+    server.refusals += [("get", "pods", RefusalError(status, "Refused", "no log"))] * 50
+    play(server)
+    began = time.monotonic()
+    done = submit(write("t.yaml", job("train")), "--follow")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("may not be read: no log") == said
+    assert time.monotonic() - began < DRAIN_SECONDS / 2
 
 
 def test_a_log_whose_connection_breaks_goes_on_with_no_line_twice_or_lost(server, submit, write):

@@ -35,6 +35,9 @@ def test_a_store_is_never_asked_for_a_folder(monkeypatch):
         (tf.errors.NotFoundError(None, None, "no such bucket"), UserError),
         (tf.errors.DataLossError(None, None, "cut short"), UserError),
         (tf.errors.UnavailableError(None, None, "busy"), TryAgainError),
+        (tf.errors.AbortedError(None, None, "another writer"), TryAgainError),
+        (tf.errors.DeadlineExceededError(None, None, "too late"), TryAgainError),
+        (tf.errors.InternalError(None, None, "HTTP status 500"), TryAgainError),
         (tf.errors.UnknownError(None, None, "; Stale file handle"), TryAgainError),
     ],
 )

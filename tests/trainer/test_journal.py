@@ -75,6 +75,7 @@ def test_tensorboard_plots_the_numbers_and_those_of_validation(tmp_path):
 def test_the_chief_alone_writes(tmp_path):
     with Journal(config(tmp_path), is_chief=False) as journal:
         journal.write(LINE)
+        assert not journal.lacks_validation(3)
     assert not list(tmp_path.iterdir())
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -11,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from trainer import stopping
+from tests.trainer.surviving import is_running, wait_for
+from trainer import link, stopping
 
 # A process as trainer.task makes it, which then does what the test says, and tells when it has come to it.
 BEGUN = """
@@ -24,6 +27,7 @@ def tell(word):
     print(word, flush=True)
 exec(sys.argv[1])
 """
+LED = BEGUN.replace("Near(None)", "Near(int(sys.argv[2]))")  # the same with a launcher
 
 
 @pytest.fixture
@@ -113,3 +117,102 @@ def test_a_signal_from_before_it_began_is_not_lost():
     process.send_signal(signal.SIGINT)
     _, words = process.communicate(timeout=20)
     assert (process.returncode, words) == (130, b"interrupted\n")
+
+
+def test_after_the_last_step_sigterm_ends_it_at_once(doing):
+    process = doing("with stopping.agreeing() as agree:\n    agree()\ntell('after')\ntime.sleep(60)")
+    began = time.monotonic()
+    process.terminate()
+    assert process.wait(20) == 143
+    assert time.monotonic() - began < stopping.AGREE_SECONDS / 2
+
+
+def test_that_sigterm_came_in_the_last_step_is_not_forgotten(doing):
+    process = doing(
+        "from trainer.stopping import TerminatedError\n"
+        "try:\n    with stopping.agreeing() as agree:\n        agree()\n        tell('in steps')\n"
+        "        while not stopping.is_asked: time.sleep(0.01)\n"
+        "except TerminatedError:\n    raise SystemExit(7)"
+    )
+    process.terminate()
+    assert process.wait(20) == 7
+
+
+def test_its_last_word_and_what_it_has_printed_are_not_lost(doing, tmp_path, monkeypatch):
+    monkeypatch.setenv("CANOPY_TERMINATION_LOG", str(tmp_path / "word"))
+    monkeypatch.setenv("PYTHONUNBUFFERED", "")
+    process = doing("tell('there')\nprint('in the buffer')\ntime.sleep(60)")
+    time.sleep(0.5)
+    process.terminate()
+    out, _ = process.communicate(timeout=20)
+    assert out == b"in the buffer\n"
+    assert (tmp_path / "word").read_text() == "stopped by SIGTERM: the newest checkpoint stands"
+
+
+@pytest.fixture
+def led() -> Iterator[Any]:
+    """Starts a process that has a launcher, whose end of the line comes with it."""
+    found: list[tuple[subprocess.Popen[bytes], link.Far]] = []
+
+    def start(what: str) -> tuple[subprocess.Popen[bytes], link.Far]:
+        line = link.Far()
+        process = subprocess.Popen(
+            [sys.executable, "-c", LED, what, str(line.descriptor)],
+            pass_fds=[line.descriptor],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        line.start()
+        found.append((process, line))
+        return found[-1]
+
+    yield start
+    for process, line in found:
+        process.kill()
+        process.communicate()
+        line.close()
+
+
+@pytest.mark.parametrize(
+    ("act", "code", "said"),
+    [
+        (lambda _, line: line.close(), 75, b"peer lost: the launcher is gone\n"),
+        (lambda _, line: line.say(link.LOST, "worker 1 ended"), 75, b"peer lost: worker 1 ended\n"),
+        (lambda process, _: process.send_signal(signal.SIGINT), 130, b""),  # the launcher says it
+    ],
+)
+def test_what_its_launcher_tells_it_or_would_tell_the_user_ends_it(led, act, code, said):
+    process, line = led(ASLEEP)
+    assert process.stdout.readline() == b"asleep\n"
+    act(process, line)
+    _, words = process.communicate(timeout=20)
+    assert (process.returncode, words) == (code, said)
+
+
+def test_a_single_worker_gets_no_cluster_not_even_one_of_its_environment(led, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"index": 1}}')
+    process, line = led("import os\ntell(stopping.meet().workers)\ntell('TF_CONFIG' in os.environ)")
+    wait_for(lambda: line.is_ready)
+    line.say(link.GO)
+    assert process.communicate(timeout=20)[0] == b"1\nFalse\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
+def test_a_frozen_process_does_not_outlive_its_launcher():
+    launcher = (
+        "import subprocess, sys\nfrom trainer import link\nline = link.Far()\n"
+        "words = [sys.executable, '-c', sys.argv[1], sys.argv[2], str(line.descriptor)]\n"
+        "process = subprocess.Popen(words, pass_fds=[line.descriptor], stdout=subprocess.PIPE)\n"
+        "process.stdout.readline()\nprint(process.pid, flush=True)\nprocess.wait()"
+    )
+    words = [sys.executable, "-c", launcher, LED, ASLEEP]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        os.kill(pid, signal.SIGSTOP)
+        parent.kill()
+    try:
+        wait_for(lambda: not is_running(pid), seconds=20)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)

@@ -38,6 +38,13 @@ def test_loss_and_f2_are_those_of_all_rows():
     assert result.summary["records"] == 200
 
 
+def test_thresholds_that_are_given_are_taken_and_not_tuned():
+    given = [0.9, 0.1, 0.3]
+    result = Validation.of(SCORES, LABELS, TAGS, np.array(given))
+    assert result.thresholds == given
+    assert result.summary["f2"] == pytest.approx(f2(answers(given), LABELS.astype(bool)))
+
+
 def test_each_tag_has_its_own_figures():
     found = Validation.of(SCORES, LABELS, TAGS)
     clear = found.summary["tags"]["clear"]
