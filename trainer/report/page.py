@@ -9,11 +9,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jinja2
+import markupsafe
 import numpy as np
 import numpy.typing as npt
 
@@ -26,6 +28,12 @@ from trainer.report.training import Training
 
 MOST_PANELS = 40  # tags with plots of their own: the page stays below a few megabytes
 MOST_CONFUSED = 20  # rows and columns of the table of confusions
+# A word with a letter of a script written from right to left, or with a control that turns writing round
+# (Unicode Standard Annex 9, sections 2 and 3.2; the blocks are those of its DerivedBidiClass.txt).
+_LEFTWARD = (
+    r"[^\s,;()]*[\u0590-\u08ff\u200f\u202a-\u202e\u2066-\u2069\ufb1d-\ufdff\ufe70-\ufefe"
+    r"\U00010800-\U00010fff\U0001e800-\U0001efff][^\s,;()]*"
+)
 
 
 @dataclass(frozen=True)
@@ -84,6 +92,7 @@ def render(found: Findings) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"figure": _figure, "share": lambda value: f"{value:.1%}"}
+    environment.filters["isolated"] = isolated
     script = environment.get_template("report_script.html").render()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     ordered = sorted(found.checks, key=lambda check: ("fail", "look", "pass").index(check.verdict))
@@ -124,6 +133,16 @@ def headline(checks: Sequence[Check]) -> str:
     if looks:
         return f"Better than one answer for all, with {_several(looks, 'thing')} to look at"
     return "Better than one answer for all, and every check passed"
+
+
+def isolated(sentence: str) -> markupsafe.Markup:
+    """A sentence as HTML in which words written from right to left leave those beside them in their places.
+
+    Words of which one stands beside the other are one name: a name may hold spaces.
+    """
+    parts = re.split(rf"({_LEFTWARD}(?: +{_LEFTWARD})*)", sentence)  # every other one is such a name
+    parts[1::2] = [markupsafe.Markup("<bdi>{}</bdi>").format(name) for name in parts[1::2]]
+    return markupsafe.Markup("").join(parts)
 
 
 def _several(count: int, thing: str) -> str:

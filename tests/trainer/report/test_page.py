@@ -114,6 +114,33 @@ def test_wide_tables_scroll_in_their_own_box(open_page, viewport):
     assert set(boxes) == {"auto"}
 
 
+LONG = (
+    "Land principally occupied by agriculture, with significant areas of natural vegetation",
+    "Land_principally_occupied_by_agriculture_with_significant_areas_of_natural_vegetation",
+)
+
+
+def test_long_tags_stay_beside_their_figures_and_leave_them_room(open_page):
+    opened = open_page(findings(tags=LONG + TAGS[2:]), viewport=PHONE)
+    for table in ("table.sortable", "table.heat"):
+        box = opened.tab.locator(f".scroll:has({table})")
+        box.evaluate("each => { each.scrollLeft = 60 }")
+        assert box.evaluate("each => each.scrollLeft") == 60, "the table is wider than its box"
+        edge = box.bounding_box()["x"]
+        for head in box.locator("tbody th").all():
+            place = head.bounding_box()
+            assert place["x"] == pytest.approx(edge, abs=1)
+            assert place["width"] < 180
+            assert head.evaluate("each => each.scrollWidth <= each.clientWidth")
+
+
+def test_long_tags_fit_a_printed_page(open_page):
+    opened = open_page(findings(tags=LONG + TAGS[2:]), viewport={"width": 720, "height": 1_000})
+    opened.tab.emulate_media(media="print")
+    assert opened.ask("document.documentElement.scrollWidth") <= 720
+    assert opened.ask("getComputedStyle(document.querySelector('tbody th')).position") == "static"
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_colour_of_text_has_contrast(open_page, scheme):
     opened = open_page(color_scheme=scheme)
@@ -220,6 +247,41 @@ def test_hostile_names_and_tags_run_nothing(open_page):
     assert opened.ask("document.querySelector('table.sortable tbody th').textContent") == HOSTILE[0]
     assert opened.ask("document.documentElement.scrollWidth") <= 360
     assert "{{ 7 * 7 }}" in opened.ask("document.body.textContent")
+
+
+@pytest.mark.parametrize("name", ["\u202egpj.x", "مرحبا بالعالم"])
+def test_names_written_from_right_to_left_leave_figures_and_words_in_their_places(open_page, name):
+    told = f"2 pictures are known ({name} is {name}, 3 of 12): keep one."
+    found = findings(tags=(name, *TAGS[1:]), names=[name], checks=[Check("x", "Known", "look", told)])
+    opened = open_page(found)
+    assert opened.ask("document.querySelector('.checks p').textContent") == told
+
+    def left_of(selector, word):
+        """Where a word begins on the screen, in pixels."""
+        return opened.tab.locator(selector).first.evaluate(
+            """(each, word) => {
+                const walk = document.createTreeWalker(each, NodeFilter.SHOW_TEXT);
+                for (let node; (node = walk.nextNode());) {
+                    const at = node.data.indexOf(word), range = document.createRange();
+                    if (at < 0) continue;
+                    range.setStart(node, at);
+                    range.setEnd(node, at + word.length);
+                    return range.getBoundingClientRect().left;
+                }
+            }""",
+            word,
+        )
+
+    sentence = [left_of(".checks p", word) for word in ("2 pictures", " is ", "3 of", "12", "keep one")]
+    assert sentence == sorted(sentence)
+    assert left_of(".gallery figcaption", name) < left_of(".gallery figcaption", "F2")
+    figure = opened.tab.locator(f".gallery li:has-text('{name}')").first
+    assert figure.locator("bdi").bounding_box()["x"] < figure.locator("small").bounding_box()["x"]
+
+
+def test_a_sentence_is_marked_up_only_where_words_run_from_right_to_left():
+    assert page.isolated("<b> & (train_1 is train_2).") == "&lt;b&gt; &amp; (train_1 is train_2)."
+    assert page.isolated("(مرحبا بالعالم is a)") == "(<bdi>مرحبا بالعالم</bdi> is a)"
 
 
 def test_its_policy_stops_what_escaping_might_miss(browser, tmp_path):
