@@ -168,6 +168,7 @@ class _Worker:
             folder = trial.make_folder(self.output, number, taken.user_attrs.get("previous"))
         except FileExistsError as error:
             raise UserError(f"--output {self.output} is used by another study: {error}") from error
+        _say(f"trial {number} begins: {self._values(taken)}")
         try:
             with Training(folder, launch, [*flags, *self.settings.fixed, *READABLE]) as training:
                 end, why = self._follow(taken, training)
@@ -190,6 +191,7 @@ class _Worker:
         while True:
             code = training.poll()  # before the epochs, so that none of an ended one is missed
             for epoch, f2 in training.epochs():
+                _say(f"trial {taken.number}: epoch {epoch}, F2 {f2:.4f}")
                 bad = self.shared.report(taken, epoch, f2)
                 if bad and code is None and epoch < self.epochs:
                     return "pruned", ""
@@ -233,11 +235,14 @@ class _Worker:
         best = study.best_of(ended)
         what = {"complete": f"F2 {f2 or 0:.4f}", "pruned": "pruned", "failed": f"failed ({why})"}[end]
         record = f", best F2 {best.value:.4f} (trial {best.number})" if best else ""
-        values = ", ".join(f"{name} {value}" for name, value in self.space.tidy(taken.params).items())
         _say(
             f"trial {taken.number}: {what} in {seconds:.0f} s{record}, "
-            f"{len(ended)} of {self.settings.trials} done; {values}"
+            f"{len(ended)} of {self.settings.trials} done; {self._values(taken)}"
         )
+
+    def _values(self, taken: Trial) -> str:
+        """What a trial tries, for a line."""
+        return ", ".join(f"{name} {value}" for name, value in self.space.tidy(taken.params).items())
 
 
 def _say(text: str) -> None:

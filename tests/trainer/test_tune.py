@@ -104,9 +104,11 @@ def test_one_trial_from_flags_to_the_command_line_to_paste(records, tmp_path):
     flags = words(records, tmp_path, "--trials", 1, task=["--epochs", "1"])
     done = run_module("trainer.tune", *flags)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("\n") == 1
-    assert "tune: trial 0: F2 0." in done.stderr
-    assert "1 of 1 done; learning_rate 0.001" in done.stderr
+    begins, epoch, end = done.stderr.splitlines()
+    assert begins.startswith("tune: trial 0 begins: learning_rate 0.001")
+    assert epoch.startswith("tune: trial 0: epoch 1, F2 0.")
+    assert end.startswith("tune: trial 0: F2 0.")
+    assert "1 of 1 done; learning_rate 0.001" in end
     best = table_and_command(done)
     assert (best.epochs, best.image_size, best.learning_rate) == (1, 32, 1e-3)
     folder = tmp_path / "study-trials" / "trial-0000"
@@ -135,7 +137,9 @@ def test_trials_that_all_fail_end_the_search_with_their_reason(broken, records, 
     assert tune.main(words(records, tmp_path)) == cli.EXIT_USER
     told = capfd.readouterr().err.splitlines()
     assert told[-1] == "error: 3 trials in a row failed here, the last one with: the device is gone"
-    assert [line.split(":")[1] for line in told[:-1]] == [" trial 0", " trial 1", " trial 2"]
+    assert [line.split(":")[1] for line in told[:-1]] == [
+        f" trial {number}{what}" for number in range(3) for what in (" begins", "")
+    ]
 
 
 def test_a_machine_on_which_trials_fail_leaves_the_rest_to_others(
@@ -212,7 +216,8 @@ def test_a_stopped_search_leaves_no_process_and_goes_on_where_it_was(number, cod
     first.send_signal(number)
     _, told = first.communicate(timeout=60)
     assert first.returncode == code, told
-    assert told == "tune: stopped after 0 of 1 trials; the same command goes on\n"
+    assert told.startswith("tune: trial 0 begins: ")
+    assert told.endswith("tune: stopped after 0 of 1 trials; the same command goes on\n")
     assert not training(tmp_path)
     again = begin(records, tmp_path, "--trials", 1, epochs=4)
     out, told = again.communicate(timeout=300)
