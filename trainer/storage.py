@@ -8,6 +8,7 @@ together do not draw the same.
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,6 +52,8 @@ UNREADABLE = (
     RuntimeError,  # a database that another Optuna made
 )
 RANDOM_TRIALS = 10  # drawn at random before the sampler follows what it has seen: Optuna's own default
+# Where a database's driver is another package than its module; SQLAlchemy knows modules alone.
+DRIVERS = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
 UNPRUNED_TRIALS = 5  # whole ones before the first may be cut: Optuna's own default
 
 
@@ -224,11 +227,23 @@ def _storage(text: str) -> BaseStorage:
 
 
 def _database(text: str) -> RDBStorage:
-    """Connects; again where workers that start together make the same tables at the same moment."""
+    """Connects; again where workers that start together make the same tables at the same moment.
+
+    Raises:
+        UserError: where the database's driver is not installed.
+    """
     for pause in (0.5, 1.0, 0.0):
         try:
             # A connection that the database closed while a trial ran is noticed, and made anew.
             return RDBStorage(text, engine_kwargs={"pool_pre_ping": True})
+        except ImportError as error:
+            module = getattr(error.__cause__, "name", None)
+            if module is None:
+                raise
+            raise UserError(
+                f"--study {shown(text)} needs a driver that does not come with Canopy: install it with "
+                f"{sys.executable} -m pip install '{DRIVERS.get(module, module)}'"
+            ) from error
         except (IntegrityError, OperationalError, ProgrammingError):
             if not pause:
                 raise

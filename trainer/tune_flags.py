@@ -104,7 +104,8 @@ def _parser() -> Parser:
         required=True,
         metavar="FILE|URL",
         help="what the workers share: a file on a shared disk (NFS will do), or a database's address "
-        "(sqlite:///FILE, postgresql://USER:PASSWORD@HOST/NAME)",
+        "(sqlite:///FILE, or postgresql://USER:PASSWORD@HOST/NAME where its driver, psycopg[binary], is "
+        "installed: only SQLite's comes with Canopy)",
     )
     parser.add_argument("--study_name", default="canopy", metavar="TEXT", help="of the study within it")
     parser.add_argument(

@@ -1,6 +1,7 @@
 """A study that workers share, in a file and in a database: who takes what, and what outlives a worker."""
 
 import contextlib
+import importlib.util
 import multiprocessing
 import sqlite3
 import time
@@ -212,6 +213,23 @@ def test_an_address_that_leads_nowhere_is_one_sentence_without_the_password(addr
         join(address, tmp_path)
     assert "secret" not in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "module", "package"),
+    [
+        ("postgresql+psycopg", "psycopg", "psycopg[binary]"),
+        ("mysql+mysqldb", "MySQLdb", "mysqlclient"),
+        ("oracle+oracledb", "oracledb", "oracledb"),
+    ],
+)
+def test_a_database_without_its_driver_names_the_command_that_installs_it(scheme, module, package, tmp_path):
+    if importlib.util.find_spec(module):
+        pytest.skip(f"{module} is installed here")
+    with pytest.raises(UserError) as refused:
+        join(f"{scheme}://user:secret@host/name", tmp_path)
+    assert str(refused.value).endswith(f"-m pip install '{package}'")
+    assert "secret" not in str(refused.value)
 
 
 def _take_turns(place, folder, wanted, numbers):
