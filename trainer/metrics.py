@@ -191,7 +191,7 @@ def per_tag(
     """
     given, true = np.asarray(scores, np.float64), np.asarray(labels, bool)
     limits = np.asarray(thresholds, np.float64)
-    answered = given >= limits
+    answered = apply_thresholds(given, limits)
     hits, positives, answers = (answered & true).sum(0), true.sum(0), answered.sum(0)
     scored = _fbeta(hits, positives, answers, BETA)
     return [

@@ -50,6 +50,11 @@ def test_a_score_at_its_threshold_is_answered_and_counted():
     assert (first.recall, second.recall) == (1.0, 1.0)
 
 
+def test_a_tag_answered_only_because_no_other_was_counts_in_its_figures():
+    road, water = metrics.per_tag([[0.1, 0.3], [0.9, 0.1]], [[0, 1], [1, 0]], [0.5, 0.5], ("road", "water"))
+    assert (water.precision, water.recall, road.precision) == (1.0, 1.0, 1.0)
+
+
 @given(labels=BITS, seed=st.integers(0, 99))
 def test_tuned_thresholds_are_never_worse_than_a_fifth(labels, seed):
     scores = np.random.default_rng(seed).random(labels.shape)
