@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import posixpath
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +37,9 @@ def read(model: str) -> Training | None:
     Returns:
         The curves; None where there is no such file or nothing in it: the export stands alone.
     """
-    path = posixpath.join(posixpath.dirname(model.rstrip("/")), "metrics.jsonl")
+    # Of "." no folder above can be told.
+    folder = model.rstrip("/") if "://" in model else os.path.abspath(model)  # noqa: PTH100 - keeps links
+    path = posixpath.join(posixpath.dirname(folder), "metrics.jsonl")
     if not tf.io.gfile.exists(path) or tf.io.gfile.isdir(path):
         return None
     with tf.io.gfile.GFile(path, "rb") as file:

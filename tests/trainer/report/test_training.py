@@ -49,8 +49,10 @@ def test_any_text_is_read_without_an_error(text):
     training.parse(text)
 
 
-def test_a_lone_export_has_no_curves(tmp_path):
+def test_the_curves_are_those_beside_the_export_wherever_one_stands(tmp_path, monkeypatch):
     (tmp_path / "export").mkdir()
     assert training.read(str(tmp_path / "export")) is None
     (tmp_path / "metrics.jsonl").write_text(lines({"step": 1, "loss": 0.5}))
     assert training.read(f"{tmp_path}/export/") is not None
+    monkeypatch.chdir(tmp_path / "export")
+    assert training.read(".") is not None
