@@ -62,9 +62,8 @@ class Claim:
     def begin(self) -> None:
         """Deletes the earlier run that this one replaces, or ends who goes on with the same one, if any.
 
-        Call when no mistake is left to be found.
-
-        The other workers have to wait: until then they would take up that run's checkpoints.
+        Call when no mistake is left to be found. The other workers have to wait: until then they would take
+        up that run's checkpoints.
 
         Raises:
             UserError: where model_dir cannot be written, or holds the run that is to go on no longer.
