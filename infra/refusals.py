@@ -46,7 +46,7 @@ def differs(job: KubeObject, path: str, end: End | None, differences: Iterable[s
     return (
         f"{title(job)} of {path} is in the cluster already, and {state} other settings "
         f"({'; '.join(differences)}): nothing was changed; --replace starts this one in its place, and those "
-        "of the other files if the command names any; --delete takes it away, another name starts a second"
+        "of other files if the command names any; --delete takes it away, another name starts a second one"
     )
 
 
