@@ -8,6 +8,7 @@ a usable `model.tflite` still works, slower, and the name of the engine says why
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -91,6 +92,10 @@ def _lite(info: ModelInfo, threads: int) -> list[Engine]:
     if not storage.exists(path):
         raise _Unusable(f"the export has no {contract.MODEL_TFLITE}")
     content = storage.read_bytes(path)
+    # It has no checksum of its own: with weights that a disk or a copy spoilt it would score on, wrongly.
+    noted = info.document.get(contract.KEY_TFLITE_SHA256)
+    if noted is not None and noted != hashlib.sha256(content).hexdigest():
+        raise _Unusable(f"{contract.MODEL_TFLITE} is not the file whose checksum {contract.MODEL_JSON} has")
     try:
         with quiet.importing():
             return [_Lite(content, info) for _ in range(threads)]

@@ -30,6 +30,7 @@ KEY_MULTI_HOT = "image/class/multi_hot"
 # The export folder. `MODEL_JSON` is written last.
 MODEL_JSON = "model.json"
 MODEL_TFLITE = "model.tflite"
+KEY_TFLITE_SHA256 = "tflite_sha256"  # of model.json; exports of earlier versions have none
 SIGNATURE_JPEG = "serving_default"  # string[batch], JPEG bytes -> scores float32[batch, classes]
 SIGNATURE_RGB = "rgb"  # uint8[batch, height, width, 3] -> scores float32[batch, classes]
 

@@ -8,6 +8,7 @@ prediction and the report need.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
@@ -117,6 +118,8 @@ def export(
         "config": dataclasses.asdict(config),
         "dataset": {"name": info.name, "fingerprint": info.fingerprint},
     }
+    if lite:
+        described[contract.KEY_TFLITE_SHA256] = hashlib.sha256(lite).hexdigest()
     if absent := metrics.get("absent_tags"):
         log.warning("no validation record has the %s: threshold %s stays", _named(absent), DEFAULT_THRESHOLD)
     check()

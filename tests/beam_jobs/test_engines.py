@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -187,6 +188,7 @@ def test_with_tensorflow_lite_the_command_never_imports_tensorflow(
         ("missing", "for the export has no model.tflite"),
         ("noise", "for model.tflite cannot be used: "),
         ("empty", "for model.tflite cannot be used: "),
+        ("middle", "for model.tflite is not the file whose checksum model.json has"),
         ("size", "for model.tflite cannot be used: it does not take pictures of 32 x 32 pixels"),
     ],
 )
@@ -211,12 +213,19 @@ def damaged(model: Path, tmp_path: Path, damage: str) -> str:
     elif damage == "size":
         described = json.loads((folder / "model.json").read_text())
         (folder / "model.json").write_text(json.dumps({**described, "image_size": 32}))
+    elif damage == "middle":
+        content = bytearray(lite.read_bytes())
+        described = json.loads((folder / "model.json").read_text())
+        described["tflite_sha256"] = hashlib.sha256(content).hexdigest()
+        (folder / "model.json").write_text(json.dumps(described))
+        content[len(content) // 2] ^= 0x40
+        lite.write_bytes(content)
     else:
         lite.write_bytes(b"" if damage == "empty" else bytes(range(256)) * 40)
     return str(folder)
 
 
-@pytest.mark.parametrize("damage", ["missing", "noise"])
+@pytest.mark.parametrize("damage", ["missing", "noise", "middle"])
 def test_asked_for_by_name_tensorflow_lite_is_never_replaced(
     damage: str, model: Path, tmp_path: Path
 ) -> None:

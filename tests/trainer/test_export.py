@@ -1,6 +1,7 @@
 """What is handed on: it takes the archive's own files, and says the same whichever way it is asked."""
 
 import functools
+import hashlib
 import io
 import json
 import logging
@@ -96,6 +97,8 @@ def test_model_json_says_what_prediction_and_report_need(made):
     assert found["metrics"] == {"f2": 0.5}
     assert found["config"]["alpha"] == 0.35
     assert found["dataset"] == {"name": "planet", "fingerprint": info.fingerprint}
+    lite = Path(folder, "model.tflite").read_bytes()
+    assert found["tflite_sha256"] == hashlib.sha256(lite).hexdigest()
 
 
 class Patches(tf_keras.layers.Layer):
