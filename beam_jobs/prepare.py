@@ -17,7 +17,7 @@ from beam_jobs.commit import Output
 from beam_jobs.images import BAD_NAME, DUPLICATE_NAME, NO_LABEL, RejectedImage
 from beam_jobs.settings import MAX_SHARDS, Settings
 from beam_jobs.sources import Listing
-from beam_jobs.work import Item, Reject, Work
+from beam_jobs.work import Item, Reject, Work, utf8
 from canopy import contract
 from canopy.cli import UserError
 
@@ -73,17 +73,15 @@ def prepare(settings: Settings) -> Prepared:
 
     def reject(position: int, reason: str, detail: str) -> None:
         usable[position] = False
-        name = listing[position].name
-        safe = name.encode("utf-8", "backslashreplace").decode()
-        rejects.append(Reject(safe, reason, detail))
+        rejects.append(Reject(utf8(listing[position].name), reason, detail))
 
     for group in plan.repeated(digest, order):
         paths = sorted((listing[int(position)].path, int(position)) for position in group)
         for path, position in paths[1:]:
-            reject(position, DUPLICATE_NAME, f"{_safe(path)} comes after {_safe(paths[0][0])}")
+            reject(position, DUPLICATE_NAME, f"{utf8(path)} comes after {utf8(paths[0][0])}")
     for position in np.flatnonzero(usable & (row < 0)).tolist():
         name = listing[position].name
-        if _safe(name) != name or not name:
+        if utf8(name) != name or not name:
             reject(position, BAD_NAME, "the file's name is no UTF-8 text")
         else:
             reject(position, NO_LABEL, "no row in the labels")
@@ -115,11 +113,6 @@ def prepare(settings: Settings) -> Prepared:
         label_rows=len(table.names),
         labels_without_image=missing,
     )
-
-
-def _safe(text: str) -> str:
-    """Text as UTF-8 can hold it: undecodable bytes of a file's name become escapes."""
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _shards(

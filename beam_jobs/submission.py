@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from beam_jobs import storage
 from beam_jobs.images import BAD_NAME, DUPLICATE_NAME
 from beam_jobs.sources import Source, without_ending
-from beam_jobs.work import Reject
+from beam_jobs.work import Reject, utf8
 from canopy.cli import UserError
 from canopy.model_info import ModelInfo
 
@@ -39,20 +39,15 @@ def usable_names(listing: Iterable[Source]) -> tuple[list[Source], list[Reject]]
     kept: dict[str, Source] = {}
     rejects = []
     for source in sorted(listing, key=lambda source: source.path):
-        name = _printable(source.name)
+        name = utf8(source.name)
         if not name or name != source.name:
             rejects.append(Reject(name, BAD_NAME, "the file's name is no UTF-8 text"))
         elif name in kept:
-            first = _printable(kept[name].path)
-            rejects.append(Reject(name, DUPLICATE_NAME, f"{_printable(source.path)} comes after {first}"))
+            first = utf8(kept[name].path)
+            rejects.append(Reject(name, DUPLICATE_NAME, f"{utf8(source.path)} comes after {first}"))
         else:
             kept[name] = source
     return list(kept.values()), rejects
-
-
-def _printable(text: str) -> str:
-    """Text as UTF-8 can hold it: undecodable bytes of a file's name become escapes."""
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def tags_of(scores: NDArray[np.float32], model: ModelInfo) -> str:

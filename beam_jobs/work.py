@@ -25,6 +25,11 @@ class Reject:
     detail: str  # what exactly, in the decoder's own words where it has any
 
 
+def utf8(text: str) -> str:
+    """Text as UTF-8 can hold it: undecodable bytes of a file's name become escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 @dataclass(frozen=True)
 class Item:
     """One image to convert."""

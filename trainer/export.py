@@ -24,11 +24,10 @@ from trainer.data_info import DataInfo
 from trainer.dataset import decode, resize
 from trainer.files import refusal, stand_for_folder, write_text
 from trainer.mend import mend
+from trainer.report.check import named
 from trainer.tracing import traced
 
 log = logging.getLogger("canopy")
-
-NAMED_TAGS = 5  # in a sentence
 
 
 class Tagger(tf.Module):
@@ -121,7 +120,9 @@ def export(
     if lite:
         described[contract.KEY_TFLITE_SHA256] = hashlib.sha256(lite).hexdigest()
     if absent := metrics.get("absent_tags"):
-        log.warning("no validation record has the %s: threshold %s stays", _named(absent), DEFAULT_THRESHOLD)
+        log.warning(
+            "threshold %s stays where no validation record has the tag: %s", DEFAULT_THRESHOLD, named(absent)
+        )
     check()
     _put_in_place(fresh, final, json.dumps(described, indent=1))
     return final
@@ -141,14 +142,6 @@ def _lite(tagger: Tagger) -> bytes:
             contract.MODEL_TFLITE,
         )
         return b""
-
-
-def _named(tags: Sequence[str]) -> str:
-    """Tags in a sentence, of many the first few and how many more there are."""
-    more = len(tags) - NAMED_TAGS
-    return f"tag{'s' * (len(tags) > 1)} {', '.join(tags[:NAMED_TAGS])}" + (
-        f" and {more} more" if more > 0 else ""
-    )
 
 
 def _put_in_place(fresh: str, final: str, model_json: str) -> None:

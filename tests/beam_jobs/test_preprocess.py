@@ -327,15 +327,6 @@ def test_the_same_inputs_give_the_same_bytes_whatever_the_threads(
     assert one.shards != other.shards
 
 
-def test_the_summary_tells_of_empty_splits_and_of_files_passed_over(archive: Archive, run: Run) -> None:
-    archive.fill(3)
-    (archive.folder / "map.png").write_bytes(b"png")
-    done = run(archive, "--splits", "train=0.999999,test=1e-6")
-    assert "empty      test: no image fell to it" in done.out
-    assert "ignored    1 file, hidden or no JPEG by its name" in done.out
-    assert "empty" not in run(archive, "--splits", "train=1", "--overwrite").out
-
-
 def test_one_other_picture_tag_or_split_makes_another_fingerprint(
     archive: Archive, run: Run, tmp_path: Path
 ) -> None:

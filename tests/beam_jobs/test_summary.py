@@ -44,6 +44,15 @@ def test_what_a_job_wrote_beside_the_images_is_not_counted_among_the_files_it_pa
     assert first.canopy["images"]["files_ignored"] == again.canopy["images"]["files_ignored"] == 1
 
 
+def test_the_summary_tells_of_empty_splits_and_of_files_passed_over(archive: Archive, run: Run) -> None:
+    archive.fill(3)
+    (archive.folder / "map.png").write_bytes(b"png")
+    done = run(archive, "--splits", "train=0.999999,test=1e-6")
+    assert "empty      test: no image fell to it" in done.out
+    assert "ignored    1 file, hidden or no JPEG by its name" in done.out
+    assert "empty" not in run(archive, "--splits", "train=1", "--overwrite").out
+
+
 @pytest.mark.parametrize("mode", ["in_memory", "multi_processing"])
 def test_corrupt_metadata_of_a_sound_picture_is_not_spoken_of(
     archive: Archive, tmp_path: Path, mode: str

@@ -152,13 +152,6 @@ def test_an_earlier_export_stands_until_the_new_one_is_complete(tmp_path, monkey
     assert (tmp_path / "export" / "model.json").read_text() == "first"
 
 
-def test_of_many_tags_that_validation_lacks_a_few_are_named_and_the_others_counted():
-    tags = [f"t{i}" for i in range(200)]
-    assert export._named(tags[:1]) == "tag t0"
-    assert export._named(tags[:5]) == "tags t0, t1, t2, t3, t4"
-    assert export._named(tags) == "tags t0, t1, t2, t3, t4 and 195 more"
-
-
 def test_an_earlier_export_stands_where_another_run_has_taken_the_folder_meanwhile(made, tmp_path):
     def taken():
         raise UserError("another run has taken the folder")

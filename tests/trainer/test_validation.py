@@ -48,7 +48,7 @@ def test_thresholds_that_are_given_are_taken_and_not_tuned():
 def test_each_tag_has_its_own_figures():
     found = Validation.of(SCORES, LABELS, TAGS)
     clear = found.summary["tags"]["clear"]
-    given, true = found.thresholds[0] <= SCORES[:, 0], LABELS[:, 0].astype(bool)
+    given, true = answers(found.thresholds)[:, 0], LABELS[:, 0].astype(bool)
     assert clear["precision"] == pytest.approx((given & true).sum() / given.sum())
     assert clear["recall"] == pytest.approx((given & true).sum() / true.sum())
     assert 0 < clear["average_precision"] <= 1

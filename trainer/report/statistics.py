@@ -192,6 +192,8 @@ def confusions(answered: npt.ArrayLike, labels: npt.ArrayLike) -> Confusions:
 def fbeta_over_thresholds(scores: npt.ArrayLike, labels: npt.ArrayLike, beta: float = BETA) -> Array:
     """F-beta of one tag over all rows at each threshold of `metrics.GRID`.
 
+    Of the tag alone, without the rows that get it because they got no other.
+
     Args:
         scores: float[rows].
         labels: {0, 1}[rows].

@@ -117,7 +117,9 @@ def test_the_curve_over_thresholds_is_the_score_at_each(seed):
     scores, labels = rng.random(40).round(2), rng.random(40) < 0.3
     curve = statistics.fbeta_over_thresholds(scores, labels)
     for threshold in (0.01, 0.2, 0.5, 0.99):
-        row = metrics.per_tag(scores[:, None], labels[:, None], [threshold], ("tag",))[0]
+        # Beside a tag that all rows have no row's answer is empty.
+        beside, always = np.stack([scores, np.ones(40)], axis=1), np.stack([labels, np.ones(40)], axis=1)
+        row = metrics.per_tag(beside, always, [threshold, 0.5], ("tag", "always"))[0]
         at = int(np.flatnonzero(threshold == metrics.GRID)[0])
         assert curve[at] == pytest.approx(row.fbeta)
 
