@@ -222,3 +222,18 @@ def is_running(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def kill(run: Run, launcher: int, worker: int = 0, how: signal.Signals = signal.SIGKILL) -> None:
+    """Sends a signal to a worker that a launcher has started."""
+    os.kill(run.workers(launcher)[worker], how)
+
+
+def checkpoints(run: Run) -> list[str]:
+    """The names of the files saved, oldest first."""
+    return sorted(path.name for path in (run.model_dir / "checkpoints").glob("step-*.npz"))
+
+
+def files(folder: Path) -> dict[Path, bytes]:
+    """What a folder holds, by path."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
