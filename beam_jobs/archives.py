@@ -62,6 +62,9 @@ class Entry:
     crc: int  # CRC-32 of the unpacked bytes, by the zip's index; 0 in a tar, which has none
 
 
+MISSING = Entry(0, 0, 0, UNLINKED, 0)  # what a link leads to that leads nowhere
+
+
 class Entries:
     """Entries in columns: an archive of a million members takes 36 MB."""
 
@@ -164,10 +167,11 @@ def _zip_members(file: IO[bytes]) -> Iterator[tuple[str, Entry]]:
         for info in archive.infolist():
             if info.filename.endswith("/"):  # zipfile's own is_dir raises for a name of no length
                 continue
-            if stat.S_ISLNK(info.external_attr >> 16) and not info.flag_bits & 1:
+            is_encrypted = info.flag_bits & 1
+            if stat.S_ISLNK(info.external_attr >> 16) and not is_encrypted:
                 links[info.filename] = _target(archive, info)
                 continue
-            method = ENCRYPTED if info.flag_bits & 1 else info.compress_type
+            method = ENCRYPTED if is_encrypted else info.compress_type
             entry = Entry(info.header_offset, info.compress_size, info.file_size, method, info.CRC)
             seen[posixpath.normpath(info.filename)] = entry
             yield info.filename, entry
@@ -205,8 +209,7 @@ def _tar_members(file: IO[bytes]) -> Iterator[tuple[str, Entry]]:
                     yield info.name, entry
                 elif info.islnk():
                     # One link may name another, and of two members of a name the later one counts.
-                    missing = Entry(0, 0, 0, UNLINKED, 0)
-                    seen[place] = entry = seen.get(posixpath.normpath(info.linkname), missing)
+                    seen[place] = entry = seen.get(posixpath.normpath(info.linkname), MISSING)
                     yield info.name, entry
                 elif info.issym():
                     links[info.name] = info.linkname
@@ -232,7 +235,7 @@ def _linked(links: dict[str, str], seen: dict[str, Entry]) -> Iterator[tuple[str
             if place not in towards:
                 break
             place = posixpath.normpath(posixpath.join(posixpath.dirname(place), towards[place]))
-        yield name, seen.get(place, Entry(0, 0, 0, UNLINKED, 0))
+        yield name, seen.get(place, MISSING)
 
 
 def _after_end(file: IO[bytes], end: int) -> int | None:

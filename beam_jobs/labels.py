@@ -143,7 +143,8 @@ def vocabulary_of(labels: Labels) -> tuple[str, ...]:
     if not tags:
         raise UserError(f"{labels.path}: no row has a tag")
     joined = [tag for tag in tags if any(mark in tag for mark in OTHER_SEPARATORS)]
-    if len(joined) > len(tags) // 2 or any(_parts(tag) <= set(tags) for tag in joined):
+    known = set(tags)
+    if len(joined) > len(tags) // 2 or any(_parts(tag) <= known for tag in joined):
         raise UserError(
             f"{labels.path}: tags are parted by spaces, and {len(joined)} of its {len(tags)} are like "
             f"{joined[0]!r}: put spaces there, or name each tag that is meant so in a --vocabulary"

@@ -206,12 +206,18 @@ def test_a_failure_names_the_pod_the_reason_and_the_last_lines_and_stops_the_row
     assert [item["metadata"]["name"] for item in server.store.list("jobs")] == ["train"]
 
 
+def lost_with_its_node(stage):
+    """A Job's pod, of which only the cluster's record is left."""
+    pod = stage.pod()
+    stage.run(pod)
+    stage.condition(pod, type="DisruptionTarget", reason="DeletionByTaintManager")
+    stage.end(pod, 137)
+    return pod
+
+
 def test_a_job_lost_to_its_nodes_is_worth_another_try(server, submit, write):
     def lost(stage):
-        pod = stage.pod()
-        stage.run(pod)
-        stage.condition(pod, type="DisruptionTarget", reason="DeletionByTaintManager")
-        stage.end(pod, 137)
+        lost_with_its_node(stage)
         stage.fail()
 
     play(server, train=lost)
@@ -222,10 +228,7 @@ def test_a_job_lost_to_its_nodes_is_worth_another_try(server, submit, write):
 
 def test_a_log_that_went_with_its_node_changes_nothing_about_how_a_job_ended(server, submit, write):
     def lost(stage):
-        pod = stage.pod()
-        stage.run(pod)
-        stage.condition(pod, type="DisruptionTarget", reason="DeletionByTaintManager")
-        stage.end(pod, 137)
+        pod = lost_with_its_node(stage)
         server.refusals.append(("get", "pods", RefusalError(404, "NotFound", f'pods "{pod}" not found')))
         stage.fail()
 

@@ -91,8 +91,11 @@ def render(found: Findings) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"figure": _figure, "share": lambda value: f"{value:.1%}"}
-    environment.filters["isolated"] = isolated
+    environment.filters |= {
+        "figure": _figure,
+        "isolated": isolated,
+        "share": lambda value: f"{value:.1%}",
+    }
     script = environment.get_template("report_script.html").render()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     ordered = sorted(found.checks, key=lambda check: ("fail", "look", "pass").index(check.verdict))
