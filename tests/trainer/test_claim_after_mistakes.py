@@ -72,12 +72,17 @@ def test_a_run_that_a_mistake_ended_before_its_first_checkpoint_makes_room_for_t
         claim_model_dir(settings(tmp_path, learning_rate=0.2), "other data", True, "later")
 
 
-def test_a_run_that_has_saved_keeps_the_hold_whatever_ends_it(tmp_path):
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "step-00000001.npz").write_bytes(b"")
-    begun_and_failed(tmp_path, 9.0)
+@pytest.mark.parametrize("name", ["run", "rate [1e-3]*"])
+def test_a_run_that_has_saved_keeps_the_hold_whatever_ends_it(tmp_path, name):
+    folder = tmp_path / name
+    claim = claim_model_dir(settings(folder, learning_rate=9.0), "data", True, "first")
+    claim.begin()
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / "step-00000001.npz").write_bytes(b"")
+    with pytest.raises(UserError), claim.until_it_saves():
+        raise UserError("the loss is no number")
     with pytest.raises(UserError, match="cannot resume"):
-        claim_model_dir(settings(tmp_path, learning_rate=0.1), "data", True, "mended")
+        claim_model_dir(settings(folder, learning_rate=0.1), "data", True, "mended")
 
 
 def test_a_run_that_lost_a_peer_or_the_folder_before_its_first_checkpoint_is_still_what_it_was(tmp_path):
