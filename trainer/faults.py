@@ -16,6 +16,7 @@ import google_crc32c
 
 from canopy import contract
 from canopy.cli import UserError
+from canopy.passing import told
 from canopy.progress import Meter
 from trainer.data_info import Shard
 
@@ -37,7 +38,7 @@ class BadRecordError(Exception):
 def naming(
     elements: Iterable[Any], shards: Sequence[Shard], classes: int, decode: Decode | None = None
 ) -> Iterator[Any]:
-    """Hands on what a `tf.data.Dataset` gives, and names the bad record where it fails.
+    """Hands on what a `tf.data.Dataset` gives, and says why where it fails: names the bad record, if one is.
 
     Args:
         elements: the data set.
@@ -46,9 +47,12 @@ def naming(
         decode: raises `tf.errors.OpError` for a picture that cannot be decoded; None: nobody decodes.
 
     Raises:
-        UserError: names the shard and the record at which reading failed.
+        UserError: names the shard and the record at which reading failed, or which shard must not be read.
+        TryAgainError: where a storage does not give them for a reason that may pass.
     """
     import tensorflow as tf
+
+    from trainer.files import PASSING, refusal
 
     kinds = (
         tf.errors.DataLossError,  # a checksum differs, or the file ends within a record
@@ -70,6 +74,8 @@ def naming(
             if said is None:
                 raise
             raise UserError(said) from error
+        except (*PASSING, tf.errors.PermissionDeniedError) as error:
+            raise refusal(f"a shard cannot be read ({_plain(error)})", error) from error
         yield element
 
 
@@ -80,6 +86,9 @@ def first(shards: Sequence[Shard], classes: int, decode: Decode | None = None) -
         shards: to read whole.
         classes: size of the vocabulary; 0: what the records hold is not looked at.
         decode: see `naming`.
+
+    Raises:
+        UserError, TryAgainError: where a local shard cannot be read.
     """
     with Meter("looking for the bad record", sum(shard.records for shard in shards), "records") as meter:
         for shard in shards:
@@ -106,6 +115,8 @@ def _first_of(shard: Shard, classes: int, decode: Decode | None, meter: Meter) -
         return f"{shard.path}: record {number} of {shard.records}, counted from 0, {error}"
     except FileNotFoundError:
         return f"{shard.path} is missing: canopy.json promises {shard.records} records in it"
+    except OSError as error:
+        raise told(f"{shard.path} cannot be read ({error.strerror or error})", error) from error
     if number < shard.records:
         return (
             f"{shard.path} ends before record {number}, counted from 0: canopy.json promises "
@@ -168,10 +179,16 @@ def _look_into(data: bytes, classes: int, decode: Decode | None) -> None:
         try:
             shape = tuple(decode(feature[contract.KEY_ENCODED].bytes_list.value[0]).shape)
         except tf.errors.OpError as error:
-            why = str(error).split("[Op:")[0].split("}} ")[-1].strip()
-            raise BadRecordError(f"({name}) holds a picture that cannot be decoded ({why})") from error
+            raise BadRecordError(
+                f"({name}) holds a picture that cannot be decoded ({_plain(error)})"
+            ) from error
         if sides != [[shape[0]], [shape[1]]]:
             raise BadRecordError(
                 f"({name}) holds a picture of {shape[0]} x {shape[1]} pixels, and {contract.KEY_HEIGHT} and "
                 f"{contract.KEY_WIDTH} say otherwise"
             )
+
+
+def _plain(error: Exception) -> str:
+    """What TensorFlow says, without the names of the operations in which it happened."""
+    return str(error).split("[Op:")[0].split("}} ")[-1].strip()

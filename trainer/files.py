@@ -13,12 +13,13 @@ from canopy.passing import told
 
 REFUSED = (OSError, tf.errors.OpError)  # what a full disk or a storage that says no raises
 
-_PASSING = (
+# What may pass. EIO is an UnknownError, as is what TensorFlow has no name for.
+PASSING = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
     tf.errors.DeadlineExceededError,
     tf.errors.InternalError,
-    tf.errors.UnknownError,  # also for what the system has no name of TensorFlow's, as ESTALE and EIO
+    tf.errors.UnknownError,
 )
 
 
@@ -35,7 +36,7 @@ def refusal(text: str, error: BaseException) -> UserError | TryAgainError:
     """
     if isinstance(error, OSError):
         return told(text, error)
-    return TryAgainError(text) if isinstance(error, _PASSING) else UserError(text)
+    return TryAgainError(text) if isinstance(error, PASSING) else UserError(text)
 
 
 def make_folder(path: str) -> None:

@@ -63,14 +63,18 @@ class Verification:
         local = [shard for shard in shards if "://" not in shard.path]
         self._own = [shard for shard in local[index::workers] if shard.crc32c]
         self._objects = [s for s in shards if s.path.startswith("gs://") and s.crc32c] if not index else []
-        self._fault: str | None = None
+        self._fault: Exception | None = None
         self._thread = threading.Thread(target=self._verify, name="verification", daemon=True)
         self._thread.start()
 
     def check(self) -> None:
-        """Raises `UserError` where a shard has been found that differs; waits for nothing."""
+        """Raises `UserError` where a shard has been found that differs; waits for nothing.
+
+        Raises:
+            UserError, TryAgainError: likewise, where a shard cannot be read.
+        """
         if self._fault is not None:
-            raise UserError(self._fault)
+            raise self._fault
 
     def finish(self) -> None:
         """Waits until all of this worker's shards are checked; raises as `check` does."""
@@ -79,19 +83,23 @@ class Verification:
 
     def _verify(self) -> None:
         try:
-            self._fault = self._first_local() or _first_object(self._objects)
+            if found := self._first_local() or _first_object(self._objects):
+                self._fault = UserError(found)
         except Exception as error:  # a thread's exception would go unseen
-            self._fault = f"the shards cannot be verified ({error!r})"
+            self._fault = error
 
     def _first_local(self) -> str | None:
         known = _Known()
         for shard in self._own:
-            if known.holds(shard):
-                continue
-            found = checksum(shard.path)
-            if found != shard.crc32c:
-                return _differs(shard, f"has CRC-32C {found}, and canopy.json says {shard.crc32c}")
-            known.add(shard)
+            try:
+                if known.holds(shard):
+                    continue
+                found = checksum(shard.path)
+                if found != shard.crc32c:
+                    return _differs(shard, f"has CRC-32C {found}, and canopy.json says {shard.crc32c}")
+                known.add(shard)
+            except OSError as error:
+                raise told(f"{shard.path} cannot be read ({error.strerror or error})", error) from error
         return None
 
 
@@ -115,7 +123,7 @@ def _first_object(shards: Sequence[Shard]) -> str | None:
     """What the bucket says of its objects, a thousand of them a request."""
     if not shards:
         return None
-    from google.api_core.exceptions import GoogleAPICallError
+    from google.api_core.exceptions import GoogleAPIError
     from google.auth.exceptions import GoogleAuthError
     from google.cloud import storage  # type: ignore[import-untyped]
 
@@ -125,7 +133,7 @@ def _first_object(shards: Sequence[Shard]) -> str | None:
             bucket, prefix=f"{prefix}/", fields="items(name,size,crc32c),nextPageToken"
         )
         found = {f"gs://{bucket}/{blob.name}": (blob.size, _hexadecimal(blob.crc32c)) for blob in blobs}
-    except (GoogleAPICallError, GoogleAuthError, OSError) as error:
+    except (GoogleAPIError, GoogleAuthError, OSError) as error:
         log.warning(
             "the checksums of gs://%s/%s cannot be asked for (%s): those of the records alone count",
             *(bucket, prefix, error),

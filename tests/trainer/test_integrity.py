@@ -1,6 +1,7 @@
 """Shards that are not what preprocessing wrote end a run, which names the shard and the record."""
 
 import dataclasses
+import errno
 import json
 import logging
 import os
@@ -12,7 +13,7 @@ import pytest
 from beam_jobs.images import Converted
 from beam_jobs.records import frame, serialise
 from canopy import cli
-from canopy.cli import UserError
+from canopy.cli import TryAgainError, UserError
 from tests.beam_jobs.gcs_server import serving
 from tests.conftest import SMALLEST
 from trainer import data_info, dataset, faults, integrity
@@ -186,6 +187,40 @@ def test_an_error_with_sound_records_stays_what_it_was(folder):
         list(faults.naming(fails(), info.shards("train"), len(info.vocabulary), dataset.decode))
 
 
+@pytest.mark.parametrize(
+    ("number", "kind"), [(errno.ESTALE, TryAgainError), (errno.EIO, TryAgainError), (errno.EACCES, UserError)]
+)
+def test_a_disk_that_fails_for_a_while_is_no_fault_of_the_shards(folder, monkeypatch, number, kind):
+    def fails(*_, **__):
+        raise OSError(number, "it says no")
+
+    path = shard_path(folder)
+    monkeypatch.setattr(integrity, "checksum", fails)
+    with pytest.raises(kind, match=rf"{path} cannot be read \(it says no\)"):
+        verify(folder)
+    monkeypatch.setattr(faults, "_open", fails)
+    with pytest.raises(kind, match=rf"{path} cannot be read \(it says no\)"):
+        faults.first(data_info.read(str(folder)).shards("train"), 0)
+
+
+def test_a_shard_that_tensorflow_may_not_read_or_not_now_is_one_sentence():
+    import tensorflow as tf
+
+    def fails(kind):
+        yield "a batch"
+        raise kind(None, None, "{{function_node next}} /data/shard; it says no [Op:IteratorGetNext] name: ")
+
+    for kind, told in [
+        (tf.errors.UnknownError, TryAgainError),
+        (tf.errors.UnavailableError, TryAgainError),
+        (tf.errors.PermissionDeniedError, UserError),
+    ]:
+        with pytest.raises(told, match=r"a shard cannot be read \(/data/shard; it says no\)"):
+            list(faults.naming(fails(kind), (), 2))
+    with pytest.raises(tf.errors.ResourceExhaustedError):  # of memory the command itself tells
+        list(faults.naming(fails(tf.errors.ResourceExhaustedError), (), 2))
+
+
 @pytest.fixture
 def objects(folder, tmp_path, monkeypatch):
     """The training shards as objects of a bucket."""
@@ -215,6 +250,20 @@ def test_a_bucket_is_asked_for_its_objects_sizes_and_checksums(objects):
     blob.delete()
     with pytest.raises(UserError, match=rf"{shards[1].path} is missing"):
         Verification(shards, 2, 0).finish()
+
+
+def test_a_bucket_that_does_not_answer_for_long_is_no_mistake_of_the_data(objects, monkeypatch, caplog):
+    from google.api_core.exceptions import RetryError
+    from google.cloud import storage  # type: ignore[import-untyped]
+
+    def fails(*_, **__):
+        raise RetryError("Timeout of 120.0s exceeded", None)
+
+    _, _, shards = objects
+    monkeypatch.setattr(storage.Client, "list_blobs", fails)
+    with caplog.at_level(logging.WARNING, "canopy"):
+        Verification(shards, 1, 0).finish()
+    assert "cannot be asked for" in caplog.text
 
 
 def test_a_bucket_that_may_not_be_listed_is_no_mistake_of_the_data(objects, caplog):
