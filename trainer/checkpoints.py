@@ -29,7 +29,16 @@ log = logging.getLogger("canopy")
 Gather = Callable[[int], Sequence[int]]
 
 # What reading a cut, overwritten or foreign file raises, from the disk up to NumPy.
-DAMAGED = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error, tf.errors.OpError)
+DAMAGED = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    RuntimeError,  # of zipfile: a bit that says encrypted, or of a method or version that there is not
+    zipfile.BadZipFile,
+    zlib.error,
+    tf.errors.OpError,
+)
 KEPT = 2  # the newest may be damaged by whatever ended the run
 REFUSALS = 3  # failures to save in a row that end a run
 FORMAT_VERSION = 1  # of a checkpoint: a newer one is refused

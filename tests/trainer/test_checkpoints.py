@@ -73,6 +73,17 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning_that_names_it(tmp_pa
     np.testing.assert_array_equal(value, np.full([100], 1.0))
 
 
+@pytest.mark.parametrize(("offset", "bit"), [(6, 6), (8, 0), (10, 1)])  # of a version, a flag, a method
+def test_a_bit_that_makes_a_checkpoint_look_like_another_kind_of_archive_is_damage(tmp_path, offset, bit):
+    value, kept = at_steps(tmp_path, 1, 2)
+    newest = tmp_path / "checkpoints" / "step-00000002.npz"
+    data = bytearray(newest.read_bytes())
+    data[data.index(b"PK\x01\x02") + offset] ^= 1 << bit
+    newest.write_bytes(data)
+    assert kept.restore() == 1
+    assert value.numpy() == 1
+
+
 class Trap:
     """What code in a file would do, if reading it were to run that."""
 
