@@ -297,10 +297,9 @@ def _line_of(earlier: Mapping[str, Any]) -> list[str]:
 
 def _holder(path: str) -> tuple[int, str]:
     """The run's number and what its starts have in common, as run.json has them; -1 where it is damaged."""
-    with tf.io.gfile.GFile(path) as file:
-        text = file.read()
     try:
-        found = json.loads(text)
+        with tf.io.gfile.GFile(path) as file:
+            found = json.loads(file.read())
         return int(found.get("id") or 0), str(found.get("run") or "")
     except (ValueError, TypeError, AttributeError):
         return -1, ""
@@ -308,10 +307,9 @@ def _holder(path: str) -> tuple[int, str]:
 
 def _read(path: str, is_restart: bool) -> dict[str, Any] | None:
     """What run.json says; with `--restart`, one that cannot be understood is nobody's."""
-    with tf.io.gfile.GFile(path) as file:
-        text = file.read()
     try:
-        found = dict(json.loads(text))
+        with tf.io.gfile.GFile(path) as file:
+            found = dict(json.loads(file.read()))
         version = int(found.get("format_version", 1))
         if version > RUN_FORMAT_VERSION and not is_restart:
             raise UserError(

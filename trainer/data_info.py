@@ -132,7 +132,7 @@ def _shard(folder: str, facts: dict[str, Any]) -> Shard:
 
 
 def _read_text(path: str) -> str | None:
-    """The text of a file, or None where there is none."""
+    """The text of a file, None where there is none; over what is no text its reader stumbles."""
     if "://" in path:
         import tensorflow as tf
 
@@ -141,13 +141,12 @@ def _read_text(path: str) -> str | None:
         try:
             if not tf.io.gfile.exists(path):
                 return None
-            with tf.io.gfile.GFile(path) as file:
-                return str(file.read())
+            with tf.io.gfile.GFile(path, "rb") as file:
+                return bytes(file.read()).decode("utf-8", "replace")
         except tf.errors.OpError as error:  # no such bucket, no permission, no way to the store
             raise refusal(f"{path} cannot be read ({first_line(error)})", error) from error
     local = Path(path)
     try:
-        # What is no text is left for the reader to stumble over.
         return local.read_text(encoding="utf-8", errors="replace") if local.is_file() else None
     except OSError as error:  # no permission; a name that is too long
         raise told(f"{path} cannot be read ({first_line(error)})", error) from error

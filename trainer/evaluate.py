@@ -73,7 +73,7 @@ def _evaluate(flags: argparse.Namespace) -> None:
         from trainer.report import page, split
         from trainer.validation import Validation
     info = data_info.read(flags.data)
-    model = _model_info(tf, flags.model)
+    model = _model_info(flags.model)
     _check_classes(flags, model, info)
     info.shards(flags.split)
     found = split.score(flags.model, info, flags.split)
@@ -106,7 +106,11 @@ def _evaluate(flags: argparse.Namespace) -> None:
     print(f"report: {output}/report.html")
 
 
-def _model_info(tf: Any, folder: str) -> ModelInfo:
+def _model_info(folder: str) -> ModelInfo:
+    import tensorflow as tf
+
+    from trainer.files import refusal
+
     path = f"{folder}/{contract.MODEL_JSON}"
     content = None
     try:
@@ -114,7 +118,7 @@ def _model_info(tf: Any, folder: str) -> ModelInfo:
             with tf.io.gfile.GFile(path, "rb") as file:
                 content = file.read()
     except tf.errors.OpError as error:
-        raise UserError(f"--model {folder} cannot be read ({cli.first_line(error)})") from error
+        raise refusal(f"--model {folder} cannot be read ({cli.first_line(error)})", error) from error
     return model_info.parse(content, folder)
 
 

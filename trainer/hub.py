@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from canopy.cli import UserError, first_line
+from canopy.passing import told
 from trainer.config import Config
 
 # The keyword of Hub's common signature for image models that are to be fine-tuned.
@@ -69,8 +70,11 @@ def check(backbone: str) -> None:
         UserError: where it is not.
     """
     handle = backbone.removeprefix("hub:")
-    if handle != backbone and "://" not in handle and not Path(handle).exists():
-        raise UserError(f"--backbone {backbone}: there is no such folder")
+    try:
+        if handle != backbone and "://" not in handle and not Path(handle).exists():
+            raise UserError(f"--backbone {backbone}: there is no such folder")
+    except OSError as error:
+        raise told(f"--backbone {backbone} cannot be read ({error.strerror})", error) from error
 
 
 def _sizes(loaded: Any) -> str:

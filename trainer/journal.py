@@ -47,10 +47,13 @@ class Journal:
 
     def lacks_validation(self, step: int) -> bool:
         """Whether no line yet tells the metrics after `step`; on the chief alone."""
-        if self._board is None or not tf.io.gfile.exists(self._path):
-            return self._board is not None
-        with tf.io.gfile.GFile(self._path, "rb") as file:
-            lines = file.read().decode("utf-8", "replace").splitlines()
+        if self._board is None:
+            return False
+        try:
+            with tf.io.gfile.GFile(self._path, "rb") as file:
+                lines = file.read().decode("utf-8", "replace").splitlines()
+        except REFUSED:  # there is none, or it cannot be read: then once more does no harm
+            return True
         return not any(_tells_validation(line, step) for line in lines)
 
     def __exit__(self, *_: object) -> None:

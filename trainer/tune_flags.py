@@ -6,6 +6,7 @@ Promises: `parse` returns `Settings` that make sense together, or raises `UserEr
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -76,7 +77,7 @@ def _check(settings: Settings) -> None:
                 "not to object storage"
             )
     path = storage.journal_path(settings.study)
-    if path is not None and path.is_dir():
+    if path is not None and os.path.isdir(path):  # noqa: PTH112 - Path's raises where it may not look
         raise UserError(f"--study {path} is a folder: name a file in it")
     for name in ("trials", "local_workers", "max_failures"):
         if getattr(settings, name) < 1:

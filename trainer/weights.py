@@ -6,6 +6,7 @@ where there is no way to the network the answer is one sentence within seconds.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import shutil
@@ -21,6 +22,7 @@ from urllib.parse import urlsplit
 
 from canopy import cli
 from canopy.cli import UserError
+from canopy.passing import told
 
 # tf_keras.applications.mobilenet_v2.BASE_WEIGHT_PATH; alphas and sizes are those published there.
 BASE_URL = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2/"
@@ -65,9 +67,9 @@ def fetch(alpha: float, image_size: int, cache: Path | None = None) -> Path:
     """
     folder = cache or Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models"
     path = folder / file_name(alpha, image_size)
-    if path.is_file():
-        return path
     try:
+        if path.is_file():
+            return path
         _reach(BASE_URL)
         folder.mkdir(parents=True, exist_ok=True)
         with (
@@ -94,6 +96,7 @@ def resolve(choice: str, alpha: float, image_size: int) -> str | None:
 
     Raises:
         UserError: where there is no such file and none can be fetched; never for auto.
+        TryAgainError: where a disk does not give a file for a reason that may pass; likewise.
     """
     if choice == NONE or (choice == "auto" and os.environ.get(PLACE) == NONE):
         return None
@@ -104,10 +107,13 @@ def resolve(choice: str, alpha: float, image_size: int) -> str | None:
             return str(_at_hand(alpha, image_size) or fetch(alpha, image_size))
         except UserError:
             return None
-    if not Path(choice).is_file():
-        raise UserError(f"--weights {choice}: there is no such file")
-    if not _is_hdf5(Path(choice)):
-        raise UserError(f"--weights {choice} is no HDF5 file, as Keras' weights are")
+    try:
+        if not Path(choice).is_file():
+            raise UserError(f"--weights {choice}: there is no such file")
+        if not _is_hdf5(Path(choice)):
+            raise UserError(f"--weights {choice} is no HDF5 file, as Keras' weights are")
+    except OSError as error:
+        raise told(f"--weights {choice} cannot be read ({error.strerror})", error) from error
     return choice
 
 
@@ -152,15 +158,12 @@ def _reach(url: str) -> None:
 def _at_hand(alpha: float, image_size: int) -> Path | None:
     """A file that lies where CANOPY_WEIGHTS says, or in /data/weights: of this width, any published size."""
     named = os.environ.get(PLACE, "")
+    sizes = (image_size, *reversed(SIZES)) if alpha in ALPHAS else ()
     for place in filter(None, (named, FOLDER)):
-        if Path(place).is_file() and _is_hdf5(Path(place)):
-            return Path(place)
-        if alpha not in ALPHAS:
-            continue
-        names = [file_name(alpha, image_size), *(file_name(alpha, size) for size in reversed(SIZES))]
-        found = next((Path(place, name) for name in names if Path(place, name).is_file()), None)
-        if found is not None and _is_hdf5(found):
-            return found
+        for path in (Path(place), *(Path(place, file_name(alpha, size)) for size in sizes)):
+            with contextlib.suppress(OSError):  # it may not be looked at
+                if path.is_file() and _is_hdf5(path):
+                    return path
     return None
 
 

@@ -1,4 +1,7 @@
-"""What the tests of evaluation share: a report of the small model on its validation split."""
+"""What tests of the trainer share: a report of the small model, and a folder that is closed to them."""
+
+import errno
+from pathlib import Path
 
 import pytest
 
@@ -12,3 +15,18 @@ def report(trained, records, tmp_path_factory):
     flags = ["--model", str(trained.export), "--data", str(records), "--output", str(output)]
     assert evaluate.main(flags) == cli.EXIT_OK
     return output
+
+
+@pytest.fixture
+def locked(tmp_path, monkeypatch):
+    """A folder into which nobody may look, root least of all."""
+    folder, stat = tmp_path / "locked", Path.stat
+    folder.mkdir()
+
+    def refuses(path, **options):
+        if folder in path.parents:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", refuses)
+    return folder

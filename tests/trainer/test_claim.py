@@ -278,6 +278,15 @@ def test_a_newer_run_json_is_refused_with_what_to_do(tmp_path):
         claim_model_dir(settings(tmp_path), "data", True)
 
 
+def test_a_run_json_that_is_no_text_is_one_sentence_and_nobodys(tmp_path):
+    (tmp_path / "run.json").write_bytes(b'{"run": "\xff"}')
+    with pytest.raises(UserError, match=r"run\.json cannot be understood .*--restart"):
+        claim_model_dir(settings(tmp_path), "data", True)
+    claim = claim_model_dir(settings(tmp_path, restart=True), "data", True)
+    with pytest.raises(UserError, match="another run has taken"):
+        claim.check()
+
+
 def test_a_finished_run_is_known_as_long_as_its_export_stands(tmp_path):
     claim = claim_model_dir(settings(tmp_path), "data", True)
     assert claim.finished == 0

@@ -6,6 +6,7 @@ import json
 import shutil
 
 import pytest
+import tensorflow as tf
 
 from canopy import cli
 from tests.trainer.report.making import rewritten
@@ -167,6 +168,17 @@ def test_a_model_that_cannot_be_loaded_is_refused(trained, records, tmp_path, ca
     (model / "saved_model.pb").unlink()
     assert evaluate.main(words(trained, records, tmp_path / "report", model=model)) == cli.EXIT_USER
     assert "cannot be loaded" in capfd.readouterr().err
+
+
+def test_a_store_that_fails_while_the_model_is_loaded_is_worth_another_try(
+    trained, records, tmp_path, capfd, monkeypatch
+):
+    def busy(*_):
+        raise tf.errors.UnavailableError(None, None, "busy")
+
+    monkeypatch.setattr(tf.saved_model, "load", busy)
+    assert evaluate.main(words(trained, records, tmp_path / "report")) == cli.EXIT_PEER_LOST
+    assert "cannot be loaded (busy)" in capfd.readouterr().err
 
 
 def test_a_record_that_cannot_be_decoded_is_one_sentence(trained, records, tmp_path, capfd):

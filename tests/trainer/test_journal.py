@@ -48,6 +48,12 @@ def test_a_folder_that_takes_no_plots_is_warned_of_and_keeps_its_lines(tmp_path,
     assert json.loads((tmp_path / "metrics.jsonl").read_text()) == LINE
 
 
+def test_where_it_cannot_be_read_an_epoch_counts_as_not_validated(tmp_path):
+    (tmp_path / "metrics.jsonl").mkdir()
+    with Journal(config(tmp_path), is_chief=True) as journal:
+        assert journal.lacks_validation(3)
+
+
 def test_it_knows_whether_an_epoch_was_validated_also_where_a_line_is_cut(tmp_path):
     with Journal(config(tmp_path), is_chief=True) as journal:
         assert journal.lacks_validation(3)

@@ -93,6 +93,11 @@ def test_the_trials_of_a_study_in_a_file_lie_beside_it():
     assert output("sqlite:////data/tune/study.db") == "/data/tune/study-trials"
 
 
+def test_a_study_in_a_folder_that_is_closed_is_told_when_its_folder_is_looked_at(locked):
+    study = str(locked / "study.log")
+    assert tune_flags.parse(["--data", "d", "--study", study]).study == study
+
+
 def table_and_command(done):
     """The last line that a search prints, as flags of training."""
     last = shlex.split(done.stdout.splitlines()[-1])

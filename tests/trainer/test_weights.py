@@ -11,7 +11,22 @@ import urllib.request
 import pytest
 
 from canopy.cli import UserError
-from trainer import weights
+from trainer import hub, weights
+
+
+def test_a_file_that_may_not_be_read_is_one_sentence(locked, tmp_path, monkeypatch):
+    with pytest.raises(UserError, match=r"--weights .*w\.h5 cannot be read \(Permission denied\)"):
+        weights.resolve(str(locked / "w.h5"), 1.0, 224)
+    with pytest.raises(UserError, match=r"cannot be fetched.*Permission denied"):
+        weights.fetch(1.0, 224, locked)
+    cache = tmp_path / "models"
+    cache.mkdir()
+    (cache / weights.file_name(1.0, 224)).write_bytes(weights.HDF5)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setenv("CANOPY_WEIGHTS", str(locked))
+    assert weights.resolve("auto", 1.0, 224) == str(cache / weights.file_name(1.0, 224))
+    with pytest.raises(UserError, match=r"--backbone hub:.* cannot be read \(Permission denied\)"):
+        hub.check(f"hub:{locked}/model")
 
 
 @pytest.fixture

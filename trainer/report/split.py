@@ -16,11 +16,12 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from canopy import contract
-from canopy.cli import UserError, first_line
+from canopy.cli import first_line
 from canopy.progress import Meter
 from trainer import faults
 from trainer.data_info import DataInfo, Shard
 from trainer.dataset import decode, encoded
+from trainer.files import REFUSED, refusal
 from trainer.report.looks import THUMB, Looks, difference_hash
 
 BATCH = 64  # images a call of the SavedModel
@@ -50,14 +51,15 @@ def score(model: str, info: DataInfo, split: str) -> Scored:
 
     Raises:
         UserError: where the model or a record cannot be read.
+        TryAgainError: likewise, for a reason that may pass.
     """
     try:
         call = tf.saved_model.load(model).signatures[contract.SIGNATURE_JPEG]
         given = call.structured_outputs["scores"].shape[-1]
         if given not in (None, len(info.vocabulary)):
             raise ValueError(f"it gives {given} scores for {len(info.vocabulary)} tags")
-    except (OSError, ValueError, KeyError, IndexError, tf.errors.OpError) as error:
-        raise UserError(f"--model {model} cannot be loaded ({first_line(error)})") from error
+    except (ValueError, KeyError, IndexError, *REFUSED) as error:
+        raise refusal(f"--model {model} cannot be loaded ({first_line(error)})", error) from error
     shards, gathered = info.shards(split), _Gathered()
     total = sum(shard.records for shard in shards)
     scores, labels = [], []

@@ -15,6 +15,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from trainer.files import REFUSED
+
 
 @dataclass(frozen=True)
 class Training:
@@ -35,15 +37,16 @@ def read(model: str) -> Training | None:
         model: the export folder, local or gs://.
 
     Returns:
-        The curves; None where there is no such file or nothing in it: the export stands alone.
+        The curves; None where there is no such file to be read, or nothing in it: the export stands alone.
     """
     # Of "." no folder above can be told.
     folder = model.rstrip("/") if "://" in model else os.path.abspath(model)  # noqa: PTH100 - keeps links
     path = posixpath.join(posixpath.dirname(folder), "metrics.jsonl")
-    if not tf.io.gfile.exists(path) or tf.io.gfile.isdir(path):
+    try:
+        with tf.io.gfile.GFile(path, "rb") as file:
+            return parse(file.read().decode("utf-8", "replace"))
+    except REFUSED:
         return None
-    with tf.io.gfile.GFile(path, "rb") as file:
-        return parse(file.read().decode("utf-8", "replace"))
 
 
 def parse(text: str) -> Training | None:

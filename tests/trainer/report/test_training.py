@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -56,3 +57,12 @@ def test_the_curves_are_those_beside_the_export_wherever_one_stands(tmp_path, mo
     assert training.read(f"{tmp_path}/export/") is not None
     monkeypatch.chdir(tmp_path / "export")
     assert training.read(".") is not None
+
+
+def test_an_export_beside_curves_that_may_not_be_read_stands_alone(tmp_path, monkeypatch):
+    def refuses(*_):
+        raise tf.errors.PermissionDeniedError(None, None, "no right")
+
+    (tmp_path / "metrics.jsonl").write_text(lines({"step": 1, "loss": 0.5}))
+    monkeypatch.setattr(tf.io.gfile, "GFile", refuses)
+    assert training.read(str(tmp_path / "export")) is None
