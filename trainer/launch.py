@@ -91,8 +91,8 @@ def _launch(settings: Settings) -> int:
     )
     _check(task, place.workers)
     logs.of_launcher(task.log_format, place.index, is_pods=not local)
-    run = os.environ.get(RUN_ID)
-    if run is None:
+    run = os.environ.get(RUN_ID)  # empty where a pod lacks the label that the manifest takes it from
+    if not run:
         if task.restart and not local:
             raise UserError(
                 f"--restart in a pod needs {RUN_ID} (the Job's uid) in the environment: without it, a "

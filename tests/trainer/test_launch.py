@@ -62,10 +62,15 @@ def pod(index, workers=2):
     return {"JOB_COMPLETION_INDEX": str(index), "CANOPY_ADDRESSES": addresses}
 
 
-def test_restart_in_a_pod_needs_to_know_whose_progress_it_may_delete(records, tmp_path, capfd, monkeypatch):
+@pytest.mark.parametrize("empty", [False, True])
+def test_restart_in_a_pod_needs_to_know_whose_progress_it_may_delete(
+    records, tmp_path, capfd, monkeypatch, empty
+):
     for name, value in pod(0).items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("CANOPY_RUN_ID", raising=False)
+    if empty:
+        monkeypatch.setenv("CANOPY_RUN_ID", "")
     for restart in (["--restart"], ["--restart=true"], ["--restart", "true"]):
         flags = [
             "--data",
@@ -93,6 +98,9 @@ def test_each_launch_is_a_run_of_its_own_also_from_one_process(records, tmp_path
     command += ["--weights", "none"]
     assert [launch.main(command) for _ in range(2)] == [cli.EXIT_OK] * 2
     assert len(set(runs)) == 2
+    monkeypatch.setenv("CANOPY_RUN_ID", "")
+    launch.main(command)
+    assert runs[-1]
     monkeypatch.setenv("CANOPY_RUN_ID", "job")
     launch.main(command)
     assert runs[-1] == "job"
