@@ -110,7 +110,9 @@ class Worker:
 
     def word(self) -> str:
         """The reason that it left for its end, empty where it left none."""
-        return Path(self._word.name).read_text(encoding="utf-8", errors="replace")
+        with contextlib.suppress(OSError):  # in days of training the temporary folder may have been tidied
+            return Path(self._word.name).read_text(encoding="utf-8", errors="replace")
+        return ""
 
     def hush(self) -> None:
         """Passes on nothing more that it writes: the run has ended, and why is told."""
@@ -142,7 +144,8 @@ class Worker:
         if show_errors:
             _write(b"".join(self._held))
         self.line.close()
-        self._word.close()
+        with contextlib.suppress(FileNotFoundError):
+            self._word.close()
 
 
 def _write(line: bytes) -> None:

@@ -140,6 +140,15 @@ def test_one_that_is_hushed_has_only_its_errors_passed_on(
     assert told + capfd.readouterr().err == "it works\nerror: so it is\n"
 
 
+def test_one_whose_last_word_was_tidied_away_with_old_temporary_files_left_none() -> None:
+    made = worker.Worker(Place(0, ()), [], here=1)
+    made.process.kill()
+    made.process.wait()
+    Path(made._word.name).unlink()
+    assert made.word() == ""
+    made.close(show_errors=False)
+
+
 def environment_of(here: int) -> dict[str, str]:
     """What a training process of a machine with so many workers is started with."""
     made = worker.Worker(Place(0, ()), ["--data", "none", "--model_dir", "none"], here)
