@@ -245,6 +245,19 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (see --help)")
 
 
+def utf8(text: str) -> str:
+    """A flag's value for a library that takes no other text; a path may hold any bytes.
+
+    Raises:
+        ArgumentTypeError: where it is none.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise argparse.ArgumentTypeError("is no UTF-8 text, and TensorFlow takes no other") from error
+    return text
+
+
 def quiet_libraries() -> None:
     """Keeps Beam's and gRPC's start-up chatter off the screen; call before importing either."""
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")

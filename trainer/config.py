@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from canopy import cli
 from canopy.cli import Parser, UserError
 
 
@@ -181,7 +182,7 @@ def _check_together(config: Config) -> None:
             "--fine_tune_from_epoch must be an epoch from 0, or -1 for never, and is "
             f"{config.fine_tune_from_epoch}"
         )
-    if config.backbone != "keras" and not config.backbone.removeprefix("hub:") != config.backbone:
+    if config.backbone != "keras" and not config.backbone.startswith("hub:"):
         raise UserError(f"--backbone must be keras or hub:HANDLE, and is {config.backbone!r}")
     if config.communication == "nccl" and config.exchange == "bfloat16":
         raise UserError("--communication nccl takes no bfloat16 in TensorFlow: leave --exchange at float32")
@@ -255,6 +256,6 @@ def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field[Any], hi
     elif typing.get_origin(hint) is Literal:
         options["choices"] = typing.get_args(hint)
     else:
-        options["type"] = hint
+        options["type"] = cli.utf8 if hint is str else hint
         options["metavar"] = {int: "N", float: "X", str: "TEXT"}[hint]
     parser.add_argument(f"--{field.name}", required=required, **options)

@@ -43,12 +43,13 @@ def _flags(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = cli.Parser(
         "python -m trainer.evaluate", "Scores a model on a split and writes report.html and metrics.json."
     )
-    parser.add_argument(
-        "--model", required=True, metavar="FOLDER", help="the trainer's export, local or gs://"
-    )
-    parser.add_argument("--data", required=True, metavar="FOLDER", help="records, local or gs://")
+    for name, told in (
+        ("model", "the trainer's export, local or gs://"),
+        ("data", "records, local or gs://"),
+        ("output", "for report.html and metrics.json"),
+    ):
+        parser.add_argument(f"--{name}", type=cli.utf8, required=True, metavar="FOLDER", help=told)
     parser.add_argument("--split", default="validation", metavar="NAME", help="which of the data's splits")
-    parser.add_argument("--output", required=True, metavar="FOLDER", help="for report.html and metrics.json")
     parser.add_argument(
         "--train_records",
         type=int,

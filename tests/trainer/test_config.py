@@ -50,6 +50,7 @@ def test_help_explains_every_field(capsys):
         (["--fine_tune_from_epoch", "-2"], "--fine_tune_from_epoch"),
         (["--model_dir", ""], "--model_dir is empty"),
         (["--data", ""], "--data is empty"),
+        (["--model_dir", "\udcff"], "--model_dir: is no UTF-8 text"),
         (["--batch_size", str(10**20)], "--batch_size"),
         (["--learning_rate", "1e39"], "--learning_rate"),
         (["--weight_decay", "1e300"], "--weight_decay"),

@@ -97,6 +97,7 @@ def test_the_training_split_is_said_to_flatter(trained, records, tmp_path):
         ({"model": "nowhere"}, "model.json"),
         ({"data": "nowhere"}, "nowhere"),
         ({"split": "x"}, "'x'"),
+        ({"model": "\udcff"}, "--model: is no UTF-8 text"),
         ({"train_records": "-1"}, "--train_records"),
     ],
 )
