@@ -167,15 +167,29 @@ def average_precision(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     Returns:
         In 0..1, nan where no row is positive.
     """
-    given, true = np.asarray(scores, np.float64), np.asarray(labels, bool)
-    if not true.any():
+    if not np.any(labels):
         return float("nan")
+    recall, precision = precision_recall(scores, labels)
+    return float((np.diff(recall, prepend=0) * precision).sum())
+
+
+def precision_recall(scores: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[Array, Array]:
+    """Recall and precision of one tag at each score that occurs, ties taken together.
+
+    Args:
+        scores: float[rows].
+        labels: {0, 1}[rows], at least one 1.
+
+    Returns:
+        Recall and precision, float64[points] each, recall ascending, up to the first point with recall 1.
+    """
+    given, true = np.asarray(scores, np.float64), np.asarray(labels, bool)
     order = np.argsort(-given, kind="stable")
     hits = np.cumsum(true[order])
     last_of_tie = np.append(np.diff(given[order]) != 0, True)
-    hits, ranks = hits[last_of_tie], np.flatnonzero(last_of_tie) + 1
-    recall_steps = np.diff(hits, prepend=0) / hits[-1]
-    return float((recall_steps * hits / ranks).sum())
+    found, ranks = hits[last_of_tie], np.flatnonzero(last_of_tie) + 1
+    end = int(np.searchsorted(found, hits[-1])) + 1
+    return found[:end] / hits[-1], found[:end] / ranks[:end]
 
 
 def per_tag(

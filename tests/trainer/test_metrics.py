@@ -139,6 +139,24 @@ def test_average_precision_by_hand():
     assert np.isnan(metrics.average_precision([0.5, 0.4], [0, 0]))
 
 
+@given(st.integers(0, 2**32 - 1))
+def test_average_precision_sums_over_every_score_as_a_threshold(seed):
+    rng = np.random.default_rng(seed)
+    scores, labels = rng.random(40).round(1), rng.random(40) < 0.3
+    labels[0] = True
+    recalls, precisions = [0.0], [0.0]
+    for threshold in np.unique(scores)[::-1]:
+        hits = labels[scores >= threshold].sum()
+        recalls.append(hits / labels.sum())
+        precisions.append(hits / (scores >= threshold).sum())
+    area = (np.diff(recalls) * precisions[1:]).sum()
+    assert metrics.average_precision(scores, labels) == pytest.approx(area)
+    recall, precision = metrics.precision_recall(scores, labels)
+    end = recalls.index(1.0)
+    assert recall.tolist() == recalls[1 : end + 1]
+    assert precision.tolist() == precisions[1 : end + 1]
+
+
 def test_each_tag_is_counted_by_itself():
     labels, scores = np.array([[1, 0], [1, 1], [0, 0]]), np.array([[0.9, 0.9], [0.1, 0.8], [0.8, 0.1]])
     first, second = metrics.per_tag(scores, labels, [0.5, 0.5], ("road", "water"))

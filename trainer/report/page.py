@@ -171,7 +171,7 @@ def _panel(found: Findings, tag: int, support: int) -> Panel:
     best = int(curve.argmax())
     svg = ""
     if support:
-        recall, precision = statistics.precision_recall(scores, labels)
+        recall, precision = metrics.precision_recall(scores, labels)
         svg = plots.precision_recall_panel(f"precision{tag}", recall, precision, support / len(labels))
     return Panel(
         tag=found.tags[tag],

@@ -209,22 +209,3 @@ def fbeta_over_thresholds(scores: npt.ArrayLike, labels: npt.ArrayLike, beta: fl
     weight = beta * beta
     result: Array = (1 + weight) * found / np.maximum(weight * hits.size + answered, 1e-12)
     return result
-
-
-def precision_recall(scores: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[Array, Array]:
-    """Recall and precision of one tag at each score that occurs, ties taken together.
-
-    Args:
-        scores: float[rows].
-        labels: {0, 1}[rows], at least one 1.
-
-    Returns:
-        Recall and precision, float64[points] each, recall ascending, up to the first point with recall 1.
-    """
-    given, true = np.asarray(scores, np.float64), np.asarray(labels, bool)
-    order = np.argsort(-given, kind="stable")
-    hits = np.cumsum(true[order])
-    last_of_tie = np.append(np.diff(given[order]) != 0, True)
-    found, ranks = hits[last_of_tie], np.flatnonzero(last_of_tie) + 1
-    end = int(np.searchsorted(found, hits[-1])) + 1
-    return found[:end] / hits[-1], found[:end] / ranks[:end]

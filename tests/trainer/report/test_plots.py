@@ -14,7 +14,7 @@ from trainer.report.training import Training
 
 def every_plot(name):
     scores, labels = scored_rows()
-    recall, precision = statistics.precision_recall(scores[:, 0], labels[:, 0])
+    recall, precision = metrics.precision_recall(scores[:, 0], labels[:, 0])
     found = Training([1, 2, 3], [0.7, 0.4, 0.3], [2, 3], [0.5, 0.4], [0.8, 0.9], 2)
     return [
         plots.threshold_panel(f"{name}a", np.linspace(0, 1, len(metrics.GRID)), 0.2),

@@ -122,14 +122,3 @@ def test_the_curve_over_thresholds_is_the_score_at_each(seed):
         row = metrics.per_tag(beside, always, [threshold, 0.5], ("tag", "always"))[0]
         at = int(np.flatnonzero(threshold == metrics.GRID)[0])
         assert curve[at] == pytest.approx(row.fbeta)
-
-
-@given(st.integers(0, 2**32 - 1))
-def test_the_area_under_precision_and_recall_is_the_average_precision(seed):
-    rng = np.random.default_rng(seed)
-    scores, labels = rng.random(40).round(1), rng.random(40) < 0.3
-    labels[0] = True
-    recall, precision = statistics.precision_recall(scores, labels)
-    assert recall[-1] == 1
-    area = (np.diff(recall, prepend=0) * precision).sum()
-    assert area == pytest.approx(metrics.average_precision(scores, labels))
