@@ -55,7 +55,7 @@ class Outcome:
 
     steps: int  # taken in all, earlier starts included
     images: int  # trained on by this process' cluster since it started
-    seconds: float  # from the first step of this start to the last
+    seconds: float  # of this start's steps and validations
     validation: dict[str, Any]  # the last epoch's metrics; empty where the run was complete already
     export: str  # the folder to hand on; empty on workers other than the chief
 
@@ -137,7 +137,7 @@ class Run:
             self.claim.check()
             folder = self._export(values, info, result)
             self.claim.finish(step)
-        self._wait_for_all()
+        self._gather(0)  # until the chief, too, has come here: one that is gone counts as lost
         self.stopping.done()
         return Outcome(step, self._seen(step) - self._seen(first), seconds, result.summary, folder)
 
@@ -203,7 +203,7 @@ class Run:
 
     def _close_epoch(self, step: int, validating: Reading, info: DataInfo, journal: Journal) -> Validation:
         """Scores the validation split after an epoch's last step, and tells it."""
-        self._finish_verification()
+        self.verification.finish()  # it has had an epoch's time: no model is validated without it
         epoch = step // self.reading.steps
         as_trained = self.steps.enter(epoch - 1, validating)
         with self.average.in_place():
@@ -212,11 +212,6 @@ class Run:
         if self.place.is_chief:
             log.info("epoch %d of %d: validation %s", epoch, self.config.epochs, result.sentence())
         return result
-
-    def _finish_verification(self) -> None:
-        """Waits for the checksums, which have had an epoch's time: no model is validated without them."""
-        with self.stopping.patience(EXPORT_PATIENCE):
-            self.verification.finish()
 
     def _save(self, step: int) -> None:
         """Saves the state after `step`; all workers take part."""
@@ -231,7 +226,7 @@ class Run:
         log.info("SIGTERM has come to a worker: all stop after step %d", step)
         self._save(step)
         with contextlib.suppress(*LOST):  # a worker that is gone by now was done, too
-            self._wait_for_all()  # until the chief has saved
+            self._gather(0)  # until the chief has saved
         if self.stopping.is_asked:
             raise TerminatedError
         raise PeerLostError(f"another worker was stopped by SIGTERM; step {step} is saved")
@@ -291,8 +286,3 @@ class Run:
                 f"({first_line(error)}): mend that, and start again",
                 error,
             ) from error
-
-    def _wait_for_all(self) -> None:
-        """Keeps the others until the chief, too, has come here: one that is gone counts as lost."""
-        ones = self.strategy.run(lambda: tf.ones([]))
-        float(self.strategy.reduce(tf.distribute.ReduceOp.SUM, ones, axis=None))

@@ -7,7 +7,6 @@ export and the report never ask which one it is. The keras backbone takes images
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -102,8 +101,6 @@ def optimizer(config: Config, total_steps: int) -> Any:
 
 
 def _mobilenet(config: Config, start_weights: str | None) -> Any:
-    if start_weights is not None and not Path(start_weights).is_file():
-        raise UserError(f"--weights {start_weights}: there is no such file")
     try:
         backbone = tf_keras.applications.MobileNetV2(
             input_shape=(None, None, 3),

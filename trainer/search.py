@@ -21,7 +21,7 @@ from trainer.config import Config
 
 Value = float | int | str | bool
 
-# A flag that Config lacks, or that the user fixes, is left out. Ranges around the defaults that README's runs
+# A flag that the user fixes is left out. Ranges around the defaults that README's runs
 # were made with; the image sizes are those for which ImageNet weights were published, near enough.
 DEFAULTS = {
     "learning_rate": "1e-4..1e-2:log",
@@ -30,6 +30,7 @@ DEFAULTS = {
     "image_size": "96..224:32",
     "dropout": "0..0.5",
     "fine_tune_from_epoch": "0..2",
+    "loss": "bce,focal,asymmetric",
 }
 # The search itself sets these, or they change nothing that is learned.
 NOT_SEARCHED = config.RESUMABLE | {"init_from"}
@@ -129,10 +130,8 @@ def chosen(given: Iterable[str], fixed: Iterable[str]) -> Space:
     Raises:
         UserError: for a text that cannot be read, a name that is fixed too, or an empty space.
     """
-    taken, known = set(fixed), {field.name for field in dataclasses.fields(Config)}
-    texts = {name: text for name, text in DEFAULTS.items() if name in known and name not in taken}
-    if "loss" in known and "loss" not in taken:
-        texts["loss"] = ",".join(map(str, typing.get_args(typing.get_type_hints(Config)["loss"])))
+    taken = set(fixed)
+    texts = {name: text for name, text in DEFAULTS.items() if name not in taken}
     for each in given:
         name, equals, text = each.partition("=")
         if not equals:

@@ -40,7 +40,6 @@ def train(config: Config, place: Place, stopping: Stopping) -> Outcome:
         TerminatedError: where this worker was stopped; likewise.
     """
     devices.check(config)
-    check_batch(config.batch_size, place.workers)
     info = data_info.read(config.data)
     training_shards, validation_shards = info.shards("train"), info.shards("validation")
     info.check_batch(config.batch_size)

@@ -21,8 +21,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     near = link.from_environment()
     try:
         return cli.run(lambda: _train(argv, near))
-    except TerminatedError as end:
-        cli.leave_word(f"stopped by SIGTERM{end}")
+    except TerminatedError:
+        cli.leave_word("stopped by SIGTERM")
         return cli.EXIT_TERMINATED
 
 

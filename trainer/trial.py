@@ -22,7 +22,7 @@ from pathlib import Path
 from canopy import cli, contract
 
 LOG = "log.txt"
-STOP_SECONDS = 25.0  # the launcher gives its workers 20 s to save their state
+STOP_SECONDS = 25.0  # as long as the launcher gives its workers to save their state
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 OF_THE_POD = frozenset({"CANOPY_TERMINATION_LOG", contract.RUN_ID, "TF_CONFIG"})  # and of none of its trials
 KEPT_FILES = frozenset({"metrics.jsonl", "run.json", LOG})  # of a trial that is not the best
