@@ -12,10 +12,10 @@ import os
 import shutil
 import socket
 import sys
-import tempfile
 import threading
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -72,17 +72,17 @@ def fetch(alpha: float, image_size: int, cache: Path | None = None) -> Path:
             return path
         _reach(BASE_URL)
         folder.mkdir(parents=True, exist_ok=True)
-        with (
-            urllib.request.urlopen(BASE_URL + path.name, timeout=TIMEOUT_SECONDS) as answer,
-            tempfile.NamedTemporaryFile(dir=folder, prefix=f".{path.name}.", delete=False) as file,
-        ):
-            try:
+        part = folder / f".{path.name}.{uuid.uuid4().hex}"
+        try:
+            with (
+                urllib.request.urlopen(BASE_URL + path.name, timeout=TIMEOUT_SECONDS) as answer,
+                part.open("xb") as file,  # no temporary file, which nobody else may read: caches are shared
+            ):
                 shutil.copyfileobj(answer, file)
-                file.close()
-                _check_whole(Path(file.name), answer.headers.get("Content-Length"))
-                Path(file.name).replace(path)
-            finally:
-                Path(file.name).unlink(missing_ok=True)
+            _check_whole(part, answer.headers.get("Content-Length"))
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
     except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
         raise UserError(
             f"the ImageNet weights cannot be fetched ({error}): name a file, or none, with --weights "

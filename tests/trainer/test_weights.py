@@ -62,6 +62,8 @@ def test_the_file_is_fetched_once(served, tmp_path):
     (served / name).write_bytes(b"weights")
     path = weights.fetch(1.0, 224, tmp_path / "cache")
     assert path.read_bytes() == b"weights"
+    (tmp_path / "any").touch()
+    assert path.stat().st_mode == (tmp_path / "any").stat().st_mode  # others may read it, too
     (served / name).unlink()
     assert weights.fetch(1.0, 224, tmp_path / "cache") == path
 
