@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beam_jobs import storage
-from canopy import contract, quiet
+from canopy import contract, patterns, quiet
 from canopy.cli import TryAgainError, UserError, first_line
 from canopy.model_info import ModelInfo
 
@@ -164,7 +164,8 @@ class _SavedModel:
 def _on_this_machine(folder: str) -> Iterator[str]:
     """A folder of a store as a temporary local one: TensorFlow reads gs:// at one fixed address only."""
     if not storage.is_remote(folder):
-        yield folder
+        with patterns.plain(folder) as path:
+            yield path
         return
     with tempfile.TemporaryDirectory(prefix="canopy-model-") as copy:
         base = folder.rstrip("/") + "/"

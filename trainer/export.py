@@ -16,7 +16,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from canopy import __version__, contract
+from canopy import __version__, contract, patterns
 from canopy.cli import UserError, first_line
 from canopy.contract import DEFAULT_THRESHOLD
 from trainer.config import Config
@@ -207,8 +207,9 @@ def load_weights(model: Any, folder: str) -> None:
         UserError: where its network is another one, or damaged.
     """
     try:
-        found = tf.train.Checkpoint(weights=list(model.weights)).read(f"{folder}/variables/variables")
-        found.assert_existing_objects_matched().expect_partial()
+        with patterns.plain(folder) as path:
+            found = tf.train.Checkpoint(weights=list(model.weights)).read(f"{path}/variables/variables")
+            found.assert_existing_objects_matched().expect_partial()
     except (AssertionError, ValueError, IndexError, tf.errors.OpError) as error:
         text = f"--init_from {folder}: its network is not this one ({first_line(error)})"
         raise refusal(text, error) from error

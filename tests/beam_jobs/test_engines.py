@@ -270,6 +270,11 @@ def test_a_description_of_other_classes_than_the_saved_models_is_one_sentence(
         engines.load(read_model_info(str(folder)), SAVED_MODEL, 1)
 
 
+def test_the_saved_model_is_loaded_whatever_its_folder_is_called(model: Path, tmp_path: Path) -> None:
+    folder = str(shutil.copytree(model, tmp_path / "rate [1e-3]"))
+    assert engines.load(read_model_info(folder), SAVED_MODEL, 1).folder == folder
+
+
 def test_an_export_of_a_store_is_copied_alone_whatever_its_name(server: Faulty) -> None:
     for name in ("model[1]/saved_model.pb", "model[1]/variables/a", "model1/b"):
         storage.write_bytes(f"gs://here/{name}", name.encode())

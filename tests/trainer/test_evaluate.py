@@ -75,8 +75,8 @@ def test_the_page_shows_scores_pictures_curves_and_settings_without_a_network(re
 
 
 def test_a_lone_export_is_evaluated_and_its_curves_are_said_to_be_missing(trained, records, tmp_path, capfd):
-    shutil.copytree(trained.export, tmp_path / "alone")
-    flags = words(trained, records, tmp_path / "report", model=tmp_path / "alone", train_records=0)
+    shutil.copytree(trained.export, tmp_path / "[alone]")
+    flags = words(trained, records, tmp_path / "report", model=tmp_path / "[alone]", train_records=0)
     assert evaluate.main(flags) == cli.EXIT_OK
     assert "There is no metrics.jsonl beside the export" in (tmp_path / "report/report.html").read_text()
     found = json.loads((tmp_path / "report/metrics.json").read_text())["checks"]

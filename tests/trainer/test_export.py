@@ -164,8 +164,9 @@ def test_an_earlier_export_stands_where_another_run_has_taken_the_folder_meanwhi
     assert (tmp_path / "export" / "model.json").read_text() == "first"
 
 
-def test_another_run_can_start_from_an_export(made):
+def test_another_run_can_start_from_an_export(made, tmp_path):
     network, folder, info = made
+    folder = str(shutil.copytree(folder, tmp_path / "rate [1e-3]"))
     config = Config(data="", model_dir="", image_size=32, alpha=0.35, weights="none")
     other = model.build(config, len(info.vocabulary), [0.5] * len(info.vocabulary), None)
     export.load_weights(other, folder)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from canopy import contract
+from canopy import contract, patterns
 from canopy.cli import first_line
 from canopy.progress import Meter
 from trainer import faults
@@ -54,7 +54,8 @@ def score(model: str, info: DataInfo, split: str) -> Scored:
         TryAgainError: likewise, for a reason that may pass.
     """
     try:
-        call = tf.saved_model.load(model).signatures[contract.SIGNATURE_JPEG]
+        with patterns.plain(model) as folder:
+            call = tf.saved_model.load(folder).signatures[contract.SIGNATURE_JPEG]
         given = call.structured_outputs["scores"].shape[-1]
         if given not in (None, len(info.vocabulary)):
             raise ValueError(f"it gives {given} scores for {len(info.vocabulary)} tags")
