@@ -254,7 +254,7 @@ def test_a_bucket_is_asked_for_its_objects_sizes_and_checksums(objects):
 
 def test_a_bucket_that_does_not_answer_for_long_is_no_mistake_of_the_data(objects, monkeypatch, caplog):
     from google.api_core.exceptions import RetryError
-    from google.cloud import storage  # type: ignore[import-untyped]
+    from google.cloud import storage
 
     def fails(*_, **__):
         raise RetryError("Timeout of 120.0s exceeded", None)
