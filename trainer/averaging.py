@@ -27,7 +27,7 @@ class Average:
     are averaged with the same window, since they belong to the weights that they were taken with.
     """
 
-    def __init__(self, decay: float, strategy: Any, network: Any) -> None:
+    def __init__(self, decay: float, strategy: Any, network: Any, epoch: int) -> None:
         """Makes the variables; call in the strategy's scope.
 
         Args:
@@ -35,8 +35,9 @@ class Average:
                 average, and the network stays as it was trained.
             strategy: over whose replicas the network is mirrored.
             network: to follow.
+            epoch: steps of an epoch, whose end is never left out.
         """
-        self._decay, self._strategy, self._local = decay, strategy, Local(strategy)
+        self._decay, self._epoch, self._local = decay, epoch, Local(strategy)
         self._followed = [v for v in network.variables if v.dtype.is_floating] if decay else []
         self.variables = [
             tf.Variable(
@@ -56,16 +57,16 @@ class Average:
         pairs = zip(self._followed, self.variables, strict=True)
         return [average for each, average in pairs if not each.trainable]
 
-    def follow(self, step: int, ends: bool = False) -> None:
+    def follow(self, step: int) -> None:
         """Takes in the weights after `step`, if it is the first, its turn, or an epoch's end.
 
         The first weights count no more than later ones: the decay grows from 0 to its own, as in TensorFlow's
         ExponentialMovingAverage with `num_updates`.
         """
-        if not self._followed or (step % EVERY and step > 1 and not ends):
+        if not self._followed or (step % EVERY and step > 1 and step % self._epoch):
             return
-        updates = step // EVERY
-        decay = min(self._decay ** (step % EVERY or EVERY), updates / (updates + 9))
+        updates, since = step // EVERY, 1 + min((step - 1) % EVERY, (step - 1) % self._epoch)
+        decay = min(self._decay**since, updates / (updates + 9))
         self._move(tf.constant(1 - decay, tf.float32))
 
     @contextlib.contextmanager

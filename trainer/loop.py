@@ -171,7 +171,7 @@ class Run:
                     result = self.steps.train(*batch, seed, tf.constant(float(self.stopping.is_asked)))
                 step += 1
                 ends = step % self.reading.steps == 0
-                self.average.follow(step, ends)
+                self.average.follow(step)
                 saves = ends or step % self.config.checkpoint_steps == 0
                 logs = ends or step % self.config.log_steps == 0
                 results.add(step, result, all_known=saves or logs)

@@ -113,7 +113,7 @@ def _made(
             export.load_weights(network, config.init_from)
         optimizer = model.optimizer(config, reading.steps * config.epochs)
         optimizer.build(network.trainable_variables)
-        average = Average(config.average_decay, strategy, network)
+        average = Average(config.average_decay, strategy, network, reading.steps)
     return Run(
         config=config,
         place=place,

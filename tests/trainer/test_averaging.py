@@ -13,13 +13,13 @@ def strategy():
     return tf.distribute.MirroredStrategy(["CPU:0"])
 
 
-def followed(strategy, decay):
+def followed(strategy, decay, epoch=1000):
     """A network with statistics of its own, and its average."""
     with strategy.scope():
         network = tf_keras.Sequential(
             [tf_keras.layers.Dense(2, input_shape=(3,)), tf_keras.layers.BatchNormalization()]
         )
-        return network, Average(decay, strategy, network)
+        return network, Average(decay, strategy, network, epoch)
 
 
 def set_all(network, value):
@@ -59,17 +59,30 @@ def test_steps_in_between_change_nothing(strategy):
 
 
 def test_the_end_of_an_epoch_is_not_left_out(strategy):
-    network, average = followed(strategy, 0.9)
+    network, average = followed(strategy, 0.9, epoch=EVERY - 2)
     average.follow(1)
     set_all(network, 7)
-    average.follow(EVERY - 2, ends=True)  # a run may end before it is anybody's turn
+    average.follow(EVERY - 2)  # a run may end before it is anybody's turn
     for value in averages(average):
         np.testing.assert_allclose(value, 7, rtol=1e-5)
     set_all(network, 8)
-    average.follow(5 * EVERY + 2, ends=True)
+    average.follow(7 * (EVERY - 2))  # its turn was two steps before
     decay = min(0.9**2, 5 / 14)
     for value in averages(average):
         np.testing.assert_allclose(value, decay * 7 + (1 - decay) * 8, rtol=1e-5)
+
+
+@pytest.mark.parametrize("epoch", [1, 3, 7, EVERY, 1000])
+def test_a_step_decays_it_once_however_often_epochs_end(strategy, epoch):
+    network, average = followed(strategy, 0.99, epoch)
+    set_all(network, 1)
+    average.follow(1)
+    set_all(network, 0)
+    late = 1000 * EVERY  # where the decay has long been its own
+    for step in range(late + 1, late + 6 * EVERY + 1):
+        average.follow(step)
+    for value in averages(average):
+        np.testing.assert_allclose(value, 0.99 ** (6 * EVERY), rtol=1e-4)
 
 
 def test_the_network_holds_the_average_for_a_while_and_its_own_weights_afterwards(strategy):

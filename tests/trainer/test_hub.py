@@ -60,7 +60,7 @@ def test_a_backbone_without_statistics_or_with_a_count_is_agreed_upon_and_averag
     strategy = tf.distribute.MirroredStrategy(["CPU:0"])
     with strategy.scope():
         network = build(tmp_path / "feature_vector")
-        average = Average(decay, strategy, network)
+        average = Average(decay, strategy, network, 100)
     steps = Steps(Config(data="", model_dir=""), strategy, network, None, average.statistics)
     average.follow(1)
     steps.agree()
