@@ -107,20 +107,32 @@ def tune_thresholds(
     nearby = np.exp(-0.5 * ((ODDS[:, None] - ODDS[None, :]) / SMOOTHING) ** 2)
     nearby /= nearby.sum(axis=0)
     from_default = np.abs(ODDS - np.log(DEFAULT_THRESHOLD / (1 - DEFAULT_THRESHOLD)))
-    positives = true.sum(axis=1)[:, None]
+    positives, most = true.sum(axis=1), given.shape[1] + 1
     for _ in range(rounds):
         before, thresholds = thresholds, thresholds.copy()
         for tag in np.flatnonzero(true.any(axis=0)):
             answered = given >= thresholds
             answered[:, tag] = False
-            hits = (answered & true).sum(axis=1)[:, None]
-            tried = given[:, tag][:, None] >= GRID
-            exact = _fbeta(
-                hits + (tried & true[:, tag][:, None]), positives, answered.sum(axis=1)[:, None] + tried, beta
+            # A row's score at each threshold depends on these alone, and there are few kinds of them.
+            told = np.stack(
+                [
+                    (answered & true).sum(axis=1),
+                    positives,
+                    answered.sum(axis=1),
+                    true[:, tag],
+                    np.searchsorted(GRID, given[:, tag], side="right"),  # thresholds that it reaches
+                ]
             )
-            rows = exact @ nearby
-            behind = rows[:, [rows.mean(axis=0).argmax()]] - rows
-            near_best = behind.mean(axis=0) <= behind.std(axis=0) / np.sqrt(len(rows)) + 1e-12
+            kinds = np.ravel_multi_index(tuple(told), (most, most, most, 2, len(GRID) + 1))
+            _, first, counts = np.unique(kinds, return_index=True, return_counts=True)
+            hits, owned, others, has, reached = told[:, first, None]
+            tried = np.arange(len(GRID)) < reached
+            rows = _fbeta(hits + (tried & (has > 0)), owned, others + tried, beta) @ nearby
+            share = counts / len(given)
+            behind = rows[:, [(share @ rows).argmax()]] - rows
+            mean = share @ behind
+            error = np.sqrt(share @ (behind - mean) ** 2 / len(given))
+            near_best = mean <= error + 1e-12
             thresholds[tag] = GRID[np.where(near_best, from_default, np.inf).argmin()]
         if np.array_equal(before, thresholds):
             break
