@@ -59,6 +59,27 @@ class DataInfo:
                 f"{self.folder}: take at most as many as there are"
             )
 
+    def check_start(self, folder: str) -> None:
+        """Finds out whether a run on this data can start from an export (`--init_from`).
+
+        Raises:
+            UserError: where it is no export, or one of other tags: each unit of its network stands for one,
+                in their order.
+        """
+        path = f"{folder}/{contract.MODEL_JSON}"
+        text = _read_text(path)
+        if text is None:
+            raise UserError(f"--init_from {folder}: there is no {contract.MODEL_JSON}, so it is no export")
+        try:
+            found = tuple(map(str, json.loads(text)["classes"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"--init_from: {path} cannot be understood ({error!r})") from error
+        if found != self.vocabulary:
+            raise UserError(
+                f"--init_from {folder}: it knows the tags {' '.join(found)}, in this order, and the data set "
+                f"has {' '.join(self.vocabulary)}"
+            )
+
     def shards(self, split: str) -> tuple[Shard, ...]:
         """The shards of a split that holds at least one record.
 

@@ -11,13 +11,13 @@ import dataclasses
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
 from canopy import __version__, contract, patterns
-from canopy.cli import UserError, first_line
+from canopy.cli import first_line
 from canopy.contract import DEFAULT_THRESHOLD
 from trainer.config import Config
 from trainer.data_info import DataInfo
@@ -165,35 +165,6 @@ def _put_in_place(fresh: str, final: str, model_json: str) -> None:
 def _remove(folder: str) -> None:
     if tf.io.gfile.exists(folder):
         tf.io.gfile.rmtree(folder)
-
-
-def check_start(folder: str, tags: Sequence[str]) -> None:
-    """Finds out whether a run can start from an export (`--init_from`).
-
-    Args:
-        folder: of the export.
-        tags: the data set's vocabulary: each unit of the network stands for one, in this order.
-
-    Raises:
-        UserError: where it is no export, or one of other tags.
-    """
-    path = f"{folder}/{contract.MODEL_JSON}"
-    try:
-        if not tf.io.gfile.exists(path):
-            raise UserError(f"--init_from {folder}: there is no {contract.MODEL_JSON}, so it is no export")
-        with tf.io.gfile.GFile(path) as file:
-            found = list(map(str, json.loads(file.read())["classes"]))
-    except tf.errors.OpError as error:
-        raise refusal(f"--init_from {folder}: {path} cannot be read ({first_line(error)})", error) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"--init_from {folder}: its {contract.MODEL_JSON} cannot be understood ({error!r})"
-        ) from error
-    if found != list(tags):
-        raise UserError(
-            f"--init_from {folder}: it knows the tags {' '.join(found)}, in this order, and the data set "
-            f"has {' '.join(tags)}"
-        )
 
 
 def load_weights(model: Any, folder: str) -> None:

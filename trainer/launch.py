@@ -166,6 +166,8 @@ def _check(task: config.Config, workers: int) -> None:
         info = data_info.read(task.data)
         info.shards("train"), info.shards("validation")
         info.check_batch(task.batch_size)
+        if task.init_from and "://" not in task.init_from:
+            info.check_start(task.init_from)
     hub.check(task.backbone)
     if task.backbone == "keras":
         weights.look_once([(task.weights, task.alpha, task.image_size)])

@@ -50,7 +50,7 @@ def train(config: Config, place: Place, stopping: Stopping) -> Outcome:
     )
     check_sources(config)
     if config.init_from:
-        export.check_start(config.init_from, info.vocabulary)
+        info.check_start(config.init_from)
     claim = claim_model_dir(config, info.fingerprint, place.is_chief, run_id())
     if claim.finished:
         return Outcome(claim.finished, 0, 0.0, {}, f"{config.model_dir}/export" if place.is_chief else "")

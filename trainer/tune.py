@@ -23,7 +23,19 @@ from optuna.trial import Trial
 
 from canopy import cli
 from canopy.cli import TryAgainError, UserError
-from trainer import config, data_info, outputs, search, slots, storage, study, trial, tune_report, weights
+from trainer import (
+    config,
+    data_info,
+    hub,
+    outputs,
+    search,
+    slots,
+    storage,
+    study,
+    trial,
+    tune_report,
+    weights,
+)
 from trainer.config import Config
 from trainer.data_info import DataInfo
 from trainer.halt import Halt
@@ -96,8 +108,12 @@ def _check(settings: Settings, space: Space) -> tuple[Config, DataInfo]:
     probes = [config.parse([*words, *search.flags(probe)], prog) for probe in space.probes()]
     for probe in probes:
         config.check_batch(probe.batch_size, settings.local_workers)
+        hub.check(probe.backbone)
     info = data_info.read(settings.data)
     info.shards("train"), info.shards("validation")
+    info.check_batch(max(probe.batch_size for probe in probes))
+    if base.init_from:
+        info.check_start(base.init_from)
     weights.look_once(
         {(probe.weights, probe.alpha, probe.image_size) for probe in probes if probe.backbone == "keras"}
     )

@@ -89,3 +89,23 @@ def test_a_damaged_canopy_json_is_refused(folder, text):
 def test_a_split_without_records_is_refused_with_those_there_are(folder, split):
     with pytest.raises(UserError, match=rf"{split}.*train \(3\)"):
         data_info.read(str(folder)).shards(split)
+
+
+def test_a_run_starts_from_an_export_of_the_same_tags_in_the_same_order_alone(folder, tmp_path):
+    info = data_info.read(str(folder))
+    with pytest.raises(UserError, match=r"--init_from .*nowhere: there is no model\.json"):
+        info.check_start(f"{tmp_path}/nowhere")
+    for text, said in [
+        ("{", "cannot be understood"),
+        ("[]", "cannot be understood"),
+        (
+            '{"classes": ["water", "clear"]}',
+            "it knows the tags water clear, in this order, and",
+        ),
+        ('{"classes": ["clear"]}', "it knows the tags clear, in this order"),
+    ]:
+        (tmp_path / "model.json").write_text(text)
+        with pytest.raises(UserError, match=said):
+            info.check_start(str(tmp_path))
+    (tmp_path / "model.json").write_text('{"classes": ["clear", "water"]}')
+    info.check_start(str(tmp_path))

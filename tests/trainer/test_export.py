@@ -181,19 +181,6 @@ def test_an_export_of_another_network_is_refused(made):
         export.load_weights(other, made[1])
 
 
-def test_a_folder_that_is_no_export_is_refused(tmp_path):
-    with pytest.raises(UserError, match="no export"):
-        export.check_start(str(tmp_path), ["a"])
-
-
-def test_an_export_of_other_tags_or_of_another_order_is_refused(made):
-    _, folder, info = made
-    export.check_start(folder, info.vocabulary)
-    for other in (info.vocabulary[::-1], info.vocabulary[1:]):
-        with pytest.raises(UserError, match=r"it knows the tags .*, in this order, and the data set has"):
-            export.check_start(folder, other)
-
-
 def test_an_export_whose_weights_are_cut_short_is_refused(made, tmp_path):
     network, folder, _ = made
     copied = shutil.copytree(folder, tmp_path / "export")

@@ -24,6 +24,7 @@ MISTAKES = [
         ["--backbone", "hub:nowhere"],
         "--backbone hub:nowhere: there is no such folder",
     ),
+    (["--local_workers", "2"], ["--init_from", "nowhere", "--weights", "none"], "--init_from nowhere"),
     (["--local_worker", "2"], [], "--local_worker"),
     (["--local_workers", "2", "--rendezvous_timeout", "0"], [], "--rendezvous_timeout"),
     ([], [], "JOB_COMPLETION_INDEX"),

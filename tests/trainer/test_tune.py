@@ -68,6 +68,10 @@ def test_trials_of_several_lengths_are_not_compared_epoch_by_epoch(records, tmp_
         ([], ["--model_dir", "somewhere"], "--model_dir"),
         ([], ["--restart"], "--restart"),
         ([], ["--weights", "nowhere.h5"], "nowhere.h5"),
+        ([], ["--init_from", "nowhere"], "--init_from nowhere"),
+        ([], ["--backbone", "hub:nowhere"], "--backbone hub:nowhere"),
+        ([], ["--batch_size", "64000"], "--batch_size 64000 is over 100 times"),
+        (["--space", "backbone=keras,hub:nowhere"], [], "--backbone hub:nowhere"),
     ],
 )
 def test_a_mistake_that_every_trial_would_make_is_one_sentence_before_the_first(
