@@ -75,9 +75,16 @@ class LogTail:
         self._ended = threading.Event()  # the container has: one more reading is whole
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._unwritten: OSError | None = None  # why a line could not be passed on
 
     def look(self, pod: KubeObject) -> None:
-        """Takes note of the pod's status: whether there is something to read, or nothing more to come."""
+        """Takes note of the pod's status: whether there is something to read, or nothing more to come.
+
+        Raises:
+            OSError: what `write` raised on the thread: nobody reads what is printed, or its disk is full.
+        """
+        if self._unwritten:
+            raise self._unwritten
         phase = (pod.get("status") or {}).get("phase")
         if diagnosis.is_over(pod):
             self._ended.set()
@@ -85,11 +92,13 @@ class LogTail:
             self._thread.start()
 
     def finish(self) -> None:
-        """Waits for the rest of the log: the pod has ended or is gone."""
+        """Waits for the rest of the log: the pod has ended or is gone. Raises as `look` does."""
         self._ended.set()
         if self._thread.ident is not None:
             self._thread.join(DRAIN_SECONDS)
         self.stop()
+        if self._unwritten:
+            raise self._unwritten
 
     def stop(self) -> None:
         """Passes nothing on any more."""
@@ -97,11 +106,14 @@ class LogTail:
 
     def _follow(self) -> None:
         lines = Deduplicator()
-        while not self._stopped.is_set():
-            whole = self._ended.is_set()  # before the reading begins, not after
-            if self._read(lines) and whole:
-                return
-            self._stopped.wait(PAUSE_SECONDS)
+        try:
+            while not self._stopped.is_set():
+                whole = self._ended.is_set()  # before the reading begins, not after
+                if self._read(lines) and whole:
+                    return
+                self._stopped.wait(PAUSE_SECONDS)
+        except OSError as error:  # of stdout: the cluster's are others
+            self._unwritten = error
 
     def _read(self, lines: Deduplicator) -> bool:
         """Reads the log to its end, and returns whether there is no use in asking again once it has ended."""

@@ -272,6 +272,24 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_come_back(server, start, 
     assert server.store.get("jobs", "train")
 
 
+def test_a_reader_that_goes_away_ends_the_following_and_not_the_job(server, start, write):
+    def endless(stage):
+        pod = stage.pod()
+        stage.run(pod)
+        stage.touch()
+        while not server.closing.is_set():
+            stage.say(pod, "a step")
+            time.sleep(0.1)
+
+    play(server, train=endless)
+    process = start(write("t.yaml", job("train")), "--follow")
+    assert process.stdout.readline() == "a step\n"
+    process.stdout.close()
+    assert process.wait(30) == 141
+    assert "Traceback" not in process.stderr.read()
+    assert server.store.get("jobs", "train")
+
+
 def test_a_job_that_takes_longer_than_the_timeout_goes_on(server, submit, write):
     play(server, train=lambda stage: stage.run(stage.pod()))
     done = submit(write("t.yaml", job("train")), "--timeout", 2)
