@@ -26,7 +26,7 @@ from kubernetes.dynamic.exceptions import ResourceNotFoundError, ResourceNotUniq
 from urllib3.util.retry import Retry
 
 from canopy.cli import UserError
-from infra.manifests import JOB_NAME_LABEL, KubeObject, is_job, title
+from infra.manifests import JOB_UID_LABEL, KubeObject, is_job, title
 
 FIELD_MANAGER = "canopy"
 AGAIN = (429, 500, 502, 503, 504)
@@ -122,9 +122,9 @@ class Cluster:
             raise
         return True
 
-    def pods(self, job: str) -> list[KubeObject]:
-        """A Job's pods, those that ended included."""
-        found = self._call(self._core("Pod").get, label_selector=f"{JOB_NAME_LABEL}={job}")
+    def pods(self, job: KubeObject) -> list[KubeObject]:
+        """A Job's pods, those that ended included, and none of an earlier Job of its name."""
+        found = self._call(self._core("Pod").get, label_selector=f"{JOB_UID_LABEL}={job['metadata']['uid']}")
         return list(found.get("items") or [])
 
     def events(self, item: KubeObject) -> list[KubeObject]:

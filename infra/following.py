@@ -104,7 +104,7 @@ class Follower:
                 for seen in itertools.chain([current], changes):
                     if seen is None or seen["metadata"]["uid"] != job["metadata"]["uid"]:
                         raise UnfinishedError(f"{title(job)} was deleted by somebody", cli.EXIT_BUG)
-                    pods = self._cluster.pods(job["metadata"]["name"])
+                    pods = self._cluster.pods(job)
                     heard = time.monotonic()
                     yield seen, pods
             except UnreachableError as error:

@@ -17,7 +17,7 @@ from canopy.cli import UserError
 
 KubeObject = Mapping[str, Any]  # one Kubernetes object, as its YAML or JSON has it
 
-JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
+JOB_UID_LABEL = "batch.kubernetes.io/controller-uid"
 INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
 DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 

@@ -355,6 +355,25 @@ def test_a_job_is_not_started_anew_before_the_one_before_is_gone(server, submit,
     assert server.store.get("jobs", "train")["metadata"]["uid"] != uid
 
 
+def test_pods_that_an_earlier_job_of_the_name_has_left_are_not_this_ones(server, submit, write):
+    earlier = Stage(server, server.store.apply("jobs", job("train"), "kubectl", force=False)[0])
+    left = earlier.pod()
+    earlier.run(left)
+    earlier.say(left, "of the earlier one")
+    server.store.delete("jobs", "train")  # as kubectl does it: its pods have their grace period yet
+
+    def fails(stage):
+        earlier.end(left, 143)
+        stage.end(stage.pod(), 2)
+        stage.fail("PodFailurePolicy", "Container canopy failed with exit code 2")
+
+    server.on_created["jobs"] = lambda created: fails(Stage(server, created))
+    done = submit(write("t.yaml", job("train")), "--follow")
+    assert done.returncode == 2
+    assert not done.stdout
+    assert "143" not in done.stderr
+
+
 def test_delete_goes_from_the_last_object_of_the_last_file_to_the_first_and_may_be_repeated(
     server, submit, write
 ):
