@@ -166,6 +166,8 @@ class Cluster:
         try:
             with _translated():
                 for event in stream:
+                    if event is None:  # a line that is no JSON: the next call finds out what answers
+                        return
                     yield None if event["type"] == "DELETED" else event["raw_object"]
         except RefusedError as refused:
             if refused.status not in NOWHERE:
@@ -208,6 +210,8 @@ class Cluster:
                 _request_timeout=(CONNECT_SECONDS, READ_SECONDS),
             )
             try:
+                if "html" in response.headers.get("Content-Type", ""):
+                    raise UnreachableError("it answers with a page, as a proxy or a login does")
                 yield from _watch.watch.iter_resp_lines(response)
             finally:
                 response.close()

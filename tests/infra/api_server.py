@@ -30,6 +30,7 @@ KINDS = {
     "policy/v1": {"poddisruptionbudgets": "PodDisruptionBudget"},
 }
 TOKEN = "letmein"
+PAGE = b"<html>\nlog in\n</html>\n"
 
 
 class _Quiet(ThreadingHTTPServer):
@@ -52,6 +53,7 @@ class ApiServer:
         self.broken_groups = []  # aggregated APIs, as GROUP/VERSION, whose own server is down
         self.broken_asked = 0
         self.pages = 0  # answers still to be given as HTML, as a proxy does
+        self.paged = []  # verbs, or "log", whose next answer is given so
         self.watch_gone = 0  # watches still to be answered with HTTP 410
         self.cut_logs_after = []  # lines after which the next log streams lose their connection
         self.on_created = {}  # resource to function of the object
@@ -116,7 +118,7 @@ class Request:
         try:
             if self.server.pages:
                 self.server.pages -= 1
-                return self._send(b"<html>log in</html>", "text/html")
+                return self._send(PAGE, "text/html")
             self._authenticate()
             self._dispatch()
         except RefusalError as refusal:
@@ -146,6 +148,9 @@ class Request:
         self._authorise(verb)
         if namespace != self.server.namespace:
             raise RefusalError(404, "NotFound", f'namespaces "{namespace}" not found')
+        if (asked := self.subresource or verb) in self.server.paged:
+            self.server.paged.remove(asked)
+            return self._send(PAGE, "text/html")
         for waiting in list(self.server.refusals):
             if waiting[0] == verb and waiting[1] in ("*", self.resource):
                 self.server.refusals.remove(waiting)

@@ -239,6 +239,27 @@ def test_a_page_in_place_of_an_answer_is_passed_over_while_a_job_runs(server, su
     assert not server.pages
 
 
+def test_a_page_in_place_of_a_watch_or_a_log_is_passed_over_and_no_line_of_it_is_the_logs(
+    server, submit, write
+):
+    server.paged = ["watch", "log"]
+
+    def behind_a_proxy(stage):
+        pod = stage.pod()
+        stage.run(pod)
+        stage.say(pod, "first")
+        time.sleep(3)
+        stage.say(pod, "last")
+        stage.end(pod)
+        stage.complete()
+
+    play(server, train=behind_a_proxy)
+    done = submit(write("t.yaml", job("train")), "--follow")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[:-1] == ["first", "last"]
+    assert not server.paged
+
+
 @pytest.mark.parametrize(
     ("status", "message", "words"),
     [
