@@ -286,12 +286,11 @@ def connect(context: str | None, namespace: str | None) -> Cluster:
 
 
 def _from_kubeconfig(settings: Any, context: str | None) -> str | None:
-    load: Any = config.load_kube_config
-    load(context=context, client_configuration=settings)
-    list_contexts: Any = config.list_kube_config_contexts
-    contexts, current = list_contexts()
-    chosen = next((item for item in contexts if item["name"] == context), current)
-    own = chosen["context"].get("namespace")
+    # Not the client's own list of contexts: it wants a current one even where another is asked for.
+    loader_of: Any = kube_config._get_kube_config_loader
+    loader = loader_of(kube_config.KUBE_CONFIG_DEFAULT_LOCATION, active_context=context, persist_config=True)
+    loader.load_and_set(settings)
+    own = loader.current_context["context"].get("namespace")
     return str(own) if own else None
 
 

@@ -12,6 +12,7 @@ from infra import manifests
 from infra.submit import main
 from tests.conftest import ROOT
 from tests.infra.conftest import job, settings_map
+from tests.infra.playing import play
 
 
 def run(tmp_path, *flags, **environment):
@@ -35,6 +36,17 @@ def test_a_context_that_is_not_there_is_named(server, tmp_path, write):
     done = run(tmp_path, write("t.yaml", job("train")), "--context", "nowhere", KUBECONFIG=str(config))
     assert done.returncode == 2
     assert "nowhere" in done.stderr
+
+
+@pytest.mark.parametrize("current", [None, "one that was deleted"])
+def test_a_context_that_is_asked_for_needs_no_current_one_beside_it(server, tmp_path, write, current):
+    play(server)
+    config = server.kubeconfig(tmp_path / "kubeconfig")
+    text = yaml.safe_load(config.read_text())
+    text["current-context"] = current
+    config.write_text(yaml.safe_dump({key: value for key, value in text.items() if value}))
+    done = run(tmp_path, write("t.yaml", job("train")), "--context", "test", KUBECONFIG=str(config))
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(
