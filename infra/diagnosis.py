@@ -180,6 +180,8 @@ def _no_room(short: tuple[str, ...], message: str) -> str:
         return f"no node has a free GPU ({gpus[0]})"
     if short:
         return f"no node has enough {' and '.join(short)} free"
+    if "olume node affinity" in message or "olume's node affinity" in message:
+        return "no node that reaches its volume takes it"
     if "affinity" in message or "node selector" in message:
         return "no node has the labels that it asks for"
     if "taint" in message:

@@ -35,6 +35,8 @@ def unschedulable(message):
         ('persistentvolumeclaim "canopy-data" not found', "its claim canopy-data is not there", True),
         ("1 node(s) had untolerated taint {spot: true}.", "a taint that it does not tolerate", False),
         ("2 node(s) didn't match Pod's node affinity/selector.", "the labels that it asks for", False),
+        ("1 node(s) had volume node affinity conflict.", "no node that reaches its volume", False),
+        ("1 node(s) didn't match PersistentVolume's node affinity.", "reaches its volume", False),
         ("something new", "no node takes it: something new", False),
     ],
 )
