@@ -40,8 +40,12 @@ OWN_LIMITS = (
 )
 PULLS = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "RegistryUnavailable")
 STARTS = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "StartError")
-NOT_CREATED = ("FailedCreate",)
-NOT_MOUNTED = ("FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox", "ProvisioningFailed")
+# The reasons of events that tell of a failure, and of those that tell that it is over.
+NOT_CREATED, CREATED = ("FailedCreate",), ("SuccessfulCreate",)
+NOT_MOUNTED, MOUNTED = (
+    ("FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"),
+    ("Pulling", "Pulled", "Created", "Started"),  # a node comes to these once volumes and network are there
+)
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ def job_end(job: KubeObject) -> End | None:
 
 
 def job_trouble(job: KubeObject, events: Iterable[KubeObject]) -> Trouble | None:
-    """Why a Job has no pods, where that is so.
+    """Why a Job has no pods, or fewer than it wants, where that is so.
 
     Args:
         job: with its status.
@@ -101,10 +105,16 @@ def job_trouble(job: KubeObject, events: Iterable[KubeObject]) -> Trouble | None
     """
     if (job.get("spec") or {}).get("suspend"):
         return Trouble("it is suspended, and waits for whoever suspended it (a queue, or a person)")
-    for event in reversed(list(events)):
-        if event.get("reason") in NOT_CREATED:
-            return _not_created(str(event.get("message", "")))
-    return None
+    event = _lasting(events, NOT_CREATED, CREATED)
+    return _not_created(str(event.get("message", ""))) if event else None
+
+
+def _lasting(
+    events: Iterable[KubeObject], failures: Sequence[str], successes: Sequence[str]
+) -> KubeObject | None:
+    """The last event, oldest first, that tells of a failure, where no success came after it."""
+    told = [event for event in events if event.get("reason") in (*failures, *successes)]
+    return told[-1] if told and told[-1]["reason"] in failures else None
 
 
 def _not_created(message: str) -> Trouble:
@@ -139,15 +149,17 @@ def pod_trouble(pod: KubeObject, events: Iterable[KubeObject]) -> Trouble | None
     for condition in _conditions(pod):
         if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
             return _unschedulable(pod, str(condition.get("message", "")))
-    for event in reversed(list(events)):
-        if event.get("reason") in NOT_MOUNTED:
-            what = (
-                "its network cannot be set up"
-                if event["reason"] == "FailedCreatePodSandBox"
-                else "a volume of it cannot be mounted"
-            )
-            return Trouble(what, str(event.get("message", "")), hopeless="not found" in event["message"])
-    return None
+    event = _lasting(events, NOT_MOUNTED, MOUNTED)
+    if event is None:
+        return None
+    what = (
+        "its network cannot be set up"
+        if event["reason"] == "FailedCreatePodSandBox"
+        else "a volume of it cannot be mounted"
+    )
+    message = str(event.get("message", ""))
+    # Of an object; a new node's driver is not found either, before it has started there.
+    return Trouble(what, message, hopeless='" not found' in message)
 
 
 def _waiting(status: dict[str, Any], waiting: dict[str, Any]) -> Trouble | None:

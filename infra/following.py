@@ -182,7 +182,7 @@ class Follower:
             self._hopeless_since = time.monotonic()
 
     def _job_troubles(self, job: KubeObject, pods: list[KubeObject]) -> list[Trouble]:
-        if pods:
+        if len(pods) - sum(map(diagnosis.is_over, pods)) >= job["spec"].get("parallelism", 1):
             return []
         found = diagnosis.job_trouble(job, self._cluster.events(job))
         return [found] if found else []

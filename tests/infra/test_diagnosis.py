@@ -72,6 +72,11 @@ def test_why_a_job_has_no_pods_is_what_was_said_last(message, words, hopeless):
     assert trouble.hopeless is hopeless
 
 
+def test_pods_that_could_be_created_after_all_are_no_trouble_any_more():
+    events = [{"reason": "FailedCreate", "message": "exceeded quota"}, {"reason": "SuccessfulCreate"}]
+    assert diagnosis.job_trouble({"metadata": {"name": "train"}, "spec": {}}, events) is None
+
+
 @pytest.mark.parametrize("kind", ["containerStatuses", "initContainerStatuses"])
 @pytest.mark.parametrize(
     ("reason", "words"),
@@ -91,6 +96,7 @@ def test_a_container_that_cannot_start_is_not_mended_by_waiting(kind, reason, wo
     ("reason", "message", "words", "hopeless"),
     [
         ("FailedMount", 'configmap "x" not found', "a volume of it cannot be mounted", True),
+        ("FailedMount", "driver name x not found in the list of", "a volume of it cannot be mounted", False),
         ("FailedAttachVolume", "Multi-Attach error", "a volume of it cannot be mounted", False),
         ("FailedCreatePodSandBox", "no address left", "its network cannot be set up", False),
     ],
@@ -100,6 +106,12 @@ def test_a_pod_that_waits_for_a_volume_or_a_network_says_what_was_said_last(reas
     assert diagnosis.pod_trouble(pod({"phase": "Pending"}), events) == diagnosis.Trouble(
         words, message, hopeless
     )
+
+
+def test_a_volume_that_was_mounted_after_all_is_no_trouble_while_the_image_is_pulled():
+    mount = {"reason": "FailedMount", "message": 'configmap "x" not found'}
+    events = [mount, {"reason": "Scheduled"}, {"reason": "Pulling", "message": "Pulling image"}]
+    assert diagnosis.pod_trouble(pod({"phase": "Pending"}), events) is None
 
 
 @pytest.mark.parametrize("kind", ["Suspended", "SuccessCriteriaMet", "FailureTarget"])

@@ -93,6 +93,23 @@ def test_pods_that_may_not_be_created_are_told_from_the_jobs_events(server, subm
     assert message in done.stderr
 
 
+def test_a_pod_that_may_not_be_created_beside_one_that_runs_is_told(server, submit, write):
+    message = 'pods "train-1-x" is forbidden: exceeded quota: gpus, requested: requests.nvidia.com/gpu=1'
+
+    def half(stage):
+        pod = stage.pod(0)
+        stage.run(pod)
+        stage.event("jobs", "train", "FailedCreate", f"Error creating: {message}")
+        stage.touch()
+        time.sleep(2)
+        stage.fail("DeadlineExceeded")
+
+    play(server, train=half)
+    done = submit(write("t.yaml", job("train", completions=2)))
+    assert "job/train: the namespace's quota has no room for its pods" in done.stderr
+    assert message in done.stderr
+
+
 def test_a_job_that_ends_without_ever_having_pods_says_why(server, submit, write):
     def never(stage):
         with stage.store.changed:  # both at once
