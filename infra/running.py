@@ -114,13 +114,13 @@ def _make_way(
     there = cluster.get(job)
     if there is None:
         return
+    # Before the Job goes: what the cluster will not take in its place is refused here.
+    found = [_difference(cluster, item, manifest.path, settings) for item in manifest.objects]
+    differences = [each for each in found if each]
     if settings.replace or _leaving(there):
         screen.note(f"{title(job)} is taken away first")
         _delete_one(cluster, job)
-        return
-    found = [_difference(cluster, item, manifest.path, settings) for item in manifest.objects]
-    differences = [each for each in found if each]
-    if differences:
+    elif differences:
         raise UserError(refusals.differs(job, manifest.path, diagnosis.job_end(there), differences))
 
 
@@ -128,19 +128,22 @@ def _difference(cluster: Cluster, item: KubeObject, path: str, settings: Setting
     """In what a ConfigMap or a Job of a file is another one than the cluster's; empty where it is not.
 
     What the cluster lets a Job change, such as its deadline, makes no other Job of it.
+
+    Raises:
+        UserError: the cluster would not take the object.
     """
-    settings_map = item["kind"] == "ConfigMap"
-    there = cluster.get(item) if settings_map or is_job(item) else None
-    if there is None:
-        return ""
+    there = cluster.get(item) if item["kind"] == "ConfigMap" else None
     try:
-        after = cluster.apply(item, settings.force_conflicts, only_try=True)
+        # Whoever made a Job has set all its fields: what of it cannot change is what counts.
+        after = cluster.apply(item, settings.force_conflicts or is_job(item), only_try=True)
     except RefusedError as refused:
         if refusals.immutable(refused):
             return f"{title(item)}: {refusals.fields(refused)}"
         raise _refused(refused, item, path) from None
+    if there is None:
+        return ""
     old, new = ({**(each.get("data") or {}), **(each.get("binaryData") or {})} for each in (there, after))
-    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)] if settings_map else []
+    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     return f"{title(item)}: {', '.join(keys)}" if keys else ""
 
 

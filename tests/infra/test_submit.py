@@ -182,6 +182,28 @@ def test_fields_that_somebody_else_has_set_are_left_alone_unless_forced(server, 
     assert server.store.get("configmaps", "train")["data"] == {"EPOCHS": "2"}
 
 
+def test_a_job_is_not_taken_away_where_what_comes_in_its_place_is_refused(server, submit, write):
+    theirs = [settings_map("train", EPOCHS="9"), job("train")]
+    for item in theirs:
+        server.store.apply(f"{item['kind'].lower()}s", item, "kubectl-client-side-apply", force=False)
+    kept = server.store.objects.copy()
+    path = write("t.yaml", settings_map("train", EPOCHS="2"), job("train", image="canopy:0.2.0"))
+    done = submit(path, "--replace")
+    assert done.returncode == 2
+    assert 'conflict with "kubectl-client-side-apply": .data.EPOCHS' in done.stderr
+    assert server.store.objects == kept
+    play(server)
+    done = submit(path, "--replace", "--force_conflicts")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_job_of_kubectls_that_differs_is_told_so(server, submit, write):
+    server.store.apply("jobs", job("train"), "kubectl-client-side-apply", force=False)
+    done = submit(write("t.yaml", job("train", image="canopy:0.2.0")))
+    assert done.returncode == 2
+    assert "runs with other settings (job/train: spec.template)" in done.stderr
+
+
 def test_a_failure_names_the_pod_the_reason_and_the_last_lines_and_stops_the_row(server, submit, write):
     def fails(stage):
         chief, other = stage.pod(0), stage.pod(1)
