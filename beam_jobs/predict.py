@@ -130,7 +130,7 @@ def build(
 
         def setup(self) -> None:
             self._error, self._may_pass = "", False
-            self._scorer: Scorer | ApartScorer
+            self._scorer: Scorer | ApartScorer | None = None
             if processes:
                 self._scorer = ApartScorer(model.folder, job.engine, job.tta, job.max_pixels, processes)
                 return
@@ -145,7 +145,7 @@ def build(
 
         def process(self, work: WorkList) -> None:
             scored = scoring.Scored()
-            if not self._error:
+            if self._scorer and not self._error:
                 try:
                     progress = _Progress(work.progress)
                     scored = self._scorer.score(work.sources, progress)
@@ -157,7 +157,7 @@ def build(
             Metrics.counter("canopy", COUNTER).inc(len(work.sources))
 
         def teardown(self) -> None:
-            if not self._error:
+            if self._scorer:
                 self._scorer.close()
 
     pipeline | "Lists" >> beam.Create(lists) | "Spread" >> beam.Reshuffle() | "Score" >> beam.ParDo(Score())

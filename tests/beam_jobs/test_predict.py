@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -26,7 +27,7 @@ from tests.beam_jobs.predicting import (
 from tests.beam_jobs.predicting import chips as chips
 from tests.beam_jobs.predicting import model as model
 from tests.beam_jobs.predicting import run as run
-from tests.beam_jobs.test_processes import working_for
+from tests.beam_jobs.test_processes import SECOND_ENDS, started_as, working_for
 from tests.conftest import ROOT, Trained
 from tests.conftest import archive as archive  # the trained model's, not this folder's own
 
@@ -207,6 +208,17 @@ def test_a_process_lost_amid_scoring_is_one_sentence_and_leaves_no_submission(
     assert "was killed" in done.err.splitlines()[-1]
     assert left_in(done.output.parent) == set()
     assert run("--images", chips, "--direct_num_workers", 2).code == 0
+
+
+def test_a_process_lost_at_the_start_leaves_no_other_that_the_command_would_wait_for(
+    run: Run, chips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runners, "MANY_IMAGES", 1)
+    with started_as(SECOND_ENDS, tmp_path):
+        done = run("--images", chips, "--direct_num_workers", 2)
+        assert done.code == 2
+        assert "was killed" in done.err.splitlines()[-1]
+        assert not multiprocessing.active_children()
 
 
 @pytest.mark.parametrize("mode", ["multi_processing", "multi_threading"])

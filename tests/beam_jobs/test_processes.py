@@ -121,14 +121,27 @@ FIRST_ENDS = "mkdir {0}/first && exit 1\ntrap '' TERM\nexec sleep 600"
 SECOND_ENDS = "mkdir {0}/first || exit 1\ntrap '' TERM\nexec sleep 600"
 
 
+@contextlib.contextmanager
+def started_as(script: str, folder: Path) -> Iterator[None]:
+    """New processes are a shell script in Python's place; those that are left are ended."""
+    resource_tracker.ensure_running()  # with the real one
+    executable = folder / "python"
+    executable.write_text(f"#!/bin/sh\n{script.format(folder)}\n")
+    executable.chmod(0o755)
+    python = multiprocessing.spawn.get_executable()
+    multiprocessing.set_executable(str(executable))
+    try:
+        yield
+    finally:
+        multiprocessing.set_executable(python)
+        for left in multiprocessing.active_children():
+            left.kill()
+
+
 @pytest.mark.parametrize("script", [FIRST_ENDS, SECOND_ENDS], ids=["first", "second"])
 def test_a_crew_that_lost_one_process_ends_though_another_does_not_end_when_told(
     script: str, tmp_path: Path
 ) -> None:
-    resource_tracker.ensure_running()
-    executable = tmp_path / "python"
-    executable.write_text(f"#!/bin/sh\n{script.format(tmp_path)}\n")
-    executable.chmod(0o755)
     said: list[str] = []
 
     def use() -> None:
@@ -141,19 +154,13 @@ def test_a_crew_that_lost_one_process_ends_though_another_does_not_end_when_told
         except UserError as error:
             said.append(str(error))
 
-    python = multiprocessing.spawn.get_executable()
-    multiprocessing.set_executable(str(executable))
-    try:
+    with started_as(script, tmp_path):
         thread = threading.Thread(target=use, daemon=True)
         thread.start()
         thread.join(20)
         assert not thread.is_alive()
         assert "was killed" in said[0]
         assert not multiprocessing.active_children()
-    finally:
-        multiprocessing.set_executable(python)
-        for left in multiprocessing.active_children():
-            left.kill()
 
 
 def test_processes_end_with_the_one_that_started_them_even_if_it_is_killed() -> None:
