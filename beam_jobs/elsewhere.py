@@ -21,6 +21,7 @@ EMBEDDED = "embed"
 NOTEBOOKS = "InteractiveRunner"  # gives its results to cells, and breaks on every pandas that Canopy takes
 # Begin the names of runners that are for notebooks, for Beam's own tests, or in no release of Beam.
 NOT_OFFERED = ("Interactive", "Test", "KafkaStreams")
+SERVED = ("FlinkRunner", "PortableRunner", "SparkRunner")  # by a job server, which is none of Python's
 
 
 def spelled(runner: str) -> str:
@@ -44,6 +45,15 @@ def spelled(runner: str) -> str:
     if found == NOTEBOOKS:
         raise UserError(f"--runner {found} is for notebooks; without --runner the job runs on this machine")
     return found
+
+
+def may_know_more(runner: str) -> bool:
+    """Whether a runner may know options that are none of Beam's own in Python: its job server's, or its own.
+
+    Args:
+        runner: from `spelled`.
+    """
+    return runner in SERVED or "." in runner
 
 
 def check(options: Any, **places: Sequence[str]) -> None:

@@ -103,6 +103,7 @@ def preprocess(job: settings.Settings, arguments: Sequence[str]) -> dict[str, An
     """
     start = time.monotonic()
     places = (*job.images, job.labels, job.output)
+    options = None
     if arguments or any(map(storage.is_beams, places)):  # else later, when the plan's memory is given back
         options = runners.parse_options(arguments)
         runners.check(options, images=job.images, output=(job.output,))
@@ -113,11 +114,11 @@ def preprocess(job: settings.Settings, arguments: Sequence[str]) -> dict[str, An
         return done
     output = commit.Output(job.output)
     with output.tidied():
-        return _fill(output, job, arguments, start)
+        return _fill(output, job, arguments, options, start)
 
 
 def _fill(
-    output: commit.Output, job: settings.Settings, arguments: Sequence[str], start: float
+    output: commit.Output, job: settings.Settings, arguments: Sequence[str], options: Any, start: float
 ) -> dict[str, Any]:
     prepared = prepare.prepare(job)
     output.begin(job.overwrite)
@@ -133,7 +134,7 @@ def _fill(
         prepared = prepared.summary()
         runners.give_back_memory()
         planned = time.monotonic() - start
-        options = runners.parse_options(arguments)
+        options = options or runners.parse_options(arguments)
         remote = any(map(storage.is_remote, job.images))
         choice = runners.choose(
             options,

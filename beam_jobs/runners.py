@@ -54,7 +54,8 @@ def parse_options(arguments: Sequence[str]) -> Any:
     """Reads Beam's own options.
 
     Raises:
-        UserError: nobody knows one of them, or it has a wrong value.
+        UserError: nobody knows one of them, or it has a wrong value. What Beam does not know here, but a
+            runner may, is only told.
     """
     with quiet.uncollected():
         from apache_beam.io.filesystems import FileSystems
@@ -65,8 +66,11 @@ def parse_options(arguments: Sequence[str]) -> Any:
         kind._add_argparse_args(parser)
     known, unknown = parser.parse_known_args(list(arguments))
     runner = elsewhere.spelled(known.runner or "")
-    if unknown and runner in DIRECT:
-        raise UserError(f"unknown flag or value: {' '.join(unknown)} (see --help)")
+    if unknown:
+        said = f"unknown flag or value: {' '.join(unknown)}"
+        if not elsewhere.may_know_more(runner):
+            raise UserError(f"{said} (see --help)")
+        print(f"{said}; left to {runner}", file=sys.stderr)
     options = PipelineOptions(list(arguments))
     options.view_as(StandardOptions).runner = runner or None
     # Beam's file systems are asked before there is a pipeline, and S3's refuses to work without options.

@@ -67,6 +67,19 @@ def test_a_runner_that_cannot_be_used_is_said_before_anything_is_written(
     assert not done.folder.exists()
 
 
+@pytest.mark.parametrize("runner", ["DataflowRunner", "BundleBasedDirectRunner"])
+def test_a_misspelt_flag_is_refused_on_runners_elsewhere_too(archive: Archive, run: Run, runner: str) -> None:
+    done = run(archive.fill(2), f"--runner={runner}", "--num_shard", "3")
+    assert done.code == 2
+    assert "unknown flag or value: --num_shard 3" in done.err
+    assert not done.folder.exists()
+
+
+def test_what_only_a_job_server_may_know_is_left_to_it_and_told(archive: Archive, run: Run) -> None:
+    done = run(archive.fill(2), "--runner=flink", "--object_reuse=true", "--job_endpoint=here")
+    assert done.err.splitlines()[:-1] == ["unknown flag or value: --object_reuse=true; left to FlinkRunner"]
+
+
 def test_options_that_beam_refuses_are_told_in_its_words() -> None:
     options = runners.parse_options(["--runner=DataflowRunner", "--temp_location=gs://b/t", "--region=r"])
     with pytest.raises(UserError, match=r"--runner DataflowRunner: .*project"):
