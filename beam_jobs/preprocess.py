@@ -72,9 +72,8 @@ def build(pipeline: Any, lists: Sequence[str], threads: int, processes: int = 0)
 
     converted = (
         pipeline
-        # As bytes: Beam's coder of text takes no path that is not UTF-8.
+        # As bytes: Beam's coder of text takes no path that is not UTF-8. It spreads them over the workers.
         | "Lists" >> beam.Create([path.encode("utf-8", "surrogateescape") for path in lists])
-        | "Spread" >> beam.Reshuffle()
         | "Convert" >> beam.ParDo(Convert())
     )
     uneven = (
