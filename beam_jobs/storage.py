@@ -9,6 +9,7 @@ that may pass).
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import os
 from collections.abc import Iterable, Iterator
@@ -21,6 +22,7 @@ from canopy.cli import TryAgainError, UserError, first_line
 from canopy.passing import may_pass
 
 PART = ".part"  # ends the name of a file that is still being written
+SYNCS_NO_FOLDER = (errno.EINVAL, errno.EBADF)  # what some file systems answer: nothing is amiss with the rest
 
 
 def is_remote(path: str) -> bool:
@@ -184,11 +186,15 @@ def sync_folder(folder: str) -> None:
     """Makes renames and removals in a local folder last through a power cut; nothing elsewhere."""
     if is_remote(folder):
         return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    with explained(folder, "write to"):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        except OSError as error:
+            if error.errno not in SYNCS_NO_FOLDER:
+                raise
+        finally:
+            os.close(handle)
 
 
 def make_folder(folder: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from pathlib import Path
@@ -66,3 +67,19 @@ def test_a_folder_that_is_not_there_holds_no_files_and_others_do_not_count(tmp_p
 def test_what_a_disk_may_get_over_is_told_from_what_it_does_not(number: int, kind: type[Exception]) -> None:
     with pytest.raises(kind, match="cannot read a file: "), storage.explained("a file", "read"):
         raise OSError(number, os.strerror(number))
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(errno.EINVAL, None), (errno.EIO, TryAgainError), (errno.ENOSPC, UserError)],
+    ids=["it has no such thing", "it fails", "it is full"],
+)
+def test_a_disk_that_cannot_sync_a_folder_is_told_unless_it_never_can(
+    number: int, said: type[Exception] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(said, match="cannot write to") if said else contextlib.nullcontext():
+        storage.sync_folder(str(tmp_path))
