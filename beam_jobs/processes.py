@@ -7,9 +7,6 @@ it, however that one ends; one that dies under its work is told in one sentence.
 from __future__ import annotations
 
 import errno
-import multiprocessing
-import multiprocessing.connection
-import os
 import signal
 import threading
 from collections import deque
@@ -22,6 +19,7 @@ from multiprocessing.context import SpawnContext
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
+from canopy import children
 from canopy.cli import UserError
 
 # Of a pipe to a process that is just gone: the system's, and Python's own where it has closed it already.
@@ -145,7 +143,7 @@ def crew(threads: int, processes: int) -> Crew:
         return Crew(ThreadPoolExecutor(threads), threads, apart=False)
     context = _Recording()
     try:
-        pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_settle)
+        pool = ProcessPoolExecutor(processes, mp_context=context, initializer=children.settle)
     except (ImportError, OSError):  # no semaphores: a container without a /dev/shm that it may write to
         return crew(max(threads, processes), 0)
     made = Crew(pool, processes, apart=True, started=context.started)
@@ -178,17 +176,3 @@ def _died() -> UserError:
         "a process that worked on the images was killed, most likely for lack of memory: run the same "
         "command again, with a smaller --direct_num_workers if it happens again"
     )
-
-
-def _settle() -> None:
-    """Makes a new process leave Ctrl-C, which a terminal sends to all, to its parent, and end with it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
-
-
-def _end_with(sentinel: int) -> None:
-    """Waits until the parent has ended, killed or not: the pool's queues alone would never tell."""
-    multiprocessing.connection.wait([sentinel])
-    os._exit(1)

@@ -13,8 +13,6 @@ import json
 import multiprocessing
 import os
 import re
-import signal
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -25,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
+from canopy import children
 from canopy.cli import UserError
 from canopy.machine import cores
 from canopy.progress import Meter
@@ -208,25 +207,11 @@ def _spread(work: Callable[[_Job], int], jobs: Sequence[_Job], workers: int) -> 
         yield from map(work, jobs)
         return
     # A forked child would share the state of whatever threads the caller runs: start fresh ones.
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_follow_parent)
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=children.settle)
     try:
         yield from pool.map(work, jobs, chunksize=8)
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _follow_parent() -> None:
-    """In a drawing process: leaves Ctrl-C to the parent, and ends with it, were it killed outright."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    # Without this, children of a killed parent wait for work for ever: each holds the others' pipe open.
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _write_table(path: Path, rows: Sequence[tuple[str, str]]) -> None:

@@ -103,18 +103,3 @@ def overlook(rng: np.random.Generator, tags: tuple[str, ...]) -> tuple[str, ...]
     """
     kept = [tag for tag in tags if rng.random() >= OVERLOOKED or tag in WEATHER or tag == "primary"]
     return tuple(kept) if set(kept) - set(WEATHER) else tags
-
-
-def f2_of_constant(chips: list[tuple[str, ...]], answer: tuple[str, ...] = CONSTANT_TAGS) -> float:
-    """The mean F2 a chip that the same answer for every chip scores (the competition's own measure).
-
-    Args:
-        chips: the true tags, one or more a chip.
-        answer: the tags to answer.
-
-    Returns:
-        From 0 to 1: the mean of 5 tp / (4 true + answered).
-    """
-    said = set(answer)
-    scores = [5 * len(said & set(true)) / (4 * len(true) + len(said)) for true in chips]
-    return float(np.mean(scores))

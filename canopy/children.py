@@ -1,0 +1,26 @@
+"""Processes that a command starts beside itself.
+
+Promises: none outlives the command, however that one ends; Ctrl-C is the command's own business. Imports
+nothing that takes time.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+
+
+def settle() -> None:
+    """Makes a new process leave Ctrl-C, which a terminal sends to all, to its parent, and end with it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    # Killed or not: a pool's queues would never tell, for each child holds the others' pipes open.
+    threading.Thread(target=watch, daemon=True).start()
