@@ -2,14 +2,11 @@
 
 import re
 import signal
-import threading
 import time
 
-import pytest
-
 from tests.infra.conftest import job, settings_map
-from tests.infra.playing import Stage, play, succeed
-from tests.infra.store import RefusalError, now
+from tests.infra.playing import Stage, play
+from tests.infra.store import RefusalError
 
 
 def wait_for(condition, seconds=60):
@@ -66,142 +63,6 @@ def test_without_follow_no_log_is_read(server, submit, write):
     assert done.returncode == 0, done.stderr
     assert not server.log_reads
     assert "at work" not in done.stdout
-
-
-def test_a_job_that_is_there_already_unchanged_is_followed_not_started_again(server, start, submit, write):
-    over = threading.Event()
-
-    def waits(stage):
-        pod = stage.pod()
-        stage.run(pod)
-        over.wait(60)
-        stage.end(pod)
-        stage.complete()
-
-    play(server, train=waits)
-    path = write("t.yaml", job("train"))
-    first = start(path)
-    wait_for(lambda: server.store.list("pods"))
-    second = submit(path, "--timeout", 0.1)
-    assert second.returncode == 75, second.stderr
-    assert "job/train is there already, unchanged" in second.stderr
-    over.set()
-    assert first.wait(60) == 0
-    assert len(server.store.list("pods")) == 1
-
-
-def test_a_job_that_has_succeeded_is_not_run_again_unless_asked_to(server, submit, write):
-    play(server)
-    path = write("t.yaml", job("train"))
-    assert submit(path).returncode == 0
-    uid = server.store.get("jobs", "train")["metadata"]["uid"]
-    again = submit(path, "--follow")
-    assert again.returncode == 0
-    assert "had succeeded already" in again.stdout
-    assert "--replace runs it again" in again.stderr
-    assert server.store.get("jobs", "train")["metadata"]["uid"] == uid
-    replaced = submit(path, "--replace")
-    assert replaced.returncode == 0, replaced.stderr
-    assert server.store.get("jobs", "train")["metadata"]["uid"] != uid
-
-
-def test_a_job_that_failed_before_says_how_and_is_not_run_again(server, submit, write):
-    def fails(stage):
-        pod = stage.pod()
-        stage.end(pod, 2, message="error: --data: no such folder")
-        stage.fail("PodFailurePolicy", "Container canopy failed with exit code 2")
-
-    play(server, train=fails)
-    path = write("t.yaml", job("train"))
-    first, second = submit(path), submit(path)
-    assert (first.returncode, second.returncode) == (2, 2)
-    assert "--data: no such folder" in second.stderr
-    assert len(server.store.list("pods")) == 1
-
-
-def test_a_job_that_differs_in_what_cannot_change_is_told_so(server, submit, write):
-    play(server)
-    assert submit(write("t.yaml", job("train"))).returncode == 0
-    path = write("t.yaml", job("train", image="canopy:0.2.0"))
-    done = submit(path)
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert "succeeded with other settings (job/train: spec.template)" in done.stderr
-    assert "--replace" in done.stderr
-    assert submit(path, "--replace").returncode == 0
-
-
-@pytest.mark.parametrize("image", ["canopy:0.1.0", "canopy:0.2.0"])
-def test_settings_of_a_job_that_runs_are_left_alone_and_it_is_told_which_differ(server, submit, write, image):
-    server.store.apply("configmaps", settings_map("train", EPOCHS="1", SEED="0"), "canopy", force=False)
-    server.store.apply("jobs", job("train"), "canopy", force=False)
-    kept = server.store.objects.copy()
-    done = submit(write("t.yaml", settings_map("train", EPOCHS="2", SEED="0"), job("train", image=image)))
-    assert done.returncode == 2
-    assert "runs with other settings (configmap/train: EPOCHS" in done.stderr
-    assert ("job/train: spec.template" in done.stderr) == (image == "canopy:0.2.0")
-    assert "nothing was changed; --replace" in done.stderr
-    assert server.store.objects == kept
-
-
-def test_a_result_of_other_settings_is_not_taken_for_this_ones(server, submit, write):
-    play(server)
-    assert submit(write("t.yaml", settings_map("train", EPOCHS="1"), job("train"))).returncode == 0
-    path = write("t.yaml", settings_map("train", EPOCHS="2"), job("train"))
-    done = submit(path, write("p.yaml", job("predict")))
-    assert done.returncode == 2
-    assert "job/train of" in done.stderr
-    assert "succeeded with other settings (configmap/train: EPOCHS)" in done.stderr
-    assert not done.stdout
-    assert [item["metadata"]["name"] for item in server.store.list("jobs")] == ["train"]
-    assert submit(path, "--replace").returncode == 0
-    assert server.store.get("configmaps", "train")["data"] == {"EPOCHS": "2"}
-
-
-def test_what_a_job_lets_be_changed_is_changed_while_it_runs(server, submit, write):
-    longer = job("train")
-    server.store.apply("configmaps", settings_map("train", A="1"), "canopy", force=False)
-    server.store.apply("jobs", longer, "canopy", force=False)
-    longer["spec"]["activeDeadlineSeconds"] = 99
-    done = submit(write("t.yaml", settings_map("train", A="1"), longer), "--timeout", 0.1)
-    assert done.returncode == 75, done.stderr
-    assert "job/train changed" in done.stderr
-    assert server.store.get("jobs", "train")["spec"]["activeDeadlineSeconds"] == 99
-
-
-def test_fields_that_somebody_else_has_set_are_left_alone_unless_forced(server, submit, write):
-    play(server)
-    theirs = settings_map("train", EPOCHS="9")
-    server.store.apply("configmaps", theirs, "kubectl-client-side-apply", force=False)
-    path = write("t.yaml", settings_map("train", EPOCHS="2"), job("train"))
-    done = submit(path)
-    assert done.returncode == 2
-    assert 'conflict with "kubectl-client-side-apply": .data.EPOCHS' in done.stderr
-    assert "--force_conflicts" in done.stderr
-    assert submit(path, "--force_conflicts").returncode == 0
-    assert server.store.get("configmaps", "train")["data"] == {"EPOCHS": "2"}
-
-
-def test_a_job_is_not_taken_away_where_what_comes_in_its_place_is_refused(server, submit, write):
-    theirs = [settings_map("train", EPOCHS="9"), job("train")]
-    for item in theirs:
-        server.store.apply(f"{item['kind'].lower()}s", item, "kubectl-client-side-apply", force=False)
-    kept = server.store.objects.copy()
-    path = write("t.yaml", settings_map("train", EPOCHS="2"), job("train", image="canopy:0.2.0"))
-    done = submit(path, "--replace")
-    assert done.returncode == 2
-    assert 'conflict with "kubectl-client-side-apply": .data.EPOCHS' in done.stderr
-    assert server.store.objects == kept
-    play(server)
-    done = submit(path, "--replace", "--force_conflicts")
-    assert done.returncode == 0, done.stderr
-
-
-def test_a_job_of_kubectls_that_differs_is_told_so(server, submit, write):
-    server.store.apply("jobs", job("train"), "kubectl-client-side-apply", force=False)
-    done = submit(write("t.yaml", job("train", image="canopy:0.2.0")))
-    assert done.returncode == 2
-    assert "runs with other settings (job/train: spec.template)" in done.stderr
 
 
 def test_a_failure_names_the_pod_the_reason_and_the_last_lines_and_stops_the_row(server, submit, write):
@@ -349,32 +210,6 @@ def test_a_job_that_is_made_again_by_somebody_is_not_taken_for_the_one_that_was_
     done = submit(write("t.yaml", job("train")))
     assert done.returncode == 1
     assert "job/train was deleted by somebody" in done.stderr
-
-
-def test_a_job_that_is_just_being_deleted_is_started_anew(server, submit, write):
-    server.on_created["jobs"] = lambda created: succeed(Stage(server, created))
-    leaving = job("train")
-    leaving["metadata"]["deletionTimestamp"] = now()
-    server.store.put("jobs", leaving)
-    done = submit(write("t.yaml", job("train")), "--timeout", 5)
-    assert done.returncode == 0, done.stderr
-    assert "job/train is taken away first" in done.stderr
-
-
-def test_a_job_is_not_started_anew_before_the_one_before_is_gone(server, submit, write):
-    server.on_created["jobs"] = lambda created: succeed(Stage(server, created))
-    path = write("t.yaml", job("train"))
-    assert submit(path).returncode == 0
-    uid = server.store.get("jobs", "train")["metadata"]["uid"]
-
-    def goes():
-        wait_for(lambda: "deletionTimestamp" in server.store.get("jobs", "train")["metadata"])
-        time.sleep(1)  # its pods' grace period
-        server.store.delete("jobs", "train")
-
-    threading.Thread(target=goes, daemon=True).start()
-    assert submit(path, "--replace").returncode == 0
-    assert server.store.get("jobs", "train")["metadata"]["uid"] != uid
 
 
 def test_pods_that_an_earlier_job_of_the_name_has_left_are_not_this_ones(server, submit, write):
