@@ -6,14 +6,11 @@ alone; an image that cannot be used is set down with its reason; memory stays th
 
 from __future__ import annotations
 
-import contextlib
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from operator import add
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,13 +20,12 @@ from beam_jobs.images import BAD_NAME, Encoding, RejectedImage
 from beam_jobs.plan import Move
 from beam_jobs.processes import Crew
 from beam_jobs.sources import Fetched, Reader, content
-from beam_jobs.work import Item, Reject, Result, Work
+from beam_jobs.work import Item, Progress, Reject, Result, Work
 
 BATCH = 64  # images taken at once, at most: handing them over one by one costs a tenth of a small image
 FIRST = 4  # as many until it is known how large the images are
 LEAST = 4  # as many at a list's end
 BATCH_BYTES = 1_000_000  # of records that a batch should hold: of large images it takes fewer
-PROGRESS_SECONDS = 0.5
 
 
 @dataclass
@@ -109,7 +105,7 @@ def convert_shard(work: Work, crew: Crew, count: Callable[[int], None] = lambda 
     """
     result = Result(work.split, work.index, work.shard, work.path, work.result, tags=[0] * work.classes)
     histogram = np.zeros(768, np.int64)
-    done, told = 0, 0.0
+    progress = Progress(work.progress)
     with Reader() as reader, storage.open_write(work.path) as file:
         writer = records.ChecksummedWriter(file)
         for batch in _ahead(work, reader, crew):
@@ -123,12 +119,8 @@ def convert_shard(work: Work, crew: Crew, count: Callable[[int], None] = lambda 
             result.mended += batch.mended
             result.rejects += batch.rejects
             new = len(batch.lengths) + len(batch.rejects)
-            done += new
             count(new)
-            if work.progress and time.monotonic() - told > PROGRESS_SECONDS:
-                told = time.monotonic()
-                with contextlib.suppress(OSError):  # a worker elsewhere has no such folder
-                    Path(work.progress).write_text(str(done))
+            progress(new)
     result.converted = len(result.lengths)
     result.crc32c = writer.crc32c
     result.channel_sums = images.channel_sums(histogram).tolist()

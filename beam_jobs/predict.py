@@ -8,7 +8,6 @@ scores in a staging folder beside the output, which is of this run alone.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import stat
@@ -38,13 +37,12 @@ from beam_jobs.predict_settings import Settings
 from beam_jobs.scoring import Scorer, WorkList
 from beam_jobs.scoring_apart import ApartScorer
 from beam_jobs.settings import exceeds
-from beam_jobs.work import Reject
+from beam_jobs.work import Progress, Reject
 from canopy import cli, machine
 from canopy.cli import TryAgainError, UserError
 from canopy.model_info import ModelInfo
 
 COUNTER = "images"  # the metric of images done
-PROGRESS_SECONDS = 0.5
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -147,7 +145,7 @@ def build(
             scored = scoring.Scored()
             if self._scorer and not self._error:
                 try:
-                    progress = _Progress(work.progress)
+                    progress = Progress(work.progress)
                     scored = self._scorer.score(work.sources, progress)
                     progress.tell()
                 except (UserError, TryAgainError) as error:
@@ -161,24 +159,6 @@ def build(
                 self._scorer.close()
 
     pipeline | "Lists" >> beam.Create(lists) | "Score" >> beam.ParDo(Score())  # spread over the workers
-
-
-class _Progress:
-    """Leaves the number of a list's images done where the driver looks."""
-
-    def __init__(self, path: str) -> None:
-        self._path, self._done, self._told = path, 0, 0.0
-
-    def __call__(self, new: int) -> None:
-        self._done += new
-        if time.monotonic() - self._told > PROGRESS_SECONDS:
-            self.tell()
-
-    def tell(self) -> None:
-        self._told = time.monotonic()
-        if self._path:
-            with contextlib.suppress(OSError):  # a worker elsewhere has no such folder
-                Path(self._path).write_text(str(self._done))
 
 
 def _run(

@@ -1,4 +1,4 @@
-"""A shard's work list and what comes of it: the only things that pass between driver and workers.
+"""A shard's work list, what comes of it, and how far it is: all that passes between driver and workers.
 
 Promises: a list is a small JSON file in the staging folder, so a plan of any size is a pipeline of short
 paths; a result is small too and is kept in the staging folder, so that the driver finds it on any runner.
@@ -6,14 +6,19 @@ paths; a result is small too and is kept in the staging folder, so that the driv
 
 from __future__ import annotations
 
+import contextlib
 import json
+import time
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from beam_jobs import storage
 from beam_jobs.archives import Entry
 from beam_jobs.images import Encoding
 from beam_jobs.sources import Source
+
+PROGRESS_SECONDS = 0.5  # between two notes of how many images are done
 
 
 @dataclass(frozen=True)
@@ -127,3 +132,24 @@ class Result:
         document = json.loads(storage.read_bytes(path))
         document["rejects"] = [Reject(**reject) for reject in document["rejects"]]
         return Result(**document)
+
+
+class Progress:
+    """Leaves the number of a list's images done where the driver looks, on its own machine."""
+
+    def __init__(self, path: str) -> None:
+        """Takes the file to write; "": none."""
+        self._path, self._done, self._told = path, 0, 0.0
+
+    def __call__(self, new: int) -> None:
+        """Counts images done since the last call."""
+        self._done += new
+        if time.monotonic() - self._told > PROGRESS_SECONDS:
+            self.tell()
+
+    def tell(self) -> None:
+        """Writes the number now."""
+        self._told = time.monotonic()
+        if self._path:
+            with contextlib.suppress(OSError):  # a worker elsewhere has no such folder
+                Path(self._path).write_text(str(self._done))

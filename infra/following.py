@@ -72,7 +72,7 @@ class Follower:
             job: as the cluster has it.
 
         Returns:
-            Seconds from the Job's creation to now, as this machine has waited for it.
+            Seconds that it took, from this call on.
 
         Raises:
             UnfinishedError: it failed, is gone, took too long, or the cluster fell silent.
