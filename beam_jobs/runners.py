@@ -265,7 +265,10 @@ def _end_children() -> None:
 
 
 def wait(result: Any, counter: str, total: int, doing: str) -> None:
-    """Waits for a run on a runner that works elsewhere, showing its metrics where it reports any."""
+    """Waits for a run on a runner that works elsewhere, showing its metrics where it reports any.
+
+    An interrupt ends the run there, too: nobody would make whole what it goes on to write.
+    """
     from apache_beam.metrics.metric import MetricsFilter
 
     wanted, stop = MetricsFilter().with_name(counter), threading.Event()
@@ -284,6 +287,10 @@ def wait(result: Any, counter: str, total: int, doing: str) -> None:
         thread.start()
         try:
             result.wait_until_finish()  # not by asking for its state: some runners' changes in here alone
+        except KeyboardInterrupt:
+            with contextlib.suppress(Exception):  # its server may have been interrupted as well
+                result.cancel()
+            raise
         finally:
             stop.set()
             thread.join()

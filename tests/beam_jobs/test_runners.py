@@ -126,6 +126,25 @@ def test_a_runner_whose_state_changes_only_for_those_who_wait_gives_the_same_byt
     assert other.shards == one.shards
 
 
+@pytest.mark.parametrize("refused", [False, True])
+def test_an_interrupt_ends_a_run_elsewhere_too(refused: bool) -> None:
+    class Run:
+        cancelled = False
+
+        def wait_until_finish(self) -> None:
+            raise KeyboardInterrupt
+
+        def cancel(self) -> None:
+            self.cancelled = True
+            if refused:
+                raise RuntimeError("its server is gone")
+
+    run = Run()
+    with pytest.raises(KeyboardInterrupt):
+        runners.wait(run, "images", 1, "converting")
+    assert run.cancelled
+
+
 def choose(*arguments: str, images: int = 1000, remote: bool = False) -> Choice:
     return runners.choose(
         runners.parse_options(arguments),
