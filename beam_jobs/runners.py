@@ -221,6 +221,8 @@ def explained() -> Iterator[None]:
         if found:
             name, said = found[-1]
             raise TOLD[name](said) from error
+        if re.search(r"failed(\.| in) state:? CANCELLED", text, re.IGNORECASE):
+            raise UserError("the job was cancelled where its runner runs it") from error
         if fetched := re.search(r"Unable to fetch remote (?:job server jar|prism binary) at (\S+?):? ", text):
             raise UserError(
                 f"Beam could not fetch this runner's job server from {fetched[1]}: name a running one with "

@@ -213,9 +213,21 @@ def test_misspelt_beam_options_are_refused() -> None:
             TryAgainError,
             "cannot read a: Stale file handle",
         ),
+        (
+            "Pipeline job-1 failed in state CANCELLED: None",  # of a job server's
+            UserError,
+            "the job was cancelled where its runner runs it",
+        ),
+        (
+            "Dataflow pipeline failed. State: CANCELLED, Error:\nNone",
+            UserError,
+            "the job was cancelled where its runner runs it",
+        ),
     ],
 )
-def test_what_a_worker_raised_comes_out_as_what_it_was(words: str, kind: type[Exception], said: str) -> None:
+def test_what_ended_a_run_elsewhere_comes_out_as_what_it_was(
+    words: str, kind: type[Exception], said: str
+) -> None:
     with pytest.raises(kind) as raised, runners.explained():
         raise RuntimeError(words)
     assert str(raised.value) == said
