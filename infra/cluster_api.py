@@ -128,13 +128,13 @@ class Cluster:
         return list(found.get("items") or [])
 
     def events(self, item: KubeObject) -> list[KubeObject]:
-        """What the cluster's parts said about an object, oldest first; nothing where that is forbidden."""
+        """What the cluster's parts said about an object, oldest first; nothing where it cannot be had."""
         try:
             found = self._call(
                 self._core("Event").get,
                 field_selector=f"involvedObject.uid={item['metadata'].get('uid', '')}",
             )
-        except RefusedError:
+        except (RefusedError, UnreachableError):
             return []
         return sorted(
             found.get("items") or [],

@@ -123,8 +123,10 @@ def test_a_job_that_ends_without_ever_having_pods_says_why(server, submit, write
     assert "job/train failed (DeadlineExceeded" in done.stderr
 
 
-def test_events_that_may_not_be_read_are_done_without(server, submit, write):
-    server.refusals += [("list", "events", RefusalError(403, "Forbidden", "events is forbidden"))] * 3
+@pytest.mark.parametrize("status", [403, 503])
+def test_events_that_cannot_be_read_are_done_without(server, submit, write, monkeypatch, status):
+    monkeypatch.setattr("infra.cluster_api.TRIES", 1)
+    server.refusals += [("list", "events", RefusalError(status, "Refused", "no events"))] * 3
 
     def takes_its_time(stage):
         pod = stage.pod()
