@@ -68,7 +68,8 @@ def parse_options(arguments: Sequence[str]) -> Any:
     runner = elsewhere.spelled(known.runner or "")
     if unknown:
         said = f"unknown flag or value: {' '.join(unknown)}"
-        if not elsewhere.may_know_more(runner):
+        # Values alone are rather what a shell has made of a glob.
+        if not elsewhere.may_know_more(runner) or not unknown[0].startswith("-"):
             raise UserError(f"{said} (see --help)")
         print(f"{said}; left to {runner}", file=sys.stderr)
     options = PipelineOptions(list(arguments))

@@ -1,4 +1,4 @@
-"""The cluster's API, as far as `infra.submit` needs it: the official client behind a dozen plain methods.
+"""The cluster's API, as far as `infra.submit` needs it: the official client behind a few plain methods.
 
 Promises: objects go in and come out as plain dicts; what is worth a new try (429, 5xx, a connection cut
 off) is tried again by itself; what a cluster refuses is a `RefusedError` with the cluster's own words.

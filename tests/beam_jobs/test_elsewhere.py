@@ -67,11 +67,20 @@ def test_a_runner_that_cannot_be_used_is_said_before_anything_is_written(
     assert not done.folder.exists()
 
 
-@pytest.mark.parametrize("runner", ["DataflowRunner", "BundleBasedDirectRunner"])
-def test_a_misspelt_flag_is_refused_on_runners_elsewhere_too(archive: Archive, run: Run, runner: str) -> None:
-    done = run(archive.fill(2), f"--runner={runner}", "--num_shard", "3")
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--runner=DataflowRunner", "--num_shard", "3"],
+        ["--runner=BundleBasedDirectRunner", "--num_shard", "3"],
+        ["--runner=FlinkRunner", "second.jpg", "third.jpg"],
+    ],
+)
+def test_what_nobody_knows_is_refused_on_runners_elsewhere_too(
+    archive: Archive, run: Run, flags: list[str]
+) -> None:
+    done = run(archive.fill(2), *flags)
     assert done.code == 2
-    assert "unknown flag or value: --num_shard 3" in done.err
+    assert f"unknown flag or value: {' '.join(flags[1:])}" in done.err
     assert not done.folder.exists()
 
 
