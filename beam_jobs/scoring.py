@@ -105,8 +105,7 @@ class Scorer:
     """The loaded model, and the threads that read, decode, resize and score side by side.
 
     Files are read ahead; a thread takes the bytes of some images all the way to scores: handing pictures from
-    thread to thread costs more than it saves.
-    Close it, or use it as a context manager.
+    thread to thread costs more than it saves. To be closed.
     """
 
     def __init__(self, computing: Engines, size: int, tta: int, max_pixels: int) -> None:
@@ -154,12 +153,6 @@ class Scorer:
     def close(self) -> None:
         """Ends the threads."""
         self._pool.shutdown()
-
-    def __enter__(self) -> Scorer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _groups(self, sources: Sequence[Source], reader: Reader) -> Iterator[Scored]:
         """Outcomes of a group each, in order; a few groups are begun ahead."""

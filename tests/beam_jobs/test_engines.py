@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -69,7 +70,7 @@ def scores_of(
 ) -> tuple[str, NDArray[np.float32]]:
     """The engine's name and float32[paths, classes]."""
     loaded = engines.load(info, choice, 2)
-    with Scorer(loaded, info.image_size, tta, images.DEFAULT_MAX_PIXELS) as scorer:
+    with closing(Scorer(loaded, info.image_size, tta, images.DEFAULT_MAX_PIXELS)) as scorer:
         found = scorer.score([Source(str(path.parent), path.name) for path in paths])
     assert found.rejects == []
     return loaded.name, np.array(found.scores)

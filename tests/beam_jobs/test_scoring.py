@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +88,7 @@ def run(
     count: Callable[[int], None] = lambda _: None,
 ) -> Scored:
     loaded = Engines("Mean", "export", [engine or Mean()] * threads)
-    with Scorer(loaded, SIZE, 1, max_pixels) as scorer:
+    with closing(Scorer(loaded, SIZE, 1, max_pixels)) as scorer:
         return scorer.score(sources, count)
 
 
