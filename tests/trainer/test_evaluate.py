@@ -5,6 +5,7 @@ import dataclasses
 import json
 import shutil
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -180,6 +181,18 @@ def test_a_store_that_fails_while_the_model_is_loaded_is_worth_another_try(
     monkeypatch.setattr(tf.saved_model, "load", busy)
     assert evaluate.main(words(trained, records, tmp_path / "report")) == cli.EXIT_PEER_LOST
     assert "cannot be loaded (busy)" in capfd.readouterr().err
+
+
+def test_scores_that_are_no_numbers_are_one_sentence(trained, records, tmp_path, capfd):
+    model = altered(trained, tmp_path / "export")
+    found = tf.saved_model.load(str(model))
+    for variable in found.weights:
+        variable.assign(tf.fill(variable.shape, np.nan))
+    tf.saved_model.save(found, str(model), signatures=dict(found.signatures))
+    assert evaluate.main(words(trained, records, tmp_path / "report", model=model)) == cli.EXIT_USER
+    told = capfd.readouterr().err
+    assert f"error: --model {model} gives scores that are no numbers: train it again" in told
+    assert not (tmp_path / "report").exists()
 
 
 def test_a_record_that_cannot_be_decoded_is_one_sentence(trained, records, tmp_path, capfd):

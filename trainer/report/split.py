@@ -16,7 +16,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from canopy import contract, patterns
-from canopy.cli import first_line
+from canopy.cli import UserError, first_line
 from canopy.progress import Meter
 from trainer import faults
 from trainer.data_info import DataInfo, Shard
@@ -50,8 +50,8 @@ def score(model: str, info: DataInfo, split: str) -> Scored:
         split: one of its splits that holds records.
 
     Raises:
-        UserError: where the model or a record cannot be read.
-        TryAgainError: likewise, for a reason that may pass.
+        UserError: where the model or a record cannot be read, or the model's scores are no numbers.
+        TryAgainError: where they cannot be read for a reason that may pass.
     """
     try:
         with patterns.plain(model) as folder:
@@ -68,6 +68,8 @@ def score(model: str, info: DataInfo, split: str) -> Scored:
         for names, images, multi_hot, *looks in _looked_at(info, shards, total):
             gathered.add(names, images, *looks)
             scores.append(call(image_bytes=images)["scores"].numpy())
+            if not np.isfinite(scores[-1]).all():
+                raise UserError(f"--model {model} gives scores that are no numbers: train it again")
             labels.append(multi_hot.numpy())
             meter.update(len(gathered.names))
     return Scored(gathered.looks(), np.concatenate(scores), np.concatenate(labels))
