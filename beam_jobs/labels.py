@@ -13,7 +13,6 @@ import shlex
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO
 
 from beam_jobs import storage
 from beam_jobs.images import NO_TAGS, UNKNOWN_TAG
@@ -23,6 +22,7 @@ from canopy.cli import UserError
 NAME_COLUMN, TAGS_COLUMN = "image_name", "tags"
 # How packed files begin, and what unpacks one, whatever its name, to the screen.
 PACKED = {b"PK\3\4": "unzip -p", b"\x1f\x8b": "gunzip -c"}
+PACKED_BYTES = max(map(len, PACKED))
 OTHER_SEPARATORS = ",;|"  # where most tags hold one of these, it was meant to part them
 
 
@@ -75,7 +75,8 @@ def _rows(path: str) -> Iterator[tuple[int, str, str]]:
         storage.explained(path, "read"),
         io.TextIOWrapper(file, "utf-8-sig", newline="") as text,
     ):
-        _refuse_packed(path, file)
+        refuse_packed(path, file.read(PACKED_BYTES))
+        file.seek(0)
         reader = csv.reader(text, strict=True)
         try:
             header = [column.strip() for column in next(reader, [])]
@@ -101,9 +102,16 @@ def _rows(path: str) -> Iterator[tuple[int, str, str]]:
             raise UserError(f"{path} is not UTF-8 text (near line {reader.line_num + 1})") from error
 
 
-def _refuse_packed(path: str, file: IO[bytes]) -> None:
-    start = file.read(4)
-    file.seek(0)
+def refuse_packed(path: str, start: bytes) -> None:
+    """Refuses a CSV that is packed, as Kaggle hands them out.
+
+    Args:
+        path: of the file.
+        start: its first `PACKED_BYTES`, or more.
+
+    Raises:
+        UserError: with the command that unpacks it.
+    """
     for magic, command in PACKED.items():
         if start.startswith(magic):
             name = storage.split(path)[1]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from beam_jobs import storage
 from beam_jobs.images import BAD_NAME, DUPLICATE_NAME
+from beam_jobs.labels import refuse_packed
 from beam_jobs.sources import Source, without_ending
 from beam_jobs.work import Reject, utf8
 from canopy.cli import UserError
@@ -108,11 +109,13 @@ def read_sample(path: str) -> list[str]:
     """The names of a sample submission, in order.
 
     Raises:
-        UserError: it is not there, is no UTF-8 text, has no column image_name, no row, a row without a
-            name, or a name twice.
+        UserError: it is not there, is packed, is no UTF-8 text, has no column image_name or two, no row, a
+            row without a name, or a name twice.
     """
+    content = storage.read_bytes(path)
+    refuse_packed(path, content)
     try:
-        text = storage.read_bytes(path).decode("utf-8-sig")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"--sample_submission {path} is not UTF-8 text ({error})") from error
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
@@ -121,6 +124,8 @@ def read_sample(path: str) -> list[str]:
         reader.fieldnames = [column.strip() for column in reader.fieldnames or ()]
         if COLUMNS[0] not in reader.fieldnames:
             raise UserError(f"--sample_submission {path} has no column {COLUMNS[0]}")
+        if reader.fieldnames.count(COLUMNS[0]) > 1:
+            raise UserError(f"--sample_submission {path} has more than one column {COLUMNS[0]}")
         for row in reader:
             name = row[COLUMNS[0]] or ""
             if not name or name in names:

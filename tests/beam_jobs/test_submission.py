@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -160,6 +161,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> Non
         (b"", "has no column image_name"),
         (b"name,tags\na,clear\n", "has no column image_name"),
         (b"image_name,tags\n", "has no row"),
+        (b"image_name,tags, image_name\na,clear,b\n", "has more than one column image_name"),
         (b"image_name,tags\na,clear\nb,clear\na,clear\n", "line 4 names 'a' again"),
         (b"image_name,tags\na,clear\n,clear\n", "line 3 has no name"),
         (b"tags,image_name\nclear\n", "line 2 has no name"),
@@ -174,6 +176,14 @@ def test_a_samples_mistake_is_one_sentence_with_its_line(tmp_path: Path, content
     assert str(caught.value).startswith(f"--sample_submission {tmp_path}/sample.csv")
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_packed_sample_is_refused_with_the_command_that_unpacks_it(tmp_path: Path) -> None:
+    path = tmp_path / "sample_submission_v2.csv.zip"
+    with zipfile.ZipFile(path, "w") as packed:
+        packed.writestr("sample_submission_v2.csv", "image_name,tags\na,clear\n")
+    with pytest.raises(UserError, match=r"v2\.csv\.zip is packed; unpack it with `unzip -p "):
+        read_sample(str(path))
 
 
 def test_a_sample_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
