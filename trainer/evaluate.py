@@ -100,11 +100,14 @@ def _evaluate(flags: argparse.Namespace) -> None:
             write_text(f"{output}/{name}", text)
     except REFUSED as error:
         raise refusal(f"--output {output} cannot be written to ({cli.first_line(error)})", error) from error
-    print(f"{flags.split}: {len(found.names):,} records, {result.sentence()}")
-    for check in findings.checks:
-        if check.verdict != "pass":
-            print(f"{check.verdict}: {check.sentence}")
-    print(f"report: {output}/report.html")
+    raised = [check for check in findings.checks if check.verdict != "pass"]
+    cli.tell(
+        [
+            f"{flags.split}: {len(found.names):,} records, {result.sentence()}",
+            *(f"{check.verdict}: {check.sentence}" for check in raised),
+            f"report: {output}/report.html",
+        ]
+    )
 
 
 def _model_info(folder: str) -> ModelInfo:

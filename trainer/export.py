@@ -17,7 +17,7 @@ from typing import Any
 import tensorflow as tf
 
 from canopy import __version__, contract, patterns
-from canopy.cli import first_line
+from canopy.cli import first_line, printable
 from canopy.contract import DEFAULT_THRESHOLD
 from trainer.config import Config
 from trainer.data_info import DataInfo
@@ -121,7 +121,9 @@ def export(
         described[contract.KEY_TFLITE_SHA256] = hashlib.sha256(lite).hexdigest()
     if absent := metrics.get("absent_tags"):
         log.warning(
-            "threshold %s stays where no validation record has the tag: %s", DEFAULT_THRESHOLD, named(absent)
+            "threshold %s stays where no validation record has the tag: %s",
+            DEFAULT_THRESHOLD,
+            printable(named(absent)),
         )
     check()
     _put_in_place(fresh, final, json.dumps(described, indent=1))

@@ -156,6 +156,18 @@ def test_a_model_with_more_scores_than_tags_is_refused(trained, records, tmp_pat
     assert "Traceback" not in told
 
 
+def test_what_a_tag_holds_does_not_act_upon_the_terminal(trained, records, tmp_path, capfd, monkeypatch):
+    read, found = data_info.read, json.loads((trained.export / "model.json").read_text())
+    classes = ("\x1b[31mred", *found["classes"][1:])
+    monkeypatch.setattr(data_info, "read", lambda at: dataclasses.replace(read(at), vocabulary=classes))
+    changes = {"classes": classes, "metrics": found["metrics"] | {"constant_tags": []}}
+    model = altered(trained, tmp_path / "export", **changes)
+    assert evaluate.main(words(trained, records, tmp_path / "report", model=model)) == cli.EXIT_OK
+    told = capfd.readouterr().out
+    assert r"train lacks \x1b[31mred" in told
+    assert "\x1b" not in told
+
+
 @pytest.mark.parametrize("dataset", [None, {}, {"fingerprint": None}, []])
 def test_a_model_that_tells_no_data_set_is_evaluated(dataset, trained, records, tmp_path):
     model = altered(trained, tmp_path / "export", dataset=dataset)
