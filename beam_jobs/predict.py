@@ -188,9 +188,11 @@ def _with_targets(job: Settings) -> Settings:
     """The settings with the files that are really to be written; what would spoil the last step ends it."""
     scores = _target("--scores", job.scores) if job.scores else None
     job = replace(job, output=_target("--output", job.output), scores=scores)
+    rejects = _target("--output", _rejects_path(job.output))
     if job.scores == job.output:
         raise UserError(f"--scores and --output are the same file, {job.output}")
-    _target("--output", _rejects_path(job.output))
+    if job.scores == rejects:
+        raise UserError(f"--scores {job.scores} is the file that lists the rejects of --output")
     return job
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from beam_jobs import engines, scoring, settings, storage
 from canopy.cli import Parser, UserError
 
+WRITTEN = ("output", "scores")  # flags that name a file to write
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -83,6 +85,13 @@ def parse(argv: Sequence[str] | None) -> tuple[Settings, list[str]]:
         value = getattr(flags, flag)
         if value == "":
             raise UserError(f"--{flag} is empty")
+        if value and flag in WRITTEN and _is_folder(value):
+            raise UserError(f"--{flag}: {value} names a folder, and a file is to be written there")
         setattr(flags, flag, value and storage.absolute(value))
     flags.images = settings.image_paths(flags.images)
     return Settings(**vars(flags)), rest
+
+
+def _is_folder(path: str) -> bool:
+    """Whether a path's spelling alone says so: a store takes `gs://bucket/out/` for an object's name."""
+    return path.endswith("/") or (storage.is_remote(path) and path.count("/") < 3)
