@@ -230,8 +230,9 @@ def _database(text: str) -> RDBStorage:
     """Connects; again where workers that start together make the same tables at the same moment.
 
     Raises:
-        UserError: where the database's driver is not installed.
+        UserError: where the database's driver is not installed, or an SQLite database has no file.
     """
+    _check_sqlite(text)
     for pause in (0.5, 1.0, 0.0):
         try:
             # A connection that the database closed while a trial ran is noticed, and made anew.
@@ -249,6 +250,22 @@ def _database(text: str) -> RDBStorage:
                 raise
             time.sleep(pause)
     raise AssertionError("the last attempt returns or raises")
+
+
+def _check_sqlite(text: str) -> None:
+    """Refuses a database that no other worker could see, or for whose file there is no folder."""
+    address = make_url(text)
+    if address.get_backend_name() != "sqlite" or address.host or address.query:
+        return
+    if address.database in (None, "", ":memory:"):
+        raise UserError(
+            f"--study {text} is a database in memory, which ends with this worker: name a file, as in "
+            "sqlite:///study.db"
+        )
+    folder = Path(address.database).parent
+    if not folder.is_dir():
+        hint = "" if folder.is_absolute() else f"; from the root it takes four slashes: sqlite:////{folder}"
+        raise UserError(f"--study {text} cannot be opened: there is no folder {folder}{hint}")
 
 
 def _mend(path: Path, lock: JournalFileOpenLock) -> None:

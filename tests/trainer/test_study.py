@@ -204,7 +204,11 @@ def test_a_line_that_was_cut_short_costs_that_line_alone(tmp_path):
     ("address", "said"),
     [
         ("nodatabase://user:secret@host/name", "cannot be opened"),
-        ("sqlite:////nowhere/at/all/study.db", "cannot be opened"),
+        ("sqlite:////nowhere/at/all/study.db", "cannot be opened: there is no folder /nowhere/at/all$"),
+        ("sqlite:///nowhere/study.db", "no folder nowhere; from the root it takes four slashes"),
+        ("sqlite://", "is a database in memory"),
+        ("sqlite:///:memory:", "is a database in memory"),
+        ("sqlite://study.db", "cannot be opened"),
         ("://", "cannot be opened"),
     ],
 )
