@@ -34,23 +34,29 @@ def open_archive(folder: Path) -> Archive:
     """Finds the parts of an archive.
 
     Raises:
-        UserError: the folder, its images or its labels are not there.
+        UserError: the folder, its images or its labels are not there, or a CSV is still packed.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder: DATA wants one that holds {TRAIN}/ and {LABELS}")
     if not (folder / TRAIN).is_dir():
-        packed = sorted(folder.glob(f"{TRAIN}*.tar*")) + sorted(folder.glob(f"{TRAIN}*.zip"))
-        hint = f"; {packed[0].name} has to be unpacked there first" if packed else ""
-        raise UserError(f"{folder} holds no folder {TRAIN}{hint}")
+        raise UserError(f"{folder} holds no folder {TRAIN}{_packed(folder, TRAIN)}")
     if not (folder / LABELS).is_file():
-        raise UserError(f"{folder} holds no {LABELS}")
+        raise UserError(f"{folder} holds no {LABELS}{_packed(folder, LABELS)}")
     test, sample = folder / TEST, folder / SAMPLE
+    if not sample.is_file() and (hint := _packed(folder, SAMPLE)):  # without it rows may be lacking
+        raise UserError(f"{folder} holds no {SAMPLE}{hint}")
     return Archive(
         folder / TRAIN,
         folder / LABELS,
         test if images_in(test) else None,
         sample if sample.is_file() else None,
     )
+
+
+def _packed(folder: Path, name: str) -> str:
+    """What to do where `name` is there as Kaggle hands it out."""
+    found = sorted(folder.glob(f"{name}*.tar*")) + sorted(folder.glob(f"{name}*.zip"))
+    return f"; {found[0].name} has to be unpacked there first" if found else ""
 
 
 def smallest_side(folder: Path) -> int:

@@ -70,6 +70,15 @@ def test_images_that_are_still_packed_are_named_with_what_to_do(archive, name):
     )
 
 
+@pytest.mark.parametrize("name", ["train_v2.csv", "sample_submission_v2.csv"])
+def test_a_csv_that_is_still_packed_is_named_with_what_to_do(archive, name):
+    (archive / name).unlink(missing_ok=True)
+    (archive / f"{name}.zip").write_bytes(b"packed")
+    with pytest.raises(UserError) as caught:
+        open_archive(archive)
+    assert str(caught.value) == f"{archive} holds no {name}; {name}.zip has to be unpacked there first"
+
+
 def test_missing_labels_are_named(archive):
     (archive / "train_v2.csv").unlink()
     with pytest.raises(UserError, match=r"holds no train_v2\.csv"):
