@@ -76,6 +76,9 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
     few = math.inf if job.engine != engines.LITE and engines.has_gpu() else runners.MANY_IMAGES
     choice = runners.choose(options, arguments, images=len(unique), remote=False, processes_from=few)
     with staging.begun(job.output) as staged:
+        # What is known by the names is told before hours of scoring, which would not change it.
+        absent = submission.lacking({source.name for source in unique}, sample) if sample else []
+        _check(job, len(listing), rejects, missing=absent, extra=[], rows=len(sample or ()))
         for path in _targets(job):
             storage.make_folder(storage.split(path)[0])
         lists = scoring.work_lists(unique, staged.folder, choice.workers, choice.processes)
@@ -92,8 +95,9 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
             used.add(outcome.engine)
         result = submission.assemble(scored, model, sample)
         staged.check()
-        _write_rejects(job.output, rejects + submission.unseen(result, rejects))
-        _check(job, len(listing), rejects, result)
+        found, rows = len(listing), len(result.rows)
+        _check(job, found, rejects, missing=result.missing, extra=result.extra, rows=rows)
+        _write_rejects(job.output, rejects + submission.unseen(result.missing, rejects))
         if job.scores:
             storage.write_bytes(job.scores, submission.as_parquet(scored, model.classes))
         storage.write_bytes(job.output, submission.as_csv(result.rows))
@@ -227,20 +231,25 @@ def _rejects_path(output: str) -> str:
     return f"{output}.rejects.jsonl"
 
 
-def _check(job: Settings, found: int, rejects: list[Reject], result: submission.Submission) -> None:
-    """Ends the job where too many are affected."""
-    rows = len(result.rows)
-    for count, total, what, flag in (
-        (len(rejects), found, "images cannot be used", "max_bad_fraction"),
-        (len(result.missing), rows, "names of the sample have no usable image", "max_missing_fraction"),
-        (len(result.extra), found, "images are not named in the sample", "max_extra_fraction"),
-    ):
-        allowed = getattr(job, flag)
-        if exceeds(count, total, allowed):
-            where = result.extra[0] if flag == "max_extra_fraction" else f"see {_rejects_path(job.output)}"
-            raise UserError(f"{count:,} of {total:,} {what}, more than --{flag} {allowed:g} allows ({where})")
+def _check(
+    job: Settings, found: int, rejects: list[Reject], *, missing: list[str], extra: list[str], rows: int
+) -> None:
+    """Ends the job where too many are affected, and leaves the list of them."""
+    listed, first = f"see {_rejects_path(job.output)}", next(iter(extra), "")
+    reasons = [
+        f"{count:,} of {total:,} {what}, more than --{flag} {getattr(job, flag):g} allows ({where})"
+        for count, total, what, flag, where in (
+            (len(rejects), found, "images cannot be used", "max_bad_fraction", listed),
+            (len(missing), rows, "names of the sample have no usable image", "max_missing_fraction", listed),
+            (len(extra), found, "images are not named in the sample", "max_extra_fraction", first),
+        )
+        if exceeds(count, total, getattr(job, flag))
+    ]
     if len(rejects) == found:
-        raise UserError(f"none of {found:,} images can be used (see {_rejects_path(job.output)})")
+        reasons.append(f"none of {found:,} images can be used ({listed})")
+    if reasons:
+        _write_rejects(job.output, rejects + submission.unseen(missing, rejects))
+        raise UserError(reasons[0])
 
 
 def _summary(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,9 +85,14 @@ def assemble(
     wanted = set(meant)
     return Submission(
         rows=rows,
-        missing=[name for name, image in zip(names, meant, strict=True) if image not in scored],
+        missing=lacking(scored, names),
         extra=sorted(name for name in scored if name not in wanted),
     )
+
+
+def lacking(images: Container[str], sample: Iterable[str]) -> list[str]:
+    """The names of a sample that mean none of the images, in its order."""
+    return [name for name in sample if name not in images and bare(name) not in images]
 
 
 def bare(name: str) -> str:
@@ -95,12 +100,12 @@ def bare(name: str) -> str:
     return without_ending(name.strip())
 
 
-def unseen(result: Submission, rejects: Sequence[Reject]) -> list[Reject]:
-    """The names of the sample for which there is no image at all, to be listed with the rejected ones."""
+def unseen(missing: Iterable[str], rejects: Sequence[Reject]) -> list[Reject]:
+    """Of the sample's names without a usable image those without any, to be listed with the rejected ones."""
     listed = {reject.name for reject in rejects}
     return [
         Reject(name, NO_IMAGE, "the sample names it; its row has the constant tags")
-        for name in result.missing
+        for name in missing
         if name not in listed and bare(name) not in listed
     ]
 

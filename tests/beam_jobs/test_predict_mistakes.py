@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from beam_jobs import predict
 from tests.beam_jobs.making import noise, planet
 from tests.beam_jobs.predicting import (
     CONSTANT,
@@ -80,6 +81,30 @@ def test_too_many_names_without_an_image_fail_and_nothing_is_written_but_their_l
     assert "2 of 9 names of the sample have no usable image" in done.err
     assert left_in(done.output.parent) == {"submission.csv.rejects.jsonl"}
     assert sorted(done.rejects) == [("chip_7", "no_image"), ("chip_8", "no_image")]
+
+
+@pytest.mark.parametrize("wrong", ["names", "images"])
+def test_what_the_names_tell_already_ends_a_job_before_it_scores(
+    wrong: str, run: Run, chips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreached(*_: object, **__: object) -> None:
+        raise AssertionError("it scores")
+
+    monkeypatch.setattr(predict, "build", unreached)
+    names = [path.stem for path in chips.iterdir()]
+    if wrong == "names":
+        names += ["chip_7", "chip_8"]
+    else:
+        shutil.copytree(chips, chips / "again")
+    done = run("--images", chips, "--sample_submission", sample_of(tmp_path / "sample.csv", names))
+    assert done.code == 2
+    assert is_one_sentence(done), done.err
+    assert {
+        "names": "2 of 9 names of the sample have no usable image",
+        "images": "7 of 14 images cannot be used",
+    }[wrong] in done.err
+    assert left_in(done.output.parent) == {"submission.csv.rejects.jsonl"}
+    assert {reason for _, reason in done.rejects} == {"no_image" if wrong == "names" else "duplicate_name"}
 
 
 def test_too_many_images_that_the_sample_does_not_name_fail(run: Run, chips: Path, tmp_path: Path) -> None:

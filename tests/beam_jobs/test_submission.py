@@ -93,7 +93,7 @@ def test_a_samples_names_mean_images_with_and_without_a_jpegs_ending_and_keep_th
         ("gone.jpg", "clear primary"), ("broken.jpg", "clear primary"),
     ]  # fmt: skip
     assert (result.missing, result.extra) == (["gone.jpg", "broken.jpg"], ["c"])
-    assert [reject.name for reject in unseen(result, [Reject("broken", "undecodable", "cut")])] == [
+    assert [reject.name for reject in unseen(result.missing, [Reject("broken", "undecodable", "cut")])] == [
         "gone.jpg"
     ]
 
@@ -114,7 +114,7 @@ def test_a_model_whose_best_constant_answer_is_none_still_fills_the_cell() -> No
 
 def test_names_without_any_image_are_listed_and_those_with_a_rejected_one_not_twice() -> None:
     result = assemble({"a": row(1, 0, 0, 0)}, model(), ["a", "gone", "broken"])
-    listed = unseen(result, [Reject("broken", "undecodable", "cut")])
+    listed = unseen(result.missing, [Reject("broken", "undecodable", "cut")])
     assert [(reject.name, reject.reason) for reject in listed] == [("gone", "no_image")]
 
 
