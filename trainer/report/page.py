@@ -28,6 +28,7 @@ from trainer.report.training import Training
 
 MOST_PANELS = 40  # tags with plots of their own: the page stays below a few megabytes
 MOST_CONFUSED = 20  # rows and columns of the table of confusions
+MOST_LISTED = 20  # tags below a picture that are right, missed, wrong: a bad model answers with hundreds
 # A word with a letter of a script written from right to left, or with a control that turns writing round
 # (Unicode Standard Annex 9, sections 2 and 3.2; the blocks are those of its DerivedBidiClass.txt).
 _LEFTWARD = (
@@ -96,6 +97,7 @@ def render(found: Findings) -> str:
         "isolated": isolated,
         "share": lambda value: f"{value:.1%}",
     }
+    environment.globals["most_listed"] = MOST_LISTED  # a macro sees no variable of the page's
     script = environment.get_template("report_script.html").render()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     ordered = sorted(found.checks, key=lambda check: ("fail", "look", "pass").index(check.verdict))

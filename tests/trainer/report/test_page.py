@@ -1,5 +1,6 @@
 """The page in a real browser: on a phone, wide, dark, printed, offline, with hostile names."""
 
+import dataclasses
 import functools
 import itertools
 import re
@@ -325,6 +326,17 @@ def test_many_tags_and_thousands_of_images_stay_a_small_page():
     text = page.render(findings(tags=tags, rows=3_000, gallery=12))
     assert len(text) < 5_000_000
     assert f"The {page.MOST_PANELS} most frequent of 45 tags are drawn" in text
+
+
+def test_of_hundreds_of_wrong_tags_below_a_picture_the_surest_are_listed_and_the_others_counted():
+    tags = tuple(f"tag_{i:03d}" for i in range(60))
+    found = findings(tags)
+    wrong = [(tag, 0.99 - i / 100) for i, tag in enumerate(tags[:25])]
+    shown = [dataclasses.replace(found.worst[0], right=[], missed=[], wrong=wrong)]
+    text = page.render(dataclasses.replace(found, worst=shown, best=[]))
+    gallery = text[text.index('<h2 id="worst">') : text.index('<h2 id="best">')]
+    assert [tag for tag in tags if f"<bdi>{tag}</bdi>" in gallery] == list(tags[:20])
+    assert "</em> 5 more</li>" in gallery
 
 
 def test_nothing_in_it_is_an_address():
