@@ -6,6 +6,8 @@ such place) is told from one that another try, or another pod with a new mount, 
 
 from __future__ import annotations
 
+import contextlib
+
 import tensorflow as tf
 
 from canopy.cli import TryAgainError, UserError
@@ -66,6 +68,12 @@ def _is_in_store(path: str) -> bool:
 def write_text(path: str, text: str) -> None:
     """Writes a file whole or not at all; its folder is made. `path` may be local or gs://."""
     make_folder(path.rpartition("/")[0])
-    with tf.io.gfile.GFile(f"{path}.tmp", "w") as file:
-        file.write(text)
-    tf.io.gfile.rename(f"{path}.tmp", path, overwrite=True)
+    part = f"{path}.tmp"
+    try:
+        with tf.io.gfile.GFile(part, "w") as file:
+            file.write(text)
+        tf.io.gfile.rename(part, path, overwrite=True)
+    except BaseException:
+        with contextlib.suppress(*REFUSED):
+            tf.io.gfile.remove(part)
+        raise

@@ -1,6 +1,7 @@
 """Files of a run: whole or not at all, and without a right that a store's users need not have."""
 
 import errno
+import resource
 
 import pytest
 import tensorflow as tf
@@ -13,6 +14,18 @@ def test_a_file_is_written_with_its_folder_and_leaves_nothing_beside_it(tmp_path
     files.write_text(f"{tmp_path}/below/run.json", "one")
     files.write_text(f"{tmp_path}/below/run.json", "two")
     assert [path.read_text() for path in (tmp_path / "below").iterdir()] == ["two"]
+
+
+def test_a_file_that_the_disk_has_no_room_for_leaves_nothing_and_the_earlier_one(tmp_path):
+    (tmp_path / "report.html").write_text("earlier")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, before[1]))
+    try:
+        with pytest.raises(files.REFUSED):
+            files.write_text(f"{tmp_path}/report.html", "x" * 100_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("report.html", "earlier")]
 
 
 def test_a_store_is_never_asked_for_a_folder(monkeypatch):
