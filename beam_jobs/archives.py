@@ -92,13 +92,14 @@ def refuse(path: str) -> None:
     lower = path.lower()
     for ending, command in UNPACK.items():
         if lower.endswith(ending):
-            raise _not_in_place(path, command)
+            inner = storage.split(path)[1][: -len(ending)]  # of Kaggle's test-jpg.tar.7z a tar
+            raise _not_in_place(path, command, inner if kind(inner) else "the folder")
 
 
-def _not_in_place(path: str, command: str) -> UserError:
+def _not_in_place(path: str, command: str, result: str = "the folder") -> UserError:
     name = shlex.quote(storage.split(path)[1])
     return UserError(
-        f"--images: {path} cannot be read in place; unpack it with `{command} {name}` and name the folder"
+        f"--images: {path} cannot be read in place; unpack it with `{command} {name}` and name {result}"
     )
 
 

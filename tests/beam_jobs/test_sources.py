@@ -263,9 +263,10 @@ def test_a_pipe_in_an_archives_place_is_refused_unread(name: str, tmp_path: Path
 @pytest.mark.parametrize(
     ("name", "command"),
     [
-        ("a.tar.gz", "tar -xzf a.tar.gz"),
+        ("a.tar.gz", "tar -xzf a.tar.gz` and name the folder"),
         ("a.tgz", "tar -xzf a.tgz"),
-        ("a.7z", "7z x a.7z"),
+        ("a.7z", "7z x a.7z` and name the folder"),
+        ("test-jpg.tar.7z", "7z x test-jpg.tar.7z` and name test-jpg.tar"),
         ("a.rar", "unrar x a.rar"),
     ],
 )
