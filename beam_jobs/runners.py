@@ -36,6 +36,7 @@ MANY_REMOTE_IMAGES = 12_000
 # What a worker raises for people, by the name that Beam wraps.
 TOLD = {"UserError": UserError, "TryAgainError": TryAgainError, "UnavailableError": TryAgainError}
 POLL_SECONDS = 0.5
+WORDS_SHOWN = 3  # of those that nobody knows
 REMOTE_THREADS = 8  # each has a few batches read ahead, so that a store's latency hides
 
 
@@ -67,16 +68,23 @@ def parse_options(arguments: Sequence[str]) -> Any:
     known, unknown = parser.parse_known_args(list(arguments))
     runner = elsewhere.spelled(known.runner or "")
     if unknown:
-        said = f"unknown flag or value: {' '.join(unknown)}"
         # Values alone are rather what a shell has made of a glob.
         if not elsewhere.may_know_more(runner) or not unknown[0].startswith("-"):
-            raise UserError(f"{said} (see --help)")
-        print(f"{said}; left to {runner}", file=sys.stderr)
+            raise UserError(_unknown(unknown))
+        print(f"unknown flag or value: {' '.join(unknown)}; left to {runner}", file=sys.stderr)
     options = PipelineOptions(list(arguments))
     options.view_as(StandardOptions).runner = runner or None
     # Beam's file systems are asked before there is a pipeline, and S3's refuses to work without options.
     FileSystems.set_options(options)
     return options
+
+
+def _unknown(words: Sequence[str]) -> str:
+    """The sentence about words that nobody knows: of a pattern without quotes the shell makes thousands."""
+    some = " ".join(words[:WORDS_SHOWN])
+    more = f" and {len(words) - WORDS_SHOWN:,} more" if len(words) > WORDS_SHOWN else ""
+    hint = "" if words[0].startswith("-") else "; --images takes one path each time, a pattern in quotes"
+    return f"unknown flag or value: {some}{more} (see --help{hint})"
 
 
 def check(options: Any, **places: Sequence[str]) -> None:

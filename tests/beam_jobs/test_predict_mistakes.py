@@ -175,6 +175,16 @@ def test_a_users_mistake_is_one_sentence_and_leaves_nothing_behind(
     assert len(left_in(chips)) == 7
 
 
+def test_a_pattern_that_the_shell_made_paths_of_is_told_in_a_few_words(run: Run, chips: Path) -> None:
+    first, *others = sorted(chips.iterdir())
+    done = run("--images", first, *others)
+    assert done.code == 2
+    assert done.err == (
+        f"error: unknown flag or value: {others[0]} {others[1]} {others[2]} and 3 more "
+        "(see --help; --images takes one path each time, a pattern in quotes)\n"
+    )
+
+
 def test_a_damaged_model_is_one_sentence_from_workers_of_their_own_and_leaves_no_half(
     model: Path, chips: Path, tmp_path: Path
 ) -> None:
