@@ -128,7 +128,10 @@ def read_sample(path: str) -> list[str]:
     try:
         reader.fieldnames = [column.strip() for column in reader.fieldnames or ()]
         if COLUMNS[0] not in reader.fieldnames:
-            raise UserError(f"--sample_submission {path} has no column {COLUMNS[0]}")
+            header = ",".join(reader.fieldnames)[:200]
+            raise UserError(
+                f"--sample_submission {path} has no column {COLUMNS[0]}: its header is {header!r}"
+            )
         if reader.fieldnames.count(COLUMNS[0]) > 1:
             raise UserError(f"--sample_submission {path} has more than one column {COLUMNS[0]}")
         for row in reader:

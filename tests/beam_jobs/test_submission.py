@@ -160,6 +160,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> Non
     [
         (b"", "has no column image_name"),
         (b"name,tags\na,clear\n", "has no column image_name"),
+        (b"image_name;tags\na;clear\n", "its header is 'image_name;tags'"),
         (b"image_name,tags\n", "has no row"),
         (b"image_name,tags, image_name\na,clear,b\n", "has more than one column image_name"),
         (b"image_name,tags\na,clear\nb,clear\na,clear\n", "line 4 names 'a' again"),
