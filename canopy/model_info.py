@@ -40,7 +40,8 @@ def parse(content: bytes | None, folder: str) -> ModelInfo:
     """
     if content is None:
         raise UserError(
-            f"--model {folder}: there is no {contract.MODEL_JSON}, so it is no export of the trainer"
+            f"--model {folder}: there is no {contract.MODEL_JSON}, so it is no export of the trainer, "
+            "which is the folder export in a --model_dir"
         )
     try:
         found = json.loads(content)

@@ -37,7 +37,7 @@ def test_the_models_description_is_read() -> None:
 
 
 def test_a_folder_without_model_json_is_no_export() -> None:
-    with pytest.raises(UserError, match=r"--model export: there is no model\.json"):
+    with pytest.raises(UserError, match=r"--model export: there is no model\.json.* the folder export in a"):
         model_info.parse(None, "export")
 
 
