@@ -16,7 +16,8 @@ from trainer.report import statistics
 from trainer.report.check import Check, Verdict, named
 from trainer.report.statistics import Calibration
 
-SAME_ANSWER = 0.95  # share of images with one answer that makes a model constant
+SAME_ANSWER = 0.95  # share of images with one answer that makes a model constant,
+OTHERS = 1 / 3  # if fewer than this share of the others' due get another: rare tags make most labels one set
 DULL = 0.02  # a tag's scores vary by less than this share of its labels' deviation: constant
 LITTLE = 0.05  # of F2: who is surely no further above one answer for all has learned nothing worth the name
 FEW = 5  # images with a tag, or without it, below which they tell nothing of the tag
@@ -79,7 +80,8 @@ def constant_answers(answered: npt.ArrayLike, labels: npt.ArrayLike, tags: Seque
     said = named([tag for tag, taken in zip(tags, answer, strict=True) if taken]) or "nothing"
     found = f"The most frequent answer ({said}) goes to {share:.0%} of the images"
     title = "Different images, different answers"
-    if len(given) > 1 and share >= SAME_ANSWER and due < SAME_ANSWER:
+    few = 1 - share < OTHERS * (1 - due)
+    if len(given) > 1 and share >= SAME_ANSWER and due < SAME_ANSWER and few:
         told = (
             f"{found}, while the most frequent set of labels belongs to {due:.0%}: the model always says the "
             "same, so look at the checks of pictures and at the training loss."

@@ -87,6 +87,17 @@ def test_one_answer_for_most_images_is_worth_a_look():
     assert model_checks.constant_answers(answered, labels, TAGS).verdict == "look"
 
 
+@pytest.mark.parametrize(("found", "verdict"), [(400, "pass"), (0, "fail")])
+def test_where_nine_tenths_of_the_labels_are_one_set_the_others_tell_whether_the_model_is_constant(
+    found, verdict
+):
+    labels = np.zeros((10_000, 2), int)
+    labels[:, 0], labels[:1_000, 1] = 1, 1
+    answered = labels.copy()
+    answered[found:, 1] = 0
+    assert model_checks.constant_answers(answered, labels, HALVES).verdict == verdict
+
+
 def test_answers_as_varied_as_the_labels_pass():
     _, labels, answered = healthy()
     assert model_checks.constant_answers(answered, labels, TAGS).verdict == "pass"
