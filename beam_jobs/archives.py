@@ -8,6 +8,7 @@ Works alike on local files and on addresses.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import posixpath
@@ -20,7 +21,6 @@ import zipfile
 import zlib
 from array import array
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -43,6 +43,7 @@ MAX_MEMBER_BYTES = 1 << 30  # unpacked; a JPEG within the pixel limit is far sma
 BLOCK = 512  # bytes of a tar's header; an end is marked by two blocks of zeros, by some writers by one
 CHUNK = 128 * BLOCK  # bytes of zeros looked through at a time; what writers add is within the first
 GZIP = b"\x1f\x8b"  # begins a file in gzip
+UTF8_NAME = 0x800  # the flag of a zip's member whose name is said to be UTF-8
 ZIP_HEADER = struct.Struct("<4s22xHH")  # a local header's signature, then the lengths of name and extra field
 
 UNPACK = {
@@ -168,15 +169,24 @@ def _zip_members(file: IO[bytes]) -> Iterator[tuple[str, Entry]]:
         for info in archive.infolist():
             if info.filename.endswith("/"):  # zipfile's own is_dir raises for a name of no length
                 continue
+            name = _zip_name(info)
             is_encrypted = info.flag_bits & 1
             if stat.S_ISLNK(info.external_attr >> 16) and not is_encrypted:
-                links[info.filename] = _target(archive, info)
+                links[name] = _target(archive, info)
                 continue
             method = ENCRYPTED if is_encrypted else info.compress_type
             entry = Entry(info.header_offset, info.compress_size, info.file_size, method, info.CRC)
-            seen[posixpath.normpath(info.filename)] = entry
-            yield info.filename, entry
+            seen[posixpath.normpath(name)] = entry
+            yield name, entry
     yield from _linked(links, seen)
+
+
+def _zip_name(info: zipfile.ZipInfo) -> str:
+    """A member's path, as UTF-8 wherever it can be that: macOS and Info-ZIP write so without the flag."""
+    if not info.flag_bits & UTF8_NAME:
+        with contextlib.suppress(UnicodeError):
+            return info.filename.encode("cp437").decode()
+    return info.filename
 
 
 def _target(archive: zipfile.ZipFile, link: zipfile.ZipInfo) -> str:
@@ -266,7 +276,7 @@ def _after_end(file: IO[bytes], end: int) -> int | None:
     return None
 
 
-@contextmanager
+@contextlib.contextmanager
 def rejecting() -> Iterator[None]:
     """Turns what reading raises into a `RejectedImage` with the reason UNREADABLE.
 

@@ -324,6 +324,19 @@ def test_a_zips_member_of_no_name_is_passed_over(tmp_path: Path) -> None:
     assert list_images([str(path)]).ignored == 1
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"), [("größe".encode(), "größe"), ("größe".encode("cp437"), "größe"), (b"a", "a")]
+)
+def test_a_zips_name_without_a_flag_is_utf_8_wherever_it_can_be(
+    tmp_path: Path, written: bytes, meant: str
+) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(f"{'?' * len(written)}.jpg", b"a")
+    path.write_bytes(path.read_bytes().replace(b"?" * len(written), written))
+    assert read_all(path) == {meant: b"a"}
+
+
 @pytest.mark.parametrize("name", ["two words.tar.gz", "it's.tgz", "$(touch gone).tar.gz"])
 def test_the_command_that_unpacks_an_archive_works_as_it_is_printed(tmp_path: Path, name: str) -> None:
     with tarfile.open(tmp_path / name, "w:gz") as archive:
