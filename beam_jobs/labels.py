@@ -23,7 +23,8 @@ NAME_COLUMN, TAGS_COLUMN = "image_name", "tags"
 # How packed files begin, and what unpacks one, whatever its name, to the screen.
 PACKED = {b"PK\3\4": "unzip -p", b"\x1f\x8b": "gunzip -c"}
 PACKED_BYTES = max(map(len, PACKED))
-OTHER_SEPARATORS = ",;|"  # where most tags hold one of these, it was meant to part them
+# Where most tags hold one of these, it was meant to part them: by itself, or in a list as Python prints it.
+OTHER_SEPARATORS = ",;|[]'\""
 
 
 @dataclass(frozen=True)

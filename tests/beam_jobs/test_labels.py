@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import json
 import shutil
 import subprocess
 import zipfile
@@ -146,6 +147,15 @@ def test_tags_that_something_else_parts_are_refused_with_what_parts_them(
     table = read_labels(write(tmp_path / "t.csv", "\n".join(["image_name,tags", *rows])))
     with pytest.raises(UserError, match=r"t\.csv: tags are parted by spaces.*--vocabulary"):
         vocabulary_of(table)
+
+
+def test_tags_in_lists_as_python_or_json_write_them_are_refused(tmp_path: Path) -> None:
+    lists = [["a", "b"], ["b", "c", "d"], ["e", "a"], ["c"]]
+    for write_list in (repr, json.dumps):
+        with (tmp_path / "t.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([["image_name", "tags"], *enumerate(map(write_list, lists))])
+        with pytest.raises(UserError, match=r"t\.csv: tags are parted by spaces.*--vocabulary"):
+            vocabulary_of(read_labels(str(tmp_path / "t.csv")))
 
 
 def test_tags_that_commas_part_are_refused_where_most_rows_have_one_tag(tmp_path: Path) -> None:
