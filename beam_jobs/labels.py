@@ -70,7 +70,7 @@ def read_labels(path: str) -> Labels:
 
 
 def _rows(path: str) -> Iterator[tuple[int, str, str]]:
-    """Each row's line number, name and tags."""
+    """Each row's line number (the first of several), name and tags."""
     with (
         storage.open_read(path) as file,
         storage.explained(path, "read"),
@@ -79,6 +79,7 @@ def _rows(path: str) -> Iterator[tuple[int, str, str]]:
         refuse_packed(path, file.read(PACKED_BYTES))
         file.seek(0)
         reader = csv.reader(text, strict=True)
+        done = 0  # lines of the rows read: a quote that is left open makes one row of all that follows
         try:
             header = [column.strip() for column in next(reader, [])]
             for column in (NAME_COLUMN, TAGS_COLUMN):
@@ -89,16 +90,16 @@ def _rows(path: str) -> Iterator[tuple[int, str, str]]:
                 if header.count(column) > 1:
                     raise UserError(f"{path} has more than one column {column}")
             name_at, tags_at = header.index(NAME_COLUMN), header.index(TAGS_COLUMN)
+            done = reader.line_num
             for row in reader:
+                line, done = done + 1, reader.line_num
                 if len(row) != len(header):
                     if not row:
                         continue
-                    raise UserError(
-                        f"{path}, line {reader.line_num}: {len(row)} fields where {len(header)} are due"
-                    )
-                yield reader.line_num, row[name_at].strip(), row[tags_at]
+                    raise UserError(f"{path}, line {line}: {len(row)} fields where {len(header)} are due")
+                yield line, row[name_at].strip(), row[tags_at]
         except csv.Error as error:
-            raise UserError(f"{path}, line {reader.line_num}: {error}") from error
+            raise UserError(f"{path}, line {done + 1}: {error}") from error
         except UnicodeDecodeError as error:
             raise UserError(f"{path} is not UTF-8 text (near line {reader.line_num + 1})") from error
 

@@ -76,6 +76,9 @@ def test_common_spellings_of_a_csv_mean_the_same(tmp_path: Path, text: str) -> N
         ("image_name,tags\n,b\n", "line 2: the image_name is empty"),
         ('image_name,tags\n"a,b\n', "line 2"),
         ('image_name,tags\na,b\n"c"d,b\n', "line 3: ',' expected after '\"'"),
+        ('image_name,tags\na,"b\nc,d\ne,f\n', "line 2: unexpected end of data"),
+        pytest.param('image_name,tags\na,"b\n' + "c,d\n" * 40_000, "line 2: field larger", id="open quote"),
+        ('image_name,tags\na,"b\nc","d\ne,f"\n', "line 2: 3 fields where 2"),
         (b"image_name,tags\n\xff\xfe,b\n", r"not UTF-8 text \(near line 1\)"),
     ],
 )
