@@ -52,7 +52,7 @@ def digests(names: Iterable[str], seed: int) -> NDArray[np.uint64]:
     return np.frombuffer(joined, ">u8").astype(np.uint64).reshape(-1, 2)
 
 
-def split_of(digest: NDArray[np.uint64], fractions: Sequence[float]) -> NDArray[np.int8]:
+def split_of(digest: NDArray[np.uint64], fractions: Sequence[float]) -> NDArray[np.int32]:
     """The split of each name: where its hash falls among the cumulative fractions.
 
     Args:
@@ -60,11 +60,11 @@ def split_of(digest: NDArray[np.uint64], fractions: Sequence[float]) -> NDArray[
         fractions: of each split; their sum is 1.
 
     Returns:
-        int8[n], positions in `fractions`.
+        int32[n], positions in `fractions`.
     """
     cumulative = np.cumsum(np.asarray(fractions, np.float64))[:-1]
     edges = np.array([min(round(float(edge) * 2**64), 2**64 - 1) for edge in cumulative], np.uint64)
-    return np.searchsorted(edges, digest[:, 0], side="right").astype(np.int8)
+    return np.searchsorted(edges, digest[:, 0], side="right").astype(np.int32)
 
 
 def shuffled(digest: NDArray[np.uint64]) -> NDArray[np.int64]:

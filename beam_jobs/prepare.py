@@ -123,8 +123,9 @@ def _shards(
     wanted = settings.num_shards
     if wanted is None:
         size = _typical_record_bytes(settings, listing, orders[main], classes)
-        wanted = min(plan.shard_count(counts[main], size, settings.shard_mb), MAX_SHARDS)
-    return plan.shard_counts(counts, main, wanted)
+        wanted = plan.shard_count(counts[main], size, settings.shard_mb)
+    shards = plan.shard_counts(counts, main, wanted)
+    return {split: min(count, MAX_SHARDS) for split, count in shards.items()}
 
 
 def _typical_record_bytes(

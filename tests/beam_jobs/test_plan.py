@@ -30,6 +30,13 @@ def test_splits_get_their_fractions() -> None:
     assert np.abs(counts - [35_000, 10_000, 5_000]).max() < 310
 
 
+def test_there_may_be_hundreds_of_splits() -> None:
+    digest = plan.digests((f"train_{i}" for i in range(30_000)), 0)
+    counts = np.bincount(plan.split_of(digest, [1 / 300] * 300), minlength=300)
+    assert len(counts) == 300
+    assert counts.min() > 50
+
+
 @given(NAMES, st.integers(0, 3))
 def test_the_order_is_a_permutation_that_the_names_alone_decide(names: list[str], seed: int) -> None:
     digest = plan.digests(names, seed)

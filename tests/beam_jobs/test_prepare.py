@@ -49,3 +49,12 @@ def test_shards_have_the_size_asked_for_whatever_the_images_are(archive: Archive
     sizes = [len(data) for data in done.shards.values()]
     assert min(sizes) > 25_000
     assert max(sizes) < 55_000  # as pictures differ, a shard of as many may be a little larger
+
+
+def test_no_split_has_more_shards_than_a_shards_name_can_count(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive.fill(2)
+    for wanted in ({"train": 100_500, "validation": 7}, {"train": 7, "validation": 100_500}):
+        monkeypatch.setattr("beam_jobs.plan.shard_counts", lambda *_, wanted=wanted: wanted)
+        assert sorted(plan_of(archive).shards.values()) == [7, settings.MAX_SHARDS]
