@@ -6,6 +6,7 @@ cloud, a job server that does not answer: each is one sentence, with nothing rea
 
 from __future__ import annotations
 
+import shutil
 import socket
 import sys
 import time
@@ -72,7 +73,7 @@ def check(options: Any, **places: Sequence[str]) -> None:
     runner = options.view_as(StandardOptions).runner
     if runner == "DataflowRunner":
         _check_places(places)
-    _check_options(options, runner)
+    check_options(options)
     portable = options.view_as(PortableOptions)
     if portable.job_endpoint:
         _await_server(portable.job_endpoint, float(portable.job_server_timeout))
@@ -89,14 +90,19 @@ def _check_places(places: dict[str, Sequence[str]]) -> None:
                 )
 
 
-def _check_options(options: Any, runner: str) -> None:
+def check_options(options: Any) -> None:
+    """Raises `UserError`, in Beam's words, for options that Beam refuses: on this machine too."""
     import apache_beam as beam
+    from apache_beam.options.pipeline_options import StandardOptions
 
     try:
-        beam.Pipeline(options=options)
-    except (ValueError, ImportError, AttributeError, TypeError) as error:
+        pipeline = beam.Pipeline(options=options)
+    except (ValueError, ImportError, AttributeError, TypeError, OSError) as error:
         said = str(error).removeprefix("Pipeline has validations errors:")
-        raise UserError(f"--runner {runner}: {' '.join(said.split())}") from error
+        runner = options.view_as(StandardOptions).runner
+        whose = f"--runner {runner}" if runner else "Beam's options"
+        raise UserError(f"{whose}: {' '.join(said.split())}") from error
+    shutil.rmtree(pipeline.local_tempdir, ignore_errors=True)  # only a run would remove it
 
 
 def _await_server(endpoint: str, seconds: float) -> None:

@@ -88,7 +88,7 @@ def _unknown(words: Sequence[str]) -> str:
 
 
 def check(options: Any, **places: Sequence[str]) -> None:
-    """Refuses what cannot come to anything where the user names a runner elsewhere; see `elsewhere.check`.
+    """Refuses options that Beam refuses, and what cannot come to anything elsewhere; see `elsewhere.check`.
 
     Args:
         options: from `parse_options`.
@@ -96,7 +96,9 @@ def check(options: Any, **places: Sequence[str]) -> None:
     """
     from apache_beam.options.pipeline_options import StandardOptions
 
-    if (options.view_as(StandardOptions).runner or "") not in DIRECT:
+    if (options.view_as(StandardOptions).runner or "") in DIRECT:
+        elsewhere.check_options(options)
+    else:
         elsewhere.check(options, **places)
 
 

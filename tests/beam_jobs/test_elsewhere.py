@@ -95,6 +95,26 @@ def test_options_that_beam_refuses_are_told_in_its_words() -> None:
         runners.check(options, images=["gs://b/i"])
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--environment_type=EXTERNAL"], "Beam's options: Option external_service_address is required"),
+        (["--pickle_library=dill"], "Beam's options: Pipeline option pickle_library=dill is set, but"),
+        (["--runner=direct", "--environment_type=EXTERNAL"], "--runner DirectRunner: Option external"),
+    ],
+)
+def test_options_that_beam_refuses_on_this_machine_are_told_before_anything_is_written(
+    archive: Archive, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str], said: str
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    done = run(archive.fill(2), *flags)
+    assert done.code == 2
+    assert said in done.err
+    assert not done.folder.exists()
+    assert run(archive, "--direct_num_workers=1").code == 0
+    assert not list(tmp_path.glob("beam-*"))
+
+
 def test_a_job_server_may_come_up_a_little_later() -> None:
     with socket.socket() as server:
         server.bind(("localhost", 0))
