@@ -2,10 +2,11 @@
 
 Promises: `dataset_info.json` is there only while everything else is there and final; a job killed at any
 moment leaves a folder that the same command cleans up and fills again, one that fails or is interrupted no
-half shard (on this machine, where it knows locks); nothing is removed that Canopy did
-not write. On this machine files grow in a staging folder and are renamed at the end, and a whole data set
-that is to be replaced stands until then. In a store, where a rename is a copy, shards are uploaded under
-their final names, which nobody reads before the marker is there; an earlier data set goes before the first.
+half shard (on this machine); nothing is removed that Canopy did not write; what workers of a killed job
+still finish is none of a later one's. On this machine files grow in a staging folder and are renamed at the
+end, and a whole data set that is to be replaced stands until then. In a store, where a rename is a copy,
+shards are uploaded under their final names, which nobody reads before the marker is there; an earlier data
+set goes before the first.
 Of two jobs on this machine the second is refused while the first lasts. In a store, which has no locks, and
 on a disk that knows none, the later one goes on and the earlier one ends; a shard that its workers are just
 uploading may still land, which canopy.json's checksums would tell.
@@ -31,7 +32,8 @@ STAGING = ".canopy-staging"
 LOCK = "lock"  # in the staging folder: held while a job of this machine runs
 MARK = "run-"  # likewise, begins the name of one job's mark: gone as soon as a later job has begun
 RUN_JSON = "run.json"  # likewise: the files that the job may leave behind
-FOLDERS = ("work", "results", "shards")  # likewise: all that grows with the images
+OWN = "job-"  # likewise, begins the name of a folder that only one job's driver and workers use
+FOLDERS = ("work", "results", "shards")  # in that folder: all that grows with the images
 FAILED_REJECTS = "rejects.failed.jsonl"  # of a job that failed beside an earlier, whole data set
 TFDS_LABELS = "image.class.label.labels.txt"  # where TensorFlow Datasets looks for the class names
 FIXED = (
@@ -49,7 +51,10 @@ class Output:
         self.folder = folder
         self.remote = storage.is_remote(folder)
         self.staging = storage.join(folder, STAGING)
-        self._mark = f"{MARK}{uuid.uuid4().hex}"
+        job = uuid.uuid4().hex
+        self._mark = f"{MARK}{job}"
+        # Not one for all jobs: the workers of a killed one may be at work for a while yet.
+        self.own = storage.join(self.staging, f"{OWN}{job}")
         self._held: IO[bytes] | None = None
         self._earlier: set[str] = set()  # files of the whole data set that this job is to replace
 
@@ -81,7 +86,7 @@ class Output:
         else:
             storage.delete(storage.join(self.folder, name) for name in sorted(ours & there))
         for name in FOLDERS:
-            storage.make_folder(storage.join(self.staging, name))
+            storage.make_folder(storage.join(self.own, name))
 
     def _look(self, overwrite: bool) -> tuple[set[str], set[str]]:
         """The files in the folder, and the names that Canopy's own have; raises where it is not to be had."""
@@ -133,11 +138,9 @@ class Output:
         try:
             yield
         except BaseException:
-            for name in FOLDERS if self._held else ():
-                folder = Path(self.staging, name)
-                with contextlib.suppress(OSError):
-                    # By another name, so that no thread puts a file there meanwhile.
-                    shutil.rmtree(folder.rename(f"{folder}{storage.PART}"))
+            with contextlib.suppress(OSError):  # in a store, or before it is begun, there is no such folder
+                # By another name, so that no thread puts a file there meanwhile.
+                shutil.rmtree(Path(self.own).rename(f"{self.own}{storage.PART}"))
             raise
 
     def check(self) -> None:
@@ -198,9 +201,7 @@ class Output:
 
     def shard_path(self, shard: str) -> str:
         """Where a worker writes a shard."""
-        return (
-            storage.join(self.folder, shard) if self.remote else storage.join(self.staging, "shards", shard)
-        )
+        return storage.join(self.folder, shard) if self.remote else storage.join(self.own, "shards", shard)
 
     def _remove_earlier(self) -> None:
         """Removes the data set that this job replaces, its marker first."""

@@ -175,7 +175,7 @@ def work_lists(prepared: Prepared, settings: Settings, output: Output, progress:
                 index=index,
                 shard=name,
                 path=output.shard_path(name),
-                result=storage.join(output.staging, "results", f"{name}.json"),
+                result=storage.join(output.own, "results", f"{name}.json"),
                 progress=storage.join(progress, name),
                 classes=len(prepared.vocabulary),
                 encoding=settings.encoding,

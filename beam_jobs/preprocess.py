@@ -126,7 +126,7 @@ def _fill(
     with _temporary_folder() as progress:
         lists, kept = [], []
         for work in prepare.work_lists(prepared, job, output, progress):
-            lists.append(storage.join(output.staging, "work", f"{work.shard}.json"))
+            lists.append(storage.join(output.own, "work", f"{work.shard}.json"))
             work.save(lists[-1])
             kept.append(work.result)
         total = sum(map(len, prepared.order.values()))

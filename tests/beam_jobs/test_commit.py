@@ -265,8 +265,7 @@ def test_a_signal_ends_a_job_and_its_workers_with_one_word(
         [sys.executable, "-m", "beam_jobs.preprocess", *flags, "--image_format", "png"],
         stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True,
     )  # fmt: skip
-    started = tmp_path / "out" / commit.STAGING / "shards"
-    while not (started.is_dir() and any(started.iterdir())):
+    while not any((tmp_path / "out" / commit.STAGING).glob(f"{commit.OWN}*/shards/*")):
         assert process.poll() is None
         time.sleep(0.02)
     # A terminal's Ctrl-C goes to all, a cluster's SIGTERM to the first process.

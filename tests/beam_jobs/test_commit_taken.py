@@ -6,12 +6,16 @@ import errno
 import fcntl
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from beam_jobs import commit, preprocess, storage
+from beam_jobs.convert import convert_shard
+from beam_jobs.processes import crew
+from beam_jobs.work import Work
 from canopy import cli, locks
 from canopy.cli import UserError
 from tests.beam_jobs.gcs_server import Faulty
@@ -104,15 +108,15 @@ def test_who_begins_while_another_job_tidies_up_loses_nothing(
     assert names_in(tmp_path) == {SHARD, "canopy.json", "dataset_info.json"}
 
 
+def no_locks(*_: object) -> None:
+    raise OSError(errno.ENOSYS, "no locks here")
+
+
 @pytest.fixture(params=["store", "disk without locks"])
 def without_locks(
     request: pytest.FixtureRequest, tmp_path: Path, server: Faulty, monkeypatch: pytest.MonkeyPatch
 ) -> str:
     """An output folder where no job can be kept out."""
-
-    def no_locks(*_: object) -> None:
-        raise OSError(errno.ENOSYS, "no locks here")
-
     monkeypatch.setattr(fcntl, "flock", no_locks)
     return "gs://here/out" if request.param == "store" else str(tmp_path / "out")
 
@@ -120,7 +124,11 @@ def without_locks(
 def test_where_there_are_no_locks_the_later_job_is_whole_and_the_earlier_one_ends(without_locks: str) -> None:
     first = begun(without_locks)
     second = begun(without_locks)
-    for doing in (lambda: finish(first), lambda: first.claim([SHARD]), lambda: first.write_rejects(b"")):
+    for doing in (
+        lambda: first.commit([SHARD], {}, b""),
+        lambda: first.claim([SHARD]),
+        lambda: first.write_rejects(b""),
+    ):
         with pytest.raises(UserError, match=r"another job to .* began before this one was done"):
             doing()
         assert not storage.exists(storage.join(without_locks, "dataset_info.json"))
@@ -208,3 +216,30 @@ def test_a_job_that_is_overtaken_while_it_converts_says_so_and_not_what_is_missi
     done = run(archive, "--output", "gs://here/out")
     assert done.code == cli.EXIT_USER
     assert done.err.splitlines()[-1].startswith("error: --output: another job to gs://here/out began before")
+
+
+def test_what_a_killed_jobs_workers_still_finish_is_none_of_the_next_jobs(
+    archive: Archive, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive.fill(12)
+    flags = ("--num_shards", "3")
+    wanted = run(archive, *flags, "--seed", "2", output=tmp_path / "reference").shards
+    monkeypatch.setattr(fcntl, "flock", no_locks)  # they end with the process, which a test's does not
+    convert, left = preprocess._run, list[Work]()
+
+    def killed(*arguments: Any) -> None:
+        left.extend(map(Work.load, arguments[2]))
+        raise KeyboardInterrupt
+
+    def late(*arguments: Any) -> None:
+        convert(*arguments)
+        for work in left:
+            with suppress(UserError):
+                convert_shard(work, crew(threads=1, processes=0))
+
+    monkeypatch.setattr(preprocess, "_run", killed)
+    assert run(archive, *flags).code == cli.EXIT_INTERRUPTED
+    monkeypatch.setattr(preprocess, "_run", late)
+    done = run(archive, *flags, "--seed", "2")
+    assert done.code == 0, done.err
+    assert done.shards == wanted
