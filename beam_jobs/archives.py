@@ -42,14 +42,18 @@ HEADER_SLACK = 512  # bytes of name and extra field in a local header that are r
 MAX_MEMBER_BYTES = 1 << 30  # unpacked; a JPEG within the pixel limit is far smaller
 BLOCK = 512  # bytes of a tar's header; an end is marked by two blocks of zeros, by some writers by one
 CHUNK = 128 * BLOCK  # bytes of zeros looked through at a time; what writers add is within the first
-GZIP = b"\x1f\x8b"  # begins a file in gzip
 UTF8_NAME = 0x800  # the flag of a zip's member whose name is said to be UTF-8
 ZIP_HEADER = struct.Struct("<4s22xHH")  # a local header's signature, then the lengths of name and extra field
 
 UNPACK = {
-    ".tar.gz": "tar -xzf", ".tgz": "tar -xzf", ".tar.bz2": "tar -xjf", ".tar.xz": "tar -xJf",
-    ".tar.zst": "tar --zstd -xf", ".7z": "7z x", ".rar": "unrar x", ".gz": "gunzip -k",
+    ".tar.gz": "tar -xzf", ".tgz": "tar -xzf", ".tar.xz": "tar -xJf", ".txz": "tar -xJf",
+    ".tar.bz2": "tar -xjf", ".tbz2": "tar -xjf", ".tbz": "tar -xjf",
+    ".tar.zst": "tar --zstd -xf", ".tzst": "tar --zstd -xf",
+    ".tar.lzma": "tar --lzma -xf", ".tar.lz": "tar --lzip -xf", ".tar.z": "tar -xZf", ".tar.lz4": "lz4 -dk",
+    ".7z": "7z x", ".rar": "unrar x", ".gz": "gunzip -k",
 }  # fmt: skip
+# How a tar begins that is packed, whatever its name, and the ending by which `UNPACK` knows it.
+PACKED = {b"\x1f\x8b": ".tar.gz", b"BZh": ".tar.bz2", b"\xfd7zXZ": ".tar.xz", b"\x28\xb5\x2f\xfd": ".tar.zst"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +148,11 @@ def _index(path: str, wanted: Callable[[str], bool]) -> tuple[list[str], Entries
     ) as error:
         if (said := _readers(error)) is not None:
             raise said from None
-        if kind(path) == "tar" and storage.read_range(path, 0, len(GZIP)) == GZIP:
-            raise _not_in_place(path, UNPACK[".tar.gz"]) from None
+        if kind(path) == "tar":
+            start = storage.read_range(path, 0, max(map(len, PACKED)))
+            for magic, ending in PACKED.items():
+                if start.startswith(magic):
+                    raise _not_in_place(path, UNPACK[ending]) from None
         words: object = error
         if isinstance(error, OverflowError):
             words = "it gives a size or a place of 2**63 or more"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -337,9 +339,19 @@ def test_a_zips_name_without_a_flag_is_utf_8_wherever_it_can_be(
     assert read_all(path) == {meant: b"a"}
 
 
-@pytest.mark.parametrize("name", ["two words.tar.gz", "it's.tgz", "$(touch gone).tar.gz"])
-def test_the_command_that_unpacks_an_archive_works_as_it_is_printed(tmp_path: Path, name: str) -> None:
-    with tarfile.open(tmp_path / name, "w:gz") as archive:
+Packing = Literal["w:gz", "w:bz2", "w:xz"]
+PACKINGS: list[Packing] = [
+    mode for mode, program in (("w:gz", "gzip"), ("w:bz2", "bzip2"), ("w:xz", "xz")) if shutil.which(program)
+]
+
+
+@pytest.mark.parametrize("mode", PACKINGS)
+@pytest.mark.parametrize("name", ["two words.tar.{}", "it's.t{}", "$(touch gone).tar.{}"])
+def test_the_command_that_unpacks_an_archive_works_as_it_is_printed(
+    tmp_path: Path, name: str, mode: Packing
+) -> None:
+    name = name.format(mode.removeprefix("w:"))
+    with tarfile.open(tmp_path / name, mode) as archive:
         archive.addfile(tarfile.TarInfo("a.jpg"))
     with pytest.raises(UserError) as refused:
         list_images([str(tmp_path / name)])
@@ -348,9 +360,12 @@ def test_the_command_that_unpacks_an_archive_works_as_it_is_printed(tmp_path: Pa
     assert {path.name for path in tmp_path.iterdir()} == {name, "a.jpg"}
 
 
-def test_a_tar_that_is_packed_by_another_name_is_refused_with_what_unpacks_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", PACKINGS)
+def test_a_tar_that_is_packed_by_another_name_is_refused_with_what_unpacks_it(
+    tmp_path: Path, mode: Packing
+) -> None:
     path = tmp_path / "plain name.tar"
-    with tarfile.open(path, "w:gz") as archive:
+    with tarfile.open(path, mode) as archive:
         archive.addfile(tarfile.TarInfo("a.jpg"))
     with pytest.raises(UserError, match="cannot be read in place") as refused:
         list_images([str(path)])

@@ -327,7 +327,9 @@ def test_what_lies_beside_images_and_holds_none_is_passed_over_unless_it_is_name
             list_images([str(folder), str(folder / name)])
 
 
-@pytest.mark.parametrize("name", ["b.tar.gz", "B.TGZ", "b.7z", "b.jpg.gz", "b.zip"])
+@pytest.mark.parametrize(
+    "name", ["b.tar.gz", "B.TGZ", "b.tbz2", "b.txz", "b.tar.lz4", "b.7z", "b.jpg.gz", "b.zip"]
+)
 def test_what_lies_beside_images_and_may_hold_more_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "a.jpg").write_bytes(b"1")
     (tmp_path / name).write_bytes(b"?")
