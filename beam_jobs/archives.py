@@ -43,6 +43,7 @@ MAX_MEMBER_BYTES = 1 << 30  # unpacked; a JPEG within the pixel limit is far sma
 BLOCK = 512  # bytes of a tar's header; an end is marked by two blocks of zeros, by some writers by one
 CHUNK = 128 * BLOCK  # bytes of zeros looked through at a time; what writers add is within the first
 UTF8_NAME = 0x800  # the flag of a zip's member whose name is said to be UTF-8
+SAID_ELSEWHERE = 0xFFFF  # the part that a zip's member is in, where its zip64 record has the number
 ZIP_HEADER = struct.Struct("<4s22xHH")  # a local header's signature, then the lengths of name and extra field
 
 UNPACK = {
@@ -176,6 +177,10 @@ def _zip_members(file: IO[bytes]) -> Iterator[tuple[str, Entry]]:
         for info in archive.infolist():
             if info.filename.endswith("/"):  # zipfile's own is_dir raises for a name of no length
                 continue
+            if info.volume not in (0, SAID_ELSEWHERE):
+                raise zipfile.BadZipFile(
+                    "it is the last of several parts, which `zip -s 0 --out whole.zip NAME` puts together"
+                )
             name = _zip_name(info)
             is_encrypted = info.flag_bits & 1
             if stat.S_ISLNK(info.external_attr >> 16) and not is_encrypted:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import io
 import json
+import random
+import shutil
+import subprocess
 import tarfile
 import zipfile
 from pathlib import Path
@@ -119,6 +122,23 @@ def test_what_is_cut_to_no_zip_is_still_no_zip(tmp_path: Path) -> None:
         (tmp_path / "a.zip").write_bytes(data)
         with pytest.raises(UserError, match=r"a\.zip is no readable zip archive: File is not a zip file"):
             list_images([str(tmp_path / "a.zip")])
+
+
+@pytest.mark.skipif(not shutil.which("zip"), reason="no zip")
+def test_the_last_part_of_a_split_zip_is_refused_with_the_command_that_joins_them(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for i in range(4):
+        (tmp_path / "in" / f"{i}.jpg").write_bytes(random.Random(i).randbytes(50_000))
+    subprocess.run(["zip", "-q", "-r", "-s", "64k", "../split.zip", "."], cwd=tmp_path / "in", check=True)
+    with pytest.raises(
+        UserError, match=r"split\.zip is no readable zip archive: it is the last of"
+    ) as refused:
+        list_images([str(tmp_path / "split.zip")])
+    _, command, _ = str(refused.value).split("`")
+    subprocess.run(
+        command.replace("NAME", "split.zip").split(), cwd=tmp_path, check=True, stdout=subprocess.DEVNULL
+    )
+    assert [source.name for source in list_images([str(tmp_path / "whole.zip")])] == ["0", "1", "2", "3"]
 
 
 def test_a_hole_of_zeros_in_a_tar_is_refused(tmp_path: Path) -> None:
