@@ -94,7 +94,15 @@ def explained(path: str, doing: str) -> Iterator[None]:
     except ValueError as error:
         if not is_remote(path):
             raise
-        raise UserError(f"cannot {doing} {path}: {first_line(error)}") from error
+        said = first_line(error)
+        if said.startswith(
+            "Unable to get filesystem"
+        ):  # and Beam advises to install Google's, whatever it is
+            scheme = path.partition("://")[0]
+            said = (
+                f"no file system is known for {scheme}://, and a path of this machine stands without a scheme"
+            )
+        raise UserError(f"cannot {doing} {path}: {said}") from error
 
 
 def exists(path: str) -> bool:

@@ -83,3 +83,11 @@ def test_a_disk_that_cannot_sync_a_folder_is_told_unless_it_never_can(
     monkeypatch.setattr(os, "fsync", refuse)
     with pytest.raises(said, match="cannot write to") if said else contextlib.nullcontext():
         storage.sync_folder(str(tmp_path))
+
+
+@pytest.mark.parametrize("scheme", ["file", "https"])
+def test_a_scheme_that_nobody_knows_is_told_without_advice_for_another(scheme: str) -> None:
+    with pytest.raises(
+        UserError, match=f"no file system is known for {scheme}://, and a path of this machine"
+    ):
+        storage.below(f"{scheme}:///tmp/archive")
