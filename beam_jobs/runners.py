@@ -218,7 +218,7 @@ def _progress(folder: str) -> int:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Lets Ctrl-C and a worker's `UserError`, wrapped by whichever runner, come out as what they are."""
+    """Lets Ctrl-C and what a worker raised, wrapped by whichever runner, come out as what they are."""
     # Beam logs each failure with its whole traceback, and raises it as well.
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     try:
@@ -234,6 +234,8 @@ def explained() -> Iterator[None]:
             raise TOLD[name](said) from error
         if re.search(r"failed(\.| in) state:? CANCELLED", text, re.IGNORECASE):
             raise UserError("the job was cancelled where its runner runs it") from error
+        if re.search(r"\bMemoryError\b", text):
+            raise MemoryError from error
         if fetched := re.search(r"Unable to fetch remote (?:job server jar|prism binary) at (\S+?):? ", text):
             raise UserError(
                 f"Beam could not fetch this runner's job server from {fetched[1]}: name a running one with "

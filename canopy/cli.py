@@ -1,8 +1,9 @@
 """How every command ends: one clear sentence and the right exit code.
 
-Promises: a `UserError` becomes one line on stderr and exit code 2, Ctrl-C exit code 130, SIGTERM 143, a
-reader that went away (`| head`) 141, a stdout that is full 2, and only a bug shows a traceback (exit code 1);
-a stream that is closed changes nothing. Exit codes are Canopy's own agreement with shells and Kubernetes.
+Promises: a `UserError` becomes one line on stderr and exit code 2, as does a want of memory, Ctrl-C exit code
+130, SIGTERM 143, a reader that went away (`| head`) 141, a stdout that is full 2, and only a bug shows a
+traceback (exit code 1); a stream that is closed changes nothing. Exit codes are Canopy's own agreement with
+shells and Kubernetes.
 """
 
 from __future__ import annotations
@@ -130,6 +131,8 @@ def _ending(command: Callable[[], None], terminated: list[int]) -> int:
     except TryAgainError as error:
         what = "peer lost" if isinstance(error, PeerLostError) else "out of reach for now"
         return _say(f"{what}: {error}", EXIT_PEER_LOST)
+    except MemoryError:
+        return _say("error: out of memory: give the command more, or fewer workers to share it", EXIT_USER)
     except KeyboardInterrupt:
         code = EXIT_TERMINATED if terminated else EXIT_INTERRUPTED
         # An interrupt that came while code from a string ran, as libraries' imports do, would end `python -m`

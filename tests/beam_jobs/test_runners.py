@@ -223,6 +223,7 @@ def test_misspelt_beam_options_are_refused() -> None:
             UserError,
             "the job was cancelled where its runner runs it",
         ),
+        ("MemoryError [while running 'Convert']", MemoryError, ""),
     ],
 )
 def test_what_ended_a_run_elsewhere_comes_out_as_what_it_was(

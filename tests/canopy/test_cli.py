@@ -37,6 +37,7 @@ def with_a_reader_that_goes_away(words: list[str], unbuffered: str = "") -> tupl
     ("raised", "code", "said"),
     [
         (UserError("--labels x.csv does not exist"), 2, "error: --labels x.csv does not exist\n"),
+        (MemoryError(), 2, "error: out of memory: give the command more, or fewer workers to share it\n"),
         (PeerLostError("worker 1 did not come"), 75, "peer lost: worker 1 did not come\n"),
         (TryAgainError("the store is busy"), 75, "out of reach for now: the store is busy\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
