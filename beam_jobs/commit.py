@@ -144,8 +144,10 @@ class Output:
             raise
 
     def check(self) -> None:
-        """Raises `UserError` where another job to the same folder has begun since."""
+        """Raises `UserError` where another job to the same folder has begun since, or the folder is gone."""
         if not storage.exists(storage.join(self.staging, self._mark)):
+            if not self.remote and not storage.exists(self.folder):
+                raise UserError(f"--output: {self.folder} was removed before this job was done")
             raise UserError(
                 f"--output: another job to {self.folder} began before this one was done, so this one ends: "
                 "let the other end before you start one again"

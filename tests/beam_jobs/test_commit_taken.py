@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -216,6 +217,22 @@ def test_a_job_that_is_overtaken_while_it_converts_says_so_and_not_what_is_missi
     done = run(archive, "--output", "gs://here/out")
     assert done.code == cli.EXIT_USER
     assert done.err.splitlines()[-1].startswith("error: --output: another job to gs://here/out began before")
+
+
+def test_a_folder_that_is_removed_under_a_job_is_told_as_that(
+    archive: Archive, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    convert = preprocess._run
+
+    def removed(*arguments: Any) -> None:
+        shutil.rmtree(tmp_path / "out")
+        convert(*arguments)
+
+    monkeypatch.setattr(preprocess, "_run", removed)
+    done = run(archive.fill(6))
+    assert done.code == cli.EXIT_USER
+    assert done.err.splitlines()[-1] == f"error: --output: {done.folder} was removed before this job was done"
+    assert not done.folder.exists()
 
 
 def test_what_a_killed_jobs_workers_still_finish_is_none_of_the_next_jobs(
