@@ -95,17 +95,27 @@ def kind(path: str) -> str | None:
 
 def refuse(path: str) -> None:
     """Raises `UserError`, with the command that unpacks it, for an archive that has no index to read by."""
-    lower = path.lower()
-    for ending, command in UNPACK.items():
-        if lower.endswith(ending):
-            inner = storage.split(path)[1][: -len(ending)]  # of Kaggle's test-jpg.tar.7z a tar
-            raise _not_in_place(path, command, inner if kind(inner) else "the folder")
+    if (ending := _packed(path)) is not None:
+        inner = storage.split(path)[1][: -len(ending)]  # of Kaggle's test-jpg.tar.7z a tar
+        raise _not_in_place(path, UNPACK[ending], inner if kind(inner) else "the folder")
 
 
-def _not_in_place(path: str, command: str, result: str = "the folder") -> UserError:
-    name = shlex.quote(storage.split(path)[1])
+def refuse_within(path: str, member: str) -> None:
+    """Raises `UserError` where an archive's member is an archive itself, with what unpacks the outer one."""
+    if kind(member) or _packed(member):
+        command = "unzip" if kind(path) == "zip" else "tar -xf"
+        raise _not_in_place(path, command, what=f"{path} holds {member}, which")
+
+
+def _packed(path: str) -> str | None:
+    """The ending by which `UNPACK` knows it, if it does."""
+    return next((ending for ending in UNPACK if path.lower().endswith(ending)), None)
+
+
+def _not_in_place(path: str, command: str, result: str = "the folder", what: str = "") -> UserError:
+    name, what = shlex.quote(storage.split(path)[1]), what or path
     return UserError(
-        f"--images: {path} cannot be read in place; unpack it with `{command} {name}` and name {result}"
+        f"--images: {what} cannot be read in place; unpack it with `{command} {name}` and name {result}"
     )
 
 

@@ -14,6 +14,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import overload
 
 from beam_jobs import archives, finding, storage
@@ -146,7 +147,7 @@ def list_images(patterns: Iterable[str], ours: Callable[[str], bool] = lambda _:
     empty: set[str] = set()
     for folder in sorted({*folders, *packed}):
         if folder in packed:
-            members, entries, ignored = archives.index(folder, _is_image)
+            members, entries, ignored = archives.index(folder, partial(_is_wanted, folder))
             if members:
                 listing.ignored += ignored
                 listing.add(folder, members, entries)
@@ -196,6 +197,22 @@ def _is_single_gzip(name: str) -> bool:
     stem, dot, ending = name.rpartition(".")
     packed = (dot + ending).lower() == ".gz"
     return packed and not stem.lower().endswith(".tar") and not _is_image(stem)
+
+
+def _is_single(member: str) -> bool:
+    """Whether it is one file in gzip or, by its name, in zip: within an archive no zip can be looked into."""
+    stem, _, ending = member.rpartition(".")
+    of_csv = ending.lower() == "zip" and stem.lower().endswith(".csv")
+    return of_csv or _is_single_gzip(member)
+
+
+def _is_wanted(archive: str, member: str) -> bool:
+    """Whether an archive's member is an image; refuses one that may hold more, as a folder's are refused."""
+    if _is_image(member):
+        return True
+    if not finding.is_passed_over(member) and not _is_single(member):
+        archives.refuse_within(archive, member)
+    return False
 
 
 def _is_image(member: str) -> bool:

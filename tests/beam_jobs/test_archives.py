@@ -340,9 +340,8 @@ def test_a_zips_name_without_a_flag_is_utf_8_wherever_it_can_be(
 
 
 Packing = Literal["w:gz", "w:bz2", "w:xz"]
-PACKINGS: list[Packing] = [
-    mode for mode, program in (("w:gz", "gzip"), ("w:bz2", "bzip2"), ("w:xz", "xz")) if shutil.which(program)
-]
+PROGRAMS: dict[Packing, str] = {"w:gz": "gzip", "w:bz2": "bzip2", "w:xz": "xz"}
+PACKINGS = [mode for mode, program in PROGRAMS.items() if shutil.which(program)]
 
 
 @pytest.mark.parametrize("mode", PACKINGS)

@@ -337,6 +337,28 @@ def test_what_lies_beside_images_and_may_hold_more_is_refused(tmp_path: Path, na
         list_images([str(tmp_path)])
 
 
+@pytest.mark.parametrize("name", ["x/more.zip", "more.tar", "more.TAR.gz", "b.jpg.gz", "train-jpg.tar.7z"])
+@pytest.mark.parametrize("outer", ["a.zip", "a.tar"])
+def test_what_lies_within_an_archive_and_may_hold_more_is_refused(
+    tmp_path: Path, name: str, outer: str
+) -> None:
+    make = make_zip if outer == "a.zip" else make_tar
+    make(tmp_path / outer, {"a.jpg": b"1", name: b"?"})
+    command = "unzip a.zip" if outer == "a.zip" else "tar -xf a.tar"
+    with pytest.raises(UserError, match=f"{outer} holds {name}, which cannot be read in place.*`{command}`"):
+        list_images([str(tmp_path)])
+
+
+@pytest.mark.parametrize("outer", ["a.zip", "a.tar"])
+def test_what_lies_within_an_archive_and_holds_none_is_passed_over(tmp_path: Path, outer: str) -> None:
+    others = ["labels.csv.gz", "train_v2.csv.zip", ".more.zip", "__MACOSX/._more.zip", "notes.txt"]
+    make = make_zip if outer == "a.zip" else make_tar
+    make(tmp_path / outer, {"a.jpg": b"1"} | dict.fromkeys(others, b"?"))
+    listing = list_images([str(tmp_path)])
+    assert [source.name for source in listing] == ["a"]
+    assert listing.ignored == len(others)
+
+
 def test_a_folder_with_nothing_but_archives_without_images_is_refused(tmp_path: Path) -> None:
     make_zip(tmp_path / "a.csv.zip", {"a.csv": b"x"})
     (tmp_path / "b.csv.gz").write_bytes(b"?")
