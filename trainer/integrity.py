@@ -1,9 +1,10 @@
 """Whether the shards are the ones that preprocessing wrote: size and checksum, as canopy.json has them.
 
 Promises: a local shard that is missing or of another size is refused before anything starts; one whose
-checksum differs ends the run before its first epoch is over. The workers share the shards, and checksums are
-taken beside the start and the first steps, so that nobody waits for them; a shard that this machine has
-checked is not read again by a restart. Of objects in gs:// the bucket itself knows both.
+checksum differs, or that is written over while the run reads it, ends the run before the epoch is over. The
+workers share the shards, and checksums are taken beside the start and the first steps, so that nobody waits
+for them; a shard that this machine has checked is not read again while it stays the same file. Of objects in
+gs:// the bucket itself knows both.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ class Verification:
         local = [shard for shard in shards if "://" not in shard.path]
         self._own = [shard for shard in local[index::workers] if shard.crc32c]
         self._objects = [s for s in shards if s.path.startswith("gs://") and s.crc32c] if not index else []
+        self._known = _Known()
         self._fault: Exception | None = None
         self._thread = threading.Thread(target=self._verify, name="verification", daemon=True)
         self._thread.start()
@@ -77,29 +79,64 @@ class Verification:
             raise self._fault
 
     def finish(self) -> None:
-        """Waits until all of this worker's shards are checked; raises as `check` does."""
+        """Waits until all of this worker's shards are checked, also those that were written over meanwhile.
+
+        Raises as `check` does.
+        """
         self._thread.join()
+        if self._fault is None:
+            self._verify()
         self.check()
 
     def _verify(self) -> None:
         try:
-            if found := self._first_local() or _first_object(self._objects):
+            if found := self._first_local() or self._first_object():
                 self._fault = UserError(found)
         except Exception as error:  # a thread's exception would go unseen
             self._fault = error
 
     def _first_local(self) -> str | None:
-        known = _Known()
         for shard in self._own:
             try:
-                if known.holds(shard):
+                if self._known.holds(shard):
                     continue
                 found = checksum(shard.path)
                 if found != shard.crc32c:
                     return _differs(shard, f"has CRC-32C {found}, and canopy.json says {shard.crc32c}")
-                known.add(shard)
+                self._known.add(shard)
             except OSError as error:
                 raise told(f"{shard.path} cannot be read ({error.strerror or error})", error) from error
+        return None
+
+    def _first_object(self) -> str | None:
+        """What the bucket says of its objects, a thousand of them a request."""
+        if not self._objects:
+            return None
+        from google.api_core.exceptions import GoogleAPIError
+        from google.auth.exceptions import GoogleAuthError
+        from google.cloud import storage  # type: ignore[import-untyped]
+
+        bucket, _, prefix = self._objects[0].path.removeprefix("gs://").rpartition("/")[0].partition("/")
+        try:
+            blobs = storage.Client().list_blobs(
+                bucket, prefix=f"{prefix}/", fields="items(name,size,crc32c),nextPageToken"
+            )
+            found = {f"gs://{bucket}/{blob.name}": (blob.size, _hexadecimal(blob.crc32c)) for blob in blobs}
+        except (GoogleAPIError, GoogleAuthError, OSError) as error:
+            log.warning(
+                "the checksums of gs://%s/%s cannot be asked for (%s): those of the records alone count",
+                *(bucket, prefix, error),
+            )
+            self._objects = []  # it is told once
+            return None
+        for shard in self._objects:
+            if shard.path not in found:
+                return f"{shard.path} is missing: canopy.json promises {shard.records} records in it"
+            size, crc = found[shard.path]
+            if shard.bytes not in (-1, size):
+                return f"{shard.path} has {size} bytes, and canopy.json says {shard.bytes}"
+            if crc not in ("", shard.crc32c):
+                return f"{shard.path} has CRC-32C {crc}, and canopy.json says {shard.crc32c}"
         return None
 
 
@@ -119,44 +156,13 @@ def _differs(shard: Shard, how: str) -> str:
     )
 
 
-def _first_object(shards: Sequence[Shard]) -> str | None:
-    """What the bucket says of its objects, a thousand of them a request."""
-    if not shards:
-        return None
-    from google.api_core.exceptions import GoogleAPIError
-    from google.auth.exceptions import GoogleAuthError
-    from google.cloud import storage  # type: ignore[import-untyped]
-
-    bucket, _, prefix = shards[0].path.removeprefix("gs://").rpartition("/")[0].partition("/")
-    try:
-        blobs = storage.Client().list_blobs(
-            bucket, prefix=f"{prefix}/", fields="items(name,size,crc32c),nextPageToken"
-        )
-        found = {f"gs://{bucket}/{blob.name}": (blob.size, _hexadecimal(blob.crc32c)) for blob in blobs}
-    except (GoogleAPIError, GoogleAuthError, OSError) as error:
-        log.warning(
-            "the checksums of gs://%s/%s cannot be asked for (%s): those of the records alone count",
-            *(bucket, prefix, error),
-        )
-        return None
-    for shard in shards:
-        if shard.path not in found:
-            return f"{shard.path} is missing: canopy.json promises {shard.records} records in it"
-        size, crc = found[shard.path]
-        if shard.bytes not in (-1, size):
-            return f"{shard.path} has {size} bytes, and canopy.json says {shard.bytes}"
-        if crc not in ("", shard.crc32c):
-            return f"{shard.path} has CRC-32C {crc}, and canopy.json says {shard.crc32c}"
-    return None
-
-
 def _hexadecimal(crc32c: str | None) -> str:
     """The bucket's form is base64 of the big-endian bytes (cloud.google.com/storage/docs/json_api)."""
     return base64.b64decode(crc32c).hex() if crc32c else ""
 
 
 class _Known:
-    """The shards that this machine has checked, with size and time of change, for the next start.
+    """The shards that were checked, with size and time of change, also by earlier starts on this machine.
 
     In a folder of the user's own under the temporary one; without it every start checks anew.
     """
@@ -178,9 +184,11 @@ class _Known:
 
     def add(self, shard: Shard) -> None:
         """Notes that a file was checked."""
+        line = self._line(shard)
+        self._lines.add(line)
         if self._path is not None:
             with contextlib.suppress(OSError), self._path.open("a", encoding="utf-8") as file:
-                file.write(self._line(shard) + "\n")
+                file.write(f"{line}\n")
 
     @staticmethod
     def _line(shard: Shard) -> str:

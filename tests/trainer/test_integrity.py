@@ -141,6 +141,27 @@ def test_what_was_verified_is_not_read_again_until_it_changes(folder, monkeypatc
     assert read == [str(path)]
 
 
+@pytest.mark.parametrize("notes", [True, False], ids=["noted", "no_temporary_folder"])
+def test_a_shard_that_is_written_over_while_a_run_reads_it_is_found_at_the_next_epochs_end(
+    folder, tmp_path, monkeypatch, notes
+):
+    if not notes:
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    verification = Verification(data_info.read(str(folder)).shards("train"), 1, 0)
+    verification.finish()
+    path = shard_path(folder, 1)
+    other = tmp_path / "other"
+    shutil.copy(path, other)
+    flip(other, frames(other)[2] + 30)
+    other.replace(path)
+    read = []
+    whole = integrity.checksum
+    monkeypatch.setattr(integrity, "checksum", lambda path: read.append(path) or whole(path))
+    with pytest.raises(UserError, match=rf"{path.name}: record 2 of "):
+        verification.finish()
+    assert read == [str(path)]
+
+
 def example(encoded=b"", classes=2, name="chip"):
     return serialise(name, Converted(encoded, "jpeg", 8, 8, None, False, False), [0], classes)
 
@@ -239,9 +260,12 @@ def objects(folder, tmp_path, monkeypatch):
 
 def test_a_bucket_is_asked_for_its_objects_sizes_and_checksums(objects):
     _, bucket, shards = objects
-    Verification(shards, 2, 0).finish()
+    verification = Verification(shards, 2, 0)
+    verification.finish()
     blob = bucket.blob(shards[1].path.removeprefix("gs://here/"))
     blob.upload_from_string(b"x" * shards[1].bytes)
+    with pytest.raises(UserError, match=rf"{shards[1].path} has CRC-32C"):
+        verification.finish()
     with pytest.raises(UserError, match=rf"{shards[1].path} has CRC-32C"):
         Verification(shards, 2, 0).finish()
     blob.upload_from_string(b"x")
@@ -270,8 +294,10 @@ def test_a_bucket_that_may_not_be_listed_is_no_mistake_of_the_data(objects, capl
     server, _, shards = objects
     server.denied = "/o?"
     with caplog.at_level(logging.WARNING, "canopy"):
-        Verification(shards, 1, 0).finish()
-    assert "cannot be asked for" in caplog.text
+        verification = Verification(shards, 1, 0)
+        for _ in range(3):
+            verification.finish()
+    assert caplog.text.count("cannot be asked for") == 1
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
