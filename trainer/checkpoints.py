@@ -163,10 +163,18 @@ class Checkpoints:
             _remove(partial)
             return False
         self._refusals = 0
-        # A later one is damaged or of another run: it takes nobody's place.
-        for old in sorted(each for each in self._steps() if each <= step)[:-KEPT]:
-            _remove(self._path(old))
+        self._drop_older(step)
         return True
+
+    def _drop_older(self, step: int) -> None:
+        """Removes all but the newest two up to `step`: a later one is damaged or of another run."""
+        try:
+            older = sorted(each for each in self._steps() if each <= step)[:-KEPT]
+        except REFUSED as error:
+            log.warning("%s cannot be listed (%s): older checkpoints stay", self._folder, first_line(error))
+            return
+        for old in older:
+            _remove(self._path(old))
 
     def _refused(self, step: int, error: BaseException) -> None:
         self._refusals, why = self._refusals + 1, first_line(error)
@@ -181,7 +189,12 @@ class Checkpoints:
     def _newest(self) -> tuple[int, list[npt.NDArray[Any]]]:
         """The newest sound checkpoint's step and values, 0 and none where this run has none."""
         damaged: dict[str, BaseException] = {}
-        for step in sorted(self._steps(), reverse=True):
+        try:
+            steps = self._steps()
+        except REFUSED as error:
+            text = f"{self._folder} cannot be listed ({first_line(error)}): mend the storage, and start again"
+            raise refusal(text, error) from error
+        for step in sorted(steps, reverse=True):
             try:
                 return step, self._read(self._path(step))
             except AnotherRunsError as error:

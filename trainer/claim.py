@@ -216,7 +216,8 @@ def claim_model_dir(config: Config, fingerprint: str, is_chief: bool, run: str =
         earlier = {**earlier, "run": run, "displaced": _line_of(earlier)}
     claim = Claim(path, earlier, is_chief, takes_over=takes_over)
     # An export that was deleted is made again, from the last checkpoint.
-    exported = tf.io.gfile.exists(f"{config.model_dir}/export/{contract.MODEL_JSON}")
+    with _using(config.model_dir):
+        exported = tf.io.gfile.exists(f"{config.model_dir}/export/{contract.MODEL_JSON}")
     return claim if exported else dataclasses.replace(claim, content={**earlier, "finished": None})
 
 

@@ -119,6 +119,7 @@ def test_where_all_checkpoints_are_damaged_a_run_does_not_begin_anew_by_itself(t
         of(tmp_path, value).restore()
 
 
+@pytest.mark.parametrize("doing", ["GFile", "listdir"])
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
@@ -128,14 +129,14 @@ def test_where_all_checkpoints_are_damaged_a_run_does_not_begin_anew_by_itself(t
     ],
 )
 def test_a_storage_that_gives_none_of_them_is_tried_again_where_that_may_pass(
-    tmp_path, monkeypatch, error, kind
+    tmp_path, monkeypatch, doing, error, kind
 ):
     value, _ = at_steps(tmp_path, 1, 2)
 
     def refuse(*_):
         raise error
 
-    monkeypatch.setattr(tf.io.gfile, "GFile", refuse)
+    monkeypatch.setattr(tf.io.gfile, doing, refuse)
     with pytest.raises(kind, match="mend the storage"):
         of(tmp_path, value).restore()
 
@@ -327,6 +328,20 @@ def test_on_a_full_disk_the_run_goes_on_for_a_while_and_the_older_checkpoints_st
     assert saved(small_disk) == before
     (small_disk / "other").unlink()
     assert of(small_disk, value).restore() == 2
+
+
+def test_a_storage_that_does_not_list_what_was_saved_before_does_not_end_a_run(tmp_path, monkeypatch, caplog):
+    _, kept = at_steps(tmp_path, 1, 2)
+
+    def refuse(*_):
+        raise tf.errors.UnknownError(None, None, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tf.io.gfile, "listdir", refuse)
+        assert kept.save(3)
+    assert "cannot be listed (Input/output error): older checkpoints stay" in caplog.text
+    assert kept.save(4)
+    assert saved(tmp_path) == ["step-00000003.npz", "step-00000004.npz"]
 
 
 def test_room_that_is_made_in_time_ends_the_trouble(tmp_path, monkeypatch):

@@ -325,6 +325,20 @@ def test_a_storage_that_fails_for_a_while_is_no_mistake_of_the_users(tmp_path, m
         claim_model_dir(settings(tmp_path / "new"), "data", is_chief=True)
 
 
+def test_a_storage_that_does_not_say_whether_the_export_stands_is_one_sentence(tmp_path, monkeypatch):
+    claim_model_dir(settings(tmp_path), "data", is_chief=True)
+    there = tf.io.gfile.exists
+
+    def exists(path):
+        if path.endswith("model.json"):
+            raise tf.errors.UnknownError(None, None, "Input/output error")
+        return there(path)
+
+    monkeypatch.setattr(tf.io.gfile, "exists", exists)
+    with pytest.raises(TryAgainError, match=r"--model_dir .* cannot be used"):
+        claim_model_dir(settings(tmp_path), "data", is_chief=True)
+
+
 def test_starts_of_one_run_share_what_the_launcher_gave_them():
     assert run_id({"CANOPY_RUN_ID": "job"}) == "job"
     assert run_id({}) != run_id({})
