@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from canopy.cli import UserError
+from canopy.cli import TryAgainError, UserError, first_line
 from trainer.config import Config
 
 
@@ -38,9 +38,19 @@ def strategy(communication: str) -> Any:
 
     Args:
         communication: `--communication`.
+
+    Raises:
+        TryAgainError: where this worker's port is held, for it was free before.
     """
     exchange = tf.distribute.experimental
     implementation = exchange.CommunicationImplementation[communication.upper()]
-    return tf.distribute.MultiWorkerMirroredStrategy(
-        communication_options=exchange.CommunicationOptions(implementation=implementation)
-    )
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy(
+            communication_options=exchange.CommunicationOptions(implementation=implementation)
+        )
+    except tf.errors.UnknownError as error:
+        if "gRPC server" not in str(error):  # TensorFlow has one name for much
+            raise
+        raise TryAgainError(
+            f"another program has taken this worker's port meanwhile ({first_line(error)})"
+        ) from error

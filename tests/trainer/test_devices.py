@@ -2,11 +2,14 @@
 
 import multiprocessing
 import os
+import socket
 
 import pytest
 import tensorflow as tf
 
+from canopy import cli
 from canopy.cli import UserError
+from tests.conftest import SMALLEST
 from trainer import cluster, config, devices
 
 
@@ -77,3 +80,15 @@ def test_workers_exchange_by_what_was_asked_for_if_they_can(communication):
 def test_a_run_may_go_on_with_another_exchange():
     earlier = vars(asking("--communication", "ring"))
     assert config.differences(asking("--communication", "nccl"), earlier) == []
+
+
+def test_a_port_that_another_program_takes_as_training_starts_is_worth_another_try(
+    records, tmp_path, command, monkeypatch
+):
+    with socket.create_server(("127.0.0.1", 0)) as rival:
+        addresses = (f"127.0.0.1:{rival.getsockname()[1]}", "127.0.0.1:9")
+        monkeypatch.setenv("TF_CONFIG", cluster.Place(0, addresses).tf_config())
+        done = command("trainer.task", "--data", records, "--model_dir", tmp_path / "model", *SMALLEST)
+    assert done.returncode == cli.EXIT_PEER_LOST, done.stderr
+    assert "out of reach for now: another program has taken this worker's port" in done.stderr
+    assert "Traceback" not in done.stderr
