@@ -13,6 +13,7 @@ from canopy import cli
 from tests.trainer.report.making import rewritten
 from trainer import data_info, evaluate
 from trainer.config import Config
+from trainer.report import split
 
 
 def words(trained, records, output, **change):
@@ -205,6 +206,26 @@ def test_scores_that_are_no_numbers_are_one_sentence(trained, records, tmp_path,
     told = capfd.readouterr().err
     assert f"error: --model {model} gives scores that are no numbers: train it again" in told
     assert not (tmp_path / "report").exists()
+
+
+def test_a_disk_that_fails_while_pictures_are_picked_is_worth_another_try(
+    trained, records, tmp_path, capfd, monkeypatch
+):
+    score = split.score
+
+    def fails(*_):
+        yield from ()
+        raise tf.errors.UnknownError(None, None, "Input/output error")
+
+    def score_and_fail_then(*given):
+        found = score(*given)
+        monkeypatch.setattr(split, "encoded", fails)
+        return found
+
+    monkeypatch.setattr(split, "score", score_and_fail_then)
+    flags = words(trained, records, tmp_path / "report", train_records=0)
+    assert evaluate.main(flags) == cli.EXIT_PEER_LOST
+    assert "a shard cannot be read (Input/output error)" in capfd.readouterr().err
 
 
 def test_a_record_that_cannot_be_decoded_is_one_sentence(trained, records, tmp_path, capfd):

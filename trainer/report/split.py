@@ -93,12 +93,16 @@ def look(info: DataInfo, split: str, most: int) -> Looks:
 
 
 def pick(info: DataInfo, split: str, rows: set[int]) -> dict[int, bytes]:
-    """The encoded pictures of a few rows, by row; reads the split once more rather than holding all."""
+    """The encoded pictures of a few rows, by row; reads the split once more rather than holding all.
+
+    Raises:
+        UserError, TryAgainError: where a record cannot be read any more.
+    """
     found: dict[int, bytes] = {}
-    records = encoded(info.shards(split), len(info.vocabulary)).as_numpy_iterator()
-    for row, (_, image, _) in enumerate(records):
+    shards, classes = info.shards(split), len(info.vocabulary)
+    for row, (_, image, _) in enumerate(faults.naming(encoded(shards, classes), shards, classes)):
         if row in rows:
-            found[row] = image
+            found[row] = image.numpy()
         if len(found) == len(rows):
             break
     return found
