@@ -350,7 +350,7 @@ class Handles:
         if storage.is_remote(archive):
             data = storage.read_range(archive, start, length)
         else:
-            data = os.pread(self._open(archive).fileno(), length, start)
+            data = storage.read_at(self._open(archive).fileno(), start, length)
         if len(data) < (length if at_least is None else at_least):
             raise RejectedImage(
                 UNREADABLE, f"the archive ends within it, {len(data):,} bytes after its start"

@@ -232,10 +232,7 @@ def _read_file(path: str) -> bytes:
             raise RejectedImage(
                 UNREADABLE, f"{size:,} bytes, over the limit of {archives.MAX_MEMBER_BYTES:,}"
             )
-        data = os.read(handle, size)
-        while len(data) < size and (more := os.read(handle, size - len(data))):  # file systems may give parts
-            data += more
-        return data
+        return storage.read_at(handle, 0, size)
     finally:
         os.close(handle)
 

@@ -184,6 +184,14 @@ def read_range(path: str, start: int, length: int) -> bytes:
             return file.read(length)
 
 
+def read_at(handle: int, start: int, length: int) -> bytes:
+    """A part of an open local file, shorter where the file ends; file systems may give it piece by piece."""
+    data = os.pread(handle, length, start)
+    while len(data) < length and (more := os.pread(handle, length - len(data), start + len(data))):
+        data += more
+    return data
+
+
 def write_bytes(path: str, data: bytes) -> None:
     """Writes a whole file at once; see `open_write`."""
     with open_write(path) as file:

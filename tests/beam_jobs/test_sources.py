@@ -226,12 +226,17 @@ def test_an_image_that_vanishes_or_is_denied_is_rejected_not_fatal(tmp_path: Pat
     assert caught.value.reason == UNREADABLE
 
 
-def test_a_file_that_the_system_gives_in_parts_is_read_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kind", ["file", "zip", "tar"])
+def test_what_the_system_gives_in_parts_is_read_whole(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, data = os.read, bytes(range(256)) * 10
-    (tmp_path / "a.jpg").write_bytes(data)
-    monkeypatch.setattr(os, "read", lambda handle, size: read(handle, min(size, 1000)))
+    pread, data = os.pread, bytes(range(256)) * 10
+    if kind == "file":
+        (tmp_path / "a.jpg").write_bytes(data)
+    else:
+        make = {"zip": make_zip, "tar": make_tar}[kind]
+        make(tmp_path / f"a.{kind}", {"a.jpg": data})
+    monkeypatch.setattr(os, "pread", lambda handle, size, start: pread(handle, min(size, 100), start))
     with Reader() as reader:
         assert reader.read(list_images([str(tmp_path)])[0]) == data
 
