@@ -156,8 +156,9 @@ resource "google_container_node_pool" "gpu" {
       type  = var.gpu_type
       count = var.gpus_per_node
 
+      # The default may be older than the 555 that TensorFlow's CUDA asks for, depending on the channel.
       gpu_driver_installation_config {
-        gpu_driver_version = "DEFAULT"
+        gpu_driver_version = "LATEST"
       }
     }
 
