@@ -123,8 +123,8 @@ def test_sound_records_that_are_not_those_promised_are_refused(folder):
         verify(folder)
 
 
-def test_what_was_verified_is_not_read_again_until_it_changes(folder, monkeypatch):
-    verify(folder)
+def spied(monkeypatch):
+    """The shards that are read from now on."""
     read = []
     whole = integrity.checksum
 
@@ -133,6 +133,12 @@ def test_what_was_verified_is_not_read_again_until_it_changes(folder, monkeypatc
         return whole(path)
 
     monkeypatch.setattr(integrity, "checksum", checksum)
+    return read
+
+
+def test_what_was_verified_is_not_read_again_until_it_changes(folder, monkeypatch):
+    verify(folder)
+    read = spied(monkeypatch)
     verify(folder)
     assert read == []
     path = shard_path(folder)
@@ -154,9 +160,7 @@ def test_a_shard_that_is_written_over_while_a_run_reads_it_is_found_at_the_next_
     shutil.copy(path, other)
     flip(other, frames(other)[2] + 30)
     other.replace(path)
-    read = []
-    whole = integrity.checksum
-    monkeypatch.setattr(integrity, "checksum", lambda path: read.append(path) or whole(path))
+    read = spied(monkeypatch)
     with pytest.raises(UserError, match=rf"{path.name}: record 2 of "):
         verification.finish()
     assert read == [str(path)]
