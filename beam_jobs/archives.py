@@ -2,7 +2,7 @@
 
 Promises: an archive is never unpacked, and a member's path never becomes a path of this machine; a member
 that is damaged, encrypted or packed in an unknown way is rejected by itself; an archive that is damaged
-between its members is refused, and so is one that cannot be read in place, with the command that unpacks it.
+between its members is refused, and so is a tar that is packed.
 Works alike on local files and on addresses.
 """
 
@@ -12,7 +12,6 @@ import contextlib
 import errno
 import os
 import posixpath
-import shlex
 import stat
 import struct
 import tarfile
@@ -25,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from beam_jobs import storage
+from beam_jobs import packing, storage
 from beam_jobs.images import UNREADABLE, RejectedImage
 from canopy.cli import TryAgainError, UserError
 from canopy.passing import may_pass
@@ -45,16 +44,6 @@ CHUNK = 128 * BLOCK  # bytes of zeros looked through at a time; what writers add
 UTF8_NAME = 0x800  # the flag of a zip's member whose name is said to be UTF-8
 SAID_ELSEWHERE = 0xFFFF  # the part that a zip's member is in, where its zip64 record has the number
 ZIP_HEADER = struct.Struct("<4s22xHH")  # a local header's signature, then the lengths of name and extra field
-
-UNPACK = {
-    ".tar.gz": "tar -xzf", ".tgz": "tar -xzf", ".tar.xz": "tar -xJf", ".txz": "tar -xJf",
-    ".tar.bz2": "tar -xjf", ".tbz2": "tar -xjf", ".tbz": "tar -xjf",
-    ".tar.zst": "tar --zstd -xf", ".tzst": "tar --zstd -xf",
-    ".tar.lzma": "tar --lzma -xf", ".tar.lz": "tar --lzip -xf", ".tar.z": "tar -xZf", ".tar.lz4": "lz4 -dk",
-    ".7z": "7z x", ".rar": "unrar x", ".gz": "gunzip -k",
-}  # fmt: skip
-# How a tar begins that is packed, whatever its name, and the ending by which `UNPACK` knows it.
-PACKED = {b"\x1f\x8b": ".tar.gz", b"BZh": ".tar.bz2", b"\xfd7zXZ": ".tar.xz", b"\x28\xb5\x2f\xfd": ".tar.zst"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,38 +76,6 @@ class Entries:
         return Entry(offset, stored, size, self._small[index] >> 32, self._small[index] & 0xFFFFFFFF)
 
 
-def kind(path: str) -> str | None:
-    """`zip`, `tar` or None, by the ending of the file's name."""
-    ending = path.lower().rpartition(".")[2]
-    return ending if ending in ("zip", "tar") else None
-
-
-def refuse(path: str) -> None:
-    """Raises `UserError`, with the command that unpacks it, for an archive that has no index to read by."""
-    if (ending := _packed(path)) is not None:
-        inner = storage.split(path)[1][: -len(ending)]  # of Kaggle's test-jpg.tar.7z a tar
-        raise _not_in_place(path, UNPACK[ending], inner if kind(inner) else "the folder")
-
-
-def refuse_within(path: str, member: str) -> None:
-    """Raises `UserError` where an archive's member is an archive itself, with what unpacks the outer one."""
-    if kind(member) or _packed(member):
-        command = "unzip" if kind(path) == "zip" else "tar -xf"
-        raise _not_in_place(path, command, what=f"{path} holds {member}, which")
-
-
-def _packed(path: str) -> str | None:
-    """The ending by which `UNPACK` knows it, if it does."""
-    return next((ending for ending in UNPACK if path.lower().endswith(ending)), None)
-
-
-def _not_in_place(path: str, command: str, result: str = "the folder", what: str = "") -> UserError:
-    name, what = shlex.quote(storage.split(path)[1]), what or path
-    return UserError(
-        f"--images: {what} cannot be read in place; unpack it with `{command} {name}` and name {result}"
-    )
-
-
 def index(path: str, wanted: Callable[[str], bool]) -> tuple[list[str], Entries, int]:
     """Lists an archive's members.
 
@@ -139,7 +96,7 @@ def index(path: str, wanted: Callable[[str], bool]) -> tuple[list[str], Entries,
 
 
 def _index(path: str, wanted: Callable[[str], bool]) -> tuple[list[str], Entries, int]:
-    read = _zip_members if kind(path) == "zip" else _tar_members
+    read = _zip_members if packing.kind(path) == "zip" else _tar_members
     entries = Entries()
     try:
         with storage.open_read(path) as file:
@@ -159,17 +116,13 @@ def _index(path: str, wanted: Callable[[str], bool]) -> tuple[list[str], Entries
     ) as error:
         if (said := _readers(error)) is not None:
             raise said from None
-        if kind(path) == "tar":
-            start = storage.read_range(path, 0, max(map(len, PACKED)))
-            for magic, ending in PACKED.items():
-                if start.startswith(magic):
-                    raise _not_in_place(path, UNPACK[ending]) from None
+        packing.refuse_tar(path)
         words: object = error
         if isinstance(error, OverflowError):
             words = "it gives a size or a place of 2**63 or more"
         elif isinstance(error, MemoryError):
             words = "it gives a size that no memory holds"
-        raise UserError(f"--images: {path} is no readable {kind(path)} archive: {words}") from error
+        raise UserError(f"--images: {path} is no readable {packing.kind(path)} archive: {words}") from error
     return [name for name, _ in chosen], entries, len(members) - len(chosen)
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import overload
 
-from beam_jobs import archives, finding, storage
+from beam_jobs import archives, finding, packing, storage
 from beam_jobs.images import UNREADABLE, RejectedImage
 from canopy.cli import UserError
 
@@ -173,8 +173,8 @@ def _sort(
         if below and (finding.is_passed_over(below) or _is_single_gzip(name)):
             others += not ours(path)
             continue
-        archives.refuse(path)
-        if archives.kind(path):
+        packing.refuse(path)
+        if packing.kind(path):
             held.append(path)
         elif not below or _is_image(name):
             folders.setdefault(folder, set()).add(name)
@@ -190,10 +190,7 @@ def _no_jpeg(pattern: str, others: int) -> UserError:
 
 
 def _is_single_gzip(name: str) -> bool:
-    """Whether it is one file in gzip such as labels.csv.gz.
-
-    What may hold images is refused, not passed over: nobody would miss them before the model is bad.
-    """
+    """Whether it is one file in gzip such as labels.csv.gz, and no image."""
     stem, dot, ending = name.rpartition(".")
     packed = (dot + ending).lower() == ".gz"
     return packed and not stem.lower().endswith(".tar") and not _is_image(stem)
@@ -211,7 +208,7 @@ def _is_wanted(archive: str, member: str) -> bool:
     if _is_image(member):
         return True
     if not finding.is_passed_over(member) and not _is_single(member):
-        archives.refuse_within(archive, member)
+        packing.refuse_within(archive, member)
     return False
 
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import os
-import shutil
 import subprocess
 import sys
 import tarfile
 import zipfile
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -337,37 +335,3 @@ def test_a_zips_name_without_a_flag_is_utf_8_wherever_it_can_be(
         archive.writestr(f"{'?' * len(written)}.jpg", b"a")
     path.write_bytes(path.read_bytes().replace(b"?" * len(written), written))
     assert read_all(path) == {meant: b"a"}
-
-
-Packing = Literal["w:gz", "w:bz2", "w:xz"]
-PROGRAMS: dict[Packing, str] = {"w:gz": "gzip", "w:bz2": "bzip2", "w:xz": "xz"}
-PACKINGS = [mode for mode, program in PROGRAMS.items() if shutil.which(program)]
-
-
-@pytest.mark.parametrize("mode", PACKINGS)
-@pytest.mark.parametrize("name", ["two words.tar.{}", "it's.t{}", "$(touch gone).tar.{}"])
-def test_the_command_that_unpacks_an_archive_works_as_it_is_printed(
-    tmp_path: Path, name: str, mode: Packing
-) -> None:
-    name = name.format(mode.removeprefix("w:"))
-    with tarfile.open(tmp_path / name, mode) as archive:
-        archive.addfile(tarfile.TarInfo("a.jpg"))
-    with pytest.raises(UserError) as refused:
-        list_images([str(tmp_path / name)])
-    _, command, _ = str(refused.value).split("`")
-    subprocess.run(command, shell=True, cwd=tmp_path, check=True)
-    assert {path.name for path in tmp_path.iterdir()} == {name, "a.jpg"}
-
-
-@pytest.mark.parametrize("mode", PACKINGS)
-def test_a_tar_that_is_packed_by_another_name_is_refused_with_what_unpacks_it(
-    tmp_path: Path, mode: Packing
-) -> None:
-    path = tmp_path / "plain name.tar"
-    with tarfile.open(path, mode) as archive:
-        archive.addfile(tarfile.TarInfo("a.jpg"))
-    with pytest.raises(UserError, match="cannot be read in place") as refused:
-        list_images([str(path)])
-    _, command, _ = str(refused.value).split("`")
-    subprocess.run(command, shell=True, cwd=tmp_path, check=True)
-    assert (tmp_path / "a.jpg").exists()

@@ -265,24 +265,6 @@ def test_a_pipe_in_an_archives_place_is_refused_unread(name: str, tmp_path: Path
         list_images([str(tmp_path / name)])
 
 
-@pytest.mark.parametrize(
-    ("name", "command"),
-    [
-        ("a.tar.gz", "tar -xzf a.tar.gz` and name the folder"),
-        ("a.tgz", "tar -xzf a.tgz"),
-        ("a.7z", "7z x a.7z` and name the folder"),
-        ("test-jpg.tar.7z", "7z x test-jpg.tar.7z` and name test-jpg.tar"),
-        ("a.rar", "unrar x a.rar"),
-    ],
-)
-def test_what_cannot_be_read_in_place_is_refused_with_the_command_that_unpacks_it(
-    tmp_path: Path, name: str, command: str
-) -> None:
-    (tmp_path / name).write_bytes(b"?")
-    with pytest.raises(UserError, match=command):
-        list_images([str(tmp_path / name)])
-
-
 @pytest.mark.parametrize("name", ["a.zip", "a.tar"])
 @pytest.mark.parametrize("content", [b"", b"not an archive at all", b"PK\x03\x04 cut"])
 def test_what_is_no_archive_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
@@ -330,38 +312,6 @@ def test_what_lies_beside_images_and_holds_none_is_passed_over_unless_it_is_name
     }.items():
         with pytest.raises(UserError, match=said):
             list_images([str(folder), str(folder / name)])
-
-
-@pytest.mark.parametrize(
-    "name", ["b.tar.gz", "B.TGZ", "b.tbz2", "b.txz", "b.tar.lz4", "b.7z", "b.jpg.gz", "b.zip"]
-)
-def test_what_lies_beside_images_and_may_hold_more_is_refused(tmp_path: Path, name: str) -> None:
-    (tmp_path / "a.jpg").write_bytes(b"1")
-    (tmp_path / name).write_bytes(b"?")
-    with pytest.raises(UserError, match=name):
-        list_images([str(tmp_path)])
-
-
-@pytest.mark.parametrize("name", ["x/more.zip", "more.tar", "more.TAR.gz", "b.jpg.gz", "train-jpg.tar.7z"])
-@pytest.mark.parametrize("outer", ["a.zip", "a.tar"])
-def test_what_lies_within_an_archive_and_may_hold_more_is_refused(
-    tmp_path: Path, name: str, outer: str
-) -> None:
-    make = make_zip if outer == "a.zip" else make_tar
-    make(tmp_path / outer, {"a.jpg": b"1", name: b"?"})
-    command = "unzip a.zip" if outer == "a.zip" else "tar -xf a.tar"
-    with pytest.raises(UserError, match=f"{outer} holds {name}, which cannot be read in place.*`{command}`"):
-        list_images([str(tmp_path)])
-
-
-@pytest.mark.parametrize("outer", ["a.zip", "a.tar"])
-def test_what_lies_within_an_archive_and_holds_none_is_passed_over(tmp_path: Path, outer: str) -> None:
-    others = ["labels.csv.gz", "train_v2.csv.zip", ".more.zip", "__MACOSX/._more.zip", "notes.txt"]
-    make = make_zip if outer == "a.zip" else make_tar
-    make(tmp_path / outer, {"a.jpg": b"1"} | dict.fromkeys(others, b"?"))
-    listing = list_images([str(tmp_path)])
-    assert [source.name for source in listing] == ["a"]
-    assert listing.ignored == len(others)
 
 
 def test_a_folder_with_nothing_but_archives_without_images_is_refused(tmp_path: Path) -> None:

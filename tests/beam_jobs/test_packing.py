@@ -1,0 +1,98 @@
+"""What cannot be read in place is refused with the command that unpacks it, wherever it lies."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from beam_jobs.sources import list_images
+from canopy.cli import UserError
+from tests.beam_jobs.test_sources import make_tar, make_zip
+
+Packing = Literal["w:gz", "w:bz2", "w:xz"]
+PROGRAMS: dict[Packing, str] = {"w:gz": "gzip", "w:bz2": "bzip2", "w:xz": "xz"}
+PACKINGS = [mode for mode, program in PROGRAMS.items() if shutil.which(program)]
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("a.tar.gz", "tar -xzf a.tar.gz` and name the folder"),
+        ("a.tgz", "tar -xzf a.tgz"),
+        ("a.7z", "7z x a.7z` and name the folder"),
+        ("test-jpg.tar.7z", "7z x test-jpg.tar.7z` and name test-jpg.tar"),
+        ("a.rar", "unrar x a.rar"),
+    ],
+)
+def test_what_cannot_be_read_in_place_is_refused_with_the_command_that_unpacks_it(
+    tmp_path: Path, name: str, command: str
+) -> None:
+    (tmp_path / name).write_bytes(b"?")
+    with pytest.raises(UserError, match=command):
+        list_images([str(tmp_path / name)])
+
+
+@pytest.mark.parametrize(
+    "name", ["b.tar.gz", "B.TGZ", "b.tbz2", "b.txz", "b.tar.lz4", "b.7z", "b.jpg.gz", "b.zip"]
+)
+def test_what_lies_beside_images_and_may_hold_more_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"1")
+    (tmp_path / name).write_bytes(b"?")
+    with pytest.raises(UserError, match=name):
+        list_images([str(tmp_path)])
+
+
+@pytest.mark.parametrize("name", ["x/more.zip", "more.tar", "more.TAR.gz", "b.jpg.gz", "train-jpg.tar.7z"])
+@pytest.mark.parametrize("outer", ["a.zip", "a.tar"])
+def test_what_lies_within_an_archive_and_may_hold_more_is_refused(
+    tmp_path: Path, name: str, outer: str
+) -> None:
+    make = make_zip if outer == "a.zip" else make_tar
+    make(tmp_path / outer, {"a.jpg": b"1", name: b"?"})
+    command = "unzip a.zip" if outer == "a.zip" else "tar -xf a.tar"
+    with pytest.raises(UserError, match=f"{outer} holds {name}, which cannot be read in place.*`{command}`"):
+        list_images([str(tmp_path)])
+
+
+@pytest.mark.parametrize("outer", ["a.zip", "a.tar"])
+def test_what_lies_within_an_archive_and_holds_none_is_passed_over(tmp_path: Path, outer: str) -> None:
+    others = ["labels.csv.gz", "train_v2.csv.zip", ".more.zip", "__MACOSX/._more.zip", "notes.txt"]
+    make = make_zip if outer == "a.zip" else make_tar
+    make(tmp_path / outer, {"a.jpg": b"1"} | dict.fromkeys(others, b"?"))
+    listing = list_images([str(tmp_path)])
+    assert [source.name for source in listing] == ["a"]
+    assert listing.ignored == len(others)
+
+
+@pytest.mark.parametrize("mode", PACKINGS)
+@pytest.mark.parametrize("name", ["two words.tar.{}", "it's.t{}", "$(touch gone).tar.{}"])
+def test_the_command_that_unpacks_an_archive_works_as_it_is_printed(
+    tmp_path: Path, name: str, mode: Packing
+) -> None:
+    name = name.format(mode.removeprefix("w:"))
+    with tarfile.open(tmp_path / name, mode) as archive:
+        archive.addfile(tarfile.TarInfo("a.jpg"))
+    with pytest.raises(UserError) as refused:
+        list_images([str(tmp_path / name)])
+    _, command, _ = str(refused.value).split("`")
+    subprocess.run(command, shell=True, cwd=tmp_path, check=True)
+    assert {path.name for path in tmp_path.iterdir()} == {name, "a.jpg"}
+
+
+@pytest.mark.parametrize("mode", PACKINGS)
+def test_a_tar_that_is_packed_by_another_name_is_refused_with_what_unpacks_it(
+    tmp_path: Path, mode: Packing
+) -> None:
+    path = tmp_path / "plain name.tar"
+    with tarfile.open(path, mode) as archive:
+        archive.addfile(tarfile.TarInfo("a.jpg"))
+    with pytest.raises(UserError, match="cannot be read in place") as refused:
+        list_images([str(path)])
+    _, command, _ = str(refused.value).split("`")
+    subprocess.run(command, shell=True, cwd=tmp_path, check=True)
+    assert (tmp_path / "a.jpg").exists()
