@@ -127,7 +127,8 @@ def parse(argv: Sequence[str] | None = None, prog: str = "python -m trainer.task
     config = Config(**vars(parser.parse_args(argv)))
     # In a store `run//checkpoints` is another place than `run/checkpoints`.
     folders = {
-        name: getattr(config, name).rstrip("/") or getattr(config, name) for name in ("data", "model_dir")
+        name: getattr(config, name).rstrip("/") or getattr(config, name)
+        for name in ("data", "model_dir", "init_from")
     }
     config = dataclasses.replace(config, **folders)
     check(config)

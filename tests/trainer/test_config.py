@@ -167,5 +167,5 @@ def test_the_recipes_flags_are_understood(recipe):
 
 @pytest.mark.parametrize(("given", "meant"), [("gs://b/run/", "gs://b/run"), ("run//", "run"), ("/", "/")])
 def test_a_slash_behind_a_folder_makes_no_other_folder(given, meant):
-    found = config.parse(["--data", given, "--model_dir", given])
-    assert (found.data, found.model_dir) == (meant, meant)
+    found = config.parse(["--data", given, "--model_dir", given, "--init_from", given])
+    assert (found.data, found.model_dir, found.init_from) == (meant, meant, meant)

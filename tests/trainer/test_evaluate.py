@@ -86,6 +86,13 @@ def test_a_lone_export_is_evaluated_and_its_curves_are_said_to_be_missing(traine
     assert "look: No training picture was looked at" in capfd.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"), [("gs://here/export/", "gs://here/export"), ("export/", "export"), ("/", "/")]
+)
+def test_a_slash_behind_the_model_makes_no_other_folder(given, meant):
+    assert evaluate._flags(["--model", given, "--data", "d", "--output", "o"]).model == meant
+
+
 def test_the_training_split_is_said_to_flatter(trained, records, tmp_path):
     assert evaluate.main(words(trained, records, tmp_path, split="train")) == cli.EXIT_OK
     found = {c["name"]: c for c in json.loads((tmp_path / "metrics.json").read_text())["checks"]}
