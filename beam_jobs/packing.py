@@ -16,8 +16,8 @@ from canopy.cli import UserError
 UNPACK = {
     ".tar.gz": "tar -xzf", ".tgz": "tar -xzf", ".tar.xz": "tar -xJf", ".txz": "tar -xJf",
     ".tar.bz2": "tar -xjf", ".tbz2": "tar -xjf", ".tbz": "tar -xjf",
-    ".tar.zst": "tar --zstd -xf", ".tzst": "tar --zstd -xf",
-    ".tar.lzma": "tar --lzma -xf", ".tar.lz": "tar --lzip -xf", ".tar.z": "tar -xZf", ".tar.lz4": "lz4 -dk",
+    ".tar.zst": "tar --zstd -xf", ".tzst": "tar --zstd -xf", ".tar.lz4": "tar -I lz4 -xf",
+    ".tar.lzma": "tar --lzma -xf", ".tar.lz": "tar --lzip -xf", ".tar.z": "tar -xZf",
     ".7z": "7z x", ".rar": "unrar x", ".gz": "gunzip -k",
 }  # fmt: skip
 # How a tar begins that is packed, whatever its name, and the ending by which `UNPACK` knows it.
