@@ -54,7 +54,8 @@ def train(config: Config, place: Place, stopping: Stopping) -> Outcome:
     claim = claim_model_dir(config, info.fingerprint, place.is_chief, run_id())
     if claim.finished:
         return Outcome(claim.finished, 0, 0.0, {}, f"{config.model_dir}/export" if place.is_chief else "")
-    if (config.backbone, config.weights, start_weights) == ("keras", "auto", None) and place.is_chief:
+    begins = claim.is_new or claim.replaces  # else its backbone has learned already
+    if begins and (config.backbone, config.weights, start_weights) == ("keras", "auto", None):
         log.warning(weights.NONE_FOUND)
     log.info("meeting the %d workers", place.workers)
     verification = Verification([*training_shards, *validation_shards], place.workers, place.index)

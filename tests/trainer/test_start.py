@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import pytest
 import tf_keras
 
 from canopy import cli
 from tests.conftest import Command
+from trainer import weights
 from trainer.claim import claim_model_dir
 from trainer.config import Config
 
@@ -20,6 +23,20 @@ def test_a_batch_larger_than_the_training_split_is_told(
     assert done.returncode == cli.EXIT_OK
     (said,) = (line for line in done.stderr.splitlines() if "larger than the training split" in line)
     assert "512" in said
+
+
+def test_a_run_that_goes_on_is_not_said_to_start_from_random_weights(
+    command: Command, records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CANOPY_WEIGHTS", "none")
+    small = ["--weights", "auto", "--alpha", 0.35, "--image_size", 32, "--epochs", 1]
+    told = []
+    for _ in range(2):
+        done = command("trainer.task", "--data", records, "--model_dir", tmp_path / "model", *small)
+        assert done.returncode == cli.EXIT_OK, done.stderr
+        told.append((weights.NONE_FOUND in done.stderr, "resuming after step" in done.stderr))
+        shutil.rmtree(tmp_path / "model" / "export")
+    assert told == [(True, False), (False, True)]
 
 
 def test_a_mistake_of_a_restart_leaves_the_earlier_run_as_it_was(
