@@ -96,16 +96,3 @@ def test_a_run_tells_loss_speed_and_the_wait_for_its_input(trained):
         assert 0 <= line["input_wait_share"] < 1
         assert line["learning_rate"] >= 0
     assert lines[-1]["validation"]["records"] > 0
-
-
-def test_a_journal_that_cannot_be_read_tells_of_no_validation(tmp_path, monkeypatch, caplog):
-    logging.getLogger("canopy").propagate = True
-
-    def refuse(*_):
-        raise tf.errors.UnknownError(None, None, "Input/output error")
-
-    with caplog.at_level("WARNING", logger="canopy"), Journal(config(tmp_path), is_chief=True) as journal:
-        journal.write({"step": 3, "epoch": 1, "validation": {"f2": 0.9}})
-        monkeypatch.setattr(tf.io.gfile, "GFile", refuse)
-        assert journal.lacks_validation(3)
-    assert "metrics.jsonl cannot be read (Input/output error)" in caplog.text

@@ -25,6 +25,7 @@ def test_a_batch_larger_than_the_training_split_is_told(
     assert "512" in said
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_is_not_said_to_start_from_random_weights(
     command: Command, records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
