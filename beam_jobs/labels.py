@@ -9,20 +9,16 @@ from __future__ import annotations
 
 import csv
 import io
-import shlex
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from beam_jobs import storage
+from beam_jobs import packing, storage
 from beam_jobs.images import NO_TAGS, UNKNOWN_TAG
 from beam_jobs.sources import without_ending
 from canopy.cli import UserError
 
 NAME_COLUMN, TAGS_COLUMN = "image_name", "tags"
-# How packed files begin, and what unpacks one, whatever its name, to the screen.
-PACKED = {b"PK\3\4": "unzip -p", b"\x1f\x8b": "gunzip -c"}
-PACKED_BYTES = max(map(len, PACKED))
 # Where most tags hold one of these, it was meant to part them: by itself, or in a list as Python prints it.
 OTHER_SEPARATORS = ",;|[]'\""
 
@@ -76,7 +72,7 @@ def _rows(path: str) -> Iterator[tuple[int, str, str]]:
         storage.explained(path, "read"),
         io.TextIOWrapper(file, "utf-8-sig", newline="") as text,
     ):
-        refuse_packed(path, file.read(PACKED_BYTES))
+        packing.refuse_csv(path, file.read(packing.CSV_BYTES))
         file.seek(0)
         reader = csv.reader(text, strict=True)
         done = 0  # lines of the rows read: a quote that is left open makes one row of all that follows
@@ -102,23 +98,6 @@ def _rows(path: str) -> Iterator[tuple[int, str, str]]:
             raise UserError(f"{path}, line {done + 1}: {error}") from error
         except UnicodeDecodeError as error:
             raise UserError(f"{path} is not UTF-8 text (near line {reader.line_num + 1})") from error
-
-
-def refuse_packed(path: str, start: bytes) -> None:
-    """Refuses a CSV that is packed, as Kaggle hands them out.
-
-    Args:
-        path: of the file.
-        start: its first `PACKED_BYTES`, or more.
-
-    Raises:
-        UserError: with the command that unpacks it.
-    """
-    for magic, command in PACKED.items():
-        if start.startswith(magic):
-            name = storage.split(path)[1]
-            packed, plain = shlex.quote(name), shlex.quote(f"{name}.csv")
-            raise UserError(f"{path} is packed; unpack it with `{command} {packed} > {plain}`")
 
 
 def read_vocabulary(path: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Which archives can be read in place, and what unpacks the others.
+"""Which archives can be read in place, and what unpacks the others; what unpacks a CSV.
 
 Promises: what may hold images and has no index to read by is refused with the command that unpacks it, as a
 shell takes it, and never passed over: nobody would miss the images before the model is bad. The name tells
@@ -22,6 +22,9 @@ UNPACK = {
 }  # fmt: skip
 # How a tar begins that is packed, whatever its name, and the ending by which `UNPACK` knows it.
 MAGIC = {b"\x1f\x8b": ".tar.gz", b"BZh": ".tar.bz2", b"\xfd7zXZ": ".tar.xz", b"\x28\xb5\x2f\xfd": ".tar.zst"}
+# How a packed CSV begins, and what unpacks it, whatever its name, to the screen.
+OF_CSV = {b"PK\3\4": "unzip -p", b"\x1f\x8b": "gunzip -c"}
+CSV_BYTES = max(map(len, OF_CSV))
 
 
 def kind(path: str) -> str | None:
@@ -51,6 +54,23 @@ def refuse_tar(path: str) -> None:
         for magic, ending in MAGIC.items():
             if start.startswith(magic):
                 raise _not_in_place(path, UNPACK[ending])
+
+
+def refuse_csv(path: str, start: bytes) -> None:
+    """Refuses a CSV that is packed, as Kaggle hands them out.
+
+    Args:
+        path: of the file.
+        start: its first `CSV_BYTES`, or more.
+
+    Raises:
+        UserError: with the command that unpacks it.
+    """
+    for magic, command in OF_CSV.items():
+        if start.startswith(magic):
+            name = storage.split(path)[1]
+            packed, plain = shlex.quote(name), shlex.quote(f"{name}.csv")
+            raise UserError(f"{path} is packed; unpack it with `{command} {packed} > {plain}`")
 
 
 def _packed(path: str) -> str | None:

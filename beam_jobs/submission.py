@@ -14,9 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from beam_jobs import storage
+from beam_jobs import packing, storage
 from beam_jobs.images import BAD_NAME, DUPLICATE_NAME
-from beam_jobs.labels import refuse_packed
 from beam_jobs.sources import Source, without_ending
 from beam_jobs.work import Reject, utf8
 from canopy.cli import UserError
@@ -118,7 +117,7 @@ def read_sample(path: str) -> list[str]:
             row without a name, or a name twice.
     """
     content = storage.read_bytes(path)
-    refuse_packed(path, content)
+    packing.refuse_csv(path, content)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
