@@ -261,6 +261,11 @@ def utf8(text: str) -> str:
     return text
 
 
+def folder(text: str) -> str:
+    """A folder's path without slashes behind: in a store `run//export` is another place than `run/export`."""
+    return text.rstrip("/") or text
+
+
 def quiet_libraries() -> None:
     """Keeps Beam's and gRPC's start-up chatter off the screen; call before importing either."""
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")

@@ -125,11 +125,8 @@ def parse(argv: Sequence[str] | None = None, prog: str = "python -m trainer.task
     for field in dataclasses.fields(Config):
         _add_flag(parser, field, hints[field.name])
     config = Config(**vars(parser.parse_args(argv)))
-    # In a store `run//checkpoints` is another place than `run/checkpoints`.
-    folders = {
-        name: getattr(config, name).rstrip("/") or getattr(config, name)
-        for name in ("data", "model_dir", "init_from")
-    }
+    names = ("data", "model_dir", "init_from")
+    folders: dict[str, Any] = {name: cli.folder(getattr(config, name)) for name in names}
     config = dataclasses.replace(config, **folders)
     check(config)
     return config

@@ -61,8 +61,7 @@ def _flags(argv: Sequence[str] | None) -> argparse.Namespace:
     if flags.train_records < 0:
         raise UserError(f"--train_records must not be negative, and is {flags.train_records}")
     outputs.check_folder("--output", flags.output)
-    # In a store `export//model.json` is another file than `export/model.json`.
-    flags.model = flags.model.rstrip("/") or flags.model
+    flags.model = cli.folder(flags.model)
     return flags
 
 
