@@ -33,7 +33,8 @@ makes_networks = pytest.mark.skipif(
 
 def repeated(run):
     """How many steps were taken more than once."""
-    return len(run.steps()) - len(set(run.steps()))
+    steps = run.steps()
+    return len(steps) - len(set(steps))
 
 
 def last_steps(run):
