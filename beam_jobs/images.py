@@ -10,14 +10,13 @@ from __future__ import annotations
 import functools
 import io
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin
 
-from canopy.contract import ADOBE_MARKER
+from beam_jobs.markers import SOS, count_scans, mend
 
 # The fixed list of reasons for which an image is not used; `rejects.jsonl` and `canopy.json` speak in these.
 UNREADABLE = "unreadable"  # its bytes could not be fetched: permissions, a damaged archive
@@ -35,8 +34,6 @@ REASONS = (*OF_BYTES, DUPLICATE_NAME, BAD_NAME, NO_LABEL, NO_TAGS, UNKNOWN_TAG)
 
 DEFAULT_MAX_PIXELS = 50_000_000  # 200 MB while a 4-component image is decoded
 MAX_SCANS = 1_000  # progressive files of encoders have about ten; each costs a pass over all pixels
-
-EOI, SOS = b"\xff\xd9", b"\xff\xda"  # end of image, start of scan
 
 SUBSAMPLING = {"420": 2, "444": 0}  # Pillow's own numbers
 
@@ -101,7 +98,7 @@ def _open(data: bytes, max_pixels: int) -> JpegImagePlugin.JpegImageFile:
     # One byte is counted in a third of the time that two take, and settles it for nearly every file. A
     # header may hold any bytes, so what the count leaves in doubt is walked through.
     if data.count(b"\xda") > MAX_SCANS and data.count(SOS) > MAX_SCANS:
-        scans = sum(marker == SOS[1] for marker, _ in _headers(data))
+        scans = count_scans(data)
         if scans > MAX_SCANS:
             raise RejectedImage(TOO_LARGE, f"{scans:,} scans, over the limit of {MAX_SCANS:,}")
     return image
@@ -188,62 +185,6 @@ def channel_sums(histogram: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.stack([counts @ values, counts @ (values * values)])
 
 
-def _headers(data: bytes) -> Iterator[tuple[int, int]]:
-    """The markers up to the end of image, between scans too: each one's code, and where its length stands.
-
-    Walks as libjpeg's `next_marker` does: whatever is not 0xFF is skipped, fill bytes and a scan's data too.
-    """
-    position, end = 2, len(data)
-    while (position := data.find(b"\xff", position)) >= 0:
-        while position < end and data[position] == 0xFF:
-            position += 1
-        if position >= end:
-            return
-        marker = data[position]
-        position += 1
-        if marker in (0, 0x01) or 0xD0 <= marker <= 0xD8:  # stuffed, TEM, RSTn, SOI: no length
-            continue
-        yield marker, position
-        if marker == EOI[1]:
-            return
-        position += max(int.from_bytes(data[position : position + 2], "big"), 2)
-
-
-def has_adobe_marker(data: bytes) -> bool:
-    """Says whether libjpeg would see an Adobe APP14 marker before the first scan."""
-    for marker, at in _headers(data):
-        if marker == SOS[1]:
-            break
-        if marker == 0xEE:
-            body = data[at + 2 : at + int.from_bytes(data[at : at + 2], "big")]
-            if len(body) >= 12 and body[:5] == b"Adobe":
-                return True
-    return False
-
-
-def mend(data: bytes, components: int) -> bytes:
-    """Puts an Adobe marker into a 4-component JPEG that lacks one; any other comes back as it is."""
-    if components == 4 and not has_adobe_marker(data):
-        return data[:2] + ADOBE_MARKER + data[2:]
-    return data
-
-
-def with_end(data: bytes) -> bytes:
-    """Puts an end behind a JPEG that has none after its first scan; any other comes back as it is.
-
-    Pillow stops at the last pixel, as in a file whose tail is zeros; TensorFlow wants the end as well.
-    """
-    # A thumbnail in a header has an end of its own, and what follows the picture may hold any bytes.
-    if data.find(SOS, max(data.rfind(EOI), 0)) < 0:
-        return data
-    scan = next((at for marker, at in _headers(data) if marker == SOS[1]), 0)
-    return data if data.find(EOI, scan) >= 0 else data + EOI
-
-
-def _kept(data: bytes, components: int) -> bytes:
-    return with_end(mend(data, components))
-
-
 def convert(data: bytes, encoding: Encoding, statistics: bool = True) -> Converted:
     """Turns an archive's JPEG into what a record holds.
 
@@ -267,7 +208,7 @@ def convert(data: bytes, encoding: Encoding, statistics: bool = True) -> Convert
     constant = _is_constant(image)
     mended = False
     if encoding.image_format == "keep":
-        encoded = _kept(data, len(_open(data, encoding.max_pixels).layer))
+        encoded = mend(data, len(_open(data, encoding.max_pixels).layer))
         mended = encoded is not data
     else:
         encoded = _encode(image, encoding)
@@ -284,7 +225,7 @@ def _check(data: bytes, max_pixels: int) -> Converted:
     # A picture of one value has one value at an eighth as well; the reverse is then settled in full. In RGB:
     # four components may differ from pixel to pixel where all that is seen of them is black.
     constant = _is_constant(image.convert("RGB")) and _is_constant(_decode(data, max_pixels))
-    encoded = _kept(data, len(image.layer))
+    encoded = mend(data, len(image.layer))
     return Converted(encoded, "jpeg", height, width, None, constant, encoded is not data)
 
 

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from beam_jobs import images
+from beam_jobs import images, markers
 from canopy.contract import ADOBE_MARKER
 from canopy.sample.encode import Kind, encode
 from trainer.mend import mend
@@ -65,7 +65,7 @@ def test_headers_with_stray_bytes_are_mended_as_preprocessing_does(stray, behind
     data = encode(PICTURE, Kind.PLANET)
     place = 2 if behind == "the start" else 4 + int.from_bytes(data[4:6], "big")
     odd = data[:place] + stray + data[place:]
-    assert in_graph(odd) == images.mend(odd, components=4)
+    assert in_graph(odd) == markers.with_adobe_marker(odd, components=4)
 
 
 def test_a_cut_file_ends_the_walk():

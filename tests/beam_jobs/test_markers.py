@@ -1,0 +1,75 @@
+"""The markers of a JPEG."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from beam_jobs.markers import EOI, SOS, count_scans, has_adobe_marker, mend, with_adobe_marker, with_end
+from canopy.contract import ADOBE_MARKER
+from tests.beam_jobs.making import jpeg, noise, planet
+
+BARE = planet(noise(1))
+
+
+def with_header(data: bytes, code: int, body: bytes) -> bytes:
+    """The same picture with one more header, right behind the start of image."""
+    return data[:2] + bytes([0xFF, code]) + (len(body) + 2).to_bytes(2, "big") + body + data[2:]
+
+
+def test_four_components_without_an_adobe_marker_get_one_right_behind_the_start() -> None:
+    assert mend(BARE, 4) == BARE[:2] + ADOBE_MARKER + BARE[2:]
+
+
+def test_what_has_the_marker_and_its_end_or_fewer_components_comes_back_as_it_is() -> None:
+    mended = mend(BARE, 4)
+    assert mend(mended, 4) is mended
+    assert mend(BARE, 3) is BARE
+    grey = jpeg(noise(1), "L")
+    assert mend(grey, 1) is grey
+
+
+@pytest.mark.parametrize(
+    "header",
+    [(0xEE, b"Adobe" + bytes(6)), (0xEE, b"Adobf" + bytes(7)), (0xED, b"Adobe" + bytes(7))],
+    ids=["a byte too short", "another word", "another header"],
+)
+def test_what_only_looks_like_adobes_marker_is_none(header: tuple[int, bytes]) -> None:
+    assert not has_adobe_marker(with_header(BARE, *header))
+    assert has_adobe_marker(with_header(BARE, 0xEE, b"Adobe" + bytes(7)))
+
+
+def test_adobes_marker_in_a_headers_body_or_behind_the_first_scan_is_none() -> None:
+    assert not has_adobe_marker(with_header(BARE, 0xE1, ADOBE_MARKER))
+    assert not has_adobe_marker(BARE[:-2] + ADOBE_MARKER + EOI)
+
+
+def test_fill_bytes_before_a_marker_are_passed_over() -> None:
+    assert has_adobe_marker(BARE[:2] + b"\xff\xff\xff" + ADOBE_MARKER + BARE[2:])
+
+
+def test_an_end_is_put_in_where_none_follows_the_first_scan() -> None:
+    cut = BARE[:-2]
+    assert with_end(cut) == BARE
+    assert with_end(BARE) is BARE
+    thumbnail = with_header(cut, 0xE1, jpeg(noise(2, 8, 8)))
+    assert with_end(thumbnail) == thumbnail + EOI
+
+
+def test_scans_are_counted_up_to_the_end_and_not_in_headers() -> None:
+    baseline, progressive = jpeg(noise(1)), jpeg(noise(1), progressive=True)
+    assert count_scans(baseline) == 1
+    assert count_scans(progressive) > 5
+    assert count_scans(with_header(baseline, 0xFE, SOS * 100)) == 1
+    assert count_scans(baseline + progressive) == 1
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=300), st.booleans(), st.integers(1, 4))
+def test_any_bytes_are_walked_through_and_mended_at_most_once(data: bytes, start: bool, count: int) -> None:
+    data = b"\xff\xd8\xff" + data if start else b"\xff\xd8" + data
+    mended = with_adobe_marker(data, count)
+    assert with_adobe_marker(mended, count) == mended
+    assert with_end(with_end(data)) == with_end(data)
+    count_scans(data)
