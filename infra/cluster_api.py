@@ -1,36 +1,29 @@
 """The cluster's API, as far as `infra.submit` needs it: the official client behind a few plain methods.
 
-Promises: objects go in and come out as plain dicts; what is worth a new try (429, 5xx, a connection cut
-off) is tried again by itself; what a cluster refuses is a `RefusedError` with the cluster's own words.
+Promises: objects go in and come out as plain dicts; what a cluster refuses is a `RefusedError` with the
+cluster's own words, and one that does not answer, or with what is no API's answer, an `UnreachableError`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import urllib3
-import yaml
-from kubernetes import client, config
 from kubernetes import watch as typeless_watch
 from kubernetes.client.exceptions import ApiException
-from kubernetes.config import kube_config
-from kubernetes.config.config_exception import ConfigException
 from kubernetes.dynamic import DynamicClient
 from kubernetes.dynamic.exceptions import ResourceNotFoundError, ResourceNotUniqueError
-from urllib3.util.retry import Retry
 
 from canopy.cli import UserError
 from infra.manifests import JOB_UID_LABEL, KubeObject, is_job, title
 
 FIELD_MANAGER = "canopy"
 AGAIN = (429, 500, 502, 503, 504)
-TRIES = 4  # further ones, after 0, 1, 2 and 4 s, unless the server names a time
 READ_SECONDS = 60.0  # a stream that is silent for longer is asked for anew: its connection may be dead
 CONNECT_SECONDS = 10.0
 NOWHERE = (404, 410)
@@ -248,62 +241,6 @@ class Cluster:
         if isinstance(answer, str):
             raise UnreachableError(NO_JSON)
         return answer
-
-
-def connect(context: str | None, namespace: str | None) -> Cluster:
-    """Finds the cluster as kubectl does: KUBECONFIG, ~/.kube/config, or the pod that this runs in.
-
-    Args:
-        context: the kubeconfig's context; None: its current one.
-        namespace: None: the context's own, else `default`.
-
-    Returns:
-        The cluster, reached.
-
-    Raises:
-        UserError: no configuration, one that is malformed, or a context that it lacks.
-    """
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # it would report each new try
-    settings: Any = client.Configuration()
-    try:
-        found = _from_kubeconfig(settings, context)
-    except ConfigException as missing:
-        found = _from_inside(settings, missing, asked_for=context)
-    except (yaml.YAMLError, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
-        # The client checks neither that it is YAML nor that it has a kubeconfig's form.
-        words = " ".join(str(error).split())
-        raise UserError(
-            f"the kubeconfig {kube_config.KUBE_CONFIG_DEFAULT_LOCATION} is malformed: {words}"
-        ) from None
-    settings.retries = Retry(
-        total=TRIES,
-        backoff_factor=0.5,
-        status_forcelist=AGAIN,
-        allowed_methods=None,  # every request here may be sent twice: apply and delete end the same
-        raise_on_status=False,
-    )
-    return Cluster(client.ApiClient(settings), namespace or found or "default")
-
-
-def _from_kubeconfig(settings: Any, context: str | None) -> str | None:
-    # Not the client's own list of contexts: it wants a current one even where another is asked for.
-    loader_of: Any = kube_config._get_kube_config_loader
-    loader = loader_of(kube_config.KUBE_CONFIG_DEFAULT_LOCATION, active_context=context, persist_config=True)
-    loader.load_and_set(settings)
-    own = loader.current_context["context"].get("namespace")
-    return str(own) if own else None
-
-
-def _from_inside(settings: Any, missing: ConfigException, asked_for: str | None) -> str | None:
-    load: Any = config.load_incluster_config
-    try:
-        if asked_for is not None:
-            raise ConfigException(f"no context {asked_for}")
-        load(client_configuration=settings)
-    except ConfigException:
-        raise UserError(f"no cluster: {missing} (see KUBECONFIG, ~/.kube/config, --context)") from None
-    file = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-    return file.read_text().strip() if file.is_file() else None
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 
 from canopy import cli
 from canopy.cli import UserError
-from infra import cluster_api, diagnosis, manifests, refusals
+from infra import connection, diagnosis, manifests, refusals
 from infra.cluster_api import Cluster, RefusedError, UnreachableError
 from infra.following import Follower, Patience, UnfinishedError
 from infra.manifests import KubeObject, Manifest, is_job, title
@@ -57,7 +57,7 @@ def run(files: Sequence[Manifest], settings: Settings) -> int:
 
 def _connect(settings: Settings) -> Cluster:
     try:
-        return cluster_api.connect(settings.context, settings.namespace)
+        return connection.connect(settings.context, settings.namespace)
     except UnreachableError as error:
         raise UserError(f"the cluster cannot be reached: {error} (is it the right --context?)") from None
 

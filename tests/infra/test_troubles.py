@@ -125,7 +125,7 @@ def test_a_job_that_ends_without_ever_having_pods_says_why(server, submit, write
 
 @pytest.mark.parametrize("status", [403, 503])
 def test_events_that_cannot_be_read_are_done_without(server, submit, write, monkeypatch, status):
-    monkeypatch.setattr("infra.cluster_api.TRIES", 1)
+    monkeypatch.setattr("infra.connection.TRIES", 1)
     server.refusals += [("list", "events", RefusalError(status, "Refused", "no events"))] * 3
 
     def takes_its_time(stage):
@@ -324,7 +324,7 @@ def test_a_namespace_that_is_not_there_is_told(server, submit, write):
 
 
 def test_a_cluster_that_goes_away_for_good_is_told_with_the_way_back(server, submit, write, monkeypatch):
-    monkeypatch.setattr("infra.cluster_api.TRIES", 1)
+    monkeypatch.setattr("infra.connection.TRIES", 1)
     monkeypatch.setattr("infra.following.LOST_SECONDS", 0.0)
 
     def ends_with_the_server(stage):
