@@ -27,11 +27,12 @@ demo: setup
 demo-help: setup
 	@$(BIN)/python -m canopy.demo --help
 
+# Two modules at a time; what takes minutes measures seconds as well, so it gets the machine to itself.
 test: setup
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile
 
-test-all: setup
-	$(BIN)/python -m pytest
+test-all: test
+	$(BIN)/python -m pytest -m slow
 
 lint: setup
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -26,6 +27,11 @@ def run_module(module: str, *flags: object, timeout: float = 300) -> subprocess.
     """Runs a module as users do, in the repository's root, and returns how it ended."""
     words = [sys.executable, "-m", module, *map(str, flags)]
     return subprocess.run(words, capture_output=True, text=True, timeout=timeout, cwd=ROOT, check=False)
+
+
+def without_progress(stderr: str) -> str:
+    """What a command has said but for its lines of progress, which it writes where it takes a while."""
+    return "".join(line for line in stderr.splitlines(True) if not re.match(r"\w+: [\d,]+ of [\d,]+ ", line))
 
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
