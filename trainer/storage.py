@@ -1,8 +1,7 @@
-"""Where a study is kept: a file on a shared disk, or a database; and what Optuna is set to do with it.
+"""Where a study is kept: a file on a shared disk, or a database.
 
 Promises: all workers of a study agree on the data set, the space and every fixed flag, or the one that does
-not ends with what differs; the n-th trial's draw depends on the seed and n, so that workers that start
-together do not draw the same.
+not ends with what differs; a file that is no study is left as it is; no password is ever shown.
 """
 
 from __future__ import annotations
@@ -10,23 +9,15 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
 from optuna.exceptions import DuplicatedStudyError, StorageInternalError
-from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
-from optuna.samplers import BaseSampler, TPESampler
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import (
     ArgumentError,
@@ -37,7 +28,6 @@ from sqlalchemy.exc import (
 )
 
 from canopy.cli import UserError
-from trainer.search import Choice, Range, Space
 
 TERMS = "canopy"  # the study's attribute that says what it is about
 UNREACHABLE = (SQLAlchemyError, StorageInternalError)
@@ -51,10 +41,8 @@ UNREADABLE = (
     ImportError,
     RuntimeError,  # a database that another Optuna made
 )
-RANDOM_TRIALS = 10  # drawn at random before the sampler follows what it has seen: Optuna's own default
 # Where a database's driver is another package than its module; SQLAlchemy knows modules alone.
 DRIVERS = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
-UNPRUNED_TRIALS = 5  # whole ones before the first may be cut: Optuna's own default
 
 
 def journal_path(text: str) -> Path | None:
@@ -137,81 +125,6 @@ def differences(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
         old, new = ("not there" if value is None else value for value in (was, is_now))
         told.append(f"{name}: was {old}, is {new}")
     return told
-
-
-def distributions(space: Space) -> dict[str, BaseDistribution]:
-    """The space, as Optuna takes it."""
-    return {name: _distribution(part) for name, part in space.parts.items()}
-
-
-def make_pruner(kind: str, epochs: int) -> BasePruner:
-    """What ends bad trials after an epoch.
-
-    Args:
-        kind: median (worse than half of the others were at that epoch), hyperband, or none.
-        epochs: of a whole trial. The learning rate warms up and the first epochs say little: a third of them
-            is never cut short.
-    """
-    if kind == "median":
-        return MedianPruner(n_startup_trials=UNPRUNED_TRIALS, n_warmup_steps=1 + epochs // 3)
-    if kind == "hyperband":
-        return HyperbandPruner(min_resource=max(1, epochs // 9), max_resource=epochs, reduction_factor=3)
-    return NopPruner()
-
-
-class SeededSampler(BaseSampler):
-    """The Tree-structured Parzen Estimator with a seed of its own for each trial.
-
-    Workers of one study that start with one seed would otherwise draw the same values.
-    """
-
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
-        self._inner = TPESampler(seed=seed)
-
-    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """Draws anew for each trial."""
-        # Joint, as the learning rate that suits depends on the other values; constant_liar keeps workers
-        # from trying at the same time what one of them tries already.
-        self._inner = TPESampler(
-            seed=(self._seed * 1_000_003 + trial.number) % 2**32,
-            n_startup_trials=RANDOM_TRIALS,
-            multivariate=True,
-            constant_liar=True,
-        )
-        self._inner.before_trial(study, trial)
-
-    def infer_relative_search_space(
-        self, study: optuna.Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        """As Optuna's."""
-        return self._inner.infer_relative_search_space(study, trial)
-
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """As Optuna's."""
-        return self._inner.sample_relative(study, trial, search_space)
-
-    def sample_independent(
-        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        """As Optuna's."""
-        return self._inner.sample_independent(study, trial, param_name, param_distribution)
-
-    def after_trial(
-        self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
-    ) -> None:
-        """As Optuna's."""
-        self._inner.after_trial(study, trial, state, values)
-
-
-def _distribution(part: Choice | Range) -> BaseDistribution:
-    if isinstance(part, Choice):
-        return CategoricalDistribution(part.values)
-    if part.whole:
-        return IntDistribution(int(part.low), int(part.high), log=part.log, step=int(part.step or 1))
-    return FloatDistribution(part.low, part.high, log=part.log, step=part.step)
 
 
 def _storage(text: str) -> BaseStorage:

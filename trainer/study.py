@@ -16,7 +16,7 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from trainer import slots, storage
+from trainer import sampling, slots
 from trainer.search import Space
 from trainer.slots import Entry, Standing, State
 
@@ -71,7 +71,7 @@ class Study:
         found = self.standing()
         if not found.waiting and found.slots >= self.wanted:
             return None
-        trial = self.study.ask(storage.distributions(space))
+        trial = self.study.ask(sampling.distributions(space))
         if slots.is_surplus(self.entries(), trial.number, self.wanted):
             self._end(trial.number, slots.SURPLUS)
             return None

@@ -28,6 +28,7 @@ from trainer import (
     data_info,
     hub,
     outputs,
+    sampling,
     search,
     slots,
     storage,
@@ -76,8 +77,8 @@ def _tune(settings: Settings) -> None:
         settings.study_name,
         terms=_terms(base, space, info),
         output=output,
-        sampler=storage.SeededSampler(settings.seed),
-        pruner=storage.make_pruner(settings.pruner, base.epochs),
+        sampler=sampling.SeededSampler(settings.seed),
+        pruner=sampling.make_pruner(settings.pruner, base.epochs),
     )
     if began:
         opened.enqueue_trial(space.baseline())

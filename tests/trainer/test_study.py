@@ -9,7 +9,7 @@ import time
 import pytest
 
 from canopy.cli import UserError
-from trainer import search, slots, storage
+from trainer import sampling, search, slots, storage
 from trainer.study import MAX_DEATHS, Study, TakenError, best_of
 
 SPACE = search.chosen(["learning_rate=1e-4..1e-2:log", "augment=d4,none"], ["weight_decay", "image_size"])
@@ -28,8 +28,8 @@ def join(place, tmp_path, wanted=3, stale_after=60.0, terms=TERMS, seed=0, name=
         name,
         terms=terms,
         output=tmp_path / "trials",
-        sampler=storage.SeededSampler(seed),
-        pruner=storage.make_pruner("median", 3),
+        sampler=sampling.SeededSampler(seed),
+        pruner=sampling.make_pruner("median", 3),
     )
     return Study(study, wanted, stale_after)
 
@@ -122,7 +122,7 @@ def test_a_stopped_trial_is_taken_up_again_however_often_it_is_stopped(place, tm
 
 def test_a_trial_that_is_worse_than_half_of_the_others_were_is_ended(place, tmp_path):
     worker = join(place, tmp_path, wanted=10)
-    for _ in range(storage.UNPRUNED_TRIALS):
+    for _ in range(sampling.UNPRUNED_TRIALS):
         trial = worker.claim(SPACE)
         assert not any(worker.report(trial, epoch, 0.8) for epoch in (1, 2, 3))
         worker.tell(trial, 0.8)
@@ -130,7 +130,7 @@ def test_a_trial_that_is_worse_than_half_of_the_others_were_is_ended(place, tmp_
     assert not worker.report(bad, 1, 0.3)  # the first epoch says little
     assert worker.report(bad, 2, 0.3)
     worker.tell(bad)
-    assert len(worker.trials()) == storage.UNPRUNED_TRIALS + 1
+    assert len(worker.trials()) == sampling.UNPRUNED_TRIALS + 1
 
 
 def test_of_equal_trials_the_first_is_the_best_and_failed_ones_never_are(place, tmp_path):
