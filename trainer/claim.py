@@ -221,6 +221,23 @@ def claim_model_dir(config: Config, fingerprint: str, is_chief: bool, run: str =
     return claim if exported else dataclasses.replace(claim, content={**earlier, "finished": None})
 
 
+def may_go_on(config: Config, run: str = "") -> bool:
+    """Whether a run may find a checkpoint to go on from; `restore` knows whether one is its own and sound.
+
+    Args:
+        config: the run's settings.
+        run: the same at every start of one run: with `--restart`, only those after the first go on.
+
+    Raises:
+        UserError: where model_dir cannot be looked into.
+    """
+    path = f"{config.model_dir}/{RUN_JSON}"
+    with _using(config.model_dir):
+        if config.restart and not (run and tf.io.gfile.exists(path) and _holder(path)[1] == run):
+            return False
+        return _has_saved(config.model_dir)
+
+
 def check_sources(config: Config) -> None:
     """Finds out whether a run would begin with what its `--restart` deletes.
 

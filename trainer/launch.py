@@ -162,15 +162,26 @@ def _keep_going(settings: Settings, crew: Crew, signals: Signals) -> Ending:
 def _check(task: config.Config, workers: int) -> None:
     """Finds what every worker would only find after seconds, and each for itself."""
     config.check_batch(task.batch_size, workers)
+    info = None
     if "://" not in task.data:
         info = data_info.read(task.data)
         info.shards("train"), info.shards("validation")
         info.check_batch(task.batch_size)
-        if task.init_from and "://" not in task.init_from:
-            info.check_start(task.init_from)
     hub.check(task.backbone)
-    if task.backbone == "keras":
-        weights.look_once([(task.weights, task.alpha, task.image_size)])
+    try:
+        if info and task.init_from and "://" not in task.init_from:
+            info.check_start(task.init_from)
+        if task.backbone == "keras":
+            weights.look_once([(task.weights, task.alpha, task.image_size)])
+    except UserError:
+        if not _may_go_on(task):
+            raise
+
+
+def _may_go_on(task: config.Config) -> bool:
+    """Whether there may be a checkpoint, with which a run needs nothing of what it began with."""
+    folder = Path(task.model_dir, "checkpoints")
+    return "://" in task.model_dir or (folder.is_dir() and any(folder.iterdir()))
 
 
 if __name__ == "__main__":

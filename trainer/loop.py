@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from canopy.cli import PeerLostError, first_line
+from canopy.cli import PeerLostError, UserError, first_line
 from canopy.progress import Meter
 from trainer import alike, data_info, dataset, devices, export, model, precision
 from trainer.averaging import Average
@@ -100,8 +100,19 @@ class Run:
         """Waits for the others, and raises `UserError` on all where one was started otherwise."""
         alike.check(self.config, info.fingerprint, self._gather_rows)
 
-    def to_the_end(self, info: DataInfo, validation_shards: tuple[data_info.Shard, ...]) -> Outcome:
-        """Trains the epochs that are left, validates after each, exports."""
+    def to_the_end(
+        self,
+        info: DataInfo,
+        validation_shards: tuple[data_info.Shard, ...],
+        mistake: UserError | None = None,
+    ) -> Outcome:
+        """Trains the epochs that are left, validates after each, exports.
+
+        Args:
+            info: of the data set.
+            validation_shards: what to validate on.
+            mistake: raised where there is no checkpoint to go on from.
+        """
         self.claim.begin()
         # The others wait for it, and take its word: a network file system may give the earlier run.json.
         number = self._gather(self.claim.id)[0]
@@ -109,6 +120,8 @@ class Run:
         if step:
             log.info("resuming after step %d", step)
             self._warn_of_another_cut(step)
+        elif mistake:
+            raise mistake
         else:
             self.steps.start_alike()
         validating = Reading(

@@ -8,12 +8,14 @@ and an earlier run in it as it was.
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 
 import tf_keras
 
+from canopy.cli import UserError
 from trainer import data_info, devices, export, model, precision, weights
 from trainer.averaging import Average
-from trainer.claim import Claim, check_sources, claim_model_dir, run_id
+from trainer.claim import Claim, check_sources, claim_model_dir, may_go_on, run_id
 from trainer.cluster import Place
 from trainer.config import Config, check_batch
 from trainer.data_info import DataInfo
@@ -43,37 +45,63 @@ def train(config: Config, place: Place, stopping: Stopping) -> Outcome:
     info = data_info.read(config.data)
     training_shards, validation_shards = info.shards("train"), info.shards("validation")
     info.check_batch(config.batch_size)
-    start_weights = (
-        weights.resolve(config.weights, config.alpha, config.image_size)
-        if config.backbone == "keras"
-        else None
-    )
     check_sources(config)
-    if config.init_from:
-        info.check_start(config.init_from)
+    beginning = look_for_beginning(config, info, run_id())
     claim = claim_model_dir(config, info.fingerprint, place.is_chief, run_id())
     if claim.finished:
         return Outcome(claim.finished, 0, 0.0, {}, f"{config.model_dir}/export" if place.is_chief else "")
     begins = claim.is_new or claim.replaces  # else its backbone has learned already
-    if begins and (config.backbone, config.weights, start_weights) == ("keras", "auto", None):
+    if begins and (config.backbone, config.weights, beginning.weights) == ("keras", "auto", None):
         log.warning(weights.NONE_FOUND)
     log.info("meeting the %d workers", place.workers)
     verification = Verification([*training_shards, *validation_shards], place.workers, place.index)
     with claim.until_it_begins():
         place = stopping.meet()
-        run = _made(
-            config, place, info, start_weights, stopping=stopping, verification=verification, claim=claim
-        )
+        run = _made(config, place, info, beginning, stopping=stopping, verification=verification, claim=claim)
         run.check_alike(info)
     with claim.until_it_saves():
-        return run.to_the_end(info, validation_shards)
+        return run.to_the_end(info, validation_shards, beginning.mistake)
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What a run's first step starts from, besides its settings."""
+
+    weights: str | None  # the keras backbone's file; None: random ones, or those of a mistake
+    mistake: UserError | None = None  # why it cannot begin; one that goes on need not
+
+
+def look_for_beginning(config: Config, info: DataInfo, run: str) -> Beginning:
+    """Finds what the run begins with.
+
+    A run that goes on takes all from its checkpoint. What it began with may be gone by then, or the network
+    that it came by: neither may cost a run whose pod was lost.
+
+    Args:
+        config: the run's settings.
+        info: of the data set.
+        run: the same at every start of one run.
+
+    Raises:
+        UserError: for what is not there or does not fit, where no checkpoint may be taken up instead.
+    """
+    try:
+        if config.init_from:
+            info.check_start(config.init_from)
+        if config.backbone != "keras":
+            return Beginning(None)
+        return Beginning(weights.resolve(config.weights, config.alpha, config.image_size))
+    except UserError as error:
+        if not may_go_on(config, run):
+            raise
+        return Beginning(None, error)
 
 
 def _made(
     config: Config,
     place: Place,
     info: DataInfo,
-    start_weights: str | None,
+    beginning: Beginning,
     *,
     stopping: Stopping,
     verification: Verification,
@@ -109,8 +137,8 @@ def _made(
     )
     tf_keras.utils.set_random_seed(config.seed)
     with making_variables(strategy):
-        network = model.build(config, reading.classes, info.prior, start_weights)
-        if config.init_from:
+        network = model.build(config, reading.classes, info.prior, beginning.weights)
+        if config.init_from and not beginning.mistake:
             export.load_weights(network, config.init_from)
         optimizer = model.optimizer(config, reading.steps * config.epochs)
         optimizer.build(network.trainable_variables)

@@ -86,6 +86,22 @@ def test_restart_in_a_pod_needs_to_know_whose_progress_it_may_delete(
         assert "CANOPY_RUN_ID" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "mistake", [["--weights", "nowhere"], ["--weights", "none", "--init_from", "nowhere"]]
+)
+def test_what_a_run_begins_with_is_not_asked_for_where_a_checkpoint_may_be_taken_up(
+    records, tmp_path, capfd, monkeypatch, mistake
+):
+    monkeypatch.setattr(launch, "_keep_going", lambda *_: Ending(cli.EXIT_OK, "done"))
+    command = ["--local_workers", "1", "--", "--data", str(records), "--model_dir", str(tmp_path), *mistake]
+    assert launch.main(command) == cli.EXIT_USER
+    assert f"{mistake[-2]} nowhere" in capfd.readouterr().err
+    (tmp_path / "checkpoints").mkdir()
+    assert launch.main(command) == cli.EXIT_USER
+    (tmp_path / "checkpoints" / "step-00000008.npz").touch()
+    assert launch.main(command) == cli.EXIT_OK
+
+
 def test_each_launch_is_a_run_of_its_own_also_from_one_process(records, tmp_path, monkeypatch):
     monkeypatch.delenv("CANOPY_RUN_ID", raising=False)
     runs = []

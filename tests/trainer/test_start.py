@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tf_keras
 
 from canopy import cli
+from canopy.cli import UserError
 from tests.conftest import Command
-from trainer import weights
+from trainer import config, data_info, start, weights
 from trainer.claim import claim_model_dir
 from trainer.config import Config
 
@@ -38,6 +41,64 @@ def test_a_run_that_goes_on_is_not_said_to_start_from_random_weights(
         told.append((weights.NONE_FOUND in done.stderr, "resuming after step" in done.stderr))
         shutil.rmtree(tmp_path / "model" / "export")
     assert told == [(True, False), (False, True)]
+
+
+@pytest.mark.slow
+def test_a_run_that_goes_on_does_not_need_what_it_began_with(
+    command: Command, records: Path, tmp_path: Path
+) -> None:
+    model_dir, file = tmp_path / "model", tmp_path / "imagenet.h5"
+    network = tf_keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, include_top=False, weights=None)
+    network.save_weights(file)
+    small = ["--weights", file, "--alpha", 0.35, "--image_size", 32, "--epochs", 1, "--batch_size", 8]
+    words = ["trainer.launch", "--local_workers", 1, "--", "--data", records, *small]
+    words += ["--model_dir", model_dir]
+    assert command(*words).returncode == cli.EXIT_OK
+    shutil.rmtree(model_dir / "export")
+    file.unlink()
+    again = command(*words)
+    assert again.returncode == cli.EXIT_OK, again.stderr
+    assert "resuming after step" in again.stderr
+    shutil.rmtree(model_dir / "export")
+    for checkpoint in (model_dir / "checkpoints").iterdir():
+        checkpoint.unlink()
+    lost = command(*words)
+    assert lost.returncode == cli.EXIT_USER
+    assert f"error: --weights {file}: there is no such file" in lost.stderr
+
+
+@pytest.mark.parametrize("mistake", ["weights", "init_from"])
+def test_what_a_run_begins_with_has_to_be_there_unless_a_checkpoint_may_be_taken_up(
+    records: Path, tmp_path: Path, mistake: str
+) -> None:
+    flags = ["--data", str(records), "--model_dir", str(tmp_path), "--weights", "none"]
+    settings = config.parse([*flags, f"--{mistake}", "nowhere"])
+    info = data_info.read(str(records))
+    with pytest.raises(UserError, match=f"--{mistake} nowhere"):
+        start.look_for_beginning(settings, info, "job")
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(UserError, match=f"--{mistake} nowhere"):
+        start.look_for_beginning(settings, info, "job")
+    (tmp_path / "checkpoints" / "step-00000008.npz").touch()
+    assert f"--{mistake} nowhere" in str(start.look_for_beginning(settings, info, "job").mistake)
+    anew = dataclasses.replace(settings, restart=True)
+    for holder in ("", '{"run": "earlier", "id": 7}'):
+        (tmp_path / "run.json").write_text(holder)
+        with pytest.raises(UserError, match=f"--{mistake} nowhere"):
+            start.look_for_beginning(anew, info, "job")
+    (tmp_path / "run.json").write_text('{"run": "job", "id": 7}')  # what it replaced is gone
+    assert start.look_for_beginning(anew, info, "job").mistake
+
+
+def test_a_checkpoint_of_another_run_does_not_excuse_what_the_run_begins_with(
+    command: Command, records: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    np.savez(tmp_path / "checkpoints" / "step-00000008.npz", run=np.int64(7))
+    small = ["--weights", "nowhere", "--alpha", 0.35, "--image_size", 32, "--epochs", 1, "--batch_size", 8]
+    done = command("trainer.task", "--data", records, "--model_dir", tmp_path, *small)
+    assert done.returncode == cli.EXIT_USER
+    assert done.stderr.splitlines()[-1].endswith("--weights nowhere: there is no such file")
 
 
 def test_a_mistake_of_a_restart_leaves_the_earlier_run_as_it_was(
