@@ -23,6 +23,8 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from typing import NoReturn
 
+from canopy import quiet
+
 EXIT_OK = 0
 EXIT_BUG = 1
 EXIT_USER = 2
@@ -268,5 +270,5 @@ def folder(text: str) -> str:
 
 def quiet_libraries() -> None:
     """Keeps Beam's and gRPC's start-up chatter off the screen; call before importing either."""
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    quiet.prepare_grpc()
     logging.getLogger("apache_beam").setLevel(logging.ERROR)

@@ -1,7 +1,7 @@
 """Imports large libraries without their start-up chatter, and in about two thirds of the time.
 
 Promises: what a library says of trouble still comes through, and a failing import shows all it wrote;
-collecting garbage goes on afterwards as it was before.
+collecting garbage goes on afterwards as it was before; processes of one run call each other, and no proxy.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def importing() -> Iterator[None]:
     noise when the import is done.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    prepare_grpc()
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # TensorFlow Hub's layer is one of tf_keras
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     if not _HOLDING.acquire(blocking=False):  # waiting could deadlock with Python's own lock on imports
@@ -43,6 +43,16 @@ def importing() -> Iterator[None]:
             yield
     finally:
         _HOLDING.release()
+
+
+def prepare_grpc() -> None:
+    """Sets what gRPC reads from the environment, where the user has not; call before it is imported.
+
+    Workers of a run call each other by it, and so do Beam's processes. It would ask the proxy of `http_proxy`
+    or `https_proxy` for the way to them, which seldom knows it, and a run would wait for ever.
+    """
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    os.environ.setdefault("grpc_proxy", "")  # asked for first; set and empty, it is none
 
 
 @contextlib.contextmanager

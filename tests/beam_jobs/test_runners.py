@@ -80,6 +80,18 @@ def test_direct_runners_in_every_mode_give_the_same_bytes(
     assert {**other.canopy, "run": 0} == {**one.canopy, "run": 0}
 
 
+def test_processes_of_beam_do_not_look_for_each_other_behind_a_proxy(
+    archive: Archive, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive.fill(3)
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "no_grpc_proxy", "grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    done = run(archive, "--direct_running_mode=multi_processing", "--direct_num_workers=2")
+    assert done.code == 0, done.err
+
+
 @pytest.mark.parametrize("shards", ["5", "1"], ids=["many_shards", "fewer_shards_than_processes"])
 def test_processes_beside_beam_give_the_same_bytes(
     uneven: Archive, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shards: str

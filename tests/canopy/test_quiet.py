@@ -126,3 +126,11 @@ def test_an_import_is_not_searched_for_garbage_which_is_collected_again_afterwar
     )
     assert (code, lines) == (0, [])
     assert out.split() == ["False", "True", "True", "True", "False"]
+
+
+def test_grpc_asks_no_proxy_unless_the_user_has_named_one_for_it(monkeypatch):
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    for named in ("http://127.0.0.1:1", None):
+        monkeypatch.setenv("grpc_proxy", named) if named else monkeypatch.delenv("grpc_proxy")
+        _, _, out = told("with quiet.importing():\n    pass\nprint(os.environ['grpc_proxy'])\n")
+        assert out == f"{named or ''}\n"

@@ -61,7 +61,11 @@ def hint_of(communication, place, found):
 
 
 @pytest.mark.parametrize("communication", ["ring", "nccl"])
-def test_workers_exchange_by_what_was_asked_for_if_they_can(communication):
+def test_workers_exchange_by_what_was_asked_for_if_they_can_and_by_no_proxy(communication, monkeypatch):
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
     spawn = multiprocessing.get_context("spawn")
     addresses = tuple(f"127.0.0.1:{port}" for port in cluster.free_ports(2))
     found = spawn.Queue()
