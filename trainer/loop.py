@@ -13,13 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 import tf_keras
 
 from canopy.cli import PeerLostError, UserError, first_line
 from canopy.progress import Meter
-from trainer import alike, data_info, dataset, devices, export, model, precision
+from trainer import alike, data_info, dataset, devices, export, gathering, model, precision
 from trainer.averaging import Average
 from trainer.checkpoints import Checkpoints
 from trainer.claim import Claim
@@ -257,11 +256,7 @@ class Run:
 
     def _gather_rows(self, numbers: Sequence[int]) -> list[list[int]]:
         """The same for several numbers, as many for every worker."""
-        mine = np.zeros([self.place.workers, len(numbers)])
-        mine[self.place.index] = np.array(numbers) / self.reading.local_replicas
-        rows = self.strategy.run(lambda: tf.constant(mine))
-        summed = self.strategy.reduce(tf.distribute.ReduceOp.SUM, rows, axis=None)
-        return [[round(each) for each in row] for row in summed.numpy().tolist()]
+        return gathering.rows(self.strategy, self.place, numbers)
 
     def _share_out(self, batches: Any) -> tuple[Any, ...]:
         """The next batch of each of this worker's replicas, as `strategy.run` takes them."""

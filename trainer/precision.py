@@ -1,12 +1,13 @@
 """In which type a network computes: what the devices have units for, and what keeps that fast on a CPU.
 
-Promises: weights, statistics and logits stay float32 whatever the choice. On a CPU the one bfloat16 operation
-that is many times slower than its float32 twin is avoided: TensorFlow's gradient of a strided depthwise
-convolution, which takes two fifths of a step.
+Promises: all workers compute in one type, and weights, statistics and logits stay float32 whatever it is. On
+a CPU the one bfloat16 operation that is many times slower than its float32 twin is avoided: TensorFlow's
+gradient of a strided depthwise convolution, which takes two fifths of a step.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -15,22 +16,31 @@ import tf_keras
 from canopy import machine
 from trainer import devices
 
+# What has the units of one of these has those of all before it.
+TYPES = ("float32", "mixed_float16", "mixed_bfloat16")
 SINCE = (
     (8, "mixed_bfloat16"),
     (7, "mixed_float16"),
 )  # GPU compute capability, its tensor cores' type
 
+Gather = Callable[[int], Sequence[int]]
 
-def settle(choice: str) -> str:
-    """Sets Keras' precision policy and returns its name.
+
+def settle(choice: str, gather: Gather = lambda mine: [mine]) -> str:
+    """Sets Keras' precision policy and returns its name, the same on all workers.
+
+    Of GPUs of several kinds the least decides: a step that overflows float16 is skipped by those who compute
+    in it, and the others would take it.
 
     Args:
         choice: `--mixed_precision`. auto takes the type that the GPU has units for, and float32 on a CPU;
             native takes bfloat16 on a CPU, too, if it multiplies in it (AVX512-BF16, AMX, Arm's BF16):
             where it does not, bfloat16 is emulated and two to nine times slower.
+        gather: called by every worker with a number; returns what all called it with.
     """
     if choice in ("auto", "native"):
         choice = _of_device(devices.gpus(), choice == "native")
+    choice = TYPES[min(gather(TYPES.index(choice)))]
     tf_keras.mixed_precision.set_global_policy(choice)
     return choice
 
@@ -38,7 +48,8 @@ def settle(choice: str) -> str:
 def _of_device(gpus: list[Any], or_cpu: bool) -> str:
     if not gpus:
         return "mixed_bfloat16" if or_cpu and machine.multiplies_bfloat16() else "float32"
-    capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
+    details = tf.config.experimental.get_device_details
+    capability = min(details(each).get("compute_capability", (0, 0)) for each in gpus)
     return next((name for least, name in SINCE if capability[0] >= least), "float32")
 
 

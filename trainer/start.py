@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import tf_keras
 
 from canopy.cli import UserError
-from trainer import data_info, devices, export, model, precision, weights
+from trainer import data_info, devices, export, gathering, model, precision, weights
 from trainer.averaging import Average
 from trainer.claim import Claim, check_sources, claim_model_dir, may_go_on, run_id
 from trainer.cluster import Place
@@ -127,7 +127,9 @@ def _made(
             config.batch_size,
             reading.total,
         )
-    chosen = precision.settle(config.mixed_precision)
+    chosen = precision.settle(
+        config.mixed_precision, lambda mine: [row[0] for row in gathering.rows(strategy, place, [mine])]
+    )
     log.info(
         "%d replicas on %d workers, %s, global batch %d",
         strategy.num_replicas_in_sync,

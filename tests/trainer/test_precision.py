@@ -5,7 +5,8 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
-from canopy import machine
+from canopy import cli, machine
+from tests.conftest import SMALLEST
 from trainer import model, precision
 from trainer.config import Config
 
@@ -48,6 +49,40 @@ def test_a_gpu_gets_the_type_that_it_has_units_for(monkeypatch, capability, expe
     details = {"compute_capability": (capability, 0)}
     monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda _: details)
     assert precision.settle("auto") == precision.settle("native") == expected
+
+
+def test_of_gpus_of_several_kinds_the_least_decides_in_one_worker_and_over_all(monkeypatch):
+    kinds = {"T4": (7, 5), "L4": (8, 9), "P100": (6, 0)}
+    monkeypatch.setattr(
+        tf.config.experimental, "get_device_details", lambda gpu: {"compute_capability": kinds[gpu]}
+    )
+
+    def settled(*workers):
+        said, types = [], []
+        for gather in (lambda mine: said.append(mine) or [mine], lambda _: said[: len(workers)]):
+            for gpus in workers:
+                monkeypatch.setattr(tf.config, "list_physical_devices", lambda _, gpus=gpus: gpus)
+                types.append(precision.settle("auto", gather))
+        return types[len(workers) :]
+
+    assert settled(["L4", "T4"]) == ["mixed_float16"]
+    assert settled(["L4"], ["T4"], ["L4"]) == ["mixed_float16"] * 3
+    assert settled(["T4"], ["L4"], ["P100"]) == ["float32"] * 3
+
+
+@pytest.mark.slow
+def test_workers_on_unlike_machines_compute_in_one_type(records, tmp_path, command, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import json, os\n"
+        "from canopy import machine\n"
+        "machine.multiplies_bfloat16 = lambda: json.loads(os.environ['TF_CONFIG'])['task']['index'] == 0\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    small = (*SMALLEST, "--epochs", 1, "--batch_size", 64, "--mixed_precision", "native")
+    flags = ("--data", records, "--model_dir", tmp_path / "model", *small)
+    done = command("trainer.launch", "--local_workers", 2, "--", *flags)
+    assert done.returncode == cli.EXIT_OK, done.stderr
+    assert "2 replicas on 2 workers, float32" in done.stderr
 
 
 def test_a_type_that_is_named_is_taken():
