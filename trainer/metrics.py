@@ -58,6 +58,24 @@ def fbeta(predicted: npt.ArrayLike, labels: npt.ArrayLike, beta: float = BETA) -
     return float(rows.mean()) if rows.size else 0.0
 
 
+def cross_entropy_rows(scores: npt.ArrayLike, labels: npt.ArrayLike) -> Array:
+    """Binary cross-entropy of each row, averaged over the tags.
+
+    Args:
+        scores: float[rows, classes] in 0..1.
+        labels: {0, 1}[rows, classes].
+
+    Returns:
+        float64[rows].
+    """
+    given, true = np.asarray(scores), np.asarray(labels, bool)
+    total = np.zeros(len(given))
+    for tag in range(given.shape[1]):  # one at a time: all together would be several such tables
+        clipped = np.clip(given[:, tag].astype(np.float64), 1e-7, 1 - 1e-7)
+        total -= np.log(np.where(true[:, tag], clipped, 1 - clipped))
+    return total / max(1, given.shape[1])
+
+
 def apply_thresholds(scores: npt.ArrayLike, thresholds: npt.ArrayLike) -> Bits:
     """Answers each tag whose score reaches its threshold, and never nothing.
 
@@ -70,7 +88,7 @@ def apply_thresholds(scores: npt.ArrayLike, thresholds: npt.ArrayLike) -> Bits:
     Returns:
         bool[rows, classes], at least one True a row.
     """
-    given, limits = np.asarray(scores, np.float64), np.asarray(thresholds, np.float64)
+    given, limits = np.asarray(scores), np.asarray(thresholds, np.float64)
     answered: Bits = given >= limits
     empty = np.flatnonzero(~answered.any(axis=1))
     nearest = (given[empty] / np.maximum(limits, 1e-9)).argmax(axis=1)
@@ -100,44 +118,46 @@ def tune_thresholds(
     Returns:
         float64[classes].
     """
-    given, true = np.asarray(scores, np.float64), np.asarray(labels, bool)
-    thresholds = default = np.full(given.shape[1], DEFAULT_THRESHOLD)
+    given, true = np.asarray(scores), np.asarray(labels, bool).T
+    default = np.full(len(true), DEFAULT_THRESHOLD)
     if not given.size:
-        return thresholds
+        return default
     nearby = np.exp(-0.5 * ((ODDS[:, None] - ODDS[None, :]) / SMOOTHING) ** 2)
     nearby /= nearby.sum(axis=0)
+    # [thresholds that a score reaches, threshold]: the share of what is near the threshold that it reaches.
+    passed = np.vstack([np.zeros(len(GRID)), nearby.cumsum(axis=0)])
     from_default = np.abs(ODDS - np.log(DEFAULT_THRESHOLD / (1 - DEFAULT_THRESHOLD)))
-    positives, most = true.sum(axis=1), given.shape[1] + 1
+    # By tag and row: how many thresholds of the grid the score reaches.
+    reached = np.array([np.searchsorted(GRID, column, side="right").astype(np.uint8) for column in given.T])
+    positives = true.sum(axis=0)
+    at = np.full(len(true), int(from_default.argmin()))  # of each tag's threshold, its place in the grid
+    answered = reached > at[:, None]
+    hits, answers = (answered & true).sum(axis=0), answered.sum(axis=0)  # by row, over all tags
+    scored_at_default = _fbeta(hits, positives, answers, beta).mean()
     for _ in range(rounds):
-        before, thresholds = thresholds, thresholds.copy()
-        for tag in np.flatnonzero(true.any(axis=0)):
-            answered = given >= thresholds
-            answered[:, tag] = False
-            # A row's score at each threshold depends on these alone, and there are few kinds of them.
-            told = np.stack(
-                [
-                    (answered & true).sum(axis=1),
-                    positives,
-                    answered.sum(axis=1),
-                    true[:, tag],
-                    np.searchsorted(GRID, given[:, tag], side="right"),  # thresholds that it reaches
-                ]
+        before = at.copy()
+        for tag in np.flatnonzero(true.any(axis=1)):
+            answered = reached[tag] > at[tag]
+            hits -= answered & true[tag]
+            answers -= answered
+            gain = _fbeta(hits + true[tag], positives, answers + 1, beta)
+            gain -= _fbeta(hits, positives, answers, beta)
+            # A row's score at a threshold depends on these two alone: its gain, and whether it reaches it.
+            gains, squares = (
+                np.bincount(reached[tag], each, len(passed)) / len(given) for each in (gain, gain**2)
             )
-            kinds = np.ravel_multi_index(tuple(told), (most, most, most, 2, len(GRID) + 1))
-            _, first, counts = np.unique(kinds, return_index=True, return_counts=True)
-            hits, owned, others, has, reached = told[:, first, None]
-            tried = np.arange(len(GRID)) < reached
-            rows = _fbeta(hits + (tried & (has > 0)), owned, others + tried, beta) @ nearby
-            share = counts / len(given)
-            behind = rows[:, [(share @ rows).argmax()]] - rows
-            mean = share @ behind
-            error = np.sqrt(share @ (behind - mean) ** 2 / len(given))
+            behind = passed[:, [(gains @ passed).argmax()]] - passed
+            mean = gains @ behind
+            error = np.sqrt(np.maximum(squares @ behind**2 - mean**2, 0) / len(given))
             near_best = mean <= error + 1e-12
-            thresholds[tag] = GRID[np.where(near_best, from_default, np.inf).argmin()]
-        if np.array_equal(before, thresholds):
+            at[tag] = np.where(near_best, from_default, np.inf).argmin()
+            answered = reached[tag] > at[tag]
+            hits += answered & true[tag]
+            answers += answered
+        if np.array_equal(before, at):
             break
-    worse = fbeta(given >= thresholds, true, beta) < fbeta(given >= default, true, beta)
-    return default if worse else thresholds
+    worse = _fbeta(hits, positives, answers, beta).mean() < scored_at_default
+    return default if worse else GRID[at]
 
 
 def best_constant(labels: npt.ArrayLike, beta: float = BETA) -> tuple[Bits, float]:
@@ -215,7 +235,7 @@ def per_tag(
         thresholds: float[classes].
         tags: the class names.
     """
-    given, true = np.asarray(scores, np.float64), np.asarray(labels, bool)
+    given, true = np.asarray(scores), np.asarray(labels, bool)
     limits = np.asarray(thresholds, np.float64)
     answered = apply_thresholds(given, limits)
     hits, positives, answers = (answered & true).sum(0), true.sum(0), answered.sum(0)

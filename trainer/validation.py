@@ -39,11 +39,9 @@ class Validation:
         if thresholds is None:
             thresholds = metrics.tune_thresholds(scores, labels)
         chosen, constant = metrics.best_constant(labels)
-        clipped = np.clip(scores.astype(np.float64), 1e-7, 1 - 1e-7)
-        loss = -np.mean(labels * np.log(clipped) + (1 - labels) * np.log(1 - clipped))
         summary = {
             "records": len(labels),
-            "loss": float(loss),
+            "loss": float(metrics.cross_entropy_rows(scores, labels).mean()),
             "f2": metrics.fbeta(metrics.apply_thresholds(scores, thresholds), labels),
             "f2_at_0.2": metrics.fbeta(
                 metrics.apply_thresholds(scores, np.full(len(tags), DEFAULT_THRESHOLD)), labels

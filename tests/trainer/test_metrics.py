@@ -77,6 +77,19 @@ def test_of_thresholds_that_serve_alike_the_one_nearest_to_a_fifth_is_taken():
     assert metrics.tune_thresholds(scores, labels).tolist() == [0.2, 0.2]
 
 
+def test_to_tune_twice_as_many_tags_is_twice_the_work(monkeypatch):
+    numbers, plain = [], metrics._fbeta
+    monkeypatch.setattr(metrics, "_fbeta", lambda *given: numbers.append(plain(*given)) or numbers[-1])
+
+    def work(tags):
+        numbers.clear()
+        rng = np.random.default_rng(0)
+        metrics.tune_thresholds(rng.random((50, tags)), rng.random((50, tags)) < 0.2, rounds=1)
+        return sum(each.size for each in numbers)
+
+    assert work(40) < 2.1 * work(20)
+
+
 def test_tags_whose_scores_mean_different_things_each_get_a_threshold_that_serves_other_rows():
     drawn = np.random.default_rng(5)
     beliefs = drawn.beta(0.5, 2, (8000, 5))

@@ -46,7 +46,7 @@ class Findings:
     checks: Sequence[Check]  # in the order in which they were made
     tags: Sequence[str]  # the vocabulary
     scores: npt.NDArray[np.float32]  # [rows, classes]
-    labels: npt.NDArray[np.int64]  # [rows, classes], 0 or 1
+    labels: npt.NDArray[np.bool_]  # [rows, classes]
     thresholds: Sequence[float]  # one a class
     calibration: Calibration
     confusions: Confusions
@@ -218,6 +218,10 @@ def _confused(found: Confusions, tags: Sequence[str]) -> tuple[list[tuple[str, i
 
 def _most_confused(found: Confusions, tags: Sequence[str], most: int = 3) -> list[tuple[str, str, int]]:
     """The most frequent pairs of a missed and a wrongly answered tag, with their images."""
-    order = np.argsort(-found.pairs, axis=None, kind="stable")[:most]
-    places = [divmod(int(at), len(tags)) for at in order]
-    return [(tags[i], tags[j], int(found.pairs[i, j])) for i, j in places if found.pairs[i, j]]
+    pairs, result = found.pairs.copy(), []
+    for _ in range(most):
+        i, j = divmod(int(pairs.argmax()), len(tags))
+        if pairs[i, j]:
+            result.append((tags[i], tags[j], int(pairs[i, j])))
+        pairs[i, j] = 0
+    return result

@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from trainer import metrics
+
 GALLERY = 12  # pictures of each kind
 LARGEST_SIDE = 256  # pixels: what a gallery's place shows
 LARGEST_BYTES = 24_000  # above it a picture is encoded anew
@@ -37,7 +39,7 @@ class Picture:
 def galleries(
     rows: npt.NDArray[np.float64],
     scores: npt.NDArray[np.float32],
-    labels: npt.NDArray[np.int64],
+    labels: npt.NDArray[np.bool_],
 ) -> tuple[list[int], list[int]]:
     """Chooses the worst mistakes and the most confident hits.
 
@@ -50,8 +52,7 @@ def galleries(
         Row numbers: by F2 from below, among equals the most surprising first; and of the rows with F2 1 the
         least surprising, of each set of tags at most `ALIKE`.
     """
-    clipped = np.clip(scores.astype(np.float64), 1e-7, 1 - 1e-7)
-    surprise = -(labels * np.log(clipped) + (1 - labels) * np.log(1 - clipped)).mean(axis=1)
+    surprise = metrics.cross_entropy_rows(scores, labels)
     worst = [int(i) for i in np.lexsort((-surprise, rows)) if rows[i] < 1][:GALLERY]
     seen: Counter[bytes] = Counter()
     best: list[int] = []
@@ -69,7 +70,7 @@ def picture(
     encoded: bytes,
     f2: float,
     scores: npt.NDArray[np.float32],
-    labels: npt.NDArray[np.int64],
+    labels: npt.NDArray[np.bool_],
     answered: npt.NDArray[np.bool_],
     tags: Sequence[str],
 ) -> Picture:

@@ -39,6 +39,12 @@ def test_fishers_test_takes_a_large_archive():
     assert statistics.fisher_exact(1_300, 100_000, 10_000, 1_000_000) < 1e-12
 
 
+def test_fishers_test_of_another_tag_takes_no_other_logarithms(monkeypatch):
+    statistics.fisher_exact(1, 999, 2, 1_000)
+    monkeypatch.delattr(statistics.np, "log")
+    assert statistics.fisher_exact(5, 999, 5, 1_000) == pytest.approx(1, abs=0.01)
+
+
 def test_holm_steps_down():
     assert statistics.holm([0.01, 0.04, 0.03, 0.005]).tolist() == pytest.approx([0.03, 0.06, 0.06, 0.02])
 
