@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -57,7 +58,9 @@ def read_labels(path: str) -> Labels:
             raise UserError(f"{path}, line {line}: the image_name is empty")
         number = numbers.get(tags)
         if number is None:
-            number = numbers[tags] = positions.setdefault(tuple(sorted(set(tags.split()))), len(positions))
+            # Each text once: millions of rows of a dozen tags would hold gigabytes of the same few words.
+            kinds = tuple(sorted(set(map(sys.intern, tags.split()))))
+            number = numbers[tags] = positions.setdefault(kinds, len(positions))
         names.append(without_ending(name))
         set_of.append(number)
     if not names:

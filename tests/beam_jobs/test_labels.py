@@ -47,6 +47,13 @@ def test_every_row_is_read_as_it_stands(tmp_path: Path, rows: list[tuple[str, li
     assert read == [tuple(sorted(set(tags))) for _, tags in rows]
 
 
+def test_a_tag_is_held_once_however_many_sets_it_is_in(tmp_path: Path) -> None:
+    rows = "".join(f"{number},water kind_{number} road\n" for number in range(50))
+    found = read_labels(write(tmp_path / "t.csv", f"image_name,tags\n{rows}")).tag_sets
+    assert len(found) == 50
+    assert len({id(tag) for tags in found for tag in tags}) == 52
+
+
 @pytest.mark.parametrize(
     "text",
     [
