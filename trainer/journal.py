@@ -51,10 +51,9 @@ class Journal:
             return False
         try:
             with tf.io.gfile.GFile(self._path, "rb") as file:
-                lines = file.read().decode("utf-8", "replace").splitlines()
+                return not any(_tells_validation(line, step) for line in file)
         except REFUSED:  # there is none, or it cannot be read: then once more does no harm
             return True
-        return not any(_tells_validation(line, step) for line in lines)
 
     def __exit__(self, *_: object) -> None:
         if self._board is not None:
@@ -75,11 +74,15 @@ def _ends_within_a_line(path: str) -> bool:
     if not tf.io.gfile.exists(path):
         return False
     with tf.io.gfile.GFile(path, "rb") as file:
-        return not file.read().endswith(b"\n") and file.size() > 0
+        size = file.size()
+        file.seek(max(0, size - 1))  # a long run's may have hundreds of megabytes
+        return size > 0 and file.read() != b"\n"
 
 
-def _tells_validation(line: str, step: int) -> bool:
+def _tells_validation(line: bytes, step: int) -> bool:
     """Whether a line, which may be cut, holds the metrics after `step`."""
+    if b'"validation"' not in line:  # as nearly all: said in a tenth of the time that JSON takes
+        return False
     try:
         found = json.loads(line)
     except ValueError:

@@ -65,6 +65,22 @@ def test_it_knows_whether_an_epoch_was_validated_also_where_a_line_is_cut(tmp_pa
         assert journal.lacks_validation(6)
 
 
+def test_to_go_on_with_a_long_file_takes_a_look_at_its_end(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f"{json.dumps(LINE)}\n" * 100)
+    read = []
+
+    def left(file):
+        read.append(file.size() - file.tell())
+        return b"\n"
+
+    monkeypatch.setattr(tf.io.gfile.GFile, "read", left)
+    with Journal(config(tmp_path), is_chief=True) as journal:
+        journal.write(LINE)
+    assert read == [1]
+    assert path.read_text() == f"{json.dumps(LINE)}\n" * 101
+
+
 def test_tensorboard_plots_the_numbers_and_those_of_validation(tmp_path):
     with Journal(config(tmp_path), is_chief=True) as journal:
         journal.write(LINE)

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import posixpath
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,19 +45,19 @@ def read(model: str) -> Training | None:
     path = posixpath.join(posixpath.dirname(folder), "metrics.jsonl")
     try:
         with tf.io.gfile.GFile(path, "rb") as file:
-            return parse(file.read().decode("utf-8", "replace"))
+            return parse(file)
     except REFUSED:
         return None
 
 
-def parse(text: str) -> Training | None:
-    """Turns the text of a metrics.jsonl into curves; None where it holds none."""
+def parse(lines: Iterable[bytes]) -> Training | None:
+    """Turns the lines of a metrics.jsonl into curves; None where they hold none."""
     losses: dict[int, float] = {}
     validations: dict[int, tuple[float, float]] = {}
     epochs = 0
-    for line in text.splitlines():
+    for line in lines:
         try:
-            found = json.loads(line)
+            found = json.loads(line.decode("utf-8", "replace"))
             step, epoch = int(_number(found["step"])), int(_number(found.get("epoch", 0)))
             epochs = max(epochs, epoch)
             if "loss" in found:

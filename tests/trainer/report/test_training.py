@@ -14,8 +14,12 @@ def lines(*documents):
     return "".join(json.dumps(document) + "\n" for document in documents)
 
 
+def parsed(text):
+    return training.parse(text.encode().splitlines(keepends=True))
+
+
 def test_steps_and_validations_are_parted_and_sorted():
-    found = training.parse(
+    found = parsed(
         lines(
             {"step": 10, "epoch": 1, "loss": 0.5},
             {"step": 12, "epoch": 1, "validation": {"loss": 0.4, "f2": 0.8}},
@@ -26,14 +30,14 @@ def test_steps_and_validations_are_parted_and_sorted():
 
 
 def test_of_a_step_taken_twice_the_last_counts():
-    found = training.parse(lines({"step": 10, "loss": 0.5}, {"step": 10, "loss": 0.25}))
+    found = parsed(lines({"step": 10, "loss": 0.5}, {"step": 10, "loss": 0.25}))
     assert found is not None
     assert found.losses == [0.25]
 
 
 def test_a_cut_line_and_what_is_no_number_are_passed_over():
     text = lines({"step": 1, "loss": 0.5}, {"step": 2, "loss": float("nan")}) + '{"step": 3, "lo'
-    found = training.parse(text)
+    found = parsed(text)
     assert found is not None
     assert found.steps == [1]
 
@@ -41,13 +45,13 @@ def test_a_cut_line_and_what_is_no_number_are_passed_over():
 @pytest.mark.parametrize("number", ["Infinity", "-Infinity", "NaN", "1e999", "1" + "0" * 400])
 @pytest.mark.parametrize("line", ['{"step": %s, "loss": 0.5}', '{"step": 2, "epoch": %s, "loss": 0.5}'])
 def test_a_step_or_an_epoch_that_is_no_number_is_passed_over(line, number):
-    found = training.parse(lines({"step": 1, "epoch": 1, "loss": 0.5}) + line % number)
+    found = parsed(lines({"step": 1, "epoch": 1, "loss": 0.5}) + line % number)
     assert found == training.Training([1], [0.5], [], [], [], 1)
 
 
 @given(st.text())
 def test_any_text_is_read_without_an_error(text):
-    training.parse(text)
+    parsed(text)
 
 
 def test_the_curves_are_those_beside_the_export_wherever_one_stands(tmp_path, monkeypatch):
