@@ -41,6 +41,7 @@ HEADER_SLACK = 512  # bytes of name and extra field in a local header that are r
 MAX_MEMBER_BYTES = 1 << 30  # unpacked; a JPEG within the pixel limit is far smaller
 BLOCK = 512  # bytes of a tar's header; an end is marked by two blocks of zeros, by some writers by one
 CHUNK = 128 * BLOCK  # bytes of zeros looked through at a time; what writers add is within the first
+KEPT_OPEN = 64  # archives: on macOS a process may open 256 files
 UTF8_NAME = 0x800  # the flag of a zip's member whose name is said to be UTF-8
 SAID_ELSEWHERE = 0xFFFF  # the part that a zip's member is in, where its zip64 record has the number
 ZIP_HEADER = struct.Struct("<4s22xHH")  # a local header's signature, then the lengths of name and extra field
@@ -268,7 +269,7 @@ def rejecting() -> Iterator[None]:
 
 
 class Handles:
-    """Open archives, each once; reads by offset, from several threads at once."""
+    """Open archives, the first `KEPT_OPEN` once for all reads; by offset, from several threads at once."""
 
     def __init__(self) -> None:
         self._files: dict[str, IO[bytes]] = {}
@@ -303,18 +304,22 @@ class Handles:
         if storage.is_remote(archive):
             data = storage.read_range(archive, start, length)
         else:
-            data = storage.read_at(self._open(archive).fileno(), start, length)
+            with self._open(archive) as file:
+                data = storage.read_at(file.fileno(), start, length)
         if len(data) < (length if at_least is None else at_least):
             raise RejectedImage(
                 UNREADABLE, f"the archive ends within it, {len(data):,} bytes after its start"
             )
         return data
 
-    def _open(self, archive: str) -> IO[bytes]:
+    def _open(self, archive: str) -> contextlib.AbstractContextManager[IO[bytes]]:
+        """An archive for one read: one that is kept open stays so after it."""
         with self._lock:
-            if archive not in self._files:
+            if archive not in self._files and len(self._files) < KEPT_OPEN:
                 self._files[archive] = storage.open_read(archive)
-            return self._files[archive]
+            if archive in self._files:
+                return contextlib.nullcontext(self._files[archive])
+        return storage.open_read(archive)
 
     def close(self) -> None:
         """Closes all of them."""
