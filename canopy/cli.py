@@ -157,6 +157,7 @@ def _see_to_the_end(code: int) -> None:
         time.sleep(THREADS_SECONDS)
         if any(not thread.daemon and thread is not main for thread in threading.enumerate()):
             atexit._run_exitfuncs()  # Python would come to these after the threads
+            _flush()
             os._exit(code)
 
     threading.Thread(target=watch, name="canopy-end", daemon=True).start()

@@ -148,7 +148,7 @@ CLOSED = (
     "import os, sys\nfrom canopy import cli, quiet\nfrom canopy.progress import Meter\n"
     "def command():\n"
     "    with quiet.importing(), Meter('reading', 4):\n"
-    "        print('some'), print('more', file=sys.stderr)\n"
+    "        print('some', flush=True), print('more', file=sys.stderr)\n"
     "    file = open('held.txt', 'w')\n"
     "    os.system('echo a child; echo a child >&2')\n"
     "    assert file.fileno() > 2\n"
