@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import random
+import re
 import shutil
 import subprocess
 import tarfile
@@ -57,7 +58,9 @@ def test_a_tar_whose_sizes_lead_back_or_out_of_it_is_refused(tmp_path: Path, siz
     with within(20), pytest.raises(UserError, match=r"a\.tar is no readable tar archive: ") as refused:
         list_images([str(path)])
     if size < 0:
-        assert str(refused.value).endswith(f"it is damaged at byte {at:,}")
+        said = str(refused.value)
+        # Of the first member's, newer releases of Python have a word of their own.
+        assert re.search(rf"it is damaged.* at byte {at:,}$", said) or (at == 0 and "invalid offset" in said)
 
 
 def test_a_tar_with_a_name_of_a_terabyte_is_refused(tmp_path: Path) -> None:
@@ -120,7 +123,7 @@ def test_what_is_cut_to_no_zip_is_still_no_zip(tmp_path: Path) -> None:
     end = whole.read_bytes()[-22:]
     for data in (b"", b"PK", end[:-1], b"PK\x06\x07" + bytes(12) + b"\1\0\0\0" + end):
         (tmp_path / "a.zip").write_bytes(data)
-        with pytest.raises(UserError, match=r"a\.zip is no readable zip archive: File is not a zip file"):
+        with pytest.raises(UserError, match=r"a\.zip is no readable zip archive: (File is not|Corrupt)"):
             list_images([str(tmp_path / "a.zip")])
 
 
