@@ -65,9 +65,10 @@ def fetch(alpha: float, image_size: int, cache: Path | None = None) -> Path:
     Raises:
         UserError: where the file cannot be fetched.
     """
-    folder = cache or Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models"
-    path = folder / file_name(alpha, image_size)
+    name = file_name(alpha, image_size)
     try:
+        folder = cache or Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models"
+        path = folder / name
         if path.is_file():
             return path
         _reach(BASE_URL)
@@ -75,7 +76,7 @@ def fetch(alpha: float, image_size: int, cache: Path | None = None) -> Path:
         part = folder / f".{path.name}.{uuid.uuid4().hex}"
         try:
             with (
-                urllib.request.urlopen(BASE_URL + path.name, timeout=TIMEOUT_SECONDS) as answer,
+                urllib.request.urlopen(BASE_URL + name, timeout=TIMEOUT_SECONDS) as answer,
                 part.open("xb") as file,  # no temporary file, which nobody else may read: caches are shared
             ):
                 shutil.copyfileobj(answer, file)
@@ -83,10 +84,11 @@ def fetch(alpha: float, image_size: int, cache: Path | None = None) -> Path:
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
-    except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, OSError, RuntimeError) as error:
+        # RuntimeError: nobody knows a home for this user, as for a number that a container was given.
         raise UserError(
             f"the ImageNet weights cannot be fetched ({error}): name a file, or none, with --weights "
-            f"(the file is {BASE_URL}{path.name})"
+            f"(the file is {BASE_URL}{name})"
         ) from error
     return path
 

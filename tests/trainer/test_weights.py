@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -79,6 +80,21 @@ def test_a_download_that_ends_early_leaves_nothing(served, tmp_path):
 def test_without_the_file_there_is_one_sentence(served, tmp_path):
     with pytest.raises(UserError, match="404"):
         weights.fetch(1.0, 224, tmp_path / "cache")
+
+
+def test_who_has_no_home_needs_none(served, tmp_path, monkeypatch):
+    def nowhere(cls):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", classmethod(nowhere))
+    monkeypatch.delenv("KERAS_HOME", raising=False)
+    assert weights.resolve("auto", 1.0, 224) is None
+    with pytest.raises(UserError, match=r"cannot be fetched \(Could not determine home directory"):
+        weights.resolve("imagenet", 1.0, 224)
+    name = weights.file_name(1.0, 224)
+    (served / name).write_bytes(weights.HDF5)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    assert weights.resolve("auto", 1.0, 224) == str(tmp_path / "models" / name)
 
 
 @pytest.mark.parametrize(("size", "published"), [(224, 224), (256, 224), (100, 96), (64, 96), (192, 192)])
