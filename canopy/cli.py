@@ -1,9 +1,9 @@
 """How every command ends: one clear sentence and the right exit code.
 
-Promises: a `UserError` becomes one line on stderr and exit code 2, as does a want of memory, Ctrl-C exit code
-130, SIGTERM 143, a reader that went away (`| head`) 141, a stdout that is full 2, and only a bug shows a
-traceback (exit code 1); a stream that is closed changes nothing. Exit codes are Canopy's own agreement with
-shells and Kubernetes.
+Promises: a `UserError` becomes one line on stderr and exit code 2, as does a want of memory or of a place for
+temporary files, Ctrl-C exit code 130, SIGTERM 143, a reader that went away (`| head`) 141, a stdout that is
+full 2, and only a bug shows a traceback (exit code 1); a stream that is closed changes nothing. Exit codes
+are Canopy's own agreement with shells and Kubernetes.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ EXIT_INTERRUPTED = 130  # 128 + SIGINT
 EXIT_PIPE = 141  # 128 + SIGPIPE: nobody reads what is printed
 EXIT_TERMINATED = 143  # 128 + SIGTERM
 
+NO_TEMPORARY = "No usable temporary directory"  # where a container may write nowhere, in Python's words
 THREADS_SECONDS = 3.0  # for threads to end by themselves after an interrupt
 
 
@@ -133,6 +134,10 @@ def _ending(command: Callable[[], None], terminated: list[int]) -> int:
     except TryAgainError as error:
         what = "peer lost" if isinstance(error, PeerLostError) else "out of reach for now"
         return _say(f"{what}: {error}", EXIT_PEER_LOST)
+    except FileNotFoundError as error:
+        if not (error.strerror or "").startswith(NO_TEMPORARY):
+            raise
+        return _say(f"error: {error.strerror}: TMPDIR names where there is one", EXIT_USER)
     except MemoryError:
         return _say("error: out of memory: give the command more, or fewer workers to share it", EXIT_USER)
     except KeyboardInterrupt:

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -49,6 +50,19 @@ def test_an_expected_ending_is_one_line_on_stderr_and_its_exit_code(raised, code
 
     assert cli.run(command) == code
     assert capsys.readouterr() == ("", said)
+
+
+def test_a_machine_without_a_place_for_temporary_files_is_told(monkeypatch, capsys):
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/nowhere"])
+    assert cli.run(lambda: tempfile.TemporaryFile().close()) == 2
+    said = "error: No usable temporary directory found in ['/nowhere']: TMPDIR names where there is one\n"
+    assert capsys.readouterr() == ("", said)
+
+
+def test_another_file_that_is_not_there_is_a_bug():
+    with pytest.raises(FileNotFoundError):
+        cli.run(lambda: Path("/nowhere/at/all").read_text())
 
 
 @pytest.mark.parametrize(
@@ -213,7 +227,8 @@ TIDIES_UP = (
     "def command():\n"
     "    try:\n"
     "        print('begun', flush=True)\n"
-    "        time.sleep(60)\n"
+    # Not one long sleep: a signal that comes just before it begins would only be seen at its end.
+    "        for _ in range(600): time.sleep(0.1)\n"
     "    finally:\n"
     "        time.sleep(0.5)\n"
     "        print('tidy', flush=True)\n"
