@@ -16,6 +16,8 @@ import tempfile
 import threading
 from collections.abc import Iterator
 
+from canopy import cuda
+
 # absl writes these before its log level can be set: information, and a notice about the notice.
 # TensorFlow Lite has no log level at all in Python, and announces its XNNPACK delegate.
 _NOISE = re.compile(
@@ -35,6 +37,7 @@ def importing() -> Iterator[None]:
     prepare_grpc()
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # TensorFlow Hub's layer is one of tf_keras
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    cuda.load_left_out()
     if not _HOLDING.acquire(blocking=False):  # waiting could deadlock with Python's own lock on imports
         yield
         return
