@@ -10,6 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
+CPU = "/CPU:0"  # of the worker that a replica is of
 VIEWS = 8  # flips and quarter turns of a square, itself included
 TURN, ZOOM, SHIFT = 0.35, 0.12, 0.05  # most of --augment affine: radians, log of the scale, share of the side
 
@@ -65,10 +66,12 @@ def _flipped_and_turned(images: Any, seed: Any) -> Any:
     cost a CPU a fraction of what a map for each image, or rows picked one by one, cost it.
     """
     count = tf.shape(images)[0]
-    drawn = tf.random.stateless_uniform([2], seed, 0.0, 1.0)
-    first = tf.cast(drawn[0] * tf.cast(count, tf.float32), tf.int32)
-    # Where eight does not divide the batch, chance decides which parts get one more: the odds stay even.
-    more = tf.cast(drawn[1] * VIEWS, tf.int32)
+    # Where rows begin has to be known on the CPU: drawn on a GPU, each step would wait for the one before it.
+    with tf.device(CPU):
+        drawn = tf.random.stateless_uniform([2], seed, 0.0, 1.0)
+        first = tf.cast(drawn[0] * tf.cast(count, tf.float32), tf.int32)
+        # Where eight does not divide the batch, chance decides which parts get one more: the odds stay even.
+        more = tf.cast(drawn[1] * VIEWS, tf.int32)
     bounds = [(count * part + more) // VIEWS - first for part in range(VIEWS + 1)]
     parts = []
     for once_round in (0, 1):
@@ -99,11 +102,13 @@ def _disturbed(images: Any, seed: Any) -> Any:
     shift_x = middle * (1 - cos + sin) + drawn[2] * SHIFT * side
     shift_y = middle * (1 - sin - cos) + drawn[3] * SHIFT * side
     none = tf.zeros_like(cos)
+    with tf.device(CPU):
+        border = tf.constant(0.0)  # likewise wanted there
     return tf.raw_ops.ImageProjectiveTransformV3(
         images=tf.cast(images, tf.float32),
         transforms=tf.stack([cos, -sin, shift_x, sin, cos, shift_y, none, none], axis=1),
         output_shape=[side, side],
-        fill_value=0.0,
+        fill_value=border,
         interpolation="BILINEAR",
         fill_mode="REFLECT",
     )

@@ -48,6 +48,23 @@ def test_augmentation_is_drawn_from_its_seed():
     assert (once != other).any()
 
 
+def test_on_a_gpu_nothing_waits_there_for_numbers_that_the_cpu_needs():
+    @tf.function(autograph=False)
+    def step(images, seed):
+        with tf.device("/GPU:0"):
+            return augmentation.augment(images, seed, "affine")
+
+    graph = step.get_concrete_function(tf.zeros([8, 4, 4, 3]), tf.constant([0, 0])).graph
+    found = {op.type: op for op in graph.get_operations()}
+    moved, warped = found["StridedSlice"], found["ImageProjectiveTransformV3"]
+    whole_numbers = [
+        op for op in graph.get_operations() if op.type == "Cast" and op.get_attr("DstT") == tf.int32
+    ]
+    assert whole_numbers
+    assert all("CPU" in op.device for op in [*whole_numbers, warped.inputs[3].op])
+    assert all("GPU" in op.device for op in (moved, warped))
+
+
 def batch_of(count):
     return tf.reshape(tf.range(float(count)), [count, 1, 1, 1]) * tf.ones([1, 4, 4, 3]), tf.eye(count)
 
