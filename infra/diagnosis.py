@@ -1,4 +1,4 @@
-"""What a Job's and its pods' status mean, in words: pure functions from the API's objects to sentences.
+"""Why a Job or a pod does not go on, in words: pure functions from the API's objects to sentences.
 
 Promises: one sentence a trouble, naming what a person can do something about; the cluster's own message goes
 with it; troubles that waiting does not mend are marked so.
@@ -7,37 +7,13 @@ with it; troubles that waiting does not mend are marked so.
 from __future__ import annotations
 
 import re
-import signal
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from canopy import cli
-from infra.manifests import INDEX_LABEL, KubeObject
+from infra import endings
+from infra.manifests import KubeObject
 
-EXIT_CODES = {
-    cli.EXIT_BUG: "a bug: its log has the traceback",
-    cli.EXIT_USER: "a mistake in its flags or its input",
-    cli.EXIT_PEER_LOST: "another worker was lost or did not come, or a storage failed for a while",
-    126: "its command is no program",
-    127: "its command is not in the image",
-    cli.EXIT_INTERRUPTED: "interrupted",
-    cli.EXIT_TERMINATED: "stopped by SIGTERM, after a checkpoint where it keeps any",
-}
-# https://kubernetes.io/docs/concepts/workloads/pods/disruptions/#pod-disruption-conditions
-DISRUPTIONS = {
-    "PreemptionByScheduler": "it made room for a pod of higher priority",
-    "DeletionByTaintManager": "its node is lost, or taints it away",
-    "EvictionByEvictionAPI": "it was evicted: its node is drained, or somebody asked for it",
-    "DeletionByPodGC": "its node is gone",
-    "TerminationByKubelet": "its node stopped it: short of resources, or shutting down",
-}
-# The kubelet's words for a pod that wrote more than it may: pkg/kubelet/eviction/eviction_manager.go.
-OWN_LIMITS = (
-    "Usage of EmptyDir volume",
-    "Pod ephemeral local storage usage exceeds",
-    "Container",  # NAME exceeded its local ephemeral storage limit
-)
 PULLS = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "RegistryUnavailable")
 STARTS = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "StartError")
 # The reasons of events that tell of a failure, and of those that tell that it is over.
@@ -58,42 +34,6 @@ class Trouble:
 
     def __str__(self) -> str:
         return f"{self.what}: {self.detail}" if self.detail else self.what
-
-
-@dataclass(frozen=True)
-class End:
-    """How a Job or a container ended."""
-
-    succeeded: bool
-    sentence: str
-    code: int  # one of canopy.cli's
-
-
-def worker(pod: KubeObject) -> int | None:
-    """A pod's place in an Indexed Job; None in another Job. The chief is 0."""
-    metadata = pod["metadata"]
-    found = {**(metadata.get("annotations") or {}), **(metadata.get("labels") or {})}.get(INDEX_LABEL)
-    return int(found) if found is not None else None
-
-
-def job_end(job: KubeObject) -> End | None:
-    """How a Job ended, or None while it has not.
-
-    Args:
-        job: with its status.
-
-    Returns:
-        Its end; the code of a failure is EXIT_BUG, for want of its pods' codes.
-    """
-    for condition in _conditions(job):
-        if condition.get("status") != "True":
-            continue
-        if condition.get("type") == "Complete":
-            return End(True, "succeeded", cli.EXIT_OK)
-        if condition.get("type") == "Failed":
-            words = ": ".join(filter(None, (condition.get("reason"), condition.get("message"))))
-            return End(False, f"failed ({words})" if words else "failed", cli.EXIT_BUG)
-    return None
 
 
 def job_trouble(job: KubeObject, events: Iterable[KubeObject]) -> Trouble | None:
@@ -139,14 +79,14 @@ def pod_trouble(pod: KubeObject, events: Iterable[KubeObject]) -> Trouble | None
         pod: with its status.
         events: those about it, oldest first.
     """
-    for status in _containers(pod):
+    for status in endings.containers(pod):
         waiting = (status.get("state") or {}).get("waiting")
         found = _waiting(status, waiting) if waiting else None
         if found:
             return found
-    if _phase(pod) != "Pending":
+    if endings.phase(pod) != "Pending":
         return None
-    for condition in _conditions(pod):
+    for condition in endings.conditions(pod):
         if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
             return _unschedulable(pod, str(condition.get("message", "")))
     event = _lasting(events, NOT_MOUNTED, MOUNTED)
@@ -170,7 +110,7 @@ def _waiting(status: dict[str, Any], waiting: dict[str, Any]) -> Trouble | None:
         return Trouble("its container cannot be started", message or reason, hopeless=True)
     if reason == "CrashLoopBackOff":
         last = (status.get("lastState") or {}).get("terminated") or {}
-        end = f", the last time with {container_end(last).sentence}" if last else ""
+        end = f", the last time with {endings.container_end(last).sentence}" if last else ""
         return Trouble(f"its container ends again and again{end}")
     return None
 
@@ -204,122 +144,3 @@ def _no_room(short: tuple[str, ...], message: str) -> str:
 def _claims(pod: KubeObject) -> list[str]:
     volumes = (pod.get("spec") or {}).get("volumes") or []
     return [v["persistentVolumeClaim"]["claimName"] for v in volumes if "persistentVolumeClaim" in v]
-
-
-def pod_end(pod: KubeObject) -> End | None:
-    """How a pod failed, or None where it did not.
-
-    Args:
-        pod: with its status.
-
-    Returns:
-        The sentence names the first of these that there is: the user's mistake, a limit, the disruption, the
-        node's reason, the container's exit code; and what it left behind as its last word.
-    """
-    disrupted = next((c for c in _conditions(pod) if c.get("type") == "DisruptionTarget"), None)
-    ended = [
-        state["terminated"]
-        for status in _containers(pod)
-        if "terminated" in (state := status.get("state") or {})
-    ]
-    failed = [end for end in map(container_end, ended) if not end.succeeded]
-    if _phase(pod) != "Failed" and not (disrupted or failed):
-        return None
-    mistakes = [end for end in failed if end.code == cli.EXIT_USER]
-    if mistakes:  # it was made before the pod was disrupted, and the next pod makes it again
-        return mistakes[0]
-    status = pod.get("status") or {}
-    message = str(status.get("message") or "").strip()
-    if status.get("reason") == "Evicted" and message.startswith(OWN_LIMITS):
-        return End(False, f"it wrote more than its manifest allows ({message})", cli.EXIT_BUG)
-    if disrupted:
-        reason = str(disrupted.get("reason"))
-        words = DISRUPTIONS.get(reason, f"it was disrupted ({reason})")
-        detail = f" ({disrupted['message']})" if disrupted.get("message") else ""
-        return End(False, words + detail, cli.EXIT_PEER_LOST)
-    if status.get("reason"):
-        lost = status["reason"] in ("Evicted", "NodeLost", "Shutdown", "NodeShutdown", "Terminated")
-        detail = f": {message}" if message else ""
-        code = cli.EXIT_PEER_LOST if lost else cli.EXIT_BUG
-        return End(False, f"its node stopped it ({status['reason']}{detail})", code)
-    return failed[0] if failed else End(False, "it failed, and its status does not say why", cli.EXIT_BUG)
-
-
-def container_end(terminated: dict[str, Any]) -> End:
-    """What a container's exit code means.
-
-    Args:
-        terminated: `state.terminated` of its status.
-
-    Returns:
-        Its end, with the code that `infra.submit` ends with for it.
-    """
-    code = int(terminated.get("exitCode", 0))
-    said = str(terminated.get("message") or "").strip()
-    last_word = f'; it said "{said.splitlines()[-1]}"' if said else ""
-    if code == 0:
-        return End(True, "exit code 0", cli.EXIT_OK)
-    if terminated.get("reason") == "OOMKilled":
-        return End(False, "it took more memory than its limit and was killed (OOMKilled)", cli.EXIT_BUG)
-    words = EXIT_CODES.get(code) or _signal(code)
-    known = {cli.EXIT_USER: cli.EXIT_USER, 126: cli.EXIT_USER, 127: cli.EXIT_USER}
-    again = (cli.EXIT_PEER_LOST, cli.EXIT_TERMINATED)
-    verdict = cli.EXIT_PEER_LOST if code in again else known.get(code, cli.EXIT_BUG)
-    return End(False, f"exit code {code}{f' ({words})' if words else ''}{last_word}", verdict)
-
-
-def _signal(code: int) -> str:
-    try:
-        return f"killed by {signal.Signals(code - 128).name}" if code > 128 else ""
-    except ValueError:
-        return ""
-
-
-def verdict(ends: Sequence[End]) -> int:
-    """One exit code for a failed Job: a mistake comes first, then what is worth another try.
-
-    Args:
-        ends: its failed pods'.
-    """
-    codes = [end.code for end in ends]
-    if cli.EXIT_USER in codes:
-        return cli.EXIT_USER
-    return cli.EXIT_PEER_LOST if codes and set(codes) == {cli.EXIT_PEER_LOST} else cli.EXIT_BUG
-
-
-def standing(job: KubeObject, pods: Sequence[KubeObject]) -> str:
-    """How a Job stands, in a few words: `1 of 2 pods done, 1 running`.
-
-    Args:
-        job: with its status.
-        pods: its pods.
-    """
-    status = job.get("status") or {}
-    wanted = (job.get("spec") or {}).get("completions")  # none of a work queue: its pods say when all is done
-    phases = [_phase(pod) for pod in pods]
-    counts = (
-        (int(status.get("succeeded") or 0), f"of {wanted} done" if wanted else "done"),
-        (phases.count("Running"), "running"),
-        (phases.count("Pending"), "waiting"),
-        (phases.count("Failed"), "failed"),
-    )
-    shown = [f"{count} {word}" for count, word in counts if count or word.endswith("done")]
-    return f"pods: {', '.join(shown)}"
-
-
-def is_over(pod: KubeObject) -> bool:
-    """Whether a pod has ended, one way or the other."""
-    return _phase(pod) in ("Succeeded", "Failed")
-
-
-def _phase(pod: KubeObject) -> str:
-    return str((pod.get("status") or {}).get("phase", "Pending"))
-
-
-def _conditions(item: KubeObject) -> list[dict[str, Any]]:
-    return list((item.get("status") or {}).get("conditions") or [])
-
-
-def _containers(pod: KubeObject) -> list[dict[str, Any]]:
-    status = pod.get("status") or {}
-    return [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]

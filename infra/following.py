@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from canopy import cli
-from infra import diagnosis
+from infra import diagnosis, endings
 from infra.cluster_api import Cluster, RefusedError, UnreachableError
-from infra.diagnosis import End, Trouble
+from infra.diagnosis import Trouble
+from infra.endings import End
 from infra.logs import LogTail
 from infra.manifests import DEFAULT_CONTAINER, KubeObject, title
 from infra.screen import Screen
@@ -83,7 +84,7 @@ class Follower:
             for seen, pods in self._states(job):
                 if self._show_log:
                     self._follow_chief(pods)
-                end = diagnosis.job_end(seen)
+                end = endings.job_end(seen)
                 if end is not None:
                     self._finish(seen, pods, end)
                     return time.monotonic() - started
@@ -138,7 +139,7 @@ class Follower:
             return
         ends = []
         for pod in sorted(pods, key=_by_worker):
-            found = diagnosis.pod_end(pod)
+            found = endings.pod_end(pod)
             if found is None:
                 continue
             ends.append(found)
@@ -148,7 +149,7 @@ class Follower:
         for trouble in self._job_troubles(job, pods):
             self._screen.note(f"{title(job)}: {trouble}")
         more = f", {len(ends) - SHOWN_PODS} more pods likewise" if len(ends) > SHOWN_PODS else ""
-        raise UnfinishedError(f"{title(job)} {end.sentence}{more}", diagnosis.verdict(ends))
+        raise UnfinishedError(f"{title(job)} {end.sentence}{more}", endings.verdict(ends))
 
     def _last_words(self, pod: KubeObject) -> None:
         if self._tail is not None and self._tail.uid == pod["metadata"]["uid"]:
@@ -162,7 +163,7 @@ class Follower:
 
     def _tell(self, job: KubeObject, pods: list[KubeObject]) -> None:
         """Shows how the Job stands, and each trouble once."""
-        self._screen.standing(f"{title(job)}: {diagnosis.standing(job, pods)}")
+        self._screen.standing(f"{title(job)}: {endings.standing(job, pods)}")
         hopeless = False
         for trouble in self._job_troubles(job, pods):
             self._once(job, f"{title(job)}: {trouble}", trouble.what)
@@ -173,7 +174,7 @@ class Follower:
             if found is not None:
                 self._once(pod, f"{called(pod)} waits: {found}", found.what)
                 hopeless |= found.hopeless
-            ended = diagnosis.pod_end(pod)
+            ended = endings.pod_end(pod)
             if ended is not None:
                 self._once(pod, f"{called(pod)}: {ended.sentence}", ended.sentence)
         if not hopeless:
@@ -182,7 +183,7 @@ class Follower:
             self._hopeless_since = time.monotonic()
 
     def _job_troubles(self, job: KubeObject, pods: list[KubeObject]) -> list[Trouble]:
-        if len(pods) - sum(map(diagnosis.is_over, pods)) >= job["spec"].get("parallelism", 1):
+        if len(pods) - sum(map(endings.is_over, pods)) >= job["spec"].get("parallelism", 1):
             return []
         found = diagnosis.job_trouble(job, self._cluster.events(job))
         return [found] if found else []
@@ -222,16 +223,16 @@ def chief_of(pods: Iterable[KubeObject], followed: Sequence[str] = ()) -> KubeOb
     Returns:
         None where there is none, or no other than before.
     """
-    chiefs = sorted((pod for pod in pods if not diagnosis.worker(pod)), key=_by_worker)
+    chiefs = sorted((pod for pod in pods if not endings.worker(pod)), key=_by_worker)
     current = next((pod for pod in chiefs if followed and pod["metadata"]["uid"] == followed[-1]), None)
     fresh = [pod for pod in chiefs if pod["metadata"]["uid"] not in followed]
     if (
         current
-        and not diagnosis.is_over(current)
+        and not endings.is_over(current)
         and not (fresh and "deletionTimestamp" in current["metadata"])
     ):
         return current
-    going = [pod for pod in fresh if not diagnosis.is_over(pod)]
+    going = [pod for pod in fresh if not endings.is_over(pod)]
     if going:
         return going[0]
     return chiefs[-1] if chiefs and chiefs[-1] in fresh else current
@@ -245,9 +246,9 @@ def container_of(pod: KubeObject) -> str:
 
 def called(pod: KubeObject) -> str:
     """How a pod is named in sentences: `pod canopy-train-1-x7f2k (worker 1)`."""
-    index = diagnosis.worker(pod)
+    index = endings.worker(pod)
     return f"pod {pod['metadata']['name']}" + (f" (worker {index})" if index is not None else "")
 
 
 def _by_worker(pod: KubeObject) -> tuple[int, str]:
-    return diagnosis.worker(pod) or 0, str(pod["metadata"].get("creationTimestamp"))
+    return endings.worker(pod) or 0, str(pod["metadata"].get("creationTimestamp"))

@@ -10,7 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 
-from infra import diagnosis
+from infra import endings
 from infra.cluster_api import Cluster, RefusedError, UnreachableError
 from infra.manifests import KubeObject
 
@@ -86,7 +86,7 @@ class LogTail:
         if self._unwritten:
             raise self._unwritten
         phase = (pod.get("status") or {}).get("phase")
-        if diagnosis.is_over(pod):
+        if endings.is_over(pod):
             self._ended.set()
         if phase not in (None, "Pending") and self._thread.ident is None:
             self._thread.start()

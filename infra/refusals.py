@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from infra.cluster_api import RefusedError
-from infra.diagnosis import End
+from infra.endings import End
 from infra.manifests import KubeObject, title
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 
 from canopy import cli
 from canopy.cli import UserError
-from infra import connection, diagnosis, manifests, refusals
+from infra import connection, endings, manifests, refusals
 from infra.cluster_api import Cluster, RefusedError, UnreachableError
 from infra.following import Follower, Patience, UnfinishedError
 from infra.manifests import KubeObject, Manifest, is_job, title
@@ -121,7 +121,7 @@ def _make_way(
         screen.note(f"{title(job)} is taken away first")
         _delete_one(cluster, job)
     elif differences:
-        raise UserError(refusals.differs(job, manifest.path, diagnosis.job_end(there), differences))
+        raise UserError(refusals.differs(job, manifest.path, endings.job_end(there), differences))
 
 
 def _difference(cluster: Cluster, item: KubeObject, path: str, settings: Settings) -> str:
@@ -159,14 +159,14 @@ def _refused(refused: RefusedError, item: KubeObject, path: str) -> UserError:
 
 
 def _job_verb(verb: str, job: KubeObject) -> str:
-    end = diagnosis.job_end(job)
+    end = endings.job_end(job)
     if end is not None:
         return f"is there already, and {end.sentence}: --replace runs it again"
     return "is there already, unchanged" if verb == "unchanged" else verb
 
 
 def _succeeded(job: KubeObject) -> bool:
-    end = diagnosis.job_end(job)
+    end = endings.job_end(job)
     return end is not None and end.succeeded
 
 

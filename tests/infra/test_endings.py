@@ -1,0 +1,130 @@
+"""How Jobs, pods and containers stand and end."""
+
+import pytest
+
+from canopy import cli
+from infra import endings
+from tests.infra.made import pod
+
+
+@pytest.mark.parametrize("kind", ["Suspended", "SuccessCriteriaMet", "FailureTarget"])
+def test_a_job_has_not_ended_before_its_cluster_says_complete_or_failed(kind):
+    conditions = [{"type": kind, "status": "True"}, {"type": "Failed", "status": "False"}]
+    assert endings.job_end({"status": {"conditions": conditions}}) is None
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "words", "verdict"),
+    [
+        (1, "Error", "a bug", cli.EXIT_BUG),
+        (2, "Error", "a mistake in its flags or its input", cli.EXIT_USER),
+        (75, "Error", "another worker was lost", cli.EXIT_PEER_LOST),
+        (126, "ContainerCannotRun", "no program", cli.EXIT_USER),
+        (127, "ContainerCannotRun", "not in the image", cli.EXIT_USER),
+        (137, "OOMKilled", "more memory than its limit", cli.EXIT_BUG),
+        (137, "Error", "killed by SIGKILL", cli.EXIT_BUG),
+        (139, "Error", "killed by SIGSEGV", cli.EXIT_BUG),
+        (143, "Error", "stopped by SIGTERM", cli.EXIT_PEER_LOST),
+        (200, "Error", "exit code 200", cli.EXIT_BUG),
+    ],
+)
+def test_what_an_exit_code_means(code, reason, words, verdict):
+    end = endings.container_end({"exitCode": code, "reason": reason})
+    assert words in end.sentence
+    assert end.code == verdict
+    assert not end.succeeded
+
+
+def test_a_containers_last_word_is_told():
+    end = endings.container_end({"exitCode": 2, "message": "starting\nerror: --data: no such folder\n"})
+    assert end.sentence.endswith('it said "error: --data: no such folder"')
+
+
+@pytest.mark.parametrize("reason", [*endings.DISRUPTIONS, "SomethingNew"])
+def test_a_disrupted_pod_is_worth_another_try_where_it_was_killed(reason):
+    killed = {"name": "canopy", "state": {"terminated": {"exitCode": 137, "reason": "Error"}}}
+    condition = {"type": "DisruptionTarget", "status": "True", "reason": reason, "message": "why"}
+    end = endings.pod_end(pod({"phase": "Failed", "conditions": [condition], "containerStatuses": [killed]}))
+    assert end
+    assert end.code == cli.EXIT_PEER_LOST
+    assert "why" in end.sentence
+
+
+def test_a_mistake_stays_one_where_the_pod_was_being_evicted_as_well():
+    state = {"terminated": {"exitCode": 2, "reason": "Error", "message": "error: --data: no such folder"}}
+    condition = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}
+    status = {"phase": "Failed", "conditions": [condition]}
+    end = endings.pod_end(pod(status | {"containerStatuses": [{"name": "canopy", "state": state}]}))
+    assert end
+    assert end.code == cli.EXIT_USER
+    assert "--data: no such folder" in end.sentence
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        'Usage of EmptyDir volume "tmp" exceeds the limit "2Gi". ',
+        "Pod ephemeral local storage usage exceeds the total limit of containers 4Gi. ",
+        'Container canopy exceeded its local ephemeral storage limit "4Gi". ',
+    ],
+)
+def test_a_limit_of_the_pods_own_is_named_and_met_again_by_the_next_one(message):
+    killed = {"name": "canopy", "state": {"terminated": {"exitCode": 137, "reason": "Error"}}}
+    status = {"phase": "Failed", "reason": "Evicted", "message": message, "containerStatuses": [killed]}
+    end = endings.pod_end(pod(status))
+    assert end
+    assert end.sentence == f"it wrote more than its manifest allows ({message.strip()})"
+    assert end.code == cli.EXIT_BUG
+
+
+def test_an_evicted_pod_says_what_its_node_was_short_of():
+    end = endings.pod_end(
+        pod({"phase": "Failed", "reason": "Evicted", "message": "The node was low on: memory."})
+    )
+    assert end
+    assert "The node was low on: memory." in end.sentence
+    assert end.code == cli.EXIT_PEER_LOST
+
+
+@pytest.mark.parametrize(
+    ("reason", "code"),
+    [
+        ("NodeLost", cli.EXIT_PEER_LOST),
+        ("Shutdown", cli.EXIT_PEER_LOST),
+        ("NodeShutdown", cli.EXIT_PEER_LOST),
+        ("Terminated", cli.EXIT_PEER_LOST),
+        ("UnexpectedAdmissionError", cli.EXIT_BUG),
+    ],
+)
+def test_a_pod_that_went_with_its_node_is_worth_another_try_and_one_that_it_refuses_is_not(reason, code):
+    end = endings.pod_end(pod({"phase": "Failed", "reason": reason}))
+    assert end
+    assert reason in end.sentence
+    assert end.code == code
+
+
+def test_a_container_that_failed_counts_while_another_of_its_pod_still_runs():
+    failed = {"name": "canopy", "state": {"terminated": {"exitCode": 2, "reason": "Error"}}}
+    runs = {"name": "sidecar", "state": {"running": {}}}
+    end = endings.pod_end(pod({"phase": "Running", "containerStatuses": [failed, runs]}))
+    assert end
+    assert end.code == cli.EXIT_USER
+
+
+@pytest.mark.parametrize(
+    ("codes", "whole"),
+    [((), 1), ((75, 75), 75), ((75, 2), 2), ((1, 75), 1), ((1, 2), 2)],
+)
+def test_a_mistake_counts_before_a_bug_and_a_bug_before_a_lost_peer(codes, whole):
+    assert endings.verdict([endings.End(False, "", code) for code in codes]) == whole
+
+
+def test_a_work_queue_has_no_number_of_pods_to_be_done():
+    job = {"spec": {"parallelism": 2}, "status": {"succeeded": 2}}
+    assert endings.standing(job, [pod({"phase": "Succeeded"})] * 2) == "pods: 2 done"
+
+
+def test_how_a_job_stands_counts_its_pods():
+    job = {"spec": {"completions": 4}, "status": {"succeeded": 1}}
+    pods = [pod({"phase": phase}) for phase in ("Succeeded", "Running", "Running", "Pending")]
+    assert endings.standing(job, pods) == "pods: 1 of 4 done, 2 running, 1 waiting"
