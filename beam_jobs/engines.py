@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beam_jobs import storage
-from canopy import contract, patterns, quiet
+from canopy import contract, machine, patterns, quiet
 from canopy.cli import TryAgainError, UserError, first_line
 from canopy.model_info import ModelInfo
 
@@ -30,7 +30,6 @@ CHOICES = (AUTO, LITE, SAVED_MODEL)
 LITE_PIXELS = 8 * 96 * 96
 CPU_BATCH, GPU_BATCH = 32, 64  # pictures a call of the SavedModel
 CALLS_AT_ONCE = 2  # of the SavedModel: one computes while the next one's pictures travel
-DEVICES = Path("/dev")  # tests put another machine's here
 
 
 class Engine(Protocol):
@@ -82,9 +81,9 @@ def load(info: ModelInfo, choice: str, threads: int) -> Engines:
         return Engines(f"{found.name}, for {error}", info.folder, [found] * threads)
 
 
-def has_gpu(devices: Path = DEVICES) -> bool:
-    """Whether this machine has a GPU of NVIDIA's; nothing is imported to find out."""
-    return any(devices.glob("nvidia[0-9]*"))
+def has_gpu() -> bool:
+    """Whether this machine has a GPU of NVIDIA's."""
+    return machine.gpus() > 0
 
 
 def _lite(info: ModelInfo, threads: int) -> list[Engine]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # Linux' names, in /proc/cpuinfo
 ROOT = Path("/")  # tests put another system's files elsewhere
+DEVICES = Path("/dev")
 
 
 def cores(root: Path = ROOT) -> int:
@@ -34,6 +35,15 @@ def multiplies_bfloat16(root: Path = ROOT) -> bool:
             if what.strip() in ("flags", "Features"):
                 return not BFLOAT16_FLAGS.isdisjoint(values.split())
     return False
+
+
+def gpus(devices: Path = DEVICES) -> int:
+    """How many of NVIDIA's GPUs this machine or container has; nothing is imported to find out.
+
+    Args:
+        devices: where their files are; there are none where Windows lends them (WSL).
+    """
+    return sum(1 for _ in devices.glob("nvidia[0-9]*"))
 
 
 def _limit(root: Path) -> float:

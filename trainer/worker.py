@@ -28,6 +28,7 @@ PAUSED_SECONDS = 3.0
 # Of silence once a peer is lost: what it computes is lost anyway, and a checkpoint half written does no harm.
 STALLED_SECONDS = 5.0
 POLL_SECONDS = 0.02
+VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"  # CUDA's word: numbers or names, parted by commas
 
 
 class Worker:
@@ -62,6 +63,7 @@ class Worker:
         whole = {
             **_shares(here),
             **os.environ,
+            **_own_gpus(place.index, here),
             **(environment or {}),
             "TF_CONFIG": place.tf_config(),
             "CANOPY_TERMINATION_LOG": self._word.name,
@@ -174,6 +176,20 @@ def _shares(here: int) -> dict[str, str]:
         # Else the first worker on a GPU takes nearly all of its memory, and the next one finds none.
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
     }
+
+
+def _own_gpus(index: int, here: int) -> dict[str, str]:
+    """One worker's part of this machine's GPUs, as many as any other's.
+
+    By itself each of several takes all of them, and every GPU computes for every worker.
+    """
+    named = os.environ.get(VISIBLE_GPUS)
+    gpus = [str(i) for i in range(machine.gpus())] if named is None else named.split(",")
+    if here == 1 or len(gpus) < 2:
+        return {}
+    each = max(1, len(gpus) // here)
+    first = index * each % len(gpus)
+    return {VISIBLE_GPUS: ",".join(gpus[first : first + each])}
 
 
 def stop(workers: Sequence[Worker], how: signal.Signals, seconds: float) -> None:

@@ -285,14 +285,6 @@ def test_an_export_of_a_store_is_copied_alone_whatever_its_name(server: Faulty) 
             assert found == {"saved_model.pb", "variables/a"}
 
 
-def test_a_gpu_is_seen_by_its_device_file(tmp_path: Path) -> None:
-    assert not engines.has_gpu(tmp_path)
-    (tmp_path / "nvidiactl").touch()
-    assert not engines.has_gpu(tmp_path)
-    (tmp_path / "nvidia0").touch()
-    assert engines.has_gpu(tmp_path)
-
-
 def test_where_tensorflow_cannot_use_the_gpu_tensorflow_lite_serves(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from canopy.machine import cores, multiplies_bfloat16
+from canopy.machine import cores, gpus, multiplies_bfloat16
 from tests.conftest import ROOT
 
 
@@ -87,3 +87,10 @@ def test_bfloat16_is_there_where_the_system_names_it_among_the_cpus_features(tmp
 
 def test_a_system_that_tells_nothing_of_its_cpu_has_no_bfloat16(tmp_path):
     assert not multiplies_bfloat16(tmp_path)
+
+
+def test_gpus_are_counted_by_their_device_files(tmp_path):
+    assert gpus(tmp_path) == 0
+    for name in ("nvidiactl", "nvidia-uvm", "nvidia3", "nvidia12"):
+        (tmp_path / name).touch()
+    assert gpus(tmp_path) == 2

@@ -149,9 +149,9 @@ def test_one_whose_last_word_was_tidied_away_with_old_temporary_files_left_none(
     made.close(show_errors=False)
 
 
-def environment_of(here: int) -> dict[str, str]:
+def environment_of(here: int, index: int = 0) -> dict[str, str]:
     """What a training process of a machine with so many workers is started with."""
-    made = worker.Worker(Place(0, ()), ["--data", "none", "--model_dir", "none"], here)
+    made = worker.Worker(Place(index, ()), ["--data", "none", "--model_dir", "none"], here)
     try:
         text = Path(f"/proc/{made.process.pid}/environ").read_text()
         return dict(line.split("=", 1) for line in text.split("\0") if line)
@@ -178,3 +178,27 @@ def test_what_the_user_has_set_for_tensorflow_stays(monkeypatch: Any) -> None:
     monkeypatch.setenv("TF_FORCE_GPU_ALLOW_GROWTH", "false")
     found = environment_of(2)
     assert (found["TF_NUM_INTRAOP_THREADS"], found["TF_FORCE_GPU_ALLOW_GROWTH"]) == ("3", "false")
+
+
+@pytest.mark.parametrize(
+    ("gpus", "named", "here", "expected"),
+    [
+        (4, None, 2, ["0,1", "2,3"]),
+        (3, None, 2, ["0", "1"]),  # as many replicas on each
+        (2, None, 3, ["0", "1", "0"]),
+        (8, "GPU-a,GPU-b", 2, ["GPU-a", "GPU-b"]),
+        (1, None, 2, [None, None]),
+        (0, None, 2, [None, None]),
+        (4, None, 1, [None]),
+        (4, "", 2, ["", ""]),
+    ],
+)
+def test_workers_of_one_machine_share_its_gpus_out(
+    gpus: int, named: str | None, here: int, expected: list[str | None], monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(machine, "gpus", lambda: gpus)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if named is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    found = [environment_of(here, index).get("CUDA_VISIBLE_DEVICES") for index in range(here)]
+    assert found == expected
