@@ -140,7 +140,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 def _remote_files(pattern: str) -> Iterator[Found]:
     """The same of a store: a name is taken as it is before it is taken for a glob, as on this machine."""
     whole = not pattern.endswith("/") and pattern.count("/") > 2
-    if whole and storage.match(storage.literal(pattern)):
+    if whole and storage.is_file(pattern):
         yield Found(pattern, "")
     elif found := storage.below(pattern):
         folder = pattern.rstrip("/")

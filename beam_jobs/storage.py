@@ -113,6 +113,11 @@ def exists(path: str) -> bool:
         return bool(_file_systems().exists(path)) if is_remote(path) else os.path.lexists(path)
 
 
+def is_file(address: str) -> bool:
+    """Says whether there is a file of exactly that name in a store, whose folders are but parts of names."""
+    return exists(address) if store(address) is not None else bool(match(literal(address)))
+
+
 def open_read(path: str) -> IO[bytes]:
     """Opens for reading, seekable."""
     with explained(path, "read"):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from beam_jobs import storage
+from beam_jobs import gcs, storage
 from beam_jobs.finding import files, is_passed_over
 from canopy.cli import UserError
 from tests.beam_jobs.gcs_server import Faulty
@@ -133,3 +133,18 @@ def test_in_a_store_a_name_is_taken_as_it_is_before_it_is_taken_for_a_glob(serve
     assert paths("gs://here/set[1]/") == ["gs://here/set[1]/a.jpg"]
     assert paths("gs://here/x[1].jpg") == ["gs://here/x[1].jpg"]
     assert paths("gs://here/y[1].jpg") == ["gs://here/y1.jpg"]
+
+
+def test_a_folder_in_a_store_is_listed_once(server: Faulty, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("train/a.jpg", "train-old/b.jpg"):
+        storage.write_bytes(f"gs://here/{name}", b"x")
+    listed: list[str] = []
+    match = gcs.match
+
+    def counted(pattern: str) -> list[str]:
+        listed.append(pattern)
+        return match(pattern)
+
+    monkeypatch.setattr(gcs, "match", counted)
+    assert paths("gs://here/train") == ["gs://here/train/a.jpg"]
+    assert listed == ["gs://here/train/**"]
