@@ -22,7 +22,9 @@ from trainer.data_info import Shard
 from trainer.tracing import as_written
 
 SHUFFLE_RECORDS = 2048  # encoded records held for shuffling, over all streams: some 32 MB of chips
+HELD_BYTES = 256 << 20  # of encoded records held for any one purpose: of large pictures they are fewer
 CHUNK = 64  # most images decoded by one call: its overhead is that of decoding two chips of 32 px
+CHUNK_BYTES = 4 << 20  # of their files, which decoding makes some ten times as large
 PREFETCH_BATCHES = 4  # so that one slow read does not make a device wait
 
 
@@ -49,6 +51,16 @@ class Reading:
     def worker_batch(self) -> int:
         """Images a step on this worker."""
         return self.replica_batch * self.local_replicas
+
+    @property
+    def record_bytes(self) -> int:
+        """The mean size of a record; 0 where it is not known."""
+        known = [shard for shard in self.shards if shard.bytes >= 0]
+        return sum(shard.bytes for shard in known) // max(1, sum(shard.records for shard in known))
+
+    def fitting(self, most: int, room: int) -> int:
+        """How many records, at most `most` and at least one, take no more than `room` bytes."""
+        return max(1, min(most, room // max(1, self.record_bytes)))
 
     @property
     def streams(self) -> int:
@@ -93,7 +105,8 @@ def batches(reading: Reading, epoch: int = 0, first_step: int = 0) -> Any:
         weighted sum over the cluster is the mean over the step's records; padding weighs 0.
     """
     sources = tuple(_stream(reading, epoch, number, first_step) for number in reading.own_streams)
-    chunk = max(count for count in range(1, CHUNK + 1) if reading.replica_batch % count == 0)
+    most = reading.fitting(CHUNK, CHUNK_BYTES)
+    chunk = max(count for count in range(1, most + 1) if reading.replica_batch % count == 0)
     records = tf.data.Dataset.zip(sources).map(lambda *each: tf.concat(each, axis=0)).rebatch(chunk)
     # Not AUTOTUNE, which takes the cores of the host for those of the container.
     examples = records.map(
@@ -120,17 +133,19 @@ def iterate(reading: Reading, epoch: int = 0, first_step: int = 0) -> Iterator[A
 
 
 @as_written
-def encoded(shards: Sequence[Shard], classes: int) -> Any:
+def encoded(shards: Sequence[Shard], classes: int, parts: Sequence[plan.Part] | None = None) -> Any:
     """The records of a split as they are, in their own order, for evaluation.
 
     Args:
         shards: of the split.
         classes: size of the vocabulary.
+        parts: which of them; None: all.
 
     Returns:
         A `tf.data.Dataset` of (name string, encoded image string, labels int64[classes]).
     """
-    parts = [plan.Part(i, 0, shard.records) for i, shard in enumerate(shards) if shard.records]
+    if parts is None:
+        parts = [plan.Part(i, 0, shard.records) for i, shard in enumerate(shards) if shard.records]
     spec = {
         contract.KEY_FILENAME: tf.io.FixedLenFeature([], tf.string),
         contract.KEY_ENCODED: tf.io.FixedLenFeature([], tf.string),
@@ -225,14 +240,15 @@ def _stream(reading: Reading, epoch: int, number: int, first_step: int) -> Any:
     records = _read_parts(parts, reading.shards)
     if reading.shuffle:
         seed = _order_seed(reading.seed, epoch, number)
-        room = max(1, SHUFFLE_RECORDS // reading.streams)
+        room = max(1, reading.fitting(SHUFFLE_RECORDS, HELD_BYTES) // reading.streams)
         records = records.shuffle(room, seed=seed, reshuffle_each_iteration=False)
     missing = reading.steps * reading.stream_batch - sum(part.take for part in parts)
     if missing:
         filler = records if parts else _read_parts([_any_record(reading.shards)], reading.shards)
         records = records.concatenate(filler.repeat().take(missing))
     records = records.skip(first_step * reading.stream_batch)
-    return records.batch(reading.stream_batch, drop_remainder=True).prefetch(PREFETCH_BATCHES)
+    ahead = reading.fitting(PREFETCH_BATCHES * reading.worker_batch, HELD_BYTES) // reading.worker_batch
+    return records.batch(reading.stream_batch, drop_remainder=True).prefetch(max(1, ahead))
 
 
 def _read_parts(parts: Sequence[plan.Part], shards: tuple[Shard, ...]) -> Any:

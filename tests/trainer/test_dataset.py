@@ -1,5 +1,6 @@
 """Records to batches: complete, in order, in shape, and the pictures that the archive holds."""
 
+import dataclasses
 import io
 import tempfile
 from collections import Counter
@@ -221,6 +222,19 @@ def test_pictures_of_several_sizes_may_stand_in_one_shard(tmp_path):
     images, _, _ = next(iter(dataset.batches(settings).as_numpy_iterator()))
     for found, picture in zip(images, pictures, strict=True):
         np.testing.assert_array_equal(found, dataset.resize(tf.constant(picture), SIZE))
+
+
+@pytest.mark.parametrize(("record_bytes", "at_once"), [(-1, 4), (20_000, 4), (2_000_000, 2), (30_000_000, 1)])
+def test_of_large_pictures_fewer_are_held_and_decoded_at_once(tmp_path, monkeypatch, record_bytes, at_once):
+    (shard,) = write_shards(tmp_path, [8])
+    told = dataclasses.replace(shard, bytes=8 * record_bytes if record_bytes > 0 else -1)
+    decoded, decode = [], dataset.decode
+    monkeypatch.setattr(dataset, "decode", lambda image: decoded.append(image) or decode(image))
+    found = read(reading((told,)))
+    assert len(decoded) == at_once + 1  # as the graph is built: side by side, and one after another
+    assert sorted(each for batch, _ in found for each in batch.tolist()) == list(range(8))
+    held = reading((told,)).fitting(dataset.SHUFFLE_RECORDS, dataset.HELD_BYTES)
+    assert held == dataset.SHUFFLE_RECORDS or held * record_bytes <= dataset.HELD_BYTES
 
 
 def test_an_iterator_is_let_go_of_at_once(tmp_path):

@@ -27,7 +27,7 @@ class Looks:
     hashes: npt.NDArray[np.uint64]  # [rows], difference hash: near pictures differ in few bits
     thumbs: npt.NDArray[np.uint8]  # [rows, 8, 9, 3]
     # [rows, 7], `MEASURES`, of 255: each channel's mean and standard deviation, and how far neighbouring
-    # pixels are apart on average.
+    # pixels are apart on average; of a large picture those of its middle.
     measures: npt.NDArray[np.float32]
     flat: npt.NDArray[np.bool_]  # [rows], whether each channel has one value throughout
 

@@ -18,13 +18,14 @@ import tensorflow as tf
 from canopy import contract, patterns
 from canopy.cli import UserError, first_line
 from canopy.progress import Meter
-from trainer import faults
+from trainer import faults, plan
 from trainer.data_info import DataInfo, Shard
 from trainer.dataset import decode, encoded
 from trainer.files import REFUSED, refusal
 from trainer.report.looks import THUMB, Looks, difference_hash
 
 BATCH = 64  # images a call of the SavedModel
+MEASURED_SIDE = 1024  # pixels of a large picture that are measured each way: all as numbers take gigabytes
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Scored:
 
     looks: Looks
     scores: npt.NDArray[np.float32]  # [rows, classes]
-    labels: npt.NDArray[np.int64]  # [rows, classes], 0 or 1
+    labels: npt.NDArray[np.bool_]  # [rows, classes]
 
     @property
     def names(self) -> list[str]:
@@ -70,7 +71,7 @@ def score(model: str, info: DataInfo, split: str) -> Scored:
             scores.append(call(image_bytes=images)["scores"].numpy())
             if not np.isfinite(scores[-1]).all():
                 raise UserError(f"--model {model} gives scores that are no numbers: train it again")
-            labels.append(multi_hot.numpy())
+            labels.append(multi_hot.numpy() > 0)
             meter.update(len(gathered.names))
     return Scored(gathered.looks(), np.concatenate(scores), np.concatenate(labels))
 
@@ -93,19 +94,21 @@ def look(info: DataInfo, split: str, most: int) -> Looks:
 
 
 def pick(info: DataInfo, split: str, rows: set[int]) -> dict[int, bytes]:
-    """The encoded pictures of a few rows, by row; reads the split once more rather than holding all.
+    """The encoded pictures of a few rows, by row; reads them once more rather than holding all.
 
     Raises:
         UserError, TryAgainError: where a record cannot be read any more.
     """
-    found: dict[int, bytes] = {}
-    shards, classes = info.shards(split), len(info.vocabulary)
-    for row, (_, image, _) in enumerate(faults.naming(encoded(shards, classes), shards, classes)):
-        if row in rows:
-            found[row] = image.numpy()
-        if len(found) == len(rows):
-            break
-    return found
+    wanted, shards, classes = sorted(rows), info.shards(split), len(info.vocabulary)
+    begins = np.cumsum([0, *(shard.records for shard in shards)])
+    parts = [plan.Part(i, row - int(begins[i]), 1) for row in wanted for i in [_holder(begins, row)]]
+    records = faults.naming(encoded(shards, classes, parts), shards, classes)
+    return {row: image.numpy() for row, (_, image, _) in zip(wanted, records, strict=True)}
+
+
+def _holder(begins: npt.NDArray[np.int64], row: int) -> int:
+    """The shard that a row of the split is in."""
+    return int(np.searchsorted(begins, row, side="right")) - 1
 
 
 class _Gathered:
@@ -143,7 +146,7 @@ def _looked_at(info: DataInfo, shards: Sequence[Shard], most: int) -> Iterator[A
     def look_at(name: Any, image: Any, labels: Any) -> tuple[Any, ...]:
         pixels = decode(image)  # as training does: where it sees black, so must the report
         thumb = tf.image.resize(pixels[None], THUMB, method="area")[0]
-        numbers = tf.cast(pixels, tf.float32)
+        numbers = tf.cast(_middle(pixels), tf.float32)
         means, variances = tf.nn.moments(numbers, axes=[0, 1])
         # Each pixel has two differences, to the right and downwards.
         apart = tf.image.total_variation(numbers) / tf.cast(2 * tf.size(numbers), tf.float32)
@@ -154,3 +157,11 @@ def _looked_at(info: DataInfo, shards: Sequence[Shard], most: int) -> Iterator[A
     classes = len(info.vocabulary)
     looked_at = encoded(shards, classes).take(most).map(look_at, num_parallel_calls=tf.data.AUTOTUNE)
     return faults.naming(looked_at.batch(BATCH).prefetch(2), shards, classes, decode)
+
+
+def _middle(pixels: Any) -> Any:
+    """The middle of a large picture, all of any other: uint8[height, width, 3]."""
+    sides = tf.shape(pixels)[:2]
+    kept = tf.minimum(sides, MEASURED_SIDE)
+    first = (sides - kept) // 2
+    return tf.slice(pixels, tf.concat([first, [0]], axis=0), tf.concat([kept, [3]], axis=0))

@@ -1,0 +1,39 @@
+"""A split read for the report: what it takes of its records, and of large pictures."""
+
+import numpy as np
+import tensorflow as tf
+
+from tests.trainer.test_dataset import write_shards
+from trainer import faults
+from trainer.data_info import DataInfo
+from trainer.report import split
+
+
+def made(folder, counts):
+    """A data set of pictures that are named after their place in it."""
+    tags = tuple(f"tag_{number}" for number in range(40))
+    return DataInfo(str(folder), "made", tags, "", {"validation": write_shards(folder, counts)}, {})
+
+
+def test_of_the_rows_picked_no_other_record_passes_through_python(tmp_path, monkeypatch):
+    info, read = made(tmp_path, [3, 0, 5, 4]), []
+    naming = faults.naming
+
+    def counted(*given):
+        for element in naming(*given):
+            read.append(element[0].numpy().decode())
+            yield element
+
+    monkeypatch.setattr(faults, "naming", counted)
+    found = split.pick(info, "validation", {11, 2, 3, 7})
+    assert read == ["chip_2", "chip_3", "chip_7", "chip_11"]
+    values = {row: round(tf.io.decode_jpeg(image).numpy().mean()) for row, image in found.items()}
+    assert values == {2: 2, 3: 3, 7: 7, 11: 11}
+    assert split.pick(info, "validation", set()) == {}
+
+
+def test_of_a_large_picture_the_middle_is_measured(monkeypatch):
+    monkeypatch.setattr(split, "MEASURED_SIDE", 4)
+    pixels = np.arange(7 * 3 * 3, dtype=np.uint8).reshape(7, 3, 3)
+    np.testing.assert_array_equal(split._middle(tf.constant(pixels)), pixels[1:5])
+    np.testing.assert_array_equal(split._middle(tf.constant(pixels[:3])), pixels[:3])
