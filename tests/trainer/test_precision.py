@@ -59,10 +59,14 @@ def test_of_gpus_of_several_kinds_the_least_decides_in_one_worker_and_over_all(m
 
     def settled(*workers):
         said, types = [], []
-        for gather in (lambda mine: said.append(mine) or [mine], lambda _: said[: len(workers)]):
-            for gpus in workers:
-                monkeypatch.setattr(tf.config, "list_physical_devices", lambda _, gpus=gpus: gpus)
-                types.append(precision.settle("auto", gather))
+
+        def gather(mine):
+            said.append(mine)
+            return said[: len(workers)]
+
+        for gpus in workers * 2:  # the first round makes known what all say
+            monkeypatch.setattr(tf.config, "list_physical_devices", lambda _, gpus=gpus: gpus)
+            types.append(precision.settle("auto", gather))
         return types[len(workers) :]
 
     assert settled(["L4", "T4"]) == ["mixed_float16"]
