@@ -76,7 +76,7 @@ def _ends_within_a_line(path: str) -> bool:
     with tf.io.gfile.GFile(path, "rb") as file:
         size = file.size()
         file.seek(max(0, size - 1))  # a long run's may have hundreds of megabytes
-        return size > 0 and file.read() != b"\n"
+        return bool(size > 0 and file.read() != b"\n")
 
 
 def _tells_validation(line: bytes, step: int) -> bool:

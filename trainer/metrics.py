@@ -69,11 +69,12 @@ def cross_entropy_rows(scores: npt.ArrayLike, labels: npt.ArrayLike) -> Array:
         float64[rows].
     """
     given, true = np.asarray(scores), np.asarray(labels, bool)
-    total = np.zeros(len(given))
+    total: Array = np.zeros(len(given))
     for tag in range(given.shape[1]):  # one at a time: all together would be several such tables
         clipped = np.clip(given[:, tag].astype(np.float64), 1e-7, 1 - 1e-7)
         total -= np.log(np.where(true[:, tag], clipped, 1 - clipped))
-    return total / max(1, given.shape[1])
+    total /= max(1, given.shape[1])
+    return total
 
 
 def apply_thresholds(scores: npt.ArrayLike, thresholds: npt.ArrayLike) -> Bits:

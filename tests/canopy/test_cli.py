@@ -53,7 +53,7 @@ def test_a_machine_without_a_place_for_temporary_files_is_told(monkeypatch, caps
 
 def test_another_file_that_is_not_there_is_a_bug():
     with pytest.raises(FileNotFoundError):
-        cli.run(lambda: Path("/nowhere/at/all").read_text())
+        cli.run(Path("/nowhere/at/all").unlink)
 
 
 @pytest.mark.parametrize(

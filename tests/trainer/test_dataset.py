@@ -229,7 +229,12 @@ def test_of_large_pictures_fewer_are_held_and_decoded_at_once(tmp_path, monkeypa
     (shard,) = write_shards(tmp_path, [8])
     told = dataclasses.replace(shard, bytes=8 * record_bytes if record_bytes > 0 else -1)
     decoded, decode = [], dataset.decode
-    monkeypatch.setattr(dataset, "decode", lambda image: decoded.append(image) or decode(image))
+
+    def noted(image):
+        decoded.append(image)
+        return decode(image)
+
+    monkeypatch.setattr(dataset, "decode", noted)
     found = read(reading((told,)))
     assert len(decoded) == at_once + 1  # as the graph is built: side by side, and one after another
     assert sorted(each for batch, _ in found for each in batch.tolist()) == list(range(8))

@@ -79,7 +79,12 @@ def test_of_thresholds_that_serve_alike_the_one_nearest_to_a_fifth_is_taken():
 
 def test_to_tune_twice_as_many_tags_is_twice_the_work(monkeypatch):
     numbers, plain = [], metrics._fbeta
-    monkeypatch.setattr(metrics, "_fbeta", lambda *given: numbers.append(plain(*given)) or numbers[-1])
+
+    def noted(*given):
+        numbers.append(plain(*given))
+        return numbers[-1]
+
+    monkeypatch.setattr(metrics, "_fbeta", noted)
 
     def work(tags):
         numbers.clear()

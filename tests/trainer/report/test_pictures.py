@@ -71,7 +71,7 @@ def test_the_worst_come_first_and_hits_are_only_hits():
 
 
 def test_a_perfect_model_has_no_mistakes_to_show():
-    labels = np.eye(3, dtype=np.int64)
+    labels = np.eye(3, dtype=bool)
     worst, best = pictures.galleries(np.ones(3), labels.astype(np.float32), labels)
     assert worst == []
     assert len(best) == 3
