@@ -10,6 +10,8 @@ MODEL_FORMAT_VERSION = 1  # of model.json: readers refuse a newer one
 
 # In the environment: what all starts of one run have in common, of a pod its Job's uid.
 RUN_ID = "CANOPY_RUN_ID"
+# In a training process' environment: one before it, of the same launcher, has saved a checkpoint.
+HAS_TRAINED = "CANOPY_HAS_TRAINED"
 
 # The data folder. `DATASET_INFO` is written last: it is the commit marker.
 DATASET_INFO = "dataset_info.json"

@@ -6,11 +6,13 @@ devices is refused before it claims its folder.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import tensorflow as tf
 
 from canopy.cli import TryAgainError, UserError, first_line
+from canopy.contract import HAS_TRAINED
 from trainer.config import Config
 
 
@@ -21,10 +23,17 @@ def gpus() -> list[Any]:
 
 
 def check(config: Config) -> None:
-    """Raises `UserError` where a run asks for GPUs and there is none."""
+    """Finds out whether a run that asks for GPUs has one.
+
+    Raises:
+        UserError: where there is none.
+        TryAgainError: where this machine had one when it trained, and it has failed: another may have one.
+    """
     if gpus():
         return
     if config.require_gpu:
+        if os.environ.get(HAS_TRAINED):
+            raise TryAgainError("--require_gpu is given and TensorFlow sees no GPU any more: it has failed")
         raise UserError("--require_gpu is given and TensorFlow sees no GPU")
     if config.communication == "nccl":
         raise UserError("--communication nccl is given and TensorFlow sees no GPU: use ring")

@@ -17,12 +17,12 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from canopy import cli, locks
 from canopy.cli import UserError
-from canopy.contract import RUN_ID
+from canopy.contract import HAS_TRAINED, RUN_ID
 from trainer import cluster, config, data_info, hub, logs, supervise, weights
 from trainer.supervise import Crew, Ending, Signals
 
@@ -144,6 +144,7 @@ def _keep_going(settings: Settings, crew: Crew, signals: Signals) -> Ending:
         ending = supervise.attempt(crew, settings.task_flags, signals, settings.rendezvous_timeout)
         if ending.saved > newest:
             restarts, newest, pause = 0, ending.saved, 0.0
+            crew = replace(crew, environment={**crew.environment, HAS_TRAINED: "true"})
         if ending.is_final:
             return ending
         if restarts == settings.max_restarts:

@@ -35,6 +35,13 @@ def test_a_run_that_asks_for_gpus_is_refused_without_one(flags):
 
 
 @pytest.mark.usefixtures("no_gpu")
+def test_a_gpu_that_is_gone_after_training_is_worth_another_try(monkeypatch):
+    monkeypatch.setenv("CANOPY_HAS_TRAINED", "true")
+    with pytest.raises(cli.TryAgainError, match="TensorFlow sees no GPU any more"):
+        devices.check(asking("--require_gpu"))
+
+
+@pytest.mark.usefixtures("no_gpu")
 def test_a_run_that_asks_for_nothing_takes_the_cpu():
     devices.check(asking())
 

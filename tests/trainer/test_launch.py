@@ -192,8 +192,10 @@ class Attempts:
 
     def __init__(self, *endings):
         self.left = list(endings)
+        self.told = []  # of each, whether a worker before it has trained
 
-    def __call__(self, *_):
+    def __call__(self, crew, *_):
+        self.told.append("CANOPY_HAS_TRAINED" in crew.environment)
         return self.left.pop(0)
 
 
@@ -235,6 +237,14 @@ def test_a_new_checkpoint_begins_the_count_anew_and_an_old_one_does_not(monkeypa
     assert slept == [0, 1, 0, 1, 0, 1]
     ending, slept = keep_going(monkeypatch, 2, lost(5), lost(5), lost(3))
     assert (ending.code, slept) == (cli.EXIT_PEER_LOST, [0, 1])
+
+
+def test_a_worker_is_told_once_one_before_it_has_trained(monkeypatch):
+    attempts = Attempts(lost(), lost(7), lost(), Ending(cli.EXIT_OK, "done"))
+    monkeypatch.setattr(supervise, "attempt", attempts)
+    settings = launch.Settings(1, 5, 600.0, ())
+    launch._keep_going(settings, supervise.Crew(1, cluster.Place(0, ())), Pauses())
+    assert attempts.told == [False, False, True, True]
 
 
 def test_a_worker_that_crashes_at_every_start_is_told_from_a_peer_that_is_lost(monkeypatch):
