@@ -11,6 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from canopy import machine
 from canopy.cli import TryAgainError, UserError, first_line
 from canopy.contract import HAS_TRAINED
 from trainer.config import Config
@@ -31,12 +32,18 @@ def check(config: Config) -> None:
     """
     if gpus():
         return
+    if config.require_gpu and os.environ.get(HAS_TRAINED):
+        raise TryAgainError("--require_gpu is given and TensorFlow sees no GPU any more: it has failed")
+    # There are device files and yet no GPU where a library is missing, and TensorFlow may not say which.
+    there = (
+        ", though there is one: CUDA's Python packages (the extra gpu), libcuda.so.1 or libnvidia-ml.so.1 "
+        "of the driver are missing, or do not fit"
+    )
+    unseen = f"TensorFlow sees no GPU{there if machine.gpus() else ''}"
     if config.require_gpu:
-        if os.environ.get(HAS_TRAINED):
-            raise TryAgainError("--require_gpu is given and TensorFlow sees no GPU any more: it has failed")
-        raise UserError("--require_gpu is given and TensorFlow sees no GPU")
+        raise UserError(f"--require_gpu is given and {unseen}")
     if config.communication == "nccl":
-        raise UserError("--communication nccl is given and TensorFlow sees no GPU: use ring")
+        raise UserError(f"--communication nccl is given and {unseen}: use ring")
 
 
 def strategy(communication: str) -> Any:

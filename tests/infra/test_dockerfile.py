@@ -153,6 +153,7 @@ def test_every_file_that_is_copied_is_seen_and_there():
 def test_the_gpu_image_finds_the_driver_where_a_runtime_mounts_it_and_tells_no_linker():
     (environment,) = (rest for rest in within("gpu", "ENV") if "NVIDIA" in rest)
     assert "LD_LIBRARY_PATH=/usr/local/nvidia/lib64:" in environment
+    assert "NVIDIA_DRIVER_CAPABILITIES=compute,utility" in environment  # with NVML, which TensorFlow wants
 
 
 @pytest.mark.parametrize("name", ["cpu", "gpu"])

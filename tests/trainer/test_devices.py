@@ -7,7 +7,7 @@ import socket
 import pytest
 import tensorflow as tf
 
-from canopy import cli
+from canopy import cli, machine
 from canopy.cli import UserError
 from tests.conftest import SMALLEST
 from trainer import cluster, config, devices
@@ -32,6 +32,15 @@ def a_gpu(monkeypatch):
 def test_a_run_that_asks_for_gpus_is_refused_without_one(flags):
     with pytest.raises(UserError, match=f"^{flags[0]} .*TensorFlow sees no"):
         devices.check(asking(*flags))
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_a_gpu_that_is_there_and_not_seen_points_to_the_libraries(monkeypatch):
+    for count in (0, 1):
+        monkeypatch.setattr(machine, "gpus", lambda count=count: count)
+        with pytest.raises(UserError) as raised:
+            devices.check(asking("--require_gpu"))
+        assert ("libnvidia-ml.so.1" in str(raised.value)) is bool(count)
 
 
 @pytest.mark.usefixtures("no_gpu")
