@@ -53,6 +53,7 @@ class Stopping:
         self._cluster = ""  # TF_CONFIG, once the launcher has said go
         self._go = threading.Event()
         self.is_asked = False  # SIGTERM has come to this worker
+        self.has_stepped = False  # the workers have computed together
 
     def begin(self) -> None:
         """Takes the signals over and listens to the launcher. Call on the main thread, before TensorFlow."""
@@ -116,6 +117,7 @@ class Stopping:
 
     def stepped(self, step: int) -> None:
         """Tells the launcher that `step` is complete."""
+        self.has_stepped = True
         self._near.say(link.STEP, step)
 
     def saved(self, step: int) -> None:

@@ -7,11 +7,13 @@ after a checkpoint; 130 for Ctrl-C.
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Sequence
 from typing import Any
 
 from canopy import cli, quiet
+from canopy.contract import HAS_TRAINED
 from trainer import cluster, config, link, logs
 from trainer.stopping import Stopping, TerminatedError, leave
 
@@ -40,6 +42,13 @@ def _train(argv: Sequence[str] | None, near: link.Near) -> None:
     try:
         outcome = start.train(settings, place, stopping)
     except loop.LOST as error:
+        raise cli.PeerLostError(cli.first_line(error)) from error
+    except tf.errors.InternalError as error:
+        # What NCCL has met, by TensorFlow's nccl_manager.cc: of workers that have computed together, that one
+        # is gone. Before, it is set up wrongly, and no restart mends that.
+        together = stopping.has_stepped or os.environ.get(HAS_TRAINED)
+        if place.workers == 1 or not together or "NCCL" not in str(error):
+            raise
         raise cli.PeerLostError(cli.first_line(error)) from error
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
         if "No space left" in str(error):  # TensorFlow has one name for both
