@@ -5,6 +5,7 @@ Promises: every check is a pure function over arrays.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -207,6 +208,7 @@ def _most_frequent(rows: npt.NDArray[np.bool_]) -> tuple[float, npt.NDArray[np.b
     """The share of the rows that equal the most frequent one, and that row."""
     if not len(rows):
         return 0.0, np.zeros(rows.shape[1], bool)
-    answers, counts = np.unique(rows, axis=0, return_counts=True)
-    most = int(counts.argmax())
-    return float(counts[most] / len(rows)), answers[most]
+    # By their bits, and not by `np.unique`, which sorts rows by comparing them value by value.
+    answer, count = Counter(map(bytes, np.packbits(rows, axis=1))).most_common(1)[0]
+    bits = np.unpackbits(np.frombuffer(answer, np.uint8), count=rows.shape[1])
+    return count / len(rows), bits.astype(bool)
