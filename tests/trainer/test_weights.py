@@ -25,6 +25,7 @@ def test_a_file_that_may_not_be_read_is_one_sentence(locked, tmp_path, monkeypat
     (cache / weights.file_name(1.0, 224)).write_bytes(weights.HDF5)
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setenv("CANOPY_WEIGHTS", str(locked))
+    monkeypatch.setattr(weights, "FOLDER", str(tmp_path / "volume"))
     assert weights.resolve("auto", 1.0, 224) == str(cache / weights.file_name(1.0, 224))
     with pytest.raises(UserError, match=r"--backbone hub:.* cannot be read \(Permission denied\)"):
         hub.check(f"hub:{locked}/model")
