@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +75,13 @@ class DataInfo:
             found = tuple(map(str, json.loads(text)["classes"]))
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"--init_from: {path} cannot be understood ({error!r})") from error
-        if found != self.vocabulary:
-            raise UserError(
-                f"--init_from {folder}: it knows the tags {' '.join(found)}, in this order, and the data set "
-                f"has {' '.join(self.vocabulary)}"
-            )
+        for number, (its, own) in enumerate(zip_longest(found, self.vocabulary), start=1):
+            if its != own:
+                raise UserError(
+                    f"--init_from {folder}: its {len(found):,} tags are not the data set's "
+                    f"{len(self.vocabulary):,} in their order: number {number} is "
+                    f"{its or 'missing'} there and {own or 'missing'} here"
+                )
 
     def shards(self, split: str) -> tuple[Shard, ...]:
         """The shards of a split that holds at least one record.

@@ -100,9 +100,10 @@ def test_a_run_starts_from_an_export_of_the_same_tags_in_the_same_order_alone(fo
         ("[]", "cannot be understood"),
         (
             '{"classes": ["water", "clear"]}',
-            "it knows the tags water clear, in this order, and",
+            "its 2 tags are not the data set's 2 in their order: number 1 is water there and clear here",
         ),
-        ('{"classes": ["clear"]}', "it knows the tags clear, in this order"),
+        ('{"classes": ["clear"]}', "number 2 is missing there and water here"),
+        ('{"classes": ["clear", "water", "none"]}', "number 3 is none there and missing here"),
     ]:
         (tmp_path / "model.json").write_text(text)
         with pytest.raises(UserError, match=said):
