@@ -25,6 +25,10 @@ from trainer.local import making_variables
 from trainer.loop import Outcome, Run
 from trainer.stopping import Stopping
 
+# Until all have joined, TensorFlow holds up the Python of those who are there; a peer with many GPUs, which
+# its driver wakes one by one, takes its time. Whoever does not come is missed by the watch in less.
+JOIN_SECONDS = 90.0
+
 log = logging.getLogger("canopy")
 
 
@@ -108,7 +112,8 @@ def _made(
     claim: Claim,
 ) -> Run:
     """Joins the cluster and makes what a run works with."""
-    strategy = devices.strategy(config.communication)
+    with stopping.patience(JOIN_SECONDS):
+        strategy = devices.strategy(config.communication)
     local_replicas = strategy.num_replicas_in_sync // place.workers
     reading = Reading(
         shards=info.splits["train"],

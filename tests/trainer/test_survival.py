@@ -62,6 +62,30 @@ def test_sigterm_saves_the_step_and_the_next_start_repeats_none(records, tmp_pat
         assert repeated(run) == 0
 
 
+LATE = """
+import json, os, sys, threading, time
+
+def delay():
+    while not hasattr(sys.modules.get("trainer.devices"), "strategy"):
+        time.sleep(0.01)
+    devices, place = sys.modules["trainer.devices"], json.loads(os.environ["TF_CONFIG"])["task"]["index"]
+    whole = devices.strategy
+    devices.strategy = lambda *given: (time.sleep(45 * place), whole(*given))[1]
+
+if "trainer.task" in " ".join(sys.orig_argv):
+    threading.Thread(target=delay, daemon=True).start()
+"""
+
+
+@pytest.mark.slow
+def test_who_has_joined_waits_for_a_worker_whose_devices_take_their_time(records, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(LATE)  # the second worker's strategy takes 45 s
+    with Run(records, tmp_path / "model", "--epochs", 1) as run:
+        run.locally(2, PYTHONPATH=str(tmp_path))
+        assert run.ends() == [cli.EXIT_OK]
+        assert "restart" not in run.told()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("worker", [0, 1], ids=["the_chief", "another_worker"])
 def test_a_killed_worker_costs_seconds_and_not_the_run(records, tmp_path, worker):
