@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from beam_jobs import elsewhere
+from beam_jobs import dataflow, elsewhere
 from canopy import machine, quiet
 from canopy.cli import Parser, TryAgainError, UserError
 from canopy.progress import Meter
@@ -220,7 +220,7 @@ def _progress(folder: str) -> int:
 def explained() -> Iterator[None]:
     """Lets Ctrl-C and what a worker raised, wrapped by whichever runner, come out as what they are."""
     # Beam logs each failure with its whole traceback, and raises it as well.
-    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL + 1)  # that a job is refused is "fatal" to it
     try:
         with _workers_first():
             yield
@@ -241,6 +241,8 @@ def explained() -> Iterator[None]:
                 f"Beam could not fetch this runner's job server from {fetched[1]}: name a running one with "
                 "--job_endpoint"
             ) from error
+        if sentence := dataflow.explained(error):
+            raise sentence from error
         raise
 
 
@@ -301,7 +303,10 @@ def wait(result: Any, counter: str, total: int, doing: str) -> None:
         thread = threading.Thread(target=watch, daemon=True)
         thread.start()
         try:
-            result.wait_until_finish()  # not by asking for its state: some runners' changes in here alone
+            if dataflow.is_job(result):
+                dataflow.wait(result)
+            else:
+                result.wait_until_finish()  # not by its state: some runners' changes in here alone
         except KeyboardInterrupt:
             with contextlib.suppress(Exception):  # its server may have been interrupted as well
                 result.cancel()
