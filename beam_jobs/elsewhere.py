@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from beam_jobs import storage
+from beam_jobs import gcs, storage
 from canopy.cli import UserError
 
 RETRY_SECONDS = 1.0
@@ -65,8 +65,8 @@ def check(options: Any, **places: Sequence[str]) -> None:
         places: by the flag's name, the paths that its workers open.
 
     Raises:
-        UserError: Dataflow's workers would look for a path of this machine; Beam refuses the options; or no
-            job server answers.
+        UserError: Dataflow's workers would look for a path of this machine; Beam refuses the options; the
+            bucket that it stages in is not there; or no job server answers.
     """
     from apache_beam.options.pipeline_options import PortableOptions, StandardOptions
 
@@ -74,6 +74,8 @@ def check(options: Any, **places: Sequence[str]) -> None:
     if runner == "DataflowRunner":
         _check_places(places)
     check_options(options)
+    if runner == "DataflowRunner":
+        _check_staging(options)
     portable = options.view_as(PortableOptions)
     if portable.job_endpoint:
         _await_server(portable.job_endpoint, float(portable.job_server_timeout))
@@ -88,6 +90,25 @@ def _check_places(places: dict[str, Sequence[str]]) -> None:
                 raise UserError(
                     f"--{flag}: {path} is on this machine, where Dataflow's workers cannot reach it"
                 )
+
+
+def _check_staging(options: Any) -> None:
+    """Beam would try to stage in a bucket that is not there for some ten minutes, in silence."""
+    from apache_beam.options.pipeline_options import GoogleCloudOptions
+
+    cloud = options.view_as(GoogleCloudOptions)
+    flag = "staging_location" if cloud.staging_location else "temp_location"
+    place = getattr(cloud, flag) or ""
+    if not place.startswith(gcs.SCHEME):
+        return
+    try:
+        gcs.find_bucket(place)
+    except FileNotFoundError as error:
+        raise UserError(f"--{flag}: there is no bucket of {place}") from error
+    except PermissionError as error:
+        raise UserError(
+            f"--{flag}: the bucket of {place} is denied; Beam needs storage.buckets.get there"
+        ) from error
 
 
 def check_options(options: Any) -> None:

@@ -137,6 +137,18 @@ def exists(path: str) -> bool:
         return found
 
 
+def find_bucket(path: str) -> None:
+    """Asks for the bucket of an address, as Beam does before it stages anything.
+
+    Raises:
+        FileNotFoundError: there is none of that name.
+        PermissionError: the right `storage.buckets.get` lacks.
+    """
+    bucket = objects.parts(path)[0]
+    with _errors(f"{SCHEME}{bucket}"):
+        _client(os.getpid()).get_bucket(bucket, retry=_retry())
+
+
 def delete(path: str) -> None:
     """Removes an object; one that is gone is no mistake."""
     with _errors(path):

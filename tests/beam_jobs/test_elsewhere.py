@@ -11,6 +11,7 @@ import pytest
 
 from beam_jobs import elsewhere, runners
 from canopy.cli import UserError
+from tests.beam_jobs.gcs_server import Faulty
 from tests.beam_jobs.making import Archive, Run
 
 
@@ -87,6 +88,26 @@ def test_what_nobody_knows_is_refused_on_runners_elsewhere_too(
 def test_what_only_a_job_server_may_know_is_left_to_it_and_told(archive: Archive, run: Run) -> None:
     done = run(archive.fill(2), "--runner=flink", "--object_reuse=true", "--job_endpoint=here")
     assert done.err.splitlines()[:-1] == ["unknown flag or value: --object_reuse=true; left to FlinkRunner"]
+
+
+@pytest.mark.parametrize("flag", ["staging_location", "temp_location"])
+@pytest.mark.parametrize(
+    ("place", "denied", "said"),
+    [
+        ("gs://heer/x", "", "there is no bucket of gs://heer/x"),
+        ("gs://here/x", "/b/here", "the bucket of gs://here/x is denied; Beam needs storage.buckets.get"),
+    ],
+)
+def test_a_bucket_that_dataflow_cannot_use_is_said_before_anything_is_read(
+    server: Faulty, flag: str, place: str, denied: str, said: str
+) -> None:
+    server.denied = denied
+    options = runners.parse_options(
+        ["--runner=DataflowRunner", "--project=p", "--dataflow_endpoint=http://localhost:1",
+         "--temp_location=gs://here/t", f"--{flag}={place}"]
+    )  # fmt: skip
+    with pytest.raises(UserError, match=f"--{flag}: {said}"):
+        runners.check(options, images=["gs://here/i"])
 
 
 def test_options_that_beam_refuses_are_told_in_its_words() -> None:
