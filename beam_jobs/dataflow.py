@@ -9,11 +9,13 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
+import time
 from typing import Any
 
 from canopy.cli import TryAgainError, UserError
 
 PASSING_CODES = (408, 429)  # and all from 500
+AGAIN_SECONDS = 2.0  # before the service is asked anew: not all that may pass is asked again by Beam itself
 RESULT = "DataflowPipelineResult"  # Beam's class: by its name, so that other runners need not import it
 
 
@@ -64,6 +66,7 @@ def wait(result: Any) -> None:
                         f"Dataflow refuses to tell about the job, which may go on ({where}): {_said(error)}"
                     ) from error
                 print(f"Dataflow does not answer, and is asked again: {_said(error)}", file=sys.stderr)
+                time.sleep(AGAIN_SECONDS)
             else:
                 return
     finally:

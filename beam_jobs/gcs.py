@@ -45,7 +45,7 @@ def _client(process: int) -> Any:
 def _new_client() -> Any:
     """In a pod of Google's the server that gives credentials knows it only some seconds after its start."""
     from google.auth import exceptions
-    from google.cloud import storage  # type: ignore[import-untyped]
+    from google.cloud import storage
 
     deadline = time.monotonic() + (NEW_POD_SECONDS if "KUBERNETES_SERVICE_HOST" in os.environ else 0.0)
     while True:

@@ -114,7 +114,7 @@ class Verification:
             return None
         from google.api_core.exceptions import GoogleAPIError
         from google.auth.exceptions import GoogleAuthError
-        from google.cloud import storage  # type: ignore[import-untyped]
+        from google.cloud import storage
 
         bucket, _, prefix = self._objects[0].path.removeprefix("gs://").rpartition("/")[0].partition("/")
         try:

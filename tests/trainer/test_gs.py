@@ -31,7 +31,7 @@ def store(records, tmp_path_factory):
 
 
 def bucket(name: str) -> Any:
-    from google.cloud import storage  # type: ignore[import-untyped]
+    from google.cloud import storage
 
     return storage.Client().bucket(name)
 

@@ -249,7 +249,7 @@ def test_a_shard_that_tensorflow_may_not_read_or_not_now_is_one_sentence():
 @pytest.fixture
 def objects(folder, tmp_path, monkeypatch):
     """The training shards as objects of a bucket."""
-    from google.cloud import storage  # type: ignore[import-untyped]
+    from google.cloud import storage
 
     with serving(tmp_path / "store", "here") as server:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
