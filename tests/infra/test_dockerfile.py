@@ -150,6 +150,12 @@ def test_every_file_that_is_copied_is_seen_and_there():
                 assert all(allowed(path) for path in found), source
 
 
+@pytest.mark.parametrize("target", ["cpu", "gpu"])
+def test_a_target_names_its_user_whom_no_account_does(target):
+    # Beam names a job on Dataflow by it.
+    assert any(" USER=canopy " in rest for rest in within(target, "ENV"))
+
+
 def test_the_gpu_image_finds_the_driver_where_a_runtime_mounts_it_and_tells_no_linker():
     (environment,) = (rest for rest in within("gpu", "ENV") if "NVIDIA" in rest)
     assert "LD_LIBRARY_PATH=/usr/local/nvidia/lib64:" in environment
