@@ -14,6 +14,11 @@ import tensorflow as tf
 from trainer.cluster import Place
 
 
+def numbers(strategy: Any, place: Place, number: int) -> list[int]:
+    """As `rows`, for a single number."""
+    return [row[0] for row in rows(strategy, place, [number])]
+
+
 def rows(strategy: Any, place: Place, numbers: Sequence[int]) -> list[list[int]]:
     """What all workers call it with, in their order; each waits for the others.
 

@@ -252,7 +252,7 @@ class Run:
 
     def _gather(self, number: int) -> list[int]:
         """What every worker calls it with, in the workers' order."""
-        return [row[0] for row in self._gather_rows([number])]
+        return gathering.numbers(self.strategy, self.place, number)
 
     def _gather_rows(self, numbers: Sequence[int]) -> list[list[int]]:
         """The same for several numbers, as many for every worker."""

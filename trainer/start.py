@@ -132,9 +132,7 @@ def _made(
             config.batch_size,
             reading.total,
         )
-    chosen = precision.settle(
-        config.mixed_precision, lambda mine: [row[0] for row in gathering.rows(strategy, place, [mine])]
-    )
+    chosen = precision.settle(config.mixed_precision, lambda mine: gathering.numbers(strategy, place, mine))
     log.info(
         "%d replicas on %d workers, %s, global batch %d",
         strategy.num_replicas_in_sync,
