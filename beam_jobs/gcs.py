@@ -59,7 +59,7 @@ def _new_client() -> Any:
 
 @functools.cache
 def _retry() -> Any:
-    from google.cloud.storage.retry import DEFAULT_RETRY  # type: ignore[import-untyped]
+    from google.cloud.storage.retry import DEFAULT_RETRY
 
     return DEFAULT_RETRY.with_delay(initial=0.2, maximum=20.0).with_timeout(TRY_SECONDS)
 
