@@ -134,7 +134,7 @@ def build(
             self._error, self._may_pass = "", False
             self._scorer: Scorer | ApartScorer | None = None
             if processes:
-                self._scorer = ApartScorer(model.folder, job.engine, job.tta, job.max_pixels, processes)
+                self._scorer = ApartScorer(model, job.engine, job.tta, job.max_pixels, processes)
                 return
             try:
                 loaded = engines.load(model, job.engine, threads)

@@ -29,8 +29,8 @@ from canopy.model_info import ModelInfo
 LIST_IMAGES, MOST_IMAGES = 512, 4096  # a work list: seconds of work, so that runners can share them out
 AHEAD = 3  # groups begun for each thread, so that none waits for the list to go on
 # Pixels at the model's size that a thread prepares before it computes: decoding and the model each find the
-# processor's caches as they left them, and 2 MB are little.
-GROUP_PIXELS = 64 * 96 * 96
+# processor's caches as they left them, and 7 MB are little.
+GROUP_PIXELS = 256 * 96 * 96
 GROUP_BYTES = 8_000_000  # of files that a group should hold: of large images it takes fewer
 TTA_VIEWS = (1, 8)
 

@@ -9,28 +9,31 @@ import functools
 from collections.abc import Callable, Sequence
 
 from beam_jobs import engines, processes
-from beam_jobs.scoring import Scored, Scorer, read_model_info
+from beam_jobs.scoring import GROUP_PIXELS, Scored, Scorer, read_model_info
 from beam_jobs.sources import Source
+from canopy.model_info import ModelInfo
 
-GROUP_VIEWS = 256  # of the images sent to a process at a time, at most: a fifth of a second's work and more
+# At the model's size, of the images sent to a process at a time: about a second's work, and several of the
+# scorer's groups, for it reads one while it computes another.
+PIECE_PIXELS = 4 * GROUP_PIXELS
 LEAST_IMAGES = 16  # at a list's end: some batches' worth, for the model computes whole ones
 
 
 class ApartScorer:
     """The processes, to be closed."""
 
-    def __init__(self, folder: str, engine: str, tta: int, max_pixels: int, count: int) -> None:
+    def __init__(self, model: ModelInfo, engine: str, tta: int, max_pixels: int, count: int) -> None:
         """Gets them ready to start.
 
         Args:
-            folder: the export.
+            model: the export.
             engine: one of `engines.CHOICES`.
             tta: 1, or 8 to average over all flips and quarter turns.
             max_pixels: width times height above which an image is rejected by its header.
             count: of processes.
         """
-        self._model = (folder, engine, tta, max_pixels)
-        self._most = max(1, GROUP_VIEWS // tta)
+        self._model = (model.folder, engine, tta, max_pixels)
+        self._most = max(1, PIECE_PIXELS // (model.image_size**2 * tta))
         self._crew = processes.crew(threads=0, processes=count)
 
     def score(self, sources: Sequence[Source], count: Callable[[int], None] = lambda _: None) -> Scored:

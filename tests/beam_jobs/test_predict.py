@@ -179,7 +179,7 @@ def test_processes_beside_beam_write_the_same_submission_and_rejects(
     flags = ("--images", chips, "--max_bad_fraction", 0.5)
     wanted = run(*flags)
     monkeypatch.setattr(runners, "MANY_IMAGES", 1)
-    monkeypatch.setattr(scoring_apart, "GROUP_VIEWS", 3)
+    monkeypatch.setattr(scoring_apart, "PIECE_PIXELS", 3 * 16**2)
     done = run(*flags, "--direct_num_workers", 2, output=tmp_path / "apart.csv")
     assert done.code == 0, done.err
     assert done.rows == wanted.rows
@@ -193,7 +193,7 @@ def test_a_process_lost_amid_scoring_is_one_sentence_and_leaves_no_submission(
     run: Run, chips: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runners, "MANY_IMAGES", 1)
-    monkeypatch.setattr(scoring_apart, "GROUP_VIEWS", 3)
+    monkeypatch.setattr(scoring_apart, "PIECE_PIXELS", 3 * 16**2)
 
     def kill_the_first() -> None:
         while not (found := working_for(os.getpid())):

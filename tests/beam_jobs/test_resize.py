@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from beam_jobs import images
-from beam_jobs.resize import MAX_PLANS, Resizer, weights
+from beam_jobs.resize import MAX_PLANS, Resizer, even_blocks, weights
 from canopy import contract
 from tests.beam_jobs.making import noise
 
@@ -141,6 +141,30 @@ def test_no_pixel_is_passed_over_wherever_a_picture_shrinks(inputs: int, results
     found = weights(inputs, results, antialias=inputs > contract.PLAIN_TO * results)
     # As a share of what each would count for if all counted alike.
     assert found.sum(axis=0).min() * inputs / results > 0.24
+
+
+@given(inputs=st.integers(1, 600), results=st.integers(1, 300))
+@example(inputs=256, results=224)
+@example(inputs=256, results=192)
+def test_equal_blocks_are_found_only_where_no_weight_lies_outside_them(inputs: int, results: int) -> None:
+    matrix = weights(inputs, results, antialias=inputs > contract.PLAIN_TO * results)
+    blocks = even_blocks(matrix)
+    if blocks is None:
+        return
+    _, high, wide = blocks.shape
+    whole = np.zeros_like(matrix)
+    for i, block in enumerate(blocks):
+        whole[i * high : (i + 1) * high, i * wide : (i + 1) * wide] = block
+    assert np.array_equal(whole, matrix)
+
+
+@pytest.mark.parametrize(("inputs", "results", "shape"), [(256, 224, (32, 7, 8)), (256, 192, (32, 6, 8))])
+def test_a_chip_at_the_networks_usual_sizes_is_cut_into_small_equal_blocks(
+    inputs: int, results: int, shape: tuple[int, int, int]
+) -> None:
+    blocks = even_blocks(weights(inputs, results, antialias=False))
+    assert blocks is not None
+    assert blocks.shape == shape
 
 
 def test_many_sizes_in_turn_change_no_result_and_are_not_all_remembered() -> None:
