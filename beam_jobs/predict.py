@@ -19,9 +19,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from beam_jobs import (
     engines,
     predict_settings,
@@ -34,7 +31,7 @@ from beam_jobs import (
     summary,
 )
 from beam_jobs.predict_settings import Settings
-from beam_jobs.scoring import Scorer, WorkList
+from beam_jobs.scoring import Scored, Scorer, WorkList
 from beam_jobs.scoring_apart import ApartScorer
 from beam_jobs.settings import exceeds
 from beam_jobs.work import Progress, Reject
@@ -84,24 +81,19 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
         lists = scoring.work_lists(unique, staged.folder, choice.workers, choice.processes)
         _run(options, choice, lists, model, job)
         staged.check()
-        scored: dict[str, NDArray[np.float32]] = {}
-        used: set[str] = set()
-        for work in lists:
-            outcome = scoring.unpack(storage.read_bytes(work.path))
-            if outcome.error:
-                raise (TryAgainError if outcome.may_pass else UserError)(outcome.error)
-            scored.update(zip(outcome.names, outcome.scores, strict=True))
-            rejects += outcome.rejects
-            used.add(outcome.engine)
-        result = submission.assemble(scored, model, sample)
+        outcomes = [_outcome(work) for work in lists]
+        scored = scoring.joined(outcomes)
+        rejects += scored.rejects
+        result = submission.assemble(scored.names, scored.scores, model, sample)
         staged.check()
         found, rows = len(listing), len(result.rows)
         _check(job, found, rejects, missing=result.missing, extra=result.extra, rows=rows)
         _write_rejects(job.output, rejects + submission.unseen(result.missing, rejects))
         if job.scores:
-            storage.write_bytes(job.scores, submission.as_parquet(scored, model.classes))
+            storage.write_bytes(job.scores, submission.as_parquet(scored.names, scored.scores, model.classes))
         storage.write_bytes(job.output, submission.as_csv(result.rows))
         staged.check()  # in a store another run may have written some of the files since
+    used = {each.engine for each in outcomes}
     return _summary(job, len(listing), rejects, result, used=used, seconds=time.monotonic() - start)
 
 
@@ -146,7 +138,7 @@ def build(
             self._error, self._may_pass = str(error), isinstance(error, TryAgainError)
 
         def process(self, work: WorkList) -> None:
-            scored = scoring.Scored()
+            scored = Scored()
             if self._scorer and not self._error:
                 try:
                     progress = Progress(work.progress)
@@ -182,6 +174,14 @@ def _run(
                 pipeline.run().wait_until_finish()
         else:
             runners.wait(pipeline.run(), COUNTER, total, "scoring")
+
+
+def _outcome(work: WorkList) -> Scored:
+    """What became of a list; raises the error that ended its work."""
+    found = scoring.unpack(storage.read_bytes(work.path))
+    if found.error:
+        raise (TryAgainError if found.may_pass else UserError)(found.error)
+    return found
 
 
 def _targets(job: Settings) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from queue import SimpleQueue
@@ -33,6 +33,7 @@ AHEAD = 3  # groups begun for each thread, so that none waits for the list to go
 GROUP_PIXELS = 256 * 96 * 96
 GROUP_BYTES = 8_000_000  # of files that a group should hold: of large images it takes fewer
 TTA_VIEWS = (1, 8)
+NONE: NDArray[np.float32] = np.empty((0, 0), np.float32)  # scores of no image
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Scored:
     """What became of one work list."""
 
     names: list[str] = field(default_factory=list)  # of the images scored
-    scores: list[NDArray[np.float32]] = field(default_factory=list)  # float32[classes] each, in their order
+    scores: NDArray[np.float32] = field(default_factory=lambda: NONE)  # [images, classes], in their order
     rejects: list[Reject] = field(default_factory=list)  # images that could not be used
     engine: str = ""  # the name of what computed the scores
     error: str = ""  # the sentence that ended the work: raised in a worker, Beam would show its traceback
@@ -141,14 +142,8 @@ class Scorer:
         Raises:
             UserError: the model's scores are no numbers, or a store does not answer.
         """
-        result = Scored(engine=self._engines.name)
         with Reader() as reader:
-            for group in self._groups(sources, reader):
-                result.names += group.names
-                result.scores += group.scores
-                result.rejects += group.rejects
-                count(len(group.names) + len(group.rejects))
-        return result
+            return joined(self._groups(sources, reader), count)
 
     def close(self) -> None:
         """Ends the threads."""
@@ -186,12 +181,12 @@ class Scorer:
 
     def _group(self, group: Sequence[Source], parts: Sequence[Future[list[Fetched]]]) -> tuple[Scored, int]:
         """Decodes, resizes and scores; also returns how many bytes the files took."""
-        result = Scored()
+        result = Scored(engine=self._engines.name)
         lane = self._lanes.get()
         try:
             fetched = [each for part in parts for each in part.result()]
             lane.resizer(self._decoded(group, fetched, result), lane.pictures)
-            result.scores = list(self._scores(lane, len(result.names)))
+            result.scores = self._scores(lane, len(result.names))
         finally:
             self._lanes.put(lane)
         return result, sum(len(each) for each in fetched if isinstance(each, bytes))
@@ -209,17 +204,43 @@ class Scorer:
             result.names.append(source.name)
             yield picture
 
-    def _scores(self, lane: _Lane, count: int) -> Iterator[NDArray[np.float32]]:
-        """float32[classes] each, averaged over the views, of the first pictures of a lane."""
+    def _scores(self, lane: _Lane, count: int) -> NDArray[np.float32]:
+        """float32[count, classes], averaged over the views, of the first pictures of a lane."""
+        means = [NONE]
         for begin in range(0, count, self._batch):
             batch = lane.pictures[begin : begin + self._batch]
             total = [lane.engine.scores(view)[: count - begin] for view in _views(batch, self._tta)]
-            mean: NDArray[np.float32] = np.mean(total, axis=0, dtype=np.float32)
-            if not np.isfinite(mean).all():
-                raise UserError(
-                    f"--model {self._engines.folder} gives scores that are no numbers: train it again"
-                )
-            yield from mean
+            means.append(np.mean(total, axis=0, dtype=np.float32))
+        found = _stacked(means)
+        if not np.isfinite(found).all():
+            raise UserError(
+                f"--model {self._engines.folder} gives scores that are no numbers: train it again"
+            )
+        return found
+
+
+def joined(parts: Iterable[Scored], count: Callable[[int], None] = lambda _: None) -> Scored:
+    """The outcome of several parts of a list, one after the other.
+
+    Args:
+        parts: of one engine.
+        count: called with the number of images of each, once it is there.
+    """
+    result = Scored()
+    scores = []
+    for part in parts:
+        result.names += part.names
+        scores.append(part.scores)
+        result.rejects += part.rejects
+        result.engine = part.engine
+        count(len(part.names) + len(part.rejects))
+    result.scores = _stacked(scores)
+    return result
+
+
+def _stacked(scores: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Below each other; those of no image do not know how many classes there are."""
+    return np.concatenate([each for each in scores if len(each)] or [NONE])
 
 
 def pack(scored: Scored) -> bytes:
@@ -228,7 +249,7 @@ def pack(scored: Scored) -> bytes:
     np.savez(
         out,
         names=np.array(json.dumps(scored.names)),
-        scores=np.array(scored.scores, np.float32),
+        scores=scored.scores,
         rejects=np.array(json.dumps([asdict(reject) for reject in scored.rejects])),
         said=np.array(json.dumps([scored.engine, scored.error, scored.may_pass])),
     )
@@ -240,7 +261,7 @@ def unpack(data: bytes) -> Scored:
     with np.load(io.BytesIO(data), allow_pickle=False) as found:
         return Scored(
             json.loads(str(found["names"])),
-            list(found["scores"]),
+            found["scores"],
             [Reject(**reject) for reject in json.loads(str(found["rejects"]))],
             *json.loads(str(found["said"])),
         )

@@ -9,7 +9,7 @@ import functools
 from collections.abc import Callable, Sequence
 
 from beam_jobs import engines, processes
-from beam_jobs.scoring import GROUP_PIXELS, Scored, Scorer, read_model_info
+from beam_jobs.scoring import GROUP_PIXELS, Scored, Scorer, joined, read_model_info
 from beam_jobs.sources import Source
 from canopy.model_info import ModelInfo
 
@@ -42,16 +42,9 @@ class ApartScorer:
         Raises:
             UserError: as there; or the export cannot be loaded, or a process was killed.
         """
-        result = Scored()
         groups = self._crew.pieces(sources, lambda: self._most, LEAST_IMAGES)
         begun = (self._crew.submit(_score, *self._model, tuple(group)) for group in groups)
-        for done in self._crew.outcomes(begun):
-            result.names += done.names
-            result.scores += done.scores
-            result.rejects += done.rejects
-            result.engine = done.engine
-            count(len(done.names) + len(done.rejects))
-        return result
+        return joined(self._crew.outcomes(begun), count)
 
     def close(self) -> None:
         """Ends the processes."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,7 @@ from canopy.cli import UserError
 from canopy.model_info import ModelInfo
 
 COLUMNS = ("image_name", "tags")
+ROWS_TOGETHER = 4096  # whose scores are held against the thresholds by one call
 NO_IMAGE = "no_image"  # the reason listed for a name of the sample that no image has
 
 
@@ -50,42 +51,50 @@ def usable_names(listing: Iterable[Source]) -> tuple[list[Source], list[Reject]]
     return list(kept.values()), rejects
 
 
-def tags_of(scores: NDArray[np.float32], model: ModelInfo) -> str:
-    """The tags whose score reaches their threshold, or else the one that comes nearest.
+def tags_of(scores: NDArray[np.float32], model: ModelInfo) -> list[str]:
+    """Of each image the tags whose score reaches their threshold, or else the one that comes nearest.
 
     Args:
-        scores: float32[classes].
+        scores: float32[images, classes].
         model: whose classes and thresholds.
     """
     limits = np.asarray(model.thresholds, np.float64)
-    chosen = np.flatnonzero(scores >= limits)
-    if not chosen.size:
-        chosen = np.array([np.argmax(scores / np.maximum(limits, 1e-9))])
-    return " ".join(model.classes[i] for i in chosen)
+    classes = np.array(model.classes, object)
+    texts: dict[bytes, str] = {}  # of each answer: images are many, answers few
+    tags = []
+    for begin in range(0, len(scores), ROWS_TOGETHER):
+        some = scores[begin : begin + ROWS_TOGETHER]
+        chosen = some >= limits
+        nearest = np.argmax(some / np.maximum(limits, 1e-9), axis=1)
+        chosen[np.arange(len(some)), nearest] |= ~chosen.any(axis=1)
+        for answer in chosen:
+            key = answer.tobytes()
+            if key not in texts:
+                texts[key] = " ".join(classes[answer])
+            tags.append(texts[key])
+    return tags
 
 
 def assemble(
-    scored: Mapping[str, NDArray[np.float32]], model: ModelInfo, sample: Sequence[str] | None
+    names: Sequence[str], scores: NDArray[np.float32], model: ModelInfo, sample: Sequence[str] | None
 ) -> Submission:
     """Puts the rows together.
 
     Args:
-        scored: float32[classes] for each image.
+        names: of the images scored.
+        scores: float32[images, classes], theirs.
         model: whose classes and thresholds.
         sample: the names in the order wanted; None: all images, sorted by name.
     """
     constant = " ".join(model.constant) or model.classes[0]
-    names = sorted(scored) if sample is None else sample
-    meant = [name if name in scored else bare(name) for name in names]
-    rows = [
-        (name, tags_of(scored[image], model) if image in scored else constant)
-        for name, image in zip(names, meant, strict=True)
-    ]
-    wanted = set(meant)
+    scored = dict(zip(names, tags_of(scores, model), strict=True))
+    wanted = sorted(names) if sample is None else sample
+    meant = [name if name in scored else bare(name) for name in wanted]
+    known = set(meant)
     return Submission(
-        rows=rows,
-        missing=lacking(scored, names),
-        extra=sorted(name for name in scored if name not in wanted),
+        rows=[(name, scored.get(image, constant)) for name, image in zip(wanted, meant, strict=True)],
+        missing=lacking(scored, wanted),
+        extra=sorted(name for name in names if name not in known),
     )
 
 
@@ -158,14 +167,13 @@ def as_csv(rows: Iterable[tuple[str, str]]) -> bytes:
     return out.getvalue().encode()
 
 
-def as_parquet(scored: Mapping[str, NDArray[np.float32]], classes: Sequence[str]) -> bytes:
+def as_parquet(names: Sequence[str], scores: NDArray[np.float32], classes: Sequence[str]) -> bytes:
     """The content of the file of scores: image_name and one float32 column a class, sorted by name."""
     import pandas as pd
 
-    names = sorted(scored)
-    scores = np.array([scored[name] for name in names], np.float32).reshape(len(names), len(classes))
-    table = pd.DataFrame(scores, columns=list(classes))
-    table.insert(0, COLUMNS[0], pd.Series(names, dtype="str"))
+    order = sorted(range(len(names)), key=names.__getitem__)
+    table = pd.DataFrame(scores[order].reshape(len(names), len(classes)), columns=list(classes))
+    table.insert(0, COLUMNS[0], pd.Series([names[i] for i in order], dtype="str"))
     out = io.BytesIO()
     table.to_parquet(out, index=False)
     return out.getvalue()

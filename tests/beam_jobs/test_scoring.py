@@ -235,7 +235,8 @@ def test_the_order_of_the_work_and_the_number_of_threads_change_no_score(put: Pu
 
 
 def test_no_images_are_no_scores() -> None:
-    assert run([]) == Scored(engine="Mean")
+    found = run([])
+    assert (found.names, found.scores.size, found.rejects) == ([], 0, [])
 
 
 @given(images=st.integers(0, 50_000), workers=st.integers(0, 40))
@@ -269,13 +270,22 @@ def test_a_list_of_a_store_has_no_local_file_for_its_progress() -> None:
 )
 def test_a_lists_outcome_survives_its_file(names: list[str], rejects: list[Reject]) -> None:
     rng = np.random.default_rng(len(names))
-    scored = Scored(
-        names, list(rng.random((len(names), 3), np.float32)), rejects, "one", "".join(names), bool(names)
-    )
+    scores = rng.random((len(names), 3), np.float32)
+    scored = Scored(names, scores, rejects, "one", "".join(names), bool(names))
     found = unpack(pack(scored))
     assert (found.names, found.rejects, found.engine, found.error) == (names, rejects, "one", "".join(names))
     assert found.may_pass == bool(names)
-    assert [row.tobytes() for row in found.scores] == [row.tobytes() for row in scored.scores]
+    assert np.array_equal(found.scores, scores)
+
+
+def test_parts_in_which_no_image_was_scored_are_joined_with_those_in_which_some_were() -> None:
+    bad = Reject("b", "empty", "the file is empty")
+    parts = [Scored(rejects=[bad]), Scored(["a"], np.ones((1, 3), np.float32), engine="one"), Scored()]
+    counted: list[int] = []
+    found = scoring.joined(iter(parts), counted.append)
+    assert (found.names, found.scores.tolist(), found.rejects) == (["a"], [[1.0, 1.0, 1.0]], [bad])
+    assert counted == [1, 1, 0]
+    assert scoring.joined([]).scores.size == 0
 
 
 def views(pictures: NDArray[np.uint8], count: int = 8) -> list[NDArray[np.uint8]]:

@@ -42,6 +42,13 @@ def model(
     return ModelInfo("export", CLASSES, limits, constant, 16, {})
 
 
+def apart(
+    scored: dict[str, NDArray[np.float32]],
+) -> tuple[list[str], NDArray[np.float32]]:
+    """Names and their scores."""
+    return list(scored), np.array(list(scored.values()), np.float32).reshape(len(scored), len(CLASSES))
+
+
 def row(*values: float) -> NDArray[np.float32]:
     return np.array(values, np.float32)
 
@@ -50,7 +57,7 @@ def row(*values: float) -> NDArray[np.float32]:
 def test_the_tags_are_exactly_those_at_or_above_their_threshold_and_never_none(
     scores: NDArray[np.float32], thresholds: list[float]
 ) -> None:
-    tags = tags_of(scores, model(thresholds)).split(" ")
+    tags = tags_of(scores[np.newaxis], model(thresholds))[0].split(" ")
     reached = [name for name, s, t in zip(CLASSES, scores.tolist(), thresholds, strict=True) if s >= t]
     if reached:
         assert tags == reached
@@ -60,12 +67,14 @@ def test_the_tags_are_exactly_those_at_or_above_their_threshold_and_never_none(
 
 
 def test_a_score_at_its_threshold_counts() -> None:
-    assert tags_of(row(0.25, 0.5, 0.1, 0.1), model([0.25, 0.5, 0.2, 0.2])) == "agriculture clear"
+    assert tags_of(row(0.25, 0.5, 0.1, 0.1)[np.newaxis], model([0.25, 0.5, 0.2, 0.2])) == [
+        "agriculture clear"
+    ]
 
 
 def test_where_no_score_reaches_its_threshold_the_one_that_comes_nearest_is_answered() -> None:
     # 0.30 is the largest score; 0.09 is nine tenths of its threshold.
-    assert tags_of(row(0.30, 0.0, 0.09, 0.0), model([0.9, 0.5, 0.1, 0.5])) == "primary"
+    assert tags_of(row(0.30, 0.0, 0.09, 0.0)[np.newaxis], model([0.9, 0.5, 0.1, 0.5])) == ["primary"]
 
 
 @given(
@@ -77,17 +86,17 @@ def test_with_a_sample_there_is_one_row_for_each_of_its_names_in_its_order(
     scored: dict[str, NDArray[np.float32]], others: list[str], data: st.DataObject
 ) -> None:
     sample = data.draw(st.permutations(sorted({*others, *list(scored)[::2]})))
-    result = assemble(scored, model(), sample)
+    result = assemble(*apart(scored), model(), sample)
     assert [name for name, _ in result.rows] == sample
     for name, tags in result.rows:
-        assert tags == (tags_of(scored[name], model()) if name in scored else "clear primary")
+        assert tags == (tags_of(scored[name][np.newaxis], model())[0] if name in scored else "clear primary")
     assert result.missing == [name for name in sample if name not in scored]
     assert result.extra == sorted(set(scored) - set(sample))
 
 
 def test_a_samples_names_mean_images_with_and_without_a_jpegs_ending_and_keep_their_spelling() -> None:
     scored = {"a": row(1, 0, 0, 0), "b": row(0, 1, 0, 0), "b.jpg": row(0, 0, 0, 1), "c": row(1, 1, 1, 1)}
-    result = assemble(scored, model(), ["a.JPG", "b.jpg", " b ", "gone.jpg", "broken.jpg"])
+    result = assemble(*apart(scored), model(), ["a.JPG", "b.jpg", " b ", "gone.jpg", "broken.jpg"])
     assert result.rows == [
         ("a.JPG", "agriculture"), ("b.jpg", "water"), (" b ", "clear"),
         ("gone.jpg", "clear primary"), ("broken.jpg", "clear primary"),
@@ -102,18 +111,18 @@ def test_a_samples_names_mean_images_with_and_without_a_jpegs_ending_and_keep_th
 def test_without_a_sample_there_is_one_row_for_each_image_sorted_by_name(
     scored: dict[str, NDArray[np.float32]],
 ) -> None:
-    result = assemble(scored, model(), None)
+    result = assemble(*apart(scored), model(), None)
     assert [name for name, _ in result.rows] == sorted(scored)
     assert (result.missing, result.extra) == ([], [])
     assert all(tags for _, tags in result.rows)
 
 
 def test_a_model_whose_best_constant_answer_is_none_still_fills_the_cell() -> None:
-    assert assemble({}, model(constant=()), ["one"]).rows == [("one", "agriculture")]
+    assert assemble(*apart({}), model(constant=()), ["one"]).rows == [("one", "agriculture")]
 
 
 def test_names_without_any_image_are_listed_and_those_with_a_rejected_one_not_twice() -> None:
-    result = assemble({"a": row(1, 0, 0, 0)}, model(), ["a", "gone", "broken"])
+    result = assemble(["a"], row(1, 0, 0, 0)[np.newaxis], model(), ["a", "gone", "broken"])
     listed = unseen(result.missing, [Reject("broken", "undecodable", "cut")])
     assert [(reject.name, reject.reason) for reject in listed] == [("gone", "no_image")]
 
@@ -217,7 +226,7 @@ def test_the_file_is_plain_where_names_are_plain() -> None:
 @pytest.mark.parametrize("count", [0, 3])
 def test_the_file_of_scores_has_a_name_and_one_float32_column_a_class(count: int) -> None:
     scored = {f"test_{i}": row(i, 0.5, 0.25, 0) for i in reversed(range(count))}
-    table = pd.read_parquet(io.BytesIO(as_parquet(scored, CLASSES)))
+    table = pd.read_parquet(io.BytesIO(as_parquet(*apart(scored), CLASSES)))
     assert list(table.columns) == ["image_name", *CLASSES]
     assert [str(kind) for kind in table.dtypes[1:]] == ["float32"] * 4
     assert list(table["image_name"]) == sorted(scored)
