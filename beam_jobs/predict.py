@@ -154,7 +154,9 @@ def build(
             if self._scorer:
                 self._scorer.close()
 
-    pipeline | "Lists" >> beam.Create(lists) | "Score" >> beam.ParDo(Score())  # spread over the workers
+    # Create spreads them over the workers; --type_check_strictness ALL_REQUIRED wants its type named.
+    spread = pipeline | "Lists" >> beam.Create(lists).with_output_types(WorkList)
+    spread | "Score" >> beam.ParDo(Score())
 
 
 def _run(

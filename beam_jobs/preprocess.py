@@ -26,6 +26,11 @@ from canopy.cli import TryAgainError, UserError
 COUNTER = "images"  # the metric of images done
 
 
+def _even_out(_: None, results: list[Result]) -> list[Change]:
+    """Beam's second step, of which there is one for all shards."""
+    return changes(results)
+
+
 def _rebuild(change: Change, _: object = None, *, taking: bool) -> None:
     """Beam's third and fourth step: shards that lack records take some, then the givers drop theirs."""
     if bool(change.takes) == taking:
@@ -70,17 +75,19 @@ def build(pipeline: Any, lists: Sequence[str], threads: int, processes: int = 0)
         def teardown(self) -> None:
             self._crew.close()
 
+    # As bytes: Beam's coder of text takes no path that is not UTF-8.
+    packed = [path.encode("utf-8", "surrogateescape") for path in lists]
+    # Types are named where Beam cannot tell them, for users who set --type_check_strictness ALL_REQUIRED.
     converted = (
         pipeline
-        # As bytes: Beam's coder of text takes no path that is not UTF-8. It spreads them over the workers.
-        | "Lists" >> beam.Create([path.encode("utf-8", "surrogateescape") for path in lists])
+        | "Lists" >> beam.Create(packed).with_output_types(bytes)  # it spreads them over the workers
         | "Convert" >> beam.ParDo(Convert())
     )
     uneven = (
         pipeline
-        | "Once" >> beam.Create([None])
-        | "Even out" >> beam.FlatMap(lambda _, results: changes(results), beam.pvalue.AsList(converted))
-        | "Spread changes" >> beam.Reshuffle()
+        | "Once" >> beam.Create([None]).with_output_types(None)
+        | "Even out" >> beam.FlatMap(_even_out, beam.pvalue.AsList(converted))
+        | "Spread changes" >> beam.Reshuffle().with_output_types(Change)
     )
     taken = uneven | "Take" >> beam.Map(_rebuild, taking=True)
     # The side input makes givers wait until every taker has its records.

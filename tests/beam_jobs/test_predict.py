@@ -120,6 +120,11 @@ def test_of_two_folders_with_the_same_name_in_both_the_first_is_kept(
     )
 
 
+def test_beam_may_be_told_to_require_the_type_of_every_step(run: Run, chips: Path) -> None:
+    done = run("--images", chips, "--type_check_strictness", "ALL_REQUIRED", "--runtime_type_check")
+    assert done.code == 0, done.err
+
+
 def test_images_in_a_zip_score_as_those_in_a_folder(run: Run, chips: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "chips.zip", "w") as packed:
         for path in sorted(chips.iterdir()):

@@ -80,6 +80,11 @@ def test_direct_runners_in_every_mode_give_the_same_bytes(
     assert {**other.canopy, "run": 0} == {**one.canopy, "run": 0}
 
 
+def test_beam_may_be_told_to_require_the_type_of_every_step(archive: Archive, run: Run) -> None:
+    done = run(archive.fill(3), "--type_check_strictness", "ALL_REQUIRED", "--runtime_type_check")
+    assert done.code == 0, done.err
+
+
 def test_processes_of_beam_do_not_look_for_each_other_behind_a_proxy(
     archive: Archive, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
