@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from beam_jobs import (
     engines,
     predict_settings,
     runners,
+    running,
     scoring,
     sources,
     staging,
@@ -38,8 +40,6 @@ from beam_jobs.work import Progress, Reject
 from canopy import cli, machine
 from canopy.cli import TryAgainError, UserError
 from canopy.model_info import ModelInfo
-
-COUNTER = "images"  # the metric of images done
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -79,7 +79,16 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
         for path in _targets(job):
             storage.make_folder(storage.split(path)[0])
         lists = scoring.work_lists(unique, staged.folder, choice.workers, choice.processes)
-        _run(options, choice, lists, model, job)
+        # Elsewhere each core mostly has a process of its own: two threads, for one to read meanwhile.
+        threads = math.ceil(machine.cores() / choice.workers) if choice.mode else 2
+        running.run(
+            partial(build, lists=lists, model=model, job=job, threads=threads, processes=choice.processes),
+            choice,
+            options,
+            total=len(unique),
+            doing="scoring",
+            folder=storage.split(lists[0].progress)[0] if lists else "",
+        )
         staged.check()
         outcomes = [_outcome(work) for work in lists]
         scored = scoring.joined(outcomes)
@@ -148,7 +157,7 @@ def build(
                     self._note(error)
             scored.error, scored.may_pass = self._error, self._may_pass
             storage.write_bytes(work.path, scoring.pack(scored))
-            Metrics.counter("canopy", COUNTER).inc(len(work.sources))
+            Metrics.counter("canopy", running.COUNTER).inc(len(work.sources))
 
         def teardown(self) -> None:
             if self._scorer:
@@ -157,25 +166,6 @@ def build(
     # Create spreads them over the workers; --type_check_strictness ALL_REQUIRED wants its type named.
     spread = pipeline | "Lists" >> beam.Create(lists).with_output_types(WorkList)
     spread | "Score" >> beam.ParDo(Score())
-
-
-def _run(
-    options: Any, choice: runners.Choice, lists: list[WorkList], model: ModelInfo, job: Settings
-) -> None:
-    import apache_beam as beam
-
-    with runners.explained():
-        pipeline = beam.Pipeline(runner=runners.make_runner(choice, options), options=options)
-        # Elsewhere each core mostly has a process of its own: two threads, for one to read meanwhile.
-        threads = math.ceil(machine.cores() / choice.workers) if choice.mode else 2
-        build(pipeline, lists, model, job, threads=threads, processes=choice.processes)
-        total = sum(len(work.sources) for work in lists)
-        if choice.mode:
-            folder = storage.split(lists[0].progress)[0] if lists else ""
-            with runners.followed(folder, total, "scoring"):
-                pipeline.run().wait_until_finish()
-        else:
-            runners.wait(pipeline.run(), COUNTER, total, "scoring")
 
 
 def _outcome(work: WorkList) -> Scored:

@@ -14,16 +14,15 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
-from beam_jobs import commit, prepare, runners, settings, storage, summary
+from beam_jobs import commit, prepare, runners, running, settings, storage, summary
 from beam_jobs.convert import Change, changes, convert_apart, convert_shard, rebuild
 from beam_jobs.processes import crew
 from beam_jobs.work import Result, Work
 from canopy import cli, contract
 from canopy.cli import TryAgainError, UserError
-
-COUNTER = "images"  # the metric of images done
 
 
 def _even_out(_: None, results: list[Result]) -> list[Change]:
@@ -56,7 +55,7 @@ def build(pipeline: Any, lists: Sequence[str], threads: int, processes: int = 0)
 
         def setup(self) -> None:
             self._crew = crew(threads, processes)
-            self._count = Metrics.counter("canopy", COUNTER).inc
+            self._count = Metrics.counter("canopy", running.COUNTER).inc
             self._waiting: list[str] = []  # for the processes, which take shards side by side
 
         def process(self, packed: bytes) -> Iterator[Result]:
@@ -138,7 +137,7 @@ def _fill(
             kept.append(work.result)
         total = sum(map(len, prepared.order.values()))
         prepared = prepared.summary()
-        runners.give_back_memory()
+        running.give_back_memory()
         planned = time.monotonic() - start
         options = options or runners.parse_options(arguments)
         remote = any(map(storage.is_remote, job.images))
@@ -151,7 +150,14 @@ def _fill(
             processes_from=math.inf if storage.is_beams(job.output) else runners.MANY_IMAGES,
         )
         try:
-            _run(options, choice, lists, total, progress)
+            running.run(
+                partial(build, lists=lists, threads=choice.threads, processes=choice.processes),
+                choice,
+                options,
+                total=total,
+                doing="converting",
+                folder=progress,
+            )
         except (UserError, TryAgainError):
             output.check()  # another job that has taken the folder is the reason, not what is missing
             raise
@@ -196,19 +202,6 @@ def _temporary_folder() -> Iterator[str]:
         ) from error
     with folder as path:
         yield path
-
-
-def _run(options: Any, choice: runners.Choice, lists: list[str], total: int, progress: str) -> None:
-    import apache_beam as beam
-
-    with runners.explained():
-        pipeline = beam.Pipeline(runner=runners.make_runner(choice, options), options=options)
-        build(pipeline, lists, choice.threads, choice.processes)
-        if choice.mode:
-            with runners.followed(progress, total, "converting"):
-                pipeline.run().wait_until_finish()
-        else:
-            runners.wait(pipeline.run(), COUNTER, total, "converting")
 
 
 def _check_rejects(rejects: list[Any], found: int, job: settings.Settings, output: commit.Output) -> None:

@@ -1,31 +1,19 @@
-"""Which Beam runner, in which mode, and how a run is followed and its failures told.
+"""Which Beam runner, and in which mode.
 
 Promises: what the user says wins; otherwise the job picks what fits its size and the machine's cores, and
-never a runner that downloads something. A worker's `UserError` reaches the user as the one sentence it is.
+never a runner that downloads something. An option that nobody knows is refused, not passed over.
 """
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import gc
-import logging
-import os
-import re
-import shlex
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from beam_jobs import dataflow, elsewhere
+from beam_jobs import elsewhere
 from canopy import machine, quiet
-from canopy.cli import Parser, TryAgainError, UserError
-from canopy.progress import Meter
+from canopy.cli import Parser, UserError
 
 DIRECT = ("", "DirectRunner", "SwitchingDirectRunner", "FnApiRunner")
 # Threads of one process keep 1.4 of two cores busy, for Python's lock; processes keep both, and take half a
@@ -33,9 +21,6 @@ DIRECT = ("", "DirectRunner", "SwitchingDirectRunner", "FnApiRunner")
 MANY_IMAGES = 3_000
 # From a store images come by many threads in each process: Beam's own, which take two seconds to start.
 MANY_REMOTE_IMAGES = 12_000
-# What a worker raises for people, by the name that Beam wraps.
-TOLD = {"UserError": UserError, "TryAgainError": TryAgainError, "UnavailableError": TryAgainError}
-POLL_SECONDS = 0.5
 WORDS_SHOWN = 3  # of those that nobody knows
 REMOTE_THREADS = 8  # each has a few batches read ahead, so that a store's latency hides
 
@@ -149,169 +134,3 @@ def choose(
     if mode == "in_memory":
         return Choice("FnApiRunner", mode, 1, max(least, workers))
     return Choice("FnApiRunner", mode, workers, max(least, 1))
-
-
-def make_runner(choice: Choice, options: Any) -> Any:
-    """The runner to hand to a Beam pipeline; sets the options that it reads."""
-    from apache_beam.options.pipeline_options import DirectOptions
-
-    if not choice.mode:
-        return None
-    from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-    from apache_beam.transforms.environments import SubprocessSDKEnvironment
-
-    direct = options.view_as(DirectOptions)
-    direct.direct_num_workers = choice.workers
-    if choice.mode != "multi_processing":
-        direct.direct_running_mode = choice.mode
-        return FnApiRunner()
-    # As Beam's own mode, but for Ctrl-C: a terminal sends it to all, and each worker would print its stack.
-    direct.direct_running_mode = "in_memory"
-    command = f"trap '' INT; exec {shlex.quote(sys.executable)} -m apache_beam.runners.worker.sdk_worker_main"
-    return FnApiRunner(SubprocessSDKEnvironment.from_command_string(command))
-
-
-def give_back_memory() -> None:
-    """Returns freed memory to the system where the C library can, before the pictures take theirs."""
-    gc.collect()
-    with contextlib.suppress(AttributeError, OSError):  # glibc only
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-@contextmanager
-def followed(folder: str, total: int, doing: str) -> Iterator[None]:
-    """Shows progress while a pipeline runs, from the numbers that workers leave in a local folder.
-
-    Args:
-        folder: a file a work list, holding the number of its images done; "": nothing is shown.
-        total: images in all.
-        doing: what is done to them, a verb.
-    """
-    stop = threading.Event()
-    with Meter(doing, total) as meter:
-
-        def watch() -> None:
-            while not stop.wait(POLL_SECONDS):
-                meter.update(max(meter.done, _progress(folder)))  # a file may be read while it is written
-
-        thread = threading.Thread(target=watch, daemon=True)
-        if folder:
-            thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            if folder:
-                thread.join()
-
-
-def _progress(folder: str) -> int:
-    done = 0
-    try:
-        for entry in os.scandir(folder):
-            text = Path(entry.path).read_text()
-            done += int(text) if text.isdigit() else 0
-    except OSError:
-        pass
-    return done
-
-
-@contextmanager
-def explained() -> Iterator[None]:
-    """Lets Ctrl-C and what a worker raised, wrapped by whichever runner, come out as what they are."""
-    # Beam logs each failure with its whole traceback, and raises it as well.
-    logging.getLogger("apache_beam").setLevel(logging.CRITICAL + 1)  # that a job is refused is "fatal" to it
-    try:
-        with _workers_first():
-            yield
-    except Exception as error:
-        text = f"{type(error).__name__}: {error}"
-        if text.startswith("RuntimeError: KeyboardInterrupt"):
-            raise KeyboardInterrupt from error
-        found = re.findall(rf"({'|'.join(TOLD)}): (.+?)(?: \[while running|\\n|\n|$)", text)
-        if found:
-            name, said = found[-1]
-            raise TOLD[name](said) from error
-        if re.search(r"failed(\.| in) state:? CANCELLED", text, re.IGNORECASE):
-            raise UserError("the job was cancelled where its runner runs it") from error
-        if re.search(r"\bMemoryError\b", text):
-            raise MemoryError from error
-        if fetched := re.search(r"Unable to fetch remote (?:job server jar|prism binary) at (\S+?):? ", text):
-            raise UserError(
-                f"Beam could not fetch this runner's job server from {fetched[1]}: name a running one with "
-                "--job_endpoint"
-            ) from error
-        if sentence := dataflow.explained(error):
-            raise sentence from error
-        raise
-
-
-@contextmanager
-def _workers_first() -> Iterator[None]:
-    """Lets a signal that ends this process end its workers before anything is tidied up, and all be quiet.
-
-    They would tell at length that what they worked on is gone, and Beam's threads that the workers are.
-    """
-    before: dict[int, Any] = {}
-
-    def end(number: int, frame: Any) -> None:
-        threading.excepthook = lambda _: None
-        _end_children()
-        before[number](number, frame)
-
-    if threading.current_thread() is threading.main_thread():
-        known = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        before |= {number: handler for number, handler in known.items() if callable(handler)}
-    for number in before:
-        signal.signal(number, end)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _end_children() -> None:
-    # Linux only; elsewhere they notice by themselves.
-    for listed in Path("/proc/self/task").glob("*/children"):
-        with contextlib.suppress(OSError):  # the thread or the process has ended by itself
-            for pid in map(int, listed.read_text().split()):
-                # Python's own keeper of semaphores ends by itself, and is missed where it does not.
-                if b"multiprocessing.resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    os.kill(pid, signal.SIGKILL)
-
-
-def wait(result: Any, counter: str, total: int, doing: str) -> None:
-    """Waits for a run on a runner that works elsewhere, showing its metrics where it reports any.
-
-    An interrupt ends the run there, too: nobody would make whole what it goes on to write.
-    """
-    from apache_beam.metrics.metric import MetricsFilter
-
-    wanted, stop = MetricsFilter().with_name(counter), threading.Event()
-    with Meter(doing, total) as meter:
-
-        def look() -> None:
-            with contextlib.suppress(Exception):  # a runner may report none, or none yet: no reason to fail
-                counters = result.metrics().query(wanted)["counters"]
-                meter.update(max(meter.done, sum(entry.attempted or 0 for entry in counters)))
-
-        def watch() -> None:
-            while not stop.wait(POLL_SECONDS):
-                look()
-
-        thread = threading.Thread(target=watch, daemon=True)
-        thread.start()
-        try:
-            if dataflow.is_job(result):
-                dataflow.wait(result)
-            else:
-                result.wait_until_finish()  # not by its state: some runners' changes in here alone
-        except KeyboardInterrupt:
-            with contextlib.suppress(Exception):  # its server may have been interrupted as well
-                result.cancel()
-            raise
-        finally:
-            stop.set()
-            thread.join()
-        look()

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from beam_jobs import commit, preprocess, storage
+from beam_jobs import commit, running, storage
 from beam_jobs.convert import convert_shard
 from beam_jobs.processes import crew
 from beam_jobs.work import Work
@@ -204,16 +204,16 @@ def test_a_job_that_is_overtaken_while_it_converts_says_so_and_not_what_is_missi
     archive: Archive, run: Run, server: Faulty, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
     archive.fill(6)
-    convert = preprocess._run
+    convert = running.run
 
-    def overtaken(*arguments: Any) -> None:
+    def overtaken(*arguments: Any, **named: Any) -> None:
         if when == "after":
-            convert(*arguments)
+            convert(*arguments, **named)
         commit.Output("gs://here/out").begin(overwrite=False)
         if when == "before":
-            convert(*arguments)
+            convert(*arguments, **named)
 
-    monkeypatch.setattr(preprocess, "_run", overtaken)
+    monkeypatch.setattr(running, "run", overtaken)
     done = run(archive, "--output", "gs://here/out")
     assert done.code == cli.EXIT_USER
     assert done.err.splitlines()[-1].startswith("error: --output: another job to gs://here/out began before")
@@ -222,13 +222,13 @@ def test_a_job_that_is_overtaken_while_it_converts_says_so_and_not_what_is_missi
 def test_a_folder_that_is_removed_under_a_job_is_told_as_that(
     archive: Archive, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    convert = preprocess._run
+    convert = running.run
 
-    def removed(*arguments: Any) -> None:
+    def removed(*arguments: Any, **named: Any) -> None:
         shutil.rmtree(tmp_path / "out")
-        convert(*arguments)
+        convert(*arguments, **named)
 
-    monkeypatch.setattr(preprocess, "_run", removed)
+    monkeypatch.setattr(running, "run", removed)
     done = run(archive.fill(6))
     assert done.code == cli.EXIT_USER
     assert done.err.splitlines()[-1] == f"error: --output: {done.folder} was removed before this job was done"
@@ -242,21 +242,22 @@ def test_what_a_killed_jobs_workers_still_finish_is_none_of_the_next_jobs(
     flags = ("--num_shards", "3")
     wanted = run(archive, *flags, "--seed", "2", output=tmp_path / "reference").shards
     monkeypatch.setattr(fcntl, "flock", no_locks)  # they end with the process, which a test's does not
-    convert, left = preprocess._run, list[Work]()
+    convert, left = running.run, list[Work]()
 
-    def killed(*arguments: Any) -> None:
-        left.extend(map(Work.load, arguments[2]))
+    def killed(*arguments: Any, **named: Any) -> None:
+        lists = (tmp_path / "out" / commit.STAGING).glob("*/work/*")
+        left.extend(Work.load(str(path)) for path in lists)
         raise KeyboardInterrupt
 
-    def late(*arguments: Any) -> None:
-        convert(*arguments)
+    def late(*arguments: Any, **named: Any) -> None:
+        convert(*arguments, **named)
         for work in left:
             with suppress(UserError):
                 convert_shard(work, crew(threads=1, processes=0))
 
-    monkeypatch.setattr(preprocess, "_run", killed)
+    monkeypatch.setattr(running, "run", killed)
     assert run(archive, *flags).code == cli.EXIT_INTERRUPTED
-    monkeypatch.setattr(preprocess, "_run", late)
+    monkeypatch.setattr(running, "run", late)
     done = run(archive, *flags, "--seed", "2")
     assert done.code == 0, done.err
     assert done.shards == wanted

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from beam_jobs import runners
+from beam_jobs import runners, running
 from canopy.cli import TryAgainError, UserError
 
 QUOTA = "Startup of the worker pool failed. QUOTA_EXCEEDED: Quota 'CPUS' exceeded."
@@ -99,8 +99,8 @@ def job(service: Service, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def follow(job: Any) -> None:
-    with runners.explained():
-        runners.wait(job, "images", 1, "converting")
+    with running.explained():
+        running.wait(job, 1, "converting")
 
 
 def test_a_job_is_followed_to_its_end_and_its_address_told(
@@ -171,6 +171,6 @@ def test_a_job_that_is_not_taken_is_one_sentence(
     service.statuses["create"] = [status]
     submitted = SimpleNamespace(proto=dataflow.Job(name="job"))
     told = f"^Dataflow does not take the job: {status} the service's words$"
-    with pytest.raises(kind, match=told), runners.explained():
+    with pytest.raises(kind, match=told), running.explained():
         job._runner.dataflow_client.submit_job_description(submitted)
     assert not caplog.records

@@ -1,0 +1,221 @@
+"""A pipeline's run: followed to its end, its failures told.
+
+Promises: progress is shown wherever the runner lets it be known; a worker's `UserError` reaches the user as
+the one sentence that it is; an interrupt ends the workers too, here and elsewhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import logging
+import os
+import re
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from beam_jobs import dataflow
+from beam_jobs.runners import Choice
+from canopy.cli import TryAgainError, UserError
+from canopy.progress import Meter
+
+COUNTER = "images"  # the metric of images done
+# What a worker raises for people, by the name that Beam wraps.
+TOLD = {"UserError": UserError, "TryAgainError": TryAgainError, "UnavailableError": TryAgainError}
+POLL_SECONDS = 0.5
+
+
+def run(
+    build: Callable[[Any], None], choice: Choice, options: Any, *, total: int, doing: str, folder: str
+) -> None:
+    """Runs a pipeline to its end.
+
+    Args:
+        build: adds the transforms to a pipeline.
+        choice: the runner.
+        options: Beam's, from `runners.parse_options`.
+        total: images in all.
+        doing: what is done to them, a verb.
+        folder: of this machine: a file a work list, holding the number of its images done; "": nothing tells.
+
+    Raises:
+        UserError: a worker raised one, or the runner elsewhere gave up the job.
+        TryAgainError: a worker raised one, or the runner elsewhere does not answer.
+    """
+    import apache_beam as beam
+
+    with explained():
+        pipeline = beam.Pipeline(
+            runner=_direct_runner(choice, options) if choice.mode else None, options=options
+        )
+        build(pipeline)
+        if not choice.mode:
+            wait(pipeline.run(), total, doing)
+        elif folder:
+            with followed(partial(noted, folder), total, doing):
+                pipeline.run().wait_until_finish()
+        else:
+            pipeline.run().wait_until_finish()
+
+
+def _direct_runner(choice: Choice, options: Any) -> Any:
+    """The runner for this machine; sets the options that it reads."""
+    from apache_beam.options.pipeline_options import DirectOptions
+    from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+    from apache_beam.transforms.environments import SubprocessSDKEnvironment
+
+    direct = options.view_as(DirectOptions)
+    direct.direct_num_workers = choice.workers
+    if choice.mode != "multi_processing":
+        direct.direct_running_mode = choice.mode
+        return FnApiRunner()
+    # As Beam's own mode, but for Ctrl-C: a terminal sends it to all, and each worker would print its stack.
+    direct.direct_running_mode = "in_memory"
+    command = f"trap '' INT; exec {shlex.quote(sys.executable)} -m apache_beam.runners.worker.sdk_worker_main"
+    return FnApiRunner(SubprocessSDKEnvironment.from_command_string(command))
+
+
+@contextmanager
+def followed(count: Callable[[], int], total: int, doing: str) -> Iterator[None]:
+    """Shows progress while the block runs.
+
+    Args:
+        count: the number of images done, as far as is known.
+        total: images in all.
+        doing: what is done to them, a verb.
+    """
+    stop = threading.Event()
+    with Meter(doing, total) as meter:
+
+        def look() -> None:
+            meter.update(max(meter.done, count()))  # a file may be read while it is written
+
+        def watch() -> None:
+            while not stop.wait(POLL_SECONDS):
+                look()
+
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+        look()
+
+
+def noted(folder: str) -> int:
+    """The images done, from the numbers that workers leave in a folder."""
+    done = 0
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(folder):
+            text = Path(entry.path).read_text()
+            done += int(text) if text.isdigit() else 0
+    return done
+
+
+def _counted(result: Any) -> int:
+    """The images done, by a runner's metrics."""
+    from apache_beam.metrics.metric import MetricsFilter
+
+    with contextlib.suppress(Exception):  # a runner may report none, or none yet: no reason to fail
+        counters = result.metrics().query(MetricsFilter().with_name(COUNTER))["counters"]
+        return sum(entry.attempted or 0 for entry in counters)
+    return 0
+
+
+def wait(result: Any, total: int, doing: str) -> None:
+    """Waits for a run on a runner that works elsewhere, showing its metrics where it reports any.
+
+    An interrupt ends the run there, too: nobody would make whole what it goes on to write.
+    """
+    with followed(partial(_counted, result), total, doing):
+        try:
+            if dataflow.is_job(result):
+                dataflow.wait(result)
+            else:
+                result.wait_until_finish()  # not by its state: some runners' changes in here alone
+        except KeyboardInterrupt:
+            with contextlib.suppress(Exception):  # its server may have been interrupted as well
+                result.cancel()
+            raise
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Lets Ctrl-C and what a worker raised, wrapped by whichever runner, come out as what they are."""
+    # Beam logs each failure with its whole traceback, and raises it as well.
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL + 1)  # that a job is refused is "fatal" to it
+    try:
+        with _workers_first():
+            yield
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+        if text.startswith("RuntimeError: KeyboardInterrupt"):
+            raise KeyboardInterrupt from error
+        found = re.findall(rf"({'|'.join(TOLD)}): (.+?)(?: \[while running|\\n|\n|$)", text)
+        if found:
+            name, said = found[-1]
+            raise TOLD[name](said) from error
+        if re.search(r"failed(\.| in) state:? CANCELLED", text, re.IGNORECASE):
+            raise UserError("the job was cancelled where its runner runs it") from error
+        if re.search(r"\bMemoryError\b", text):
+            raise MemoryError from error
+        if fetched := re.search(r"Unable to fetch remote (?:job server jar|prism binary) at (\S+?):? ", text):
+            raise UserError(
+                f"Beam could not fetch this runner's job server from {fetched[1]}: name a running one with "
+                "--job_endpoint"
+            ) from error
+        if sentence := dataflow.explained(error):
+            raise sentence from error
+        raise
+
+
+@contextmanager
+def _workers_first() -> Iterator[None]:
+    """Lets a signal that ends this process end its workers before anything is tidied up, and all be quiet.
+
+    They would tell at length that what they worked on is gone, and Beam's threads that the workers are.
+    """
+    before: dict[int, Any] = {}
+
+    def end(number: int, frame: Any) -> None:
+        threading.excepthook = lambda _: None
+        _end_children()
+        before[number](number, frame)
+
+    if threading.current_thread() is threading.main_thread():
+        known = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        before |= {number: handler for number, handler in known.items() if callable(handler)}
+    for number in before:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end_children() -> None:
+    # Linux only; elsewhere they notice by themselves.
+    for listed in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # the thread or the process has ended by itself
+            for pid in map(int, listed.read_text().split()):
+                # Python's own keeper of semaphores ends by itself, and is missed where it does not.
+                if b"multiprocessing.resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(pid, signal.SIGKILL)
+
+
+def give_back_memory() -> None:
+    """Returns freed memory to the system where the C library can, before the pictures take theirs."""
+    gc.collect()
+    with contextlib.suppress(AttributeError, OSError):  # glibc only
+        ctypes.CDLL(None).malloc_trim(0)

@@ -1,0 +1,237 @@
+"""A pipeline's run: the same bytes on every runner, progress from each, failures told."""
+
+from __future__ import annotations
+
+import os
+import pty
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from beam_jobs import runners, running
+from canopy import progress
+from canopy.cli import TryAgainError, UserError
+from tests.beam_jobs.making import Archive, Run, noise, planet
+
+
+@contextmanager
+def server(module: str, port: int, flag: str, folder: Path) -> Iterator[None]:
+    """One of Beam's own servers, in a process of its own and in another folder than the job's."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    source = str(Path(__file__).parents[2])
+    with (folder / f"{port}.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, flag, str(port)],
+            stdout=log, stderr=log, cwd=folder, env={**os.environ, "PATH": path, "PYTHONPATH": source},
+        )  # fmt: skip
+        try:
+            for _ in range(300):
+                with socket.socket() as probe:
+                    if probe.connect_ex(("localhost", port)) == 0:
+                        break
+                assert process.poll() is None, (folder / f"{port}.log").read_text()
+                time.sleep(0.1)
+            yield
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def uneven(archive: Archive) -> Archive:
+    """An archive whose rejects leave shards uneven."""
+    archive.fill(70)
+    for i in range(12):
+        archive.put(f"cut_{i}", planet(noise(i))[:400])
+    return archive
+
+
+FLAGS = ["--num_shards", "5", "--max_bad_fraction", "0.5"]
+
+
+@pytest.mark.parametrize("mode", ["multi_threading", "multi_processing"])
+def test_direct_runners_in_every_mode_give_the_same_bytes(
+    uneven: Archive, run: Run, tmp_path: Path, mode: str
+) -> None:
+    one = run(uneven, *FLAGS, output=tmp_path / "one")
+    other = run(
+        uneven, *FLAGS, "--runner=DirectRunner", f"--direct_running_mode={mode}", "--direct_num_workers=2",
+        output=tmp_path / "other",
+    )  # fmt: skip
+    assert other.code == 0, other.err
+    assert other.canopy["run"]["mode"] == mode
+    assert other.canopy["run"]["workers"] == 2
+    assert other.shards == one.shards
+    assert other.rejects == one.rejects
+    assert {**other.canopy, "run": 0} == {**one.canopy, "run": 0}
+
+
+def test_beam_may_be_told_to_require_the_type_of_every_step(archive: Archive, run: Run) -> None:
+    done = run(archive.fill(3), "--type_check_strictness", "ALL_REQUIRED", "--runtime_type_check")
+    assert done.code == 0, done.err
+
+
+def test_processes_of_beam_do_not_look_for_each_other_behind_a_proxy(
+    archive: Archive, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive.fill(3)
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "no_grpc_proxy", "grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    done = run(archive, "--direct_running_mode=multi_processing", "--direct_num_workers=2")
+    assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize("shards", ["5", "1"], ids=["many_shards", "fewer_shards_than_processes"])
+def test_processes_beside_beam_give_the_same_bytes(
+    uneven: Archive, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shards: str
+) -> None:
+    flags = ["--num_shards", shards, "--max_bad_fraction", "0.5"]
+    one = run(uneven, *flags, output=tmp_path / "one")
+    monkeypatch.setattr(runners, "MANY_IMAGES", 1)
+    other = run(uneven, *flags, "--direct_num_workers=2", output=tmp_path / "other")
+    assert other.code == 0, other.err
+    assert other.canopy["run"]["processes"] == 2
+    assert other.shards == one.shards
+    assert other.rejects == one.rejects
+    assert {**other.canopy, "run": 0} == {**one.canopy, "run": 0}
+
+
+def test_the_portable_runner_with_workers_elsewhere_gives_the_same_bytes(
+    uneven: Archive, run: Run, tmp_path: Path
+) -> None:
+    one = run(uneven, *FLAGS, output=tmp_path / "one")
+    jobs, workers = free_port(), free_port()
+    with ExitStack() as stack:
+        stack.enter_context(
+            server("apache_beam.runners.portability.local_job_service_main", jobs, "--port", tmp_path)
+        )
+        stack.enter_context(
+            server("apache_beam.runners.worker.worker_pool_main", workers, "--service_port", tmp_path)
+        )
+        other = run(
+            uneven, *FLAGS, "--runner=PortableRunner", f"--job_endpoint=localhost:{jobs}",
+            "--environment_type=EXTERNAL", f"--environment_config=localhost:{workers}",
+            output=tmp_path / "other",
+        )  # fmt: skip
+    assert other.code == 0, other.err
+    assert other.shards == one.shards
+    assert {**other.canopy, "run": 0} == {**one.canopy, "run": 0}
+
+
+def test_a_runner_whose_state_changes_only_for_those_who_wait_gives_the_same_bytes_and_ends(
+    uneven: Archive, run: Run, tmp_path: Path
+) -> None:
+    one = run(uneven, *FLAGS, output=tmp_path / "one")
+    other = run(uneven, *FLAGS, "--runner=BundleBasedDirectRunner", output=tmp_path / "other")
+    assert other.code == 0, other.err
+    assert other.shards == one.shards
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_an_interrupt_ends_a_run_elsewhere_too(refused: bool) -> None:
+    class Run:
+        cancelled = False
+
+        def wait_until_finish(self) -> None:
+            raise KeyboardInterrupt
+
+        def cancel(self) -> None:
+            self.cancelled = True
+            if refused:
+                raise RuntimeError("its server is gone")
+
+    run = Run()
+    with pytest.raises(KeyboardInterrupt):
+        running.wait(run, 1, "converting")
+    assert run.cancelled
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "said"),
+    [
+        ("UserError: labels.csv is gone [while running 'Convert']", UserError, "labels.csv is gone"),
+        ("Traceback:\nbeam_jobs.objects.UnavailableError: S3 fails\n", TryAgainError, "S3 fails"),
+        (
+            "canopy.cli.TryAgainError: cannot read a: Stale file handle",
+            TryAgainError,
+            "cannot read a: Stale file handle",
+        ),
+        (
+            "Pipeline job-1 failed in state CANCELLED: None",  # of a job server's
+            UserError,
+            "the job was cancelled where its runner runs it",
+        ),
+        (
+            "Dataflow pipeline failed. State: CANCELLED, Error:\nNone",
+            UserError,
+            "the job was cancelled where its runner runs it",
+        ),
+        ("MemoryError [while running 'Convert']", MemoryError, ""),
+    ],
+)
+def test_what_ended_a_run_elsewhere_comes_out_as_what_it_was(
+    words: str, kind: type[Exception], said: str
+) -> None:
+    with pytest.raises(kind) as raised, running.explained():
+        raise RuntimeError(words)
+    assert str(raised.value) == said
+
+
+def test_numbers_that_workers_leave_are_added_up_and_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    monkeypatch.setattr(running, "POLL_SECONDS", 0.02)
+    with running.followed(partial(running.noted, str(tmp_path)), 100, "converting"):
+        (tmp_path / "a").write_text("30")
+        (tmp_path / "b").write_text("12")
+        time.sleep(0.2)
+    lines = capsys.readouterr().err.splitlines()
+    assert "42 of 100 images" in lines[-1]
+    assert "images/s" in lines[-1]
+    assert "s left" in lines[-1]
+
+
+def test_a_terminal_shows_a_bar(archive: Archive, tmp_path: Path) -> None:
+    archive.fill(20)
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [
+            sys.executable, "-m", "beam_jobs.preprocess", "--images", str(archive.folder),
+            "--labels", str(archive.labels), "--output", str(tmp_path / "out"),
+        ],
+        stderr=theirs, stdout=subprocess.PIPE, env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
+    )  # fmt: skip
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            part = os.read(ours, 4096)
+        except OSError:
+            break
+        if not part:
+            break
+        shown += part
+    said, _ = process.communicate()
+    os.close(ours)
+    assert process.returncode == 0
+    assert b"converting" in shown
+    assert b"/20" in shown
+    assert b"20 written" in said
+    assert b"converting" not in said
