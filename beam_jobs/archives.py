@@ -1,8 +1,7 @@
-"""Zip and uncompressed tar archives, read in place: an index first, then each member by its offset.
+"""What is in a zip or an uncompressed tar, and where: the index by which `members` reads it in place.
 
-Promises: an archive is never unpacked, and a member's path never becomes a path of this machine; a member
-that is damaged, encrypted or packed in an unknown way is rejected by itself; an archive that is damaged
-between its members is refused, and so is a tar that is packed.
+Promises: nothing is unpacked, and a member's path never becomes a path of this machine; an archive that is
+damaged between its members is refused, and so is a tar that is packed.
 Works alike on local files and on addresses.
 """
 
@@ -15,7 +14,6 @@ import posixpath
 import stat
 import struct
 import tarfile
-import threading
 import zipfile
 import zlib
 from array import array
@@ -25,26 +23,19 @@ from pathlib import Path
 from typing import IO
 
 from beam_jobs import packing, storage
-from beam_jobs.images import UNREADABLE, RejectedImage
-from canopy.cli import TryAgainError, UserError
-from canopy.passing import may_pass
+from canopy.cli import UserError
 
 STORED, DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
 IN_TAR = -1  # stands for a tar's member where a zip's has its compression method
 ENCRYPTED = -2  # likewise, for a zip's member that wants a password
 SPARSE = -3  # for a tar's member that is stored without its stretches of zeros
 UNLINKED = -4  # for a link whose target is not in the archive, of a hard link: not before it
-HOW = {ENCRYPTED: "encrypted", SPARSE: "as a sparse file", UNLINKED: "as a link to what is not there"}
 MAX_LINKS = 40  # one after another, as Linux follows them
 MAX_TARGET_BYTES = 4096  # of a path on Linux
-HEADER_SLACK = 512  # bytes of name and extra field in a local header that are read along with it
-MAX_MEMBER_BYTES = 1 << 30  # unpacked; a JPEG within the pixel limit is far smaller
 BLOCK = 512  # bytes of a tar's header; an end is marked by two blocks of zeros, by some writers by one
 CHUNK = 128 * BLOCK  # bytes of zeros looked through at a time; what writers add is within the first
-KEPT_OPEN = 64  # archives: on macOS a process may open 256 files
 UTF8_NAME = 0x800  # the flag of a zip's member whose name is said to be UTF-8
 SAID_ELSEWHERE = 0xFFFF  # the part that a zip's member is in, where its zip64 record has the number
-ZIP_HEADER = struct.Struct("<4s22xHH")  # a local header's signature, then the lengths of name and extra field
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +45,7 @@ class Entry:
     offset: int  # bytes: of a zip's local header, of a tar's data
     stored: int  # bytes it takes in the archive
     size: int  # bytes unpacked
-    method: int  # STORED or DEFLATED (other numbers: zip's), IN_TAR, or one of HOW
+    method: int  # STORED or DEFLATED (other numbers: zip's), IN_TAR, or one of the numbers below it
     crc: int  # CRC-32 of the unpacked bytes, by the zip's index; 0 in a tar, which has none
 
 
@@ -250,80 +241,3 @@ def _after_end(file: IO[bytes], end: int) -> int | None:
             return at
         at += len(chunk)
     return None
-
-
-@contextlib.contextmanager
-def rejecting() -> Iterator[None]:
-    """Turns what reading raises into a `RejectedImage` with the reason UNREADABLE.
-
-    Not a `UserError`: an archive that is gone or a store that does not answer is no fault of the image.
-    """
-    try:
-        yield
-    except (OSError, zlib.error, struct.error) as error:
-        # One bad block is its image's loss, but a file server that is gone would be that of all.
-        if isinstance(error, OSError) and error.errno != errno.EIO and may_pass(error):
-            raise TryAgainError(f"an image cannot be read: {error}") from error
-        text = getattr(error, "strerror", None) or str(error)
-        raise RejectedImage(UNREADABLE, text) from error
-
-
-class Handles:
-    """Open archives, the first `KEPT_OPEN` once for all reads; by offset, from several threads at once."""
-
-    def __init__(self) -> None:
-        self._files: dict[str, IO[bytes]] = {}
-        self._lock = threading.Lock()
-
-    def read(self, archive: str, entry: Entry) -> bytes:
-        """A member's unpacked bytes, checked against the archive's checksum where it has one."""
-        if entry.size > MAX_MEMBER_BYTES or entry.stored > MAX_MEMBER_BYTES:
-            raise RejectedImage(UNREADABLE, f"{entry.size:,} bytes, over the limit of {MAX_MEMBER_BYTES:,}")
-        if entry.method == IN_TAR:
-            return self._range(archive, entry.offset, entry.stored)
-        if entry.method not in (STORED, DEFLATED):
-            how = HOW.get(entry.method, f"packed by method {entry.method}")
-            raise RejectedImage(UNREADABLE, f"the archive holds it {how}")
-        # One read for header and data: in a store each costs a round trip.
-        part = self._range(archive, entry.offset, 30 + HEADER_SLACK + entry.stored, at_least=30)
-        signature, name_length, extra_length = ZIP_HEADER.unpack(part[:30])
-        if signature != b"PK\x03\x04":
-            raise RejectedImage(UNREADABLE, "the archive's index points to something else")
-        start = 30 + name_length + extra_length
-        packed = part[start : start + entry.stored]
-        if len(packed) < entry.stored:
-            packed = self._range(archive, entry.offset + start, entry.stored)
-        data = packed
-        if entry.method == DEFLATED:
-            data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, entry.size + 1)
-        if len(data) != entry.size or zlib.crc32(data) != entry.crc:
-            raise RejectedImage(UNREADABLE, "its bytes do not fit the archive's checksum")
-        return data
-
-    def _range(self, archive: str, start: int, length: int, at_least: int | None = None) -> bytes:
-        if storage.is_remote(archive):
-            data = storage.read_range(archive, start, length)
-        else:
-            with self._open(archive) as file:
-                data = storage.read_at(file.fileno(), start, length)
-        if len(data) < (length if at_least is None else at_least):
-            raise RejectedImage(
-                UNREADABLE, f"the archive ends within it, {len(data):,} bytes after its start"
-            )
-        return data
-
-    def _open(self, archive: str) -> contextlib.AbstractContextManager[IO[bytes]]:
-        """An archive for one read: one that is kept open stays so after it."""
-        with self._lock:
-            if archive not in self._files and len(self._files) < KEPT_OPEN:
-                self._files[archive] = storage.open_read(archive)
-            if archive in self._files:
-                return contextlib.nullcontext(self._files[archive])
-        return storage.open_read(archive)
-
-    def close(self) -> None:
-        """Closes all of them."""
-        with self._lock:
-            for file in self._files.values():
-                file.close()
-            self._files.clear()

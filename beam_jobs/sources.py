@@ -19,6 +19,7 @@ from typing import overload
 
 from beam_jobs import archives, finding, packing, storage
 from beam_jobs.images import UNREADABLE, RejectedImage
+from beam_jobs.members import MAX_BYTES, Handles, rejecting
 from canopy.cli import UserError
 
 ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif")  # of a JPEG's file name, in any case
@@ -225,10 +226,8 @@ def _read_file(path: str) -> bytes:
         size = status.st_size
         if not stat.S_ISREG(status.st_mode):
             raise RejectedImage(UNREADABLE, "it is no regular file")
-        if size > archives.MAX_MEMBER_BYTES:
-            raise RejectedImage(
-                UNREADABLE, f"{size:,} bytes, over the limit of {archives.MAX_MEMBER_BYTES:,}"
-            )
+        if size > MAX_BYTES:
+            raise RejectedImage(UNREADABLE, f"{size:,} bytes, over the limit of {MAX_BYTES:,}")
         return storage.read_at(handle, 0, size)
     finally:
         os.close(handle)
@@ -238,7 +237,7 @@ class Reader:
     """Fetches images' bytes; safe to use from several threads. Close it, or use it as a context manager."""
 
     def __init__(self) -> None:
-        self._archives = archives.Handles()
+        self._archives = Handles()
         self._pool = ThreadPoolExecutor(READERS)  # starts its threads as they are needed
 
     def read(self, source: Source) -> bytes:
@@ -247,7 +246,7 @@ class Reader:
         Raises:
             RejectedImage: reason UNREADABLE, with what the operating system, the store or the archive says.
         """
-        with archives.rejecting():
+        with rejecting():
             if source.entry is not None:
                 return self._archives.read(source.container, source.entry)
             if (objects := storage.store(source.container)) is not None:

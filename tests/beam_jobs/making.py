@@ -8,6 +8,7 @@ import random
 import signal
 import struct
 import tarfile
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from beam_jobs import images
+from beam_jobs.sources import Reader, list_images
 
 TAGS = ("agriculture", "clear", "primary", "water")
 
@@ -217,3 +219,16 @@ def tar_of(
         end = archive.offset
     with tarfile.open(path) as archive:
         return path, [*(info.offset_data - 512 for info in archive), end]
+
+
+def zip_of(path: Path, members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, data in members.items():
+            archive.writestr(zipfile.ZipInfo(name) if method == zipfile.ZIP_STORED else name, data)
+    return path
+
+
+def read_all(*patterns: object) -> dict[str, bytes]:
+    """Each image's bytes, by its name."""
+    with Reader() as reader:
+        return {source.name: reader.read(source) for source in list_images(map(str, patterns))}

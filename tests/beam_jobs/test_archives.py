@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import os
-import resource
 import subprocess
 import sys
 import tarfile
@@ -21,7 +20,7 @@ from beam_jobs.images import RejectedImage, to_rgb
 from beam_jobs.sources import Reader, list_images
 from canopy.cli import UserError
 from tests.beam_jobs.gcs_server import Faulty
-from tests.beam_jobs.making import Archive, Run, noise, planet, tar_of, truth
+from tests.beam_jobs.making import Archive, Run, noise, planet, read_all, tar_of, truth
 
 
 @pytest.mark.parametrize("kind", ["zip", "stored zip", "tar"])
@@ -59,19 +58,6 @@ def test_two_folders_and_a_zip_together_are_one_archive(archive: Archive, run: R
     done = run(None, *flags, "--labels", str(archive.labels))
     assert done.code == 0, done.err
     assert sorted(done.names) == sorted(f"chip_{i}" for i in range(30))
-
-
-def test_more_archives_are_read_at_once_than_a_process_may_have_open(tmp_path: Path) -> None:
-    for number in range(300):
-        tar_of(tmp_path / f"{number}.tar", {f"chip_{number}.jpg": f"chip_{number}".encode()})
-    found = list_images([str(tmp_path)])
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))  # as on macOS
-    try:
-        with Reader() as reader:
-            assert [reader.read(source).decode() for source in found] == [source.name for source in found]
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_hostile_names_write_nothing_outside_and_break_no_file(
@@ -172,11 +158,6 @@ def test_the_archive_of_30000_small_chips_passes(real_data: Path, run: Run, tmp_
         "--direct_num_workers=2", output=tmp_path / "two",
     )  # fmt: skip
     assert again.shards == done.shards
-
-
-def read_all(path: Path | str) -> dict[str, bytes]:
-    with Reader() as reader:
-        return {source.name: reader.read(source) for source in list_images([str(path)])}
 
 
 FOUR = {f"t/{name}.jpg": name.encode() * 700 for name in "abcd"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
 import tarfile
@@ -13,11 +12,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from beam_jobs import archives, storage
+from beam_jobs import storage
 from beam_jobs.images import UNREADABLE, RejectedImage
+from beam_jobs.members import MAX_BYTES
 from beam_jobs.sources import Reader, Source, list_images, name_of
 from canopy.cli import UserError
 from tests.beam_jobs.gcs_server import Faulty
+from tests.beam_jobs.making import read_all, tar_of, zip_of
 
 HOSTILE = [
     "../../evil.jpg",
@@ -31,27 +32,6 @@ HOSTILE = [
     "-rf.jpg",
     "$(touch owned).jpg",
 ]
-
-
-def make_zip(path: Path, members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
-    with zipfile.ZipFile(path, "w", method) as archive:
-        for name, data in members.items():
-            archive.writestr(zipfile.ZipInfo(name) if method == zipfile.ZIP_STORED else name, data)
-    return path
-
-
-def make_tar(path: Path, members: dict[str, bytes], how: tarfile._TarOptions = "w") -> Path:  # type: ignore[name-defined]
-    with tarfile.open(path, how) as archive:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return path
-
-
-def read_all(*patterns: object) -> dict[str, bytes]:
-    with Reader() as reader:
-        return {source.name: reader.read(source) for source in list_images(map(str, patterns))}
 
 
 @pytest.mark.parametrize(
@@ -157,9 +137,9 @@ def test_hostile_names_in_archives_are_only_names(tmp_path: Path, kind: str) -> 
     path = tmp_path / "in" / kind
     path.parent.mkdir()
     if kind.endswith("tar"):
-        make_tar(path, members)
+        tar_of(path, members)
     else:
-        make_zip(path, members, zipfile.ZIP_STORED if kind.startswith("stored") else zipfile.ZIP_DEFLATED)
+        zip_of(path, members, zipfile.ZIP_STORED if kind.startswith("stored") else zipfile.ZIP_DEFLATED)
     before = sorted(tmp_path.rglob("*"))
     found = read_all(path)
     assert {"evil", "absolute", "windows", "still", "line\nbreak", "emoji 🌳", "-rf"} <= set(found)
@@ -168,7 +148,7 @@ def test_hostile_names_in_archives_are_only_names(tmp_path: Path, kind: str) -> 
 
 
 def test_what_macos_and_folders_add_to_archives_is_passed_over(tmp_path: Path) -> None:
-    path = make_zip(
+    path = zip_of(
         tmp_path / "a.zip", {"t/": b"", "t/a.jpg": b"1", "__MACOSX/t/._a.jpg": b"2", "t/x.txt": b"3"}
     )
     listing = list_images([str(path)])
@@ -177,7 +157,7 @@ def test_what_macos_and_folders_add_to_archives_is_passed_over(tmp_path: Path) -
 
 
 def test_a_link_out_of_a_tar_is_never_followed(tmp_path: Path) -> None:
-    path = make_tar(tmp_path / "a.tar", {"a.jpg": b"1"})
+    path, _ = tar_of(tmp_path / "a.tar", {"a.jpg": b"1"})
     with tarfile.open(path, "a") as archive:
         link = tarfile.TarInfo("evil.jpg")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
@@ -189,34 +169,6 @@ def test_a_link_out_of_a_tar_is_never_followed(tmp_path: Path) -> None:
             reader.read(second)
 
 
-def test_a_damaged_member_is_rejected_by_itself(tmp_path: Path) -> None:
-    path = make_zip(tmp_path / "a.zip", {"a.jpg": b"A" * 100, "b.jpg": b"B" * 100}, zipfile.ZIP_STORED)
-    data = path.read_bytes()
-    path.write_bytes(data.replace(b"A" * 100, b"A" * 99 + b"?"))
-    with Reader() as reader:
-        first, second = list_images([str(path)])
-        with pytest.raises(RejectedImage, match="checksum") as caught:
-            reader.read(first)
-        assert caught.value.reason == UNREADABLE
-        assert reader.read(second) == b"B" * 100
-
-
-def test_a_zip_bomb_is_rejected_before_it_bursts(tmp_path: Path) -> None:
-    path = make_zip(tmp_path / "a.zip", {"a.jpg": b"\0" * 5_000_000, "b.jpg": b"b"})
-    data = bytearray(path.read_bytes())
-    at = data.index(b"PK\x01\x02")
-    data[at + 24 : at + 28] = (100).to_bytes(4, "little")  # the index says 100 bytes
-    path.write_bytes(data)
-    with Reader() as reader, pytest.raises(RejectedImage, match="checksum"):
-        reader.read(list_images([str(path)])[0])
-
-
-def test_a_member_packed_in_a_way_unknown_here_is_rejected(tmp_path: Path) -> None:
-    path = make_zip(tmp_path / "a.zip", {"a.jpg": b"A" * 100}, zipfile.ZIP_LZMA)
-    with Reader() as reader, pytest.raises(RejectedImage, match="method 14"):
-        reader.read(list_images([str(path)])[0])
-
-
 def test_an_image_that_vanishes_or_is_denied_is_rejected_not_fatal(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"x")
     source = list_images([str(tmp_path)])[0]
@@ -226,25 +178,10 @@ def test_an_image_that_vanishes_or_is_denied_is_rejected_not_fatal(tmp_path: Pat
     assert caught.value.reason == UNREADABLE
 
 
-@pytest.mark.parametrize("kind", ["file", "zip", "tar"])
-def test_what_the_system_gives_in_parts_is_read_whole(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pread, data = os.pread, bytes(range(256)) * 10
-    if kind == "file":
-        (tmp_path / "a.jpg").write_bytes(data)
-    else:
-        make = {"zip": make_zip, "tar": make_tar}[kind]
-        make(tmp_path / f"a.{kind}", {"a.jpg": data})
-    monkeypatch.setattr(os, "pread", lambda handle, size, start: pread(handle, min(size, 100), start))
-    with Reader() as reader:
-        assert reader.read(list_images([str(tmp_path)])[0]) == data
-
-
 def test_what_no_memory_holds_or_may_never_end_is_rejected_unread(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "sparse.jpg").touch()
-    os.truncate(tmp_path / "sparse.jpg", archives.MAX_MEMBER_BYTES + 1)
+    os.truncate(tmp_path / "sparse.jpg", MAX_BYTES + 1)
     said = {}
     with Reader() as reader:
         for source in list_images([str(tmp_path)]):
@@ -277,7 +214,7 @@ def test_empty_inputs_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "a.png").write_bytes(b"x")
-    make_zip(tmp_path / "a.zip", {"readme.txt": b"x"})
+    zip_of(tmp_path / "a.zip", {"readme.txt": b"x"})
     refused = {
         "empty": "no JPEG",
         "other": "1 other",
@@ -297,9 +234,9 @@ def test_what_lies_beside_images_and_holds_none_is_passed_over_unless_it_is_name
     folder = tmp_path / "in"
     folder.mkdir()
     (folder / "a.jpg").write_bytes(b"1")
-    make_zip(folder / "more.zip", {"b.jpg": b"2", "x.txt": b"3"})
-    make_zip(folder / "train_v2.csv.zip", {"train_v2.csv": b"3"})
-    make_tar(folder / "notes.tar", {"notes.txt": b"3"})
+    zip_of(folder / "more.zip", {"b.jpg": b"2", "x.txt": b"3"})
+    zip_of(folder / "train_v2.csv.zip", {"train_v2.csv": b"3"})
+    tar_of(folder / "notes.tar", {"notes.txt": b"3"})
     for name in ("labels.csv.gz", ".labels.csv.gz", "._more.zip", ".x.tar.gz"):
         (folder / name).write_bytes(b"?")
     listing = list_images([f"{tmp_path}/{pattern}"])
@@ -315,7 +252,7 @@ def test_what_lies_beside_images_and_holds_none_is_passed_over_unless_it_is_name
 
 
 def test_a_folder_with_nothing_but_archives_without_images_is_refused(tmp_path: Path) -> None:
-    make_zip(tmp_path / "a.csv.zip", {"a.csv": b"x"})
+    zip_of(tmp_path / "a.csv.zip", {"a.csv": b"x"})
     (tmp_path / "b.csv.gz").write_bytes(b"?")
     with pytest.raises(UserError, match="2 other files"):
         list_images([str(tmp_path)])
@@ -328,7 +265,8 @@ def test_a_damaged_archive_is_refused_or_its_members_are_right_or_rejected(
 ) -> None:
     members = {f"t/{i}.jpg": bytes([i]) * (40 + i) for i in range(4)}
     kind = data.draw(st.sampled_from(["zip", "tar"]))
-    path = (make_zip if kind == "zip" else make_tar)(tmp_path / f"d.{kind}", members)
+    path = tmp_path / f"d.{kind}"
+    {"zip": zip_of, "tar": tar_of}[kind](path, members)
     content = bytearray(path.read_bytes())
     for _ in range(data.draw(st.integers(1, 5))):
         at = data.draw(st.integers(0, len(content) - 1))
