@@ -7,6 +7,7 @@ replaces one of its pods reads them anew; only --replace and --delete take anyth
 
 from __future__ import annotations
 
+import copy
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -20,6 +21,7 @@ from infra.manifests import KubeObject, Manifest, is_job, title
 from infra.screen import Screen
 from infra.settings import Settings
 
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 DELETED_SECONDS = 180.0  # for a Job's pods to end within their grace period, and the Job after them
 
 
@@ -98,7 +100,7 @@ def _apply(cluster: Cluster, screen: Screen, manifest: Manifest, settings: Setti
     jobs: list[KubeObject] = []
     for item in manifest.objects:
         before = cluster.get(item)
-        after = _apply_one(cluster, item, manifest.path, settings)
+        after = _apply_one(cluster, _as_admitted(item, before), manifest.path, settings)
         verb = _verb(before, after)
         if is_job(item):
             jobs.append(after)
@@ -132,19 +134,37 @@ def _difference(cluster: Cluster, item: KubeObject, path: str, settings: Setting
     Raises:
         UserError: the cluster would not take the object.
     """
-    there = cluster.get(item) if item["kind"] == "ConfigMap" else None
+    there = cluster.get(item)
     try:
         # Whoever made a Job has set all its fields: what of it cannot change is what counts.
-        after = cluster.apply(item, settings.force_conflicts or is_job(item), only_try=True)
+        force = settings.force_conflicts or is_job(item)
+        after = cluster.apply(_as_admitted(item, there), force, only_try=True)
     except RefusedError as refused:
         if refusals.immutable(refused):
             return f"{title(item)}: {refusals.fields(refused)}"
         raise _refused(refused, item, path) from None
-    if there is None:
+    if there is None or item["kind"] != "ConfigMap":
         return ""
     old, new = ({**(each.get("data") or {}), **(each.get("binaryData") or {})} for each in (there, after))
     keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     return f"{title(item)}: {', '.join(keys)}" if keys else ""
+
+
+def _as_admitted(item: KubeObject, there: KubeObject | None) -> KubeObject:
+    """A Job whose tolerations and node labels are those of the file and what its queue has added to them.
+
+    Kueue adds a flavor's to the Job that it admits. Server-side apply would set both fields as a whole.
+    """
+    if there is None or QUEUE_LABEL not in (there["metadata"].get("labels") or {}):
+        return item
+    item = copy.deepcopy(item)
+    own, admitted = (each["spec"]["template"]["spec"] for each in (item, there))
+    tolerations, labels = admitted.get("tolerations", []), admitted.get("nodeSelector", {})
+    if "tolerations" in own and all(each in tolerations for each in own["tolerations"]):
+        own["tolerations"] = tolerations
+    if "nodeSelector" in own and own["nodeSelector"].items() <= labels.items():
+        own["nodeSelector"] = labels
+    return item
 
 
 def _apply_one(cluster: Cluster, item: KubeObject, path: str, settings: Settings) -> KubeObject:

@@ -124,7 +124,7 @@ class Store:
 
 def leaves(item, path=()):
     """The fields of an object, as paths; lists count as one field. Name and kind belong to nobody."""
-    if isinstance(item, dict) and item:
+    if isinstance(item, dict) and item and path[-1:] != ("nodeSelector",):
         found: dict[tuple[str, ...], object] = {}
         for key, value in item.items():
             found |= leaves(value, (*path, key))

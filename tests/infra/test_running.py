@@ -87,6 +87,33 @@ def test_settings_of_a_job_that_runs_are_left_alone_and_it_is_told_which_differ(
     assert server.store.objects == kept
 
 
+def queued(**pod):
+    """A Job in a queue, whose pods ask for a GPU's node."""
+    made = job("train")
+    made["metadata"]["labels"] = {"kueue.x-k8s.io/queue-name": "canopy"}
+    asked = {"tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}], "nodeSelector": {"gpu": "l4"}}
+    made["spec"]["template"]["spec"] |= asked | pod
+    return made
+
+
+def test_what_a_queue_has_added_for_its_nodes_makes_no_other_job(server, submit, write):
+    server.store.apply("jobs", queued(), "canopy", force=False)
+
+    def admit(there):
+        pod = there["spec"]["template"]["spec"]
+        pod["tolerations"].append({"key": "spot", "operator": "Exists"})
+        pod["nodeSelector"]["spot"] = "true"
+
+    admitted = server.store.change("jobs", "train", admit)
+    done = submit(write("t.yaml", queued()), "--timeout", 0.1)
+    assert done.returncode == 75, done.stderr
+    assert "job/train is there already, unchanged" in done.stderr
+    assert server.store.get("jobs", "train") == admitted
+    done = submit(write("t.yaml", queued(nodeSelector={"gpu": "h100"})))
+    assert done.returncode == 2
+    assert "runs with other settings (job/train: spec.template)" in done.stderr
+
+
 def test_a_result_of_other_settings_is_not_taken_for_this_ones(server, submit, write):
     play(server)
     assert submit(write("t.yaml", settings_map("train", EPOCHS="1"), job("train"))).returncode == 0
