@@ -6,9 +6,11 @@ import re
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 
+from canopy.cuda import LEFT_OUT
 from tests.conftest import ROOT
 from tests.infra.conftest import k8s_manifests
 
@@ -160,6 +162,11 @@ def test_the_gpu_image_finds_the_driver_where_a_runtime_mounts_it_and_tells_no_l
     (environment,) = (rest for rest in within("gpu", "ENV") if "NVIDIA" in rest)
     assert "LD_LIBRARY_PATH=/usr/local/nvidia/lib64:" in environment
     assert "NVIDIA_DRIVER_CAPABILITIES=compute,utility" in environment  # with NVML, which TensorFlow wants
+
+
+def test_in_the_gpu_image_a_plain_import_of_tensorflow_finds_the_library_that_its_own_paths_leave_out():
+    (environment,) = (rest for rest in within("gpu", "ENV") if "NVIDIA" in rest)
+    assert environment.endswith(f"/site-packages/nvidia/{Path(LEFT_OUT).parent}")
 
 
 @pytest.mark.parametrize("name", ["cpu", "gpu"])
