@@ -14,14 +14,18 @@ from typing import Any
 from canopy import cli
 from infra.manifests import INDEX_LABEL, KubeObject
 
+# What a container's exit code means, and what `infra.submit` ends with for it; for any other, EXIT_BUG.
 EXIT_CODES = {
-    cli.EXIT_BUG: "a bug: its log has the traceback",
-    cli.EXIT_USER: "a mistake in its flags or its input",
-    cli.EXIT_PEER_LOST: "another worker was lost or did not come, or a storage failed for a while",
-    126: "its command is no program",
-    127: "its command is not in the image",
-    cli.EXIT_INTERRUPTED: "interrupted",
-    cli.EXIT_TERMINATED: "stopped by SIGTERM, after a checkpoint where it keeps any",
+    cli.EXIT_BUG: ("a bug: its log has the traceback", cli.EXIT_BUG),
+    cli.EXIT_USER: ("a mistake in its flags or its input", cli.EXIT_USER),
+    cli.EXIT_PEER_LOST: (
+        "another worker was lost or did not come, or a storage failed for a while",
+        cli.EXIT_PEER_LOST,
+    ),
+    126: ("its command is no program", cli.EXIT_USER),
+    127: ("its command is not in the image", cli.EXIT_USER),
+    cli.EXIT_INTERRUPTED: ("interrupted", cli.EXIT_BUG),
+    cli.EXIT_TERMINATED: ("stopped by SIGTERM, after a checkpoint where it keeps any", cli.EXIT_PEER_LOST),
 }
 # https://kubernetes.io/docs/concepts/workloads/pods/disruptions/#pod-disruption-conditions
 DISRUPTIONS = {
@@ -130,10 +134,7 @@ def container_end(terminated: dict[str, Any]) -> End:
         return End(True, "exit code 0", cli.EXIT_OK)
     if terminated.get("reason") == "OOMKilled":
         return End(False, "it took more memory than its limit and was killed (OOMKilled)", cli.EXIT_BUG)
-    words = EXIT_CODES.get(code) or _signal(code)
-    known = {cli.EXIT_USER: cli.EXIT_USER, 126: cli.EXIT_USER, 127: cli.EXIT_USER}
-    again = (cli.EXIT_PEER_LOST, cli.EXIT_TERMINATED)
-    verdict = cli.EXIT_PEER_LOST if code in again else known.get(code, cli.EXIT_BUG)
+    words, verdict = EXIT_CODES.get(code, (_signal(code), cli.EXIT_BUG))
     return End(False, f"exit code {code}{f' ({words})' if words else ''}{last_word}", verdict)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 from canopy import cli
 from infra import diagnosis, endings
@@ -19,19 +18,12 @@ from infra.endings import End
 from infra.logs import LogTail
 from infra.manifests import DEFAULT_CONTAINER, KubeObject, title
 from infra.screen import Screen
+from infra.settings import Settings
 
 WATCH_SECONDS = 5  # pods are looked at whenever the Job changes, and this often
 LOST_SECONDS = 300.0  # that the cluster may be silent
 LAST_LINES = 20  # of a failed pod's log
 SHOWN_PODS = 3  # of a failed Job's, in full
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long to wait."""
-
-    timeout: float  # seconds for a Job to end; 0: as long as it takes
-    hopeless: float  # seconds that a trouble may last which waiting does not mend
 
 
 class UnfinishedError(Exception):
@@ -51,16 +43,15 @@ class UnfinishedError(Exception):
 class Follower:
     """Follows one Job."""
 
-    def __init__(self, cluster: Cluster, screen: Screen, patience: Patience, show_log: bool) -> None:
+    def __init__(self, cluster: Cluster, screen: Screen, settings: Settings) -> None:
         """Takes what it works with.
 
         Args:
             cluster: where the Job is.
             screen: where everything is shown.
-            patience: how long to wait.
-            show_log: whether the chief's log is followed.
+            settings: the flags.
         """
-        self._cluster, self._screen, self._patience, self._show_log = cluster, screen, patience, show_log
+        self._cluster, self._screen, self._settings = cluster, screen, settings
         self._tail: LogTail | None = None
         self._followed: list[str] = []  # pods by uid, the tail's last
         self._told: set[tuple[str, str]] = set()
@@ -82,7 +73,7 @@ class Follower:
         started = time.monotonic()
         try:
             for seen, pods in self._states(job):
-                if self._show_log:
+                if self._settings.follow:
                     self._follow_chief(pods)
                 end = endings.job_end(seen)
                 if end is not None:
@@ -169,7 +160,7 @@ class Follower:
             self._once(job, f"{title(job)}: {trouble}", trouble.what)
             hopeless |= trouble.hopeless
         for pod in sorted(pods, key=_by_worker):
-            waits = pod.get("status", {}).get("phase") == "Pending"
+            waits = endings.phase(pod) == "Pending"
             found = diagnosis.pod_trouble(pod, self._cluster.events(pod) if waits else ())
             if found is not None:
                 self._once(pod, f"{called(pod)} waits: {found}", found.what)
@@ -198,13 +189,13 @@ class Follower:
         name = title(job)
         if self._hopeless_since is not None:
             lasted = time.monotonic() - self._hopeless_since
-            if lasted >= self._patience.hopeless:
+            if lasted >= self._settings.patience:
                 raise UnfinishedError(
                     f"{name} does not start for the reason above, and waiting does not mend it (--patience): "
                     "mend it and give the same command with --replace, or take it away with --delete",
                     cli.EXIT_USER,
                 )
-        if self._patience.timeout and waited >= self._patience.timeout:
+        if self._settings.timeout and waited >= self._settings.timeout:
             raise UnfinishedError(
                 f"{name} has not ended after {waited:.0f} s (--timeout); it goes on, and the same command "
                 "follows it again",

@@ -85,10 +85,9 @@ class LogTail:
         """
         if self._unwritten:
             raise self._unwritten
-        phase = (pod.get("status") or {}).get("phase")
         if endings.is_over(pod):
             self._ended.set()
-        if phase not in (None, "Pending") and self._thread.ident is None:
+        if endings.phase(pod) != "Pending" and self._thread.ident is None:
             self._thread.start()
 
     def finish(self) -> None:

@@ -11,6 +11,23 @@ from infra.cluster_api import RefusedError
 from infra.endings import End
 from infra.manifests import KubeObject, title
 
+# Where the status and a sign within the message fit, in this order: what it means, and what to do.
+MEANINGS = (
+    (401, "", "the cluster does not accept these credentials ({}): log in again"),
+    (
+        403,
+        '"system:anonymous"',
+        "no credentials were sent ({}): the kubeconfig's user has none, or the login plugin that it names is "
+        "missing or failed",
+    ),
+    (403, "quota", "the namespace's quota has no room for it ({})"),
+    (403, "PodSecurity", "the namespace's Pod Security level forbids it ({})"),
+    (403, " cannot ", "a right is missing ({}): k8s/rbac.yaml has those that it takes"),
+    (403, "", "the cluster forbids it ({})"),
+    (404, "namespaces", "the namespace is not there ({}): make it, or name another with --namespace"),
+    (409, "onflict", "somebody else has set fields of it ({}): --force_conflicts takes them over"),
+)
+
 
 def sentence(refused: RefusedError, doing: str) -> str:
     """Says what was refused, and why.
@@ -19,7 +36,10 @@ def sentence(refused: RefusedError, doing: str) -> str:
         refused: the cluster's answer.
         doing: what was asked for, as in `applying job/canopy-train of k8s/train-job.yaml`.
     """
-    return f"{doing}: {_why(refused)}"
+    for status, sign, meaning in MEANINGS:
+        if refused.status == status and sign in refused.message:
+            return f"{doing}: {meaning.format(refused.message)}"
+    return f"{doing}: the cluster refuses it ({refused.message})"
 
 
 def immutable(refused: RefusedError) -> bool:
@@ -48,28 +68,3 @@ def differs(job: KubeObject, path: str, end: End | None, differences: Iterable[s
         f"({'; '.join(differences)}): nothing was changed; --replace starts this one in its place, and those "
         "of other files if the command names any; --delete takes it away, another name starts a second one"
     )
-
-
-# Where the status and a sign within the message fit, in this order: what it means, and what to do.
-MEANINGS = (
-    (401, "", "the cluster does not accept these credentials ({}): log in again"),
-    (
-        403,
-        '"system:anonymous"',
-        "no credentials were sent ({}): the kubeconfig's user has none, or the login plugin that it names is "
-        "missing or failed",
-    ),
-    (403, "quota", "the namespace's quota has no room for it ({})"),
-    (403, "PodSecurity", "the namespace's Pod Security level forbids it ({})"),
-    (403, " cannot ", "a right is missing ({}): k8s/rbac.yaml has those that it takes"),
-    (403, "", "the cluster forbids it ({})"),
-    (404, "namespaces", "the namespace is not there ({}): make it, or name another with --namespace"),
-    (409, "onflict", "somebody else has set fields of it ({}): --force_conflicts takes them over"),
-)
-
-
-def _why(refused: RefusedError) -> str:
-    for status, sign, meaning in MEANINGS:
-        if refused.status == status and sign in refused.message:
-            return meaning.format(refused.message)
-    return f"the cluster refuses it ({refused.message})"

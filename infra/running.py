@@ -16,7 +16,7 @@ from canopy import cli
 from canopy.cli import UserError
 from infra import connection, endings, manifests, refusals
 from infra.cluster_api import Cluster, RefusedError, UnreachableError
-from infra.following import Follower, Patience, UnfinishedError
+from infra.following import Follower, UnfinishedError
 from infra.manifests import KubeObject, Manifest, is_job, title
 from infra.screen import Screen
 from infra.settings import Settings
@@ -85,9 +85,8 @@ def _submit(cluster: Cluster, screen: Screen, files: Iterable[Manifest], setting
 
 
 def _follow(cluster: Cluster, screen: Screen, job: KubeObject, settings: Settings) -> float:
-    patience = Patience(settings.timeout, settings.patience)
     try:
-        return Follower(cluster, screen, patience, settings.follow).wait(job)
+        return Follower(cluster, screen, settings).wait(job)
     except RefusedError as refused:
         why = refusals.sentence(refused, f"following {title(job)}")
         raise UserError(f"{why}; the Job goes on, and the same command follows it again") from None
