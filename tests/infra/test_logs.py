@@ -1,9 +1,15 @@
-"""Telling the lines of a log that is read on from an earlier second."""
+"""A log through lost connections: each line once and in order."""
 
+import time
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.logs import Deduplicator
+from infra.logs import DRAIN_SECONDS, Deduplicator
+from tests.infra.conftest import job
+from tests.infra.playing import play
+from tests.infra.store import RefusalError
 
 
 def stamp(nanoseconds, trimmed):
@@ -47,3 +53,54 @@ def test_blanks_and_empty_lines_are_kept():
     told = Deduplicator()
     assert told.fresh("2026-11-22T10:00:00.5Z   two  blanks ") == "  two  blanks "
     assert told.fresh("2026-11-22T10:00:00.6Z ") == ""
+
+
+@pytest.mark.parametrize(("status", "said"), [(403, 1), (404, 0)])
+def test_a_log_that_is_not_to_be_had_is_not_waited_for(server, submit, write, status, said):
+    server.refusals += [("get", "pods", RefusalError(status, "Refused", "no log"))] * 50
+    play(server)
+    began = time.monotonic()
+    done = submit(write("t.yaml", job("train")), "--follow")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("may not be read: no log") == said
+    assert time.monotonic() - began < DRAIN_SECONDS / 2
+
+
+def test_a_log_whose_connection_breaks_goes_on_with_no_line_twice_or_lost(server, submit, write):
+    server.cut_logs_after += [3, 0, 4, 5]
+
+    def talks(stage):
+        pod = stage.pod()
+        stage.run(pod)
+        for number in range(0, 40, 4):
+            stage.say(pod, *(f"line {number + more}" for more in range(4)))  # four at one and the same time
+            time.sleep(0.15)
+        stage.end(pod)
+        stage.complete()
+
+    play(server, train=talks)
+    done = submit(write("t.yaml", job("train")), "--follow")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[:-1] == [f"line {number}" for number in range(40)]
+    assert len(server.log_reads) > 4
+
+
+def test_a_page_in_place_of_a_watch_or_a_log_is_passed_over_and_no_line_of_it_is_the_logs(
+    server, submit, write
+):
+    server.paged = ["watch", "log"]
+
+    def behind_a_proxy(stage):
+        pod = stage.pod()
+        stage.run(pod)
+        stage.say(pod, "first")
+        time.sleep(3)
+        stage.say(pod, "last")
+        stage.end(pod)
+        stage.complete()
+
+    play(server, train=behind_a_proxy)
+    done = submit(write("t.yaml", job("train")), "--follow")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[:-1] == ["first", "last"]
+    assert not server.paged

@@ -1,0 +1,51 @@
+"""What `infra.submit` says where the cluster refuses what it is asked."""
+
+import pytest
+
+from tests.infra.conftest import job
+from tests.infra.playing import play
+from tests.infra.store import RefusalError
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "words"),
+    [
+        (403, 'User "ci" cannot patch resource "jobs"', "k8s/rbac.yaml"),
+        (403, "exceeded quota: compute, requested: cpu=8", "quota has no room"),
+        (422, "Job.batch is invalid: spec.backoffLimit: Invalid value: -1", "the cluster refuses it"),
+    ],
+)
+def test_what_the_cluster_refuses_is_told_in_a_sentence(server, submit, write, status, message, words):
+    server.refusals.append(("patch", "jobs", RefusalError(status, "Forbidden", message)))
+    path = write("t.yaml", job("train"))
+    done = submit(path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert f"applying job/train of {path}" in done.stderr
+    assert words in done.stderr
+    assert message in done.stderr
+
+
+def test_credentials_that_are_not_accepted_are_told(server, submit, write):
+    done = submit(write("t.yaml", job("train")), token="expired")
+    assert done.returncode == 2
+    assert "does not accept these credentials" in done.stderr
+
+
+def test_credentials_that_expire_meanwhile_leave_the_job_running_and_it_is_told(server, submit, write):
+    def expires(stage):
+        stage.run(stage.pod())
+        server.refusals.append(("list", "pods", RefusalError(401, "Unauthorized", "Unauthorized")))
+
+    play(server, train=expires)
+    done = submit(write("t.yaml", job("train")))
+    assert done.returncode == 2
+    assert "following job/train: the cluster does not accept these credentials" in done.stderr
+    assert "the Job goes on, and the same command follows it again" in done.stderr
+    assert server.store.get("jobs", "train")
+
+
+def test_a_namespace_that_is_not_there_is_told(server, submit, write):
+    done = submit(write("t.yaml", job("train")), "--namespace", "elsewhere")
+    assert done.returncode == 2
+    assert "--namespace" in done.stderr
