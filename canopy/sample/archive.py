@@ -105,8 +105,8 @@ class _Job:
     key: tuple[int, int, int]  # seed, half, index: all that its randomness hangs on
     shown: tuple[str, ...]  # what the picture shows
     tags: tuple[str, ...]  # what the label says, which may be a little less
-    kind: Kind = Kind.PLANET
-    fault: Fault | None = None
+    kind: Kind
+    fault: Fault | None
 
 
 def write_archive(output: Path, settings: SampleSettings) -> SampleSummary:
@@ -166,14 +166,11 @@ def _plan(settings: SampleSettings) -> list[_Job]:
     return jobs
 
 
-def _draw(job: _Job, size: int) -> bytes:
-    rgb = draw_chip(job.shown, job.key, size)
-    return spoil(rgb, job.fault) if job.fault else encode(rgb, job.kind)
-
-
 def _write(job: _Job, folder: Path, size: int) -> int:
     """Draws one file and writes it; returns its bytes."""
-    return (folder / job.folder / f"{job.name}.jpg").write_bytes(_draw(job, size))
+    rgb = draw_chip(job.shown, job.key, size)
+    content = spoil(rgb, job.fault) if job.fault else encode(rgb, job.kind)
+    return (folder / job.folder / f"{job.name}.jpg").write_bytes(content)
 
 
 def _fill(folder: Path, jobs: Sequence[_Job], settings: SampleSettings) -> None:

@@ -58,30 +58,27 @@ def draw_tags(rng: np.random.Generator) -> tuple[str, ...]:
     def happens(tag: str, chance: float) -> bool:
         return bool(dice[tag] < chance)
 
-    shown = {weather}
     if not happens("primary", 0.95):
-        return tuple(sorted(shown | _open_ground(dice)))
-    shown.add("primary")
+        return tuple(sorted({weather, *_open_ground(dice)}))
     agriculture = happens("agriculture", 0.36)
     road = happens("road", 0.50 if agriculture else 0.10)
-    settled = (road, agriculture)
-    shown |= {tag for tag, here in (("agriculture", agriculture), ("road", road)) if here}
-    shown |= {tag for tag in ("water",) if happens(tag, 0.27)}
-    shown |= {tag for tag in ("cultivation",) if happens(tag, _CULTIVATION[settled])}
-    shown |= {tag for tag in ("habitation",) if happens(tag, _HABITATION[settled])}
-    small_mine = 0.13 if "water" in shown else 0.003
+    water = happens("water", 0.27)
+    cultivation = happens("cultivation", _CULTIVATION[road, agriculture])
     wild = not agriculture and not road
     chances = {
-        "artisinal_mine": small_mine,
+        "artisinal_mine": 0.13 if water else 0.003,
         "bare_ground": 0.07 if road else 0.035,
         "blooming": 0.05 if wild else 0.01,
         "blow_down": 0.04 if wild else 0.015,
         "conventional_mine": 0.06 if road else 0.02,
+        "habitation": _HABITATION[road, agriculture],
         "selective_logging": 0.04 if not agriculture else 0.02,
-        "slash_burn": 0.06 if agriculture or "cultivation" in shown else 0.015,
+        "slash_burn": 0.06 if agriculture or cultivation else 0.015,
     }
+    settled = {"agriculture": agriculture, "road": road, "water": water, "cultivation": cultivation}
+    shown = {tag for tag, here in settled.items() if here}
     shown |= {tag for tag, chance in chances.items() if happens(tag, chance)}
-    return tuple(sorted(shown))
+    return tuple(sorted(shown | {weather, "primary"}))
 
 
 def _open_ground(dice: dict[str, float]) -> set[str]:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from canopy.sample.chip import draw_chip
 from canopy.sample.features import FEATURES
-from canopy.sample.tags import LAND, TAGS, draw_tags
+from canopy.sample.tags import LAND, draw_tags
 
 SIZE = 96
 
@@ -64,7 +64,3 @@ def test_haze_lowers_the_contrast_and_a_cloud_deck_hides_the_ground():
         tags = ("agriculture", "clear", "primary", "road")
         clear = draw_chip(tags, (9, key), SIZE).std()
         assert draw_chip((*(set(tags) - {"clear"}), "haze"), (9, key), SIZE).std() < 0.65 * clear
-
-
-def test_tags_sort_as_their_streams_are_numbered():
-    assert list(TAGS) == sorted(TAGS)
