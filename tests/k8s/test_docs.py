@@ -39,7 +39,6 @@ def test_the_objects_that_commands_name_are_there():
         assert f"{kind}/{name}" in have
     instances = set(re.findall(r"app.kubernetes.io/instance=(canopy-[a-z]+)", EVERYTHING))
     assert instances <= {f"canopy-{stage}" for stage in STAGES}
-    assert f"{file_of('train').name}" in TEXTS["kubernetes.md"]
 
 
 def kubectl_flags(verb):

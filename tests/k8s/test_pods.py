@@ -112,14 +112,6 @@ def test_its_ending_says_why(pod):
             assert {"name": "CANOPY_TERMINATION_LOG", "value": "/dev/termination-log"} in container["env"]
 
 
-@every_pod
-def test_every_variable_in_its_command_line_is_set(pod):
-    for container in containers(pod):
-        named = re.findall(r"\$\(([^)]*)\)", " ".join([*container["command"], *container.get("args", [])]))
-        assert len(named) == len(set(named))
-        assert bool(named) == bool(container.get("envFrom"))
-
-
 def quantity(text):
     """A Kubernetes quantity as a number, for the suffixes that the manifests use."""
     found = re.fullmatch(r"([\d.]+)(m|Ki|Mi|Gi)?", str(text))
