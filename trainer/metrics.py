@@ -15,10 +15,12 @@ from canopy.contract import BETA, DEFAULT_THRESHOLD
 
 Array = npt.NDArray[np.float64]
 Bits = npt.NDArray[np.bool_]
+Counts = npt.NDArray[np.int64]
 
 GRID = np.round(np.arange(0.01, 1.0, 0.01), 2)  # thresholds tried
 ODDS = np.log(GRID / (1 - GRID))  # their log-odds: equal steps of these are equal steps of belief
 SMOOTHING = 0.4  # standard deviation, in log-odds, over which the score is averaged: rows are a sample
+ROUNDS = 3  # passes over the tags while thresholds are tuned
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,13 @@ class TagMetrics:
     average_precision: float  # area under precision over recall; nan where no row has it
 
 
-def fbeta_rows(predicted: npt.ArrayLike, labels: npt.ArrayLike, beta: float = BETA) -> Array:
+def fbeta_of_counts(hits: Counts, positives: Counts, answered: Counts) -> Array:
+    """(1 + b^2) hits / (b^2 positives + answered), elementwise, 0 where the denominator is 0."""
+    result: Array = (1 + BETA**2) * hits / np.maximum(BETA**2 * positives + answered, 1e-12)
+    return result
+
+
+def fbeta_rows(predicted: npt.ArrayLike, labels: npt.ArrayLike) -> Array:
     """F-beta of each row: (1 + b^2) tp / (b^2 positives + answered), 0 for a row with neither.
 
     Averaged over rows this is the Planet competition's score (F2 averaged over samples).
@@ -42,19 +50,18 @@ def fbeta_rows(predicted: npt.ArrayLike, labels: npt.ArrayLike, beta: float = BE
     Args:
         predicted: {0, 1}[rows, classes], what was answered.
         labels: {0, 1}[rows, classes], what is true.
-        beta: how many times as much recall weighs as precision.
 
     Returns:
         float64[rows].
     """
     answered, true = np.asarray(predicted, bool), np.asarray(labels, bool)
     hits = (answered & true).sum(axis=1)
-    return _fbeta(hits, true.sum(axis=1), answered.sum(axis=1), beta)
+    return fbeta_of_counts(hits, true.sum(axis=1), answered.sum(axis=1))
 
 
-def fbeta(predicted: npt.ArrayLike, labels: npt.ArrayLike, beta: float = BETA) -> float:
+def fbeta(predicted: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     """F-beta averaged over rows; see `fbeta_rows`."""
-    rows = fbeta_rows(predicted, labels, beta)
+    rows = fbeta_rows(predicted, labels)
     return float(rows.mean()) if rows.size else 0.0
 
 
@@ -97,24 +104,20 @@ def apply_thresholds(scores: npt.ArrayLike, thresholds: npt.ArrayLike) -> Bits:
     return answered
 
 
-def tune_thresholds(
-    scores: npt.ArrayLike, labels: npt.ArrayLike, beta: float = BETA, rounds: int = 3
-) -> Array:
+def tune_thresholds(scores: npt.ArrayLike, labels: npt.ArrayLike) -> Array:
     """Finds a threshold a tag that makes the row-averaged F-beta large on rows that are not these.
 
-    Coordinate ascent over `GRID` from 0.2: one tag at a time, the others held, a few rounds. The best on a
+    Coordinate ascent over `GRID` from 0.2: one tag at a time, the others held, `ROUNDS` times. The best on a
     few thousand rows is partly their noise: on Planet's 32 px chips the very best lost 0.0015 to 0.2 for all
-    on other rows. So the score is averaged over nearby thresholds (a Gaussian of
-    `SMOOTHING`), and of the thresholds that are within one standard error of the best (of the rows' paired
-    differences; compare Breiman et al., Classification and Regression Trees, 1984, section 3.4.3) the one
-    nearest to 0.2 is taken. A tag that no row has keeps 0.2. Where the result is worse than 0.2 for all on
-    these very rows, it is 0.2 for all.
+    on other rows. So the score is averaged over nearby thresholds (a Gaussian of `SMOOTHING`), and of the
+    thresholds that are within one standard error of the best (of the rows' paired differences; compare
+    Breiman et al., Classification and Regression Trees, 1984, section 3.4.3) the one nearest to 0.2 is
+    taken. A tag that no row has keeps 0.2. Where the result is worse than 0.2 for all on these very rows, it
+    is 0.2 for all.
 
     Args:
         scores: float[rows, classes].
         labels: {0, 1}[rows, classes].
-        beta: of F-beta.
-        rounds: passes over the tags.
 
     Returns:
         float64[classes].
@@ -134,15 +137,15 @@ def tune_thresholds(
     at = np.full(len(true), int(from_default.argmin()))  # of each tag's threshold, its place in the grid
     answered = reached > at[:, None]
     hits, answers = (answered & true).sum(axis=0), answered.sum(axis=0)  # by row, over all tags
-    scored_at_default = _fbeta(hits, positives, answers, beta).mean()
-    for _ in range(rounds):
+    scored_at_default = fbeta_of_counts(hits, positives, answers).mean()
+    for _ in range(ROUNDS):
         before = at.copy()
         for tag in np.flatnonzero(true.any(axis=1)):
             answered = reached[tag] > at[tag]
             hits -= answered & true[tag]
             answers -= answered
-            gain = _fbeta(hits + true[tag], positives, answers + 1, beta)
-            gain -= _fbeta(hits, positives, answers, beta)
+            gain = fbeta_of_counts(hits + true[tag], positives, answers + 1)
+            gain -= fbeta_of_counts(hits, positives, answers)
             # A row's score at a threshold depends on these two alone: its gain, and whether it reaches it.
             gains, squares = (
                 np.bincount(reached[tag], each, len(passed)) / len(given) for each in (gain, gain**2)
@@ -157,11 +160,11 @@ def tune_thresholds(
             answers += answered
         if np.array_equal(before, at):
             break
-    worse = _fbeta(hits, positives, answers, beta).mean() < scored_at_default
+    worse = fbeta_of_counts(hits, positives, answers).mean() < scored_at_default
     return default if worse else GRID[at]
 
 
-def best_constant(labels: npt.ArrayLike, beta: float = BETA) -> tuple[Bits, float]:
+def best_constant(labels: npt.ArrayLike) -> tuple[Bits, float]:
     """The set of tags that scores best when it is answered for every row: what a blind model can reach.
 
     Exact: among sets of k tags the score is a sum over tags, each counting (1 + b^2) / (b^2 p + k) in every
@@ -170,7 +173,6 @@ def best_constant(labels: npt.ArrayLike, beta: float = BETA) -> tuple[Bits, floa
 
     Args:
         labels: {0, 1}[rows, classes].
-        beta: of F-beta.
 
     Returns:
         bool[classes] and its row-averaged F-beta; of equally good sets the smallest.
@@ -182,7 +184,7 @@ def best_constant(labels: npt.ArrayLike, beta: float = BETA) -> tuple[Bits, floa
     positives, kind = np.unique(true.sum(axis=1), return_inverse=True)
     rows = np.array([true[kind == i].sum(axis=0) for i in range(len(positives))])  # [kinds, classes]
     for size in range(1, len(chosen) + 1):
-        counts = (1 + beta**2) / (beta**2 * positives + size) @ rows / len(true)
+        counts = (1 + BETA**2) / (BETA**2 * positives + size) @ rows / len(true)
         most = np.argsort(-counts, kind="stable")[:size]
         if counts[most].sum() > score + 1e-12:
             score = float(counts[most].sum())
@@ -240,7 +242,7 @@ def per_tag(
     limits = np.asarray(thresholds, np.float64)
     answered = apply_thresholds(given, limits)
     hits, positives, answers = (answered & true).sum(0), true.sum(0), answered.sum(0)
-    scored = _fbeta(hits, positives, answers, BETA)
+    scored = fbeta_of_counts(hits, positives, answers)
     return [
         TagMetrics(
             tag=tag,
@@ -253,16 +255,3 @@ def per_tag(
         )
         for i, tag in enumerate(tags)
     ]
-
-
-def _fbeta(
-    hits: npt.NDArray[np.int64],
-    positives: npt.NDArray[np.int64],
-    answered: npt.NDArray[np.int64],
-    beta: float,
-) -> Array:
-    """(1 + b^2) hits / (b^2 positives + answered), elementwise, 0 where the denominator is 0."""
-    weight = beta * beta
-    denominator = weight * positives + answered
-    result: Array = (1 + weight) * hits / np.maximum(denominator, 1e-12)
-    return result

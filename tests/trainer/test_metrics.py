@@ -78,18 +78,19 @@ def test_of_thresholds_that_serve_alike_the_one_nearest_to_a_fifth_is_taken():
 
 
 def test_to_tune_twice_as_many_tags_is_twice_the_work(monkeypatch):
-    numbers, plain = [], metrics._fbeta
+    numbers, plain = [], metrics.fbeta_of_counts
 
     def noted(*given):
         numbers.append(plain(*given))
         return numbers[-1]
 
-    monkeypatch.setattr(metrics, "_fbeta", noted)
+    monkeypatch.setattr(metrics, "fbeta_of_counts", noted)
+    monkeypatch.setattr(metrics, "ROUNDS", 1)
 
     def work(tags):
         numbers.clear()
         rng = np.random.default_rng(0)
-        metrics.tune_thresholds(rng.random((50, tags)), rng.random((50, tags)) < 0.2, rounds=1)
+        metrics.tune_thresholds(rng.random((50, tags)), rng.random((50, tags)) < 0.2)
         return sum(each.size for each in numbers)
 
     assert work(40) < 2.1 * work(20)

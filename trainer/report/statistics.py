@@ -11,11 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from canopy.contract import BETA
 from trainer import metrics
-
-Array = npt.NDArray[np.float64]
-Counts = npt.NDArray[np.int64]
+from trainer.metrics import Array, Counts
 
 Z_95 = 1.959964  # two-sided 95% point of the standard normal distribution
 BINS = 10  # of the score, for calibration: Guo et al. use 15 for some 10,000 images, and splits can be small
@@ -202,7 +199,7 @@ def confusions(answered: npt.ArrayLike, labels: npt.ArrayLike) -> Confusions:
     )
 
 
-def fbeta_over_thresholds(scores: npt.ArrayLike, labels: npt.ArrayLike, beta: float = BETA) -> Array:
+def fbeta_over_thresholds(scores: npt.ArrayLike, labels: npt.ArrayLike) -> Array:
     """F-beta of one tag over all rows at each threshold of `metrics.GRID`.
 
     Of the tag alone, without the rows that get it because they got no other.
@@ -210,7 +207,6 @@ def fbeta_over_thresholds(scores: npt.ArrayLike, labels: npt.ArrayLike, beta: fl
     Args:
         scores: float[rows].
         labels: {0, 1}[rows].
-        beta: of F-beta.
 
     Returns:
         float64[thresholds].
@@ -219,6 +215,4 @@ def fbeta_over_thresholds(scores: npt.ArrayLike, labels: npt.ArrayLike, beta: fl
     everything, hits = np.sort(given), np.sort(given[true])
     answered = given.size - np.searchsorted(everything, metrics.GRID, side="left")
     found = hits.size - np.searchsorted(hits, metrics.GRID, side="left")
-    weight = beta * beta
-    result: Array = (1 + weight) * found / np.maximum(weight * hits.size + answered, 1e-12)
-    return result
+    return metrics.fbeta_of_counts(found, np.asarray(hits.size), answered)
