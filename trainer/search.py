@@ -46,7 +46,7 @@ class Choice:
     def __contains__(self, value: object) -> bool:
         return value in self.values
 
-    def ends(self) -> tuple[Value, ...]:
+    def probes(self) -> tuple[Value, ...]:
         """The values to check before a search."""
         return self.values
 
@@ -67,7 +67,7 @@ class Range:
         steps = (value - self.low) / (self.step or 1)
         return self.step is None or math.isclose(steps, round(steps), abs_tol=1e-6)
 
-    def ends(self) -> tuple[Value, ...]:
+    def probes(self) -> tuple[Value, ...]:
         """The values to check before a search: each step where steps are few, else both ends."""
         kind = int if self.whole else float
         count = (self.high - self.low) / self.step if self.step else math.inf
@@ -105,8 +105,8 @@ class Space:
 
     def probes(self) -> Iterator[dict[str, Value]]:
         """Sets of values in which each value to check comes up at least once."""
-        columns = {name: itertools.cycle(part.ends()) for name, part in self.parts.items()}
-        longest = max((len(part.ends()) for part in self.parts.values()), default=1)
+        columns = {name: itertools.cycle(part.probes()) for name, part in self.parts.items()}
+        longest = max((len(part.probes()) for part in self.parts.values()), default=1)
         for _ in range(longest):
             yield {name: next(column) for name, column in columns.items()}
 
@@ -161,62 +161,64 @@ def flags(params: Mapping[str, Value]) -> list[str]:
 
 
 def _part(name: str, text: str) -> Choice | Range:
-    """What `text` means for the flag `name`."""
-    hint = typing.get_type_hints(Config).get(name)
-    if hint is None:
-        raise UserError(f"--space {name}={text}: trainer.task has no flag --{name}")
-    if name in NOT_SEARCHED:
-        raise UserError(f"--space {name}={text}: --{name} cannot be searched")
-    found = re.fullmatch(r"([^,]+?)\.\.([^,:]+)(?::(\S+))?", text)
-    if found and hint in (int, float):
-        return _range(name, text, hint, found)
-    values = [_value(name, text, hint, word.strip()) for word in text.split(",")]
-    if len(set(values)) != len(values):
-        raise UserError(f"--space {name}={text}: a value stands there twice")
-    return Choice(tuple(values))
+    """What `text` means for the flag `name`; what is below it raises only the end of the sentence."""
+    try:
+        hint = typing.get_type_hints(Config).get(name)
+        if hint is None:
+            raise UserError(f"trainer.task has no flag --{name}")
+        if name in NOT_SEARCHED:
+            raise UserError(f"--{name} cannot be searched")
+        found = re.fullmatch(r"([^,]+?)\.\.([^,:]+)(?::(\S+))?", text)
+        return _range(hint, *found.groups()) if found and hint in (int, float) else _choice(hint, text)
+    except UserError as error:
+        raise UserError(f"--space {name}={text}: {error}") from error
 
 
-def _range(name: str, text: str, hint: type, found: re.Match[str]) -> Range:
-    low, high, how = found.groups()
-    first, last = (_number(name, text, hint, word) for word in (low, high))
-    whole = hint is int
+def _range(hint: type, low: str, high: str, how: str | None) -> Range:
+    first, last, whole = _number(hint, low), _number(hint, high), hint is int
     if not first < last:
-        raise UserError(f"--space {name}={text}: the first end must be below the second")
+        raise UserError("the first end must be below the second")
     if how == "log":
         if first <= 0:
-            raise UserError(f"--space {name}={text}: a logarithm needs ends above 0")
+            raise UserError("a logarithm needs ends above 0")
         return Range(first, last, whole=whole, log=True)
-    step = None if how is None else _number(name, text, hint, how)
-    if step is not None and not 0 < step <= last - first:
-        raise UserError(f"--space {name}={text}: the step must be above 0 and fit between the ends")
+    step = None if how is None else _number(hint, how)
     if step is not None:
+        if not 0 < step <= last - first:
+            raise UserError("the step must be above 0 and fit between the ends")
         # Optuna would do the same, with a warning: the last step is the end.
         last = first + math.floor((last - first) / step + 1e-9) * step
     return Range(first, last, whole=whole, step=step)
 
 
-def _number(name: str, text: str, hint: type, word: str) -> float:
+def _choice(hint: type, text: str) -> Choice:
+    values = [_value(hint, word.strip()) for word in text.split(",")]
+    if len(set(values)) != len(values):
+        raise UserError("a value stands there twice")
+    return Choice(tuple(values))
+
+
+def _number(hint: type, word: str) -> float:
     try:
         value = float(hint(word))
     except (ValueError, OverflowError) as error:
-        kind = "a whole number" if hint is int else "a number"
-        raise UserError(f"--space {name}={text}: {word!r} is not {kind}") from error
+        raise UserError(f"{word!r} is not {'a whole number' if hint is int else 'a number'}") from error
     if not math.isfinite(value):
-        raise UserError(f"--space {name}={text}: {word!r} is not finite")
+        raise UserError(f"{word!r} is not finite")
     return value
 
 
-def _value(name: str, text: str, hint: type, word: str) -> Value:
+def _value(hint: type, word: str) -> Value:
     if hint is bool:
         if word not in ("true", "false"):
-            raise UserError(f"--space {name}={text}: {word!r} is neither true nor false")
+            raise UserError(f"{word!r} is neither true nor false")
         return word == "true"
     if hint in (int, float):
-        number = _number(name, text, hint, word)
+        number = _number(hint, word)
         return int(number) if hint is int else number
     options = typing.get_args(hint)
     if options and word not in options:
-        raise UserError(f"--space {name}={text}: {word!r} is none of {', '.join(map(str, options))}")
+        raise UserError(f"{word!r} is none of {', '.join(map(str, options))}")
     if not word:
-        raise UserError(f"--space {name}={text}: a value is empty")
+        raise UserError("a value is empty")
     return word

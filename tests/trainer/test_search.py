@@ -17,7 +17,7 @@ def test_a_range_a_stepped_range_and_a_choice_mean_what_they_say():
     parts = search.chosen(texts, []).parts
     assert parts["learning_rate"] == Range(1e-4, 1e-2, log=True)
     assert parts["image_size"] == Range(64, 96, whole=True, step=32)
-    assert parts["image_size"].ends() == (64, 96)
+    assert parts["image_size"].probes() == (64, 96)
     assert parts["augment"] == Choice(("none", "d4"))
     assert parts["epochs"] == Range(2, 5, whole=True)
     assert 3 in parts["epochs"]
