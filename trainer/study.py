@@ -50,7 +50,7 @@ class Study:
         self._worker = f"{os.uname().nodename}:{os.getpid()}"
         # When each unfinished trial was last seen to change. By this worker's own clock: those of several
         # machines may differ by more than a worker may be silent.
-        self._seen: dict[tuple[int, str, int], float] = {}
+        self._seen: dict[Entry, float] = {}
         self._beats: dict[int, tuple[int, float]] = {}
 
     def entries(self) -> list[Entry]:
@@ -127,24 +127,19 @@ class Study:
     def rescue(self) -> list[int]:
         """Gives the trials of dead workers to whoever takes them up, and returns their numbers."""
         now = time.monotonic()
-        seen: dict[tuple[int, str, int], float] = {}
-        for entry in self.standing().unfinished:
-            if entry.state != "waiting":
-                sign = (entry.number, entry.state, entry.beat)
-                seen[sign] = self._seen.get(sign, now)
-        self._seen, rescued = seen, []
-        for (number, state, _), since in seen.items():
+        begun = [entry for entry in self.standing().unfinished if entry.state != "waiting"]
+        self._seen = {entry: self._seen.get(entry, now) for entry in begun}
+        rescued = []
+        for entry, since in self._seen.items():
             if now - since < self._stale_after:
                 continue
+            gave_up = f"gave up: it cost {entry.deaths + 1} workers"
+            why = slots.LOST if entry.deaths < MAX_DEATHS else gave_up
             # A failed one that nobody continues: its worker died between the two.
-            if state == "failed" or self._end(number, self._verdict(number)):
-                self._again(number)
-                rescued.append(number)
+            if entry.state == "failed" or self._end(entry.number, why):
+                self._again(entry.number)
+                rescued.append(entry.number)
         return rescued
-
-    def _verdict(self, number: int) -> str:
-        deaths = next(entry.deaths for entry in self.entries() if entry.number == number)
-        return slots.LOST if deaths < MAX_DEATHS else f"gave up: it cost {deaths + 1} workers"
 
     def _end(self, number: int, why: str) -> bool:
         """Lets a trial fail and returns whether it was this worker who did."""

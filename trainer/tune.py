@@ -48,11 +48,9 @@ from trainer.tune_flags import Settings, parse
 POLL_SECONDS = 0.5
 IDLE_SECONDS = 2.0  # between looks at what other workers do
 LOST_FOR_GOOD = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}  # no restart helps
+READABLE = ("--log_format", "text")  # a trial's log is read for the reason of its end
 
 End = Literal["complete", "pruned", "failed", "stopped", "taken"]
-
-
-READABLE = ("--log_format", "text")  # a trial's log is read for the reason of its end
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -189,10 +187,9 @@ class _Worker:
         try:
             with Training(folder, launch, [*flags, *self.settings.fixed, *READABLE]) as training:
                 end, why = self._follow(taken, training)
-            f2 = None
-            if end == "complete":
-                f2 = trial.exported_f2(folder)
-                end, why = (end, why) if f2 is not None else ("failed", f"{folder} holds no F2 of an export")
+            f2 = trial.exported_f2(folder) if end == "complete" else None
+            if end == "complete" and f2 is None:
+                end, why = "failed", f"{folder} holds no F2 of an export"
             seconds = time.monotonic() - since
             self.shared.tell(taken, f2, why, seconds=round(seconds, 1))
         except TakenError:
