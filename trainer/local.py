@@ -7,7 +7,7 @@ seconds where each of them is a talk of all workers.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy.typing as npt
@@ -72,3 +72,10 @@ class Local:
         """
         for part in self.parts(variable):
             part.assign(value)
+
+    def spread(self, values: Sequence[Any]) -> Any:
+        """A value for each of this worker's replicas, in their order, as `strategy.run` takes them."""
+        if len(values) == 1:
+            return values[0]
+        left = iter(values)  # asked for once for each replica, in their order
+        return self._strategy.experimental_distribute_values_from_function(lambda _: next(left))

@@ -7,9 +7,10 @@ depends on its number and the seed alone, so that a resumed run repeats nothing 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import logging
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ import tf_keras
 
 from canopy.cli import PeerLostError, UserError, first_line
 from canopy.progress import Meter
-from trainer import alike, data_info, dataset, devices, export, gathering, model, precision
+from trainer import alike, dataset, devices, export, gathering, model, precision
 from trainer.averaging import Average
 from trainer.checkpoints import Checkpoints
 from trainer.claim import Claim
@@ -30,6 +31,7 @@ from trainer.files import REFUSED, refusal
 from trainer.integrity import Verification
 from trainer.journal import Journal
 from trainer.local import Local
+from trainer.pace import Pace
 from trainer.profiling import Profiler
 from trainer.results import LAG_STEPS, Results
 from trainer.steps import Steps
@@ -67,6 +69,7 @@ class Run:
         *,
         config: Config,
         place: Place,
+        info: DataInfo,
         strategy: Any,
         network: Any,
         optimizer: Any,
@@ -76,10 +79,11 @@ class Run:
         verification: Verification,
         claim: Claim,
     ) -> None:
-        self.config, self.place, self.strategy, self.reading = config, place, strategy, reading
+        self.config, self.place, self.info, self.strategy = config, place, info, strategy
         self.network, self.optimizer, self.average = network, optimizer, average
-        self.stopping = stopping
-        self.verification, self.claim = verification, claim
+        self.reading = reading
+        self.validating = dataclasses.replace(reading, shards=info.splits["validation"], shuffle=False)
+        self.stopping, self.verification, self.claim = stopping, verification, claim
         self.profiler = Profiler(config.model_dir, config.profile and place.is_chief)
         self.local = Local(strategy)
         state = [*network.variables, *optimizer.variables, *average.variables]
@@ -95,21 +99,15 @@ class Run:
         # A GPU computes while Python prepares the next step: looking at a result at once would end that.
         self._lag = LAG_STEPS if devices.gpus() else 0
 
-    def check_alike(self, info: DataInfo) -> None:
+    def check_alike(self) -> None:
         """Waits for the others, and raises `UserError` on all where one was started otherwise."""
-        alike.check(self.config, info.fingerprint, self._gather_rows)
+        gather = functools.partial(gathering.rows, self.strategy, self.place)
+        alike.check(self.config, self.info.fingerprint, gather)
 
-    def to_the_end(
-        self,
-        info: DataInfo,
-        validation_shards: tuple[data_info.Shard, ...],
-        mistake: UserError | None = None,
-    ) -> Outcome:
+    def to_the_end(self, mistake: UserError | None) -> Outcome:
         """Trains the epochs that are left, validates after each, exports.
 
         Args:
-            info: of the data set.
-            validation_shards: what to validate on.
             mistake: raised where there is no checkpoint to go on from.
         """
         self.claim.begin()
@@ -123,9 +121,6 @@ class Run:
             raise mistake
         else:
             self.steps.start_alike()
-        validating = Reading(
-            **{**vars(self.reading), "shards": validation_shards, "shuffle": False},
-        )
         start, result = time.monotonic(), Validation.empty()
         total = self.config.epochs * self.reading.total
         with (
@@ -137,17 +132,17 @@ class Run:
             # The earlier start may have been lost between an epoch's last checkpoint and its validation.
             lacks = step and step % self.reading.steps == 0 and journal.lacks_validation(step)
             if self._gather(int(lacks or step == last))[0]:
-                result = self._close_epoch(step, validating, info, journal)
+                result = self._close_epoch(step, journal)
             while step < last:
                 step = self._epoch(step, meter, journal)
-                result = self._close_epoch(step, validating, info, journal)
+                result = self._close_epoch(step, journal)
         seconds = time.monotonic() - start
         with self.average.in_place():
             values = list(map(self.local.value, self.network.weights))
         folder = ""
         if self.place.is_chief:
             self.claim.check()
-            folder = self._export(values, info, result)
+            folder = self._export(values, result)
             self.claim.finish(step)
         self._gather(0)  # until the chief, too, has come here: one that is gone counts as lost
         self.stopping.done()
@@ -171,13 +166,11 @@ class Run:
         """Takes the steps of an epoch that are left and returns the step reached."""
         epoch, entered = divmod(step, self.reading.steps)
         batches = dataset.iterate(self.steps.enter(epoch, self.reading), epoch, entered)
-        results = Results(self._lag, self.stopping.stepped)
-        waited, since, since_step = 0.0, time.monotonic(), step
+        results, pace = Results(self._lag, self.stopping.stepped), Pace(step)
         with self.stopping.agreeing() as agree_from_now:
             for _ in range(entered, self.reading.steps):
-                asked = time.monotonic()
-                batch = self._share_out(batches)
-                waited += time.monotonic() - asked
+                with pace.waiting():
+                    batch = self._share_out(batches)
                 seed = tf.constant([self.config.seed, step], tf.int32)
                 with self.profiler.step(step):
                     result = self.steps.train(*batch, seed, tf.constant(float(self.stopping.is_asked)))
@@ -190,36 +183,38 @@ class Run:
                 agree_from_now()
                 if logs:
                     self.verification.check()
-                    now = time.monotonic()
-                    rate = (step - since_step) * self.config.batch_size / (now - since)
-                    self._note(
-                        journal,
-                        {
-                            "step": step,
-                            "epoch": epoch + 1,
-                            "loss": results.loss,
-                            "images_per_second": rate,
-                            "input_wait_share": waited / (now - since),
-                            "learning_rate": float(self.optimizer.learning_rate.numpy()),
-                        },
-                    )
-                    waited, since, since_step = 0.0, now, step
-                    if self.place.is_chief:
-                        note = f"epoch {epoch + 1} of {self.config.epochs}, loss {results.loss:.3f}"
-                        meter.update(self._seen(step), note)
+                    self._tell(step, results.loss, pace, meter, journal)
                 if results.stop:
                     self._leave_together(step)
                 if saves:
                     self._save(step)
         return step
 
-    def _close_epoch(self, step: int, validating: Reading, info: DataInfo, journal: Journal) -> Validation:
-        """Scores the validation split after an epoch's last step, and tells it."""
+    def _tell(self, step: int, loss: float, pace: Pace, meter: Meter, journal: Journal) -> None:
+        """Writes down how training goes, and shows it."""
+        epoch = 1 + (step - 1) // self.reading.steps
+        steps_per_second, waiting = pace.lap(step)
+        line = {
+            "step": step,
+            "epoch": epoch,
+            "loss": loss,
+            "images_per_second": steps_per_second * self.config.batch_size,
+            "input_wait_share": waiting,
+            "learning_rate": float(self.optimizer.learning_rate.numpy()),
+        }
+        self._note(journal, line)
+        if self.place.is_chief:
+            meter.update(self._seen(step), f"epoch {epoch} of {self.config.epochs}, loss {loss:.3f}")
+
+    def _close_epoch(self, step: int, journal: Journal) -> Validation:
+        """Scores every validation record once after an epoch's last step, on all workers, and tells it."""
         self.verification.finish()  # it has had an epoch's time: no model is validated without it
-        epoch = step // self.reading.steps
-        as_trained = self.steps.enter(epoch - 1, validating)
+        epoch, tags = step // self.reading.steps, self.info.vocabulary
+        reading = self.steps.enter(epoch - 1, self.validating)
         with self.average.in_place():
-            result = self._validate(as_trained, info.vocabulary)
+            batches = dataset.iterate(reading)
+            table = self.steps.score(self._share_out(batches) for _ in range(reading.steps))
+        result = Validation.of(table[:, : len(tags)], table[:, len(tags) : -1], tags)
         self._note(journal, {"step": step, "epoch": epoch, "validation": result.summary})
         if self.place.is_chief:
             log.info("epoch %d of %d: validation %s", epoch, self.config.epochs, result.sentence())
@@ -254,39 +249,22 @@ class Run:
         """What every worker calls it with, in the workers' order."""
         return gathering.numbers(self.strategy, self.place, number)
 
-    def _gather_rows(self, numbers: Sequence[int]) -> list[list[int]]:
-        """The same for several numbers, as many for every worker."""
-        return gathering.rows(self.strategy, self.place, numbers)
-
     def _share_out(self, batches: Any) -> tuple[Any, ...]:
         """The next batch of each of this worker's replicas, as `strategy.run` takes them."""
-        if self.reading.local_replicas == 1:
-            return tuple(next(batches))
         ready = [next(batches) for _ in range(self.reading.local_replicas)]
-        columns = [iter(column) for column in zip(*ready, strict=True)]
-        # Called once for each local replica, in their order.
-        return tuple(
-            self.strategy.experimental_distribute_values_from_function(lambda _, column=column: next(column))
-            for column in columns
-        )
+        return tuple(map(self.local.spread, zip(*ready, strict=True)))
 
-    def _validate(self, reading: Reading, tags: tuple[str, ...]) -> Validation:
-        """Scores every validation record once, on all workers together."""
-        batches = dataset.iterate(reading)
-        table = self.steps.score(self._share_out(batches) for _ in range(reading.steps))
-        return Validation.of(table[:, : len(tags)], table[:, len(tags) : -1], tags)
-
-    def _export(self, values: list[Any], info: DataInfo, result: Validation) -> str:
+    def _export(self, values: list[Any], result: Validation) -> str:
         """Rebuilds the network outside the strategy: its variables must not need the other workers."""
         log.info("exporting")
         tf_keras.mixed_precision.set_global_policy("float32")
-        network = model.build(self.config, self.reading.classes, info.prior, None)
+        network = model.build(self.config, self.reading.classes, self.info.prior, None)
         network.set_weights(values)
         try:
             with self.stopping.patience(EXPORT_PATIENCE):
                 # Minutes may have passed: another run may have the folder by now.
                 return export.export(
-                    network, self.config, info, result.thresholds, result.summary, check=self.claim.check
+                    network, self.config, self.info, result.thresholds, result.summary, check=self.claim.check
                 )
         except REFUSED as error:
             raise refusal(

@@ -47,7 +47,7 @@ def train(config: Config, place: Place, stopping: Stopping) -> Outcome:
     """
     devices.check(config)
     info = data_info.read(config.data)
-    training_shards, validation_shards = info.shards("train"), info.shards("validation")
+    shards = [*info.shards("train"), *info.shards("validation")]
     info.check_batch(config.batch_size)
     check_sources(config)
     beginning = look_for_beginning(config, info, run_id())
@@ -58,13 +58,13 @@ def train(config: Config, place: Place, stopping: Stopping) -> Outcome:
     if begins and (config.backbone, config.weights, beginning.weights) == ("keras", "auto", None):
         log.warning(weights.NONE_FOUND)
     log.info("meeting the %d workers", place.workers)
-    verification = Verification([*training_shards, *validation_shards], place.workers, place.index)
+    verification = Verification(shards, place.workers, place.index)
     with claim.until_it_begins():
         place = stopping.meet()
         run = _made(config, place, info, beginning, stopping=stopping, verification=verification, claim=claim)
-        run.check_alike(info)
+        run.check_alike()
     with claim.until_it_saves():
-        return run.to_the_end(info, validation_shards, beginning.mistake)
+        return run.to_the_end(beginning.mistake)
 
 
 @dataclass(frozen=True)
@@ -151,6 +151,7 @@ def _made(
     return Run(
         config=config,
         place=place,
+        info=info,
         strategy=strategy,
         network=network,
         optimizer=optimizer,

@@ -37,7 +37,7 @@ class Steps:
             optimizer: likewise, with its variables.
             statistics: what each replica moves on its own, besides the network's.
         """
-        self._config, self._strategy = config, strategy
+        self._config, self._strategy, self._local = config, strategy, Local(strategy)
         self._network, self._optimizer = network, optimizer
         moved = [*(v for v in network.variables if not v.trainable), *statistics]
         self._statistics = [v for v in moved if v.dtype.is_floating]  # a count is the same everywhere
@@ -105,10 +105,9 @@ class Steps:
 
         rows = traced(lambda: self._strategy.run(chief_alone))()
         flat = self._strategy.reduce(tf.distribute.ReduceOp.SUM, rows, axis=None).numpy()
-        local = Local(self._strategy)
         ends = np.cumsum([v.shape.num_elements() for v in variables])[:-1]
         for variable, part in zip(variables, np.split(flat, ends), strict=True):
-            local.give(variable, part.reshape(variable.shape))
+            self._local.give(variable, part.reshape(variable.shape))
 
     def enter(self, epoch: int, reading: Reading) -> Reading:
         """Makes `train` what this epoch's steps are, and returns how its images are to be read.
@@ -131,16 +130,9 @@ class Steps:
         Returns:
             float32[rows, 2 * classes + 1], the same on every worker: scores, labels, weight.
         """
-        rows = [self._strategy.experimental_local_results(self._score(*batch)) for batch in batches]
+        rows = [self._local.parts(self._score(*batch)) for batch in batches]
         mine = [np.concatenate([each.numpy() for each in column]) for column in zip(*rows, strict=True)]
-        if len(mine) == 1:
-            given = tf.constant(mine[0])
-        else:
-            left = iter(mine)  # the function is called once for each local replica, in their order
-            given = self._strategy.experimental_distribute_values_from_function(
-                lambda _: tf.constant(next(left))
-            )
-        table = self._strategy.experimental_local_results(self._gather(given))[0].numpy()
+        table = self._local.value(self._gather(self._local.spread(list(map(tf.constant, mine)))))
         found: npt.NDArray[np.float32] = table[table[:, -1] > 0]
         return found
 

@@ -65,6 +65,17 @@ def test_each_replica_begins_with_a_value_of_its_own():
     assert passes_alone(_make_on_two_replicas)
 
 
+def _spread_over_two_replicas():
+    strategy = two_replicas()
+    local = Local(strategy)
+    spread = local.spread([tf.constant(3), tf.constant(4)])
+    assert [part.numpy() for part in local.parts(strategy.run(lambda each: each + 1, (spread,)))] == [4, 5]
+
+
+def test_each_replica_is_given_its_own_value():
+    assert passes_alone(_spread_over_two_replicas)
+
+
 def test_plain_variables_are_made_where_there_is_no_strategy_to_speak_of():
     with making_variables(tf.distribute.get_strategy()):
         made = tf_keras.layers.Dense(2, kernel_initializer="ones")
