@@ -10,28 +10,22 @@ import argparse
 import csv
 import io
 import json
-import math
-import platform
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-from canopy import __version__, cli, contract, model_info, quiet
+from canopy import cli, contract, model_info, quiet
 from canopy.cli import UserError
 from canopy.model_info import ModelInfo
 from trainer import data_info, metrics, outputs
 from trainer.data_info import DataInfo
 
-if TYPE_CHECKING:  # they bring TensorFlow, and flags are checked before that
-    from trainer.report.looks import Looks
-    from trainer.report.page import Findings
+if TYPE_CHECKING:  # it brings TensorFlow, and flags are checked before that
     from trainer.report.split import Scored
 
 TRAIN_RECORDS = 50_000  # training pictures looked at: some seconds a 10,000, and 300 bytes each
-FLAT_OPENED = 20  # pictures of one value that Pillow has a look at
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,45 +60,35 @@ def _flags(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _evaluate(flags: argparse.Namespace) -> None:
-    if "://" not in flags.data:
+    if "://" not in flags.data:  # before TensorFlow takes its seconds
         data_info.read(flags.data).shards(flags.split)
     with quiet.importing():
-        import tensorflow as tf
-
         from trainer.files import REFUSED, refusal, write_text
-        from trainer.report import page, split
+        from trainer.report import findings, page, split
         from trainer.validation import Validation
     info = data_info.read(flags.data)
     model = _model_info(flags.model)
     _check_classes(flags, model, info)
     info.shards(flags.split)
-    found = split.score(flags.model, info, flags.split)
+    scored = split.score(flags.model, info, flags.split)
     others = split.look(info, "train", 0 if flags.split == "train" else flags.train_records)
-    result = Validation.of(found.scores, found.labels, info.vocabulary, model.thresholds)
-    findings = _findings(
-        flags=flags,
-        model=model,
-        info=info,
-        found=found,
-        others=others,
-        summary=result.summary,
-        tensorflow=tf.__version__,
-    )
+    result = Validation.of(scored.scores, scored.labels, info.vocabulary, model.thresholds)
+    found = findings.gather(model, info, flags.split, scored=scored, others=others, summary=result.summary)
     output = flags.output.rstrip("/")
     files = {
-        "metrics.json": json.dumps(findings.document, indent=1),
-        "predictions.csv": _predictions(model, found),
-        "report.html": page.render(findings),
+        "metrics.json": json.dumps(found.document, indent=1),
+        "predictions.csv": _predictions(model, scored),
+        "report.html": page.render(found),
     }
     try:
         for name, text in files.items():
             write_text(f"{output}/{name}", text)
     except REFUSED as error:
         raise refusal(f"--output {output} cannot be written to ({cli.first_line(error)})", error) from error
-    raised = [check for check in findings.checks if check.verdict != "pass"]
+    raised = [check for check in found.checks if check.verdict != "pass"]
     cli.tell(
         [
-            f"{flags.split}: {len(found.names):,} records, {result.sentence()}",
+            f"{flags.split}: {len(scored.names):,} records, {result.sentence()}",
             *(f"{check.verdict}: {check.sentence}" for check in raised),
             f"report: {output}/report.html",
         ]
@@ -140,117 +124,14 @@ def _check_classes(flags: argparse.Namespace, model: ModelInfo, info: DataInfo) 
     )
 
 
-def _trained_on(model: ModelInfo) -> str:
-    """The fingerprint of the data set that the model was trained on, empty where none is told."""
-    dataset = model.document.get("dataset")
-    found = dataset.get("fingerprint") if isinstance(dataset, dict) else None
-    return found if isinstance(found, str) else ""
-
-
-def _findings(
-    *,
-    flags: argparse.Namespace,
-    model: ModelInfo,
-    info: DataInfo,
-    found: Scored,
-    others: Looks,
-    summary: dict[str, Any],
-    tensorflow: str,
-) -> Findings:
-    """Everything that the report shows."""
-    from trainer.report import all_checks, pictures, split, statistics, training
-    from trainer.report.page import Findings
-
-    answered = metrics.apply_thresholds(found.scores, model.thresholds)
-    rows = metrics.fbeta_rows(answered, found.labels)
-    interval = statistics.mean_interval(rows)
-    calibration = statistics.calibration(found.scores, found.labels)
-    worst, best = pictures.galleries(rows, found.scores, found.labels)
-    flat = np.flatnonzero(found.looks.flat)[:FLAT_OPENED].tolist()
-    encoded = split.pick(info, flags.split, {*worst, *best, *flat})
-    checks = all_checks.run(
-        all_checks.Evidence(
-            split=flags.split,
-            facts=info.facts,
-            tags=info.vocabulary,
-            trained_on=_trained_on(model),
-            thresholds=model.thresholds,
-            constant_tags=summary["constant_tags"],
-            scored=found,
-            answered=answered,
-            others=others,
-            seen_by_others=[found.names[i] for i in flat if pictures.pillow_sees(encoded[i])],
-            calibration=calibration,
-        )
-    )
-    document = {
-        "model": flags.model,
-        "data": flags.data,
-        "split": flags.split,
-        "fingerprint": info.fingerprint,
-        **summary,
-        "f2_interval": _number(interval.half_width),
-        "calibration": {
-            "expected_calibration_error": calibration.error,
-            "counts": calibration.counts,
-            "scores": list(map(_number, calibration.scores)),
-            "shares": list(map(_number, calibration.shares)),
-        },
-        "checks": [
-            {"name": c.name, "verdict": c.verdict, "title": c.title, "sentence": c.sentence} for c in checks
-        ],
-    }
-
-    def shown(i: int) -> pictures.Picture:
-        return pictures.picture(
-            name=found.names[i],
-            encoded=encoded[i],
-            f2=float(rows[i]),
-            scores=found.scores[i],
-            labels=found.labels[i],
-            answered=answered[i],
-            tags=info.vocabulary,
-        )
-
-    return Findings(
-        document=document,
-        interval=interval,
-        checks=checks,
-        tags=info.vocabulary,
-        scores=found.scores,
-        labels=found.labels,
-        thresholds=model.thresholds,
-        calibration=calibration,
-        confusions=statistics.confusions(answered, found.labels),
-        training=training.read(flags.model),
-        worst=[shown(i) for i in worst],
-        best=[shown(i) for i in best],
-        facts=info.facts,
-        config=model.document.get("config", {}),
-        versions={
-            "Canopy that preprocessed": str(info.facts.get("canopy_version", "not noted")),
-            "Canopy that trained": str(model.document.get("canopy_version", "not noted")),
-            "Canopy that evaluated": __version__,
-            "TensorFlow": tensorflow,
-            "NumPy": np.__version__,
-            "Python": platform.python_version(),
-        },
-    )
-
-
-def _number(value: float) -> float | None:
-    """JSON knows neither nan nor infinity: null says that there is no such number."""
-    return value if math.isfinite(value) else None
-
-
-def _predictions(model: ModelInfo, found: Scored) -> str:
+def _predictions(model: ModelInfo, scored: Scored) -> str:
     """A CSV row a record: its name, its tags, the model's."""
     tags = np.asarray(model.classes, object)
-    answered: npt.NDArray[np.bool_] = metrics.apply_thresholds(found.scores, model.thresholds)
+    answered = metrics.apply_thresholds(scored.scores, model.thresholds)
     out = io.StringIO(newline="")
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(("image_name", "tags", "predicted"))
-    for name, true, given in zip(found.names, found.labels.astype(bool), answered, strict=True):
+    for name, true, given in zip(scored.names, scored.labels, answered, strict=True):
         writer.writerow((name, " ".join(tags[true]), " ".join(tags[given])))
     return out.getvalue()
 

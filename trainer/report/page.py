@@ -23,7 +23,7 @@ from trainer import metrics
 from trainer.report import plots, statistics
 from trainer.report.check import Check
 from trainer.report.pictures import Picture
-from trainer.report.statistics import Calibration, Confusions, Interval
+from trainer.report.statistics import Calibration, Confusions
 from trainer.report.training import Training
 
 MOST_PANELS = 40  # tags with plots of their own: the page stays below a few megabytes
@@ -42,7 +42,6 @@ class Findings:
     """What the page shows."""
 
     document: Mapping[str, Any]  # metrics.json's content
-    interval: Interval  # of F2
     checks: Sequence[Check]  # in the order in which they were made
     tags: Sequence[str]  # the vocabulary
     scores: npt.NDArray[np.float32]  # [rows, classes]

@@ -104,7 +104,6 @@ def findings(tags=TAGS, names=None, training=True, checks=None, rows=200, galler
             "f2_interval": 0.01,
             "calibration": {"expected_calibration_error": calibration.error},
         },
-        "interval": statistics.mean_interval(of_row),
         "checks": checks
         or [
             Check("beats_constant", "Better than one answer", "pass", "It is."),
