@@ -94,7 +94,9 @@ def render(found: Findings) -> str:
     environment.filters |= {
         "figure": _figure,
         "isolated": isolated,
-        "share": lambda value: f"{value:.1%}",
+        "percent": "{:.2%}".format,
+        "share": "{:.1%}".format,
+        "thousands": "{:,}".format,
     }
     environment.globals["most_listed"] = MOST_LISTED  # a macro sees no variable of the page's
     script = environment.get_template("report_script.html").render()
@@ -108,7 +110,7 @@ def render(found: Findings) -> str:
         script=script,
         script_digest=digest,
         headline=headline(found.checks),
-        verdict=ordered[0].verdict if ordered else "pass",
+        verdict=ordered[0].verdict,
         raised=[check for check in ordered if check.verdict != "pass"],
         passed=[check for check in ordered if check.verdict == "pass"],
         panels=_panels(found),

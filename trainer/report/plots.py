@@ -6,10 +6,9 @@ the page's own, so that a plot follows light, dark and print. No text from outsi
 
 from __future__ import annotations
 
-import functools
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,9 @@ _COLOURS = {
     SECOND: "var(--second)",
     FAINT: "var(--line)",
 }
+_MARK = re.compile("|".join(_COLOURS))
+_LONG = re.compile(r"\d+\.\d{3,}")  # places and sizes: hundredths of a point are fine enough
+MOST_POINTS = 200  # of a curve: more are not to be seen
 SMALL, WIDE = (2.15, 1.55), (4.6, 2.7)  # inches: a panel of many, a plot of its own
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text, in the page's own font
@@ -165,17 +167,18 @@ def _unit_square(axes: Any) -> None:
     axes.set_yticklabels(("0", "0.5", "1"))
 
 
-def _thin(values: Sequence[float] | Array, most: int = 200) -> npt.NDArray[np.int64]:
-    """Indices of at most `most` of the points, the last included: more are not to be seen."""
-    return np.unique(np.linspace(0, len(values) - 1, min(most, len(values))).round().astype(np.int64))
+def _thin(values: Array) -> npt.NDArray[np.int64]:
+    """Indices of at most `MOST_POINTS` of the points, the last included."""
+    return np.unique(np.linspace(0, len(values) - 1, min(MOST_POINTS, len(values))).round().astype(np.int64))
 
 
 def _svg(name: str, size: tuple[float, float], draw: Callable[[Any], None], bottom: float = 0.42) -> str:
     """Draws into a figure of its own and returns the SVG element, made fit for the page."""
-    with _style():
-        from matplotlib.backends.backend_svg import FigureCanvasSVG
-        from matplotlib.figure import Figure
+    import matplotlib as mpl  # it costs a second
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
 
+    with mpl.rc_context(_STYLE):
         figure = Figure(figsize=size)
         FigureCanvasSVG(figure)
         wide, high = size
@@ -190,13 +193,6 @@ def _svg(name: str, size: tuple[float, float], draw: Callable[[Any], None], bott
         out = io.StringIO()
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
     return inline(out.getvalue(), name)
-
-
-def _style() -> Any:
-    """The settings for one figure; imported here because it costs a second."""
-    import matplotlib as mpl
-
-    return mpl.rc_context(_STYLE)
 
 
 def inline(svg: str, name: str) -> str:
@@ -218,17 +214,9 @@ def inline(svg: str, name: str) -> str:
     text = re.sub(r' id="([^"]+)"', lambda m: f' id="{name}-{m[1]}"' if m[1] in used else "", text)
     text = re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", text)
     text = re.sub(r'^<svg[^>]*?viewBox="([^"]+)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">', text)
-    text = _pattern().sub(lambda m: _COLOURS[m[0]], text)
+    text = _MARK.sub(lambda m: _COLOURS[m[0]], text)
     text = re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL)  # it would hold for the whole page
     text = re.sub(r"font-family: [^;\"]+;? ?", "", text)
     text = re.sub(r' transform="rotate\(-?0 [^"]*"', "", text)
     text = re.sub(r"<[^>]*>", lambda tag: _LONG.sub(lambda m: f"{float(m[0]):.2f}", tag[0]), text)
     return re.sub(r"\s*\n\s*", " ", re.sub(r">\s+<", "><", text)).strip()
-
-
-_LONG = re.compile(r"\d+\.\d{3,}")  # places and sizes: hundredths of a point are fine enough
-
-
-@functools.cache
-def _pattern() -> re.Pattern[str]:
-    return re.compile("|".join(map(re.escape, _COLOURS)))
