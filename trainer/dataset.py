@@ -75,9 +75,9 @@ class Reading:
 
     def parts(self, epoch: int, number: int) -> list[plan.Part]:
         """What stream `number` reads in an epoch; empty where there are more streams than records."""
-        order = plan.epoch_order(len(self.shards), self.seed, epoch)
         counts = [shard.records for shard in self.shards]
-        return plan.worker_parts(counts, order if self.shuffle else range(len(counts)), self.streams, number)
+        order = plan.epoch_order(len(counts), self.seed, epoch) if self.shuffle else range(len(counts))
+        return plan.stream_parts(counts, order, self.streams, number)
 
     @property
     def stream_batch(self) -> int:

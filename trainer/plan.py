@@ -1,9 +1,9 @@
 """Which worker reads which records of an epoch: pure arithmetic, the same on every worker.
 
-Promises: for any numbers of shards and readers the readers' parts are disjoint, complete and equal within
-one record, and every reader takes the same number of steps. An epoch is cut among streams, and each worker
-reads some of them: as long as the number of streams stays, a step's global batch holds the same records
-whatever the number of workers, so a run may be resumed in mid-epoch by more or fewer of them.
+Promises: an epoch is cut into streams, and each worker reads some of them. For any numbers of shards and
+streams the streams' parts are disjoint, complete and equal within one record, and every stream takes the same
+number of steps. As long as the number of streams stays, a step's global batch holds the same records whatever
+the number of workers, so a run may be resumed in mid-epoch by more or fewer of them.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ def epoch_order(shards: int, seed: int, epoch: int) -> list[int]:
     return order
 
 
-def worker_parts(counts: Sequence[int], order: Sequence[int], workers: int, index: int) -> list[Part]:
-    """Cuts the records, laid end to end in `order`, into equal runs, and returns one worker's.
+def stream_parts(counts: Sequence[int], order: Sequence[int], streams: int, number: int) -> list[Part]:
+    """Cuts the records, laid end to end in `order`, into equal runs, and returns one stream's.
 
     Args:
         counts: records in each shard.
         order: indices into `counts`, as `epoch_order` gives them.
-        workers: how many workers share the epoch.
-        index: which of them asks, from 0.
+        streams: into how many the epoch is cut.
+        number: which of them, from 0.
 
     Returns:
-        The worker's parts, none of them empty.
+        The stream's parts, none of them empty.
     """
     total = sum(counts)
-    begin, end = total * index // workers, total * (index + 1) // workers
+    begin, end = total * number // streams, total * (number + 1) // streams
     parts, position = [], 0
     for shard in order:
         first, last = max(begin - position, 0), min(end - position, counts[shard])
@@ -63,7 +63,7 @@ def worker_parts(counts: Sequence[int], order: Sequence[int], workers: int, inde
 
 
 def stream_records(total: int, streams: int, number: int) -> int:
-    """How many of `total` records stream `number` of `streams` holds: the size of its `worker_parts`."""
+    """How many of `total` records stream `number` of `streams` holds: the size of its `stream_parts`."""
     return total * (number + 1) // streams - total * number // streams
 
 
@@ -82,31 +82,31 @@ def streams(global_batch: int, workers: int) -> int:
     return most if most % workers == 0 else workers
 
 
-def steps_per_epoch(total: int, workers: int, batch: int) -> int:
-    """Steps in which the worker with the most records sees all of them.
+def steps_per_epoch(total: int, streams: int, batch: int) -> int:
+    """Steps in which the stream with the most records gives all of them.
 
     Args:
         total: records of the split.
-        workers: how many workers share them.
-        batch: records a step of each worker.
+        streams: into how many they are cut.
+        batch: records a step of each stream.
     """
-    most = math.ceil(total / workers)
+    most = math.ceil(total / streams)
     return math.ceil(most / batch)
 
 
-def valid_records(total: int, workers: int, batch: int) -> npt.NDArray[np.int64]:
-    """Records that count in each step over all workers; the rest of its global batch is padding.
+def valid_records(total: int, streams: int, batch: int) -> npt.NDArray[np.int64]:
+    """Records that count in each step over all streams; the rest of its global batch is padding.
 
     Args:
         total: records of the split.
-        workers: how many workers share them.
-        batch: records a step of each worker.
+        streams: into how many they are cut.
+        batch: records a step of each stream.
 
     Returns:
         int64[steps], summing to `total`.
     """
-    bounds = total * np.arange(workers + 1, dtype=np.int64) // workers
-    before = np.arange(steps_per_epoch(total, workers, batch), dtype=np.int64) * batch
+    bounds = total * np.arange(streams + 1, dtype=np.int64) // streams
+    before = np.arange(steps_per_epoch(total, streams, batch), dtype=np.int64) * batch
     left = np.diff(bounds)[:, None] - before[None, :]
     counted: npt.NDArray[np.int64] = np.clip(left, 0, batch).sum(axis=0)
     return counted

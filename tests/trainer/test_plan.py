@@ -1,4 +1,4 @@
-"""How workers share an epoch: no record lost or doubled, whatever the numbers."""
+"""How streams share an epoch: no record lost or doubled, whatever the numbers."""
 
 import pytest
 from hypothesis import given
@@ -9,38 +9,38 @@ from trainer import plan
 COUNTS = st.lists(st.integers(0, 40), min_size=1, max_size=12)
 
 
-@given(counts=COUNTS, workers=st.integers(1, 9), seed=st.integers(0, 99), epoch=st.integers(0, 99))
-def test_the_workers_parts_hold_every_record_once(counts, workers, seed, epoch):
+@given(counts=COUNTS, streams=st.integers(1, 9), seed=st.integers(0, 99), epoch=st.integers(0, 99))
+def test_the_streams_parts_hold_every_record_once(counts, streams, seed, epoch):
     order = plan.epoch_order(len(counts), seed, epoch)
     seen = [
         (part.shard, part.skip + i)
-        for index in range(workers)
-        for part in plan.worker_parts(counts, order, workers, index)
+        for number in range(streams)
+        for part in plan.stream_parts(counts, order, streams, number)
         for i in range(part.take)
     ]
     assert sorted(seen) == [(shard, i) for shard, count in enumerate(counts) for i in range(count)]
 
 
-@given(counts=COUNTS, workers=st.integers(1, 9))
-def test_no_worker_has_more_than_one_record_above_another(counts, workers):
+@given(counts=COUNTS, streams=st.integers(1, 9))
+def test_no_stream_has_more_than_one_record_above_another(counts, streams):
     order = range(len(counts))
-    sizes = [sum(p.take for p in plan.worker_parts(counts, order, workers, i)) for i in range(workers)]
+    sizes = [sum(p.take for p in plan.stream_parts(counts, order, streams, i)) for i in range(streams)]
     assert max(sizes) - min(sizes) <= 1
 
 
-@given(total=st.integers(1, 500), workers=st.integers(1, 9), batch=st.integers(1, 40))
-def test_every_record_counts_in_one_step(total, workers, batch):
-    valid = plan.valid_records(total, workers, batch)
-    assert len(valid) == plan.steps_per_epoch(total, workers, batch)
+@given(total=st.integers(1, 500), streams=st.integers(1, 9), batch=st.integers(1, 40))
+def test_every_record_counts_in_one_step(total, streams, batch):
+    valid = plan.valid_records(total, streams, batch)
+    assert len(valid) == plan.steps_per_epoch(total, streams, batch)
     assert valid.sum() == total
     assert (valid > 0).all()
-    assert (valid <= workers * batch).all()
+    assert (valid <= streams * batch).all()
 
 
-@given(total=st.integers(1, 500), workers=st.integers(1, 9), batch=st.integers(1, 40))
-def test_in_each_step_as_many_records_count_as_the_workers_have_left(total, workers, batch):
-    left = [sum(p.take for p in plan.worker_parts([total], [0], workers, i)) for i in range(workers)]
-    for counted in plan.valid_records(total, workers, batch).tolist():
+@given(total=st.integers(1, 500), streams=st.integers(1, 9), batch=st.integers(1, 40))
+def test_in_each_step_as_many_records_count_as_the_streams_have_left(total, streams, batch):
+    left = [sum(p.take for p in plan.stream_parts([total], [0], streams, i)) for i in range(streams)]
+    for counted in plan.valid_records(total, streams, batch).tolist():
         taken = [min(batch, each) for each in left]
         assert counted == sum(taken)
         left = [each - took for each, took in zip(left, taken, strict=True)]
@@ -79,7 +79,7 @@ def test_streams_share_every_global_batch_and_are_shared_by_the_workers(batch, r
 def test_a_stream_holds_the_records_of_its_parts(total, streams):
     counts = [total // 3, total - total // 3]
     for number in range(streams):
-        parts = plan.worker_parts(counts, [1, 0], streams, number)
+        parts = plan.stream_parts(counts, [1, 0], streams, number)
         assert plan.stream_records(total, streams, number) == sum(part.take for part in parts)
 
 

@@ -328,7 +328,7 @@ def test_sigterm_after_the_last_step_loses_none_and_the_next_start_completes(rec
         )
 
     train = data_info.read(str(records)).shards("train")
-    steps = plan.steps_per_epoch(sum(shard.records for shard in train), workers=2, batch=4)
+    steps = plan.steps_per_epoch(sum(shard.records for shard in train), streams=2, batch=4)
     with Run(records, tmp_path / "model", "--epochs", 1) as run:
         run.pods(2)
         wait_for(has_come)

@@ -101,14 +101,10 @@ def pick(info: DataInfo, split: str, rows: set[int]) -> dict[int, bytes]:
     """
     wanted, shards, classes = sorted(rows), info.shards(split), len(info.vocabulary)
     begins = np.cumsum([0, *(shard.records for shard in shards)])
-    parts = [plan.Part(i, row - int(begins[i]), 1) for row in wanted for i in [_holder(begins, row)]]
+    holders = np.searchsorted(begins, wanted, side="right") - 1
+    parts = [plan.Part(int(i), row - int(begins[i]), 1) for i, row in zip(holders, wanted, strict=True)]
     records = faults.naming(encoded(shards, classes, parts), shards, classes)
     return {row: image.numpy() for row, (_, image, _) in zip(wanted, records, strict=True)}
-
-
-def _holder(begins: npt.NDArray[np.int64], row: int) -> int:
-    """The shard that a row of the split is in."""
-    return int(np.searchsorted(begins, row, side="right")) - 1
 
 
 class _Gathered:
