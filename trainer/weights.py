@@ -54,20 +54,19 @@ def file_name(alpha: float, image_size: int) -> str:
     return f"mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{alpha}_{size}_no_top.h5"
 
 
-def fetch(alpha: float, image_size: int, cache: Path | None = None) -> Path:
-    """Returns the path of the weights, downloading them where the cache lacks them.
+def fetch(alpha: float, image_size: int) -> Path:
+    """Returns the path of the weights, downloading them where Keras' own cache lacks them.
 
     Args:
         alpha: width multiplier.
         image_size: side of the images, pixels.
-        cache: folder of weights; Keras' own by default, so that nothing is fetched twice.
 
     Raises:
         UserError: where the file cannot be fetched.
     """
     name = file_name(alpha, image_size)
     try:
-        folder = cache or Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models"
+        folder = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models"
         path = folder / name
         if path.is_file():
             return path

@@ -15,18 +15,23 @@ from canopy.cli import UserError
 from trainer import hub, weights
 
 
-def test_a_file_that_may_not_be_read_is_one_sentence(locked, tmp_path, monkeypatch):
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """The folder in which Keras keeps what it has fetched."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    return tmp_path / "keras" / "models"
+
+
+def test_a_file_that_may_not_be_read_is_one_sentence(locked, cache, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"--weights .*w\.h5 cannot be read \(Permission denied\)"):
         weights.resolve(str(locked / "w.h5"), 1.0, 224)
-    with pytest.raises(UserError, match=r"cannot be fetched.*Permission denied"):
-        weights.fetch(1.0, 224, locked)
-    cache = tmp_path / "models"
-    cache.mkdir()
-    (cache / weights.file_name(1.0, 224)).write_bytes(weights.HDF5)
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    cached = hdf5(cache / weights.file_name(1.0, 224))
     monkeypatch.setenv("CANOPY_WEIGHTS", str(locked))
     monkeypatch.setattr(weights, "FOLDER", str(tmp_path / "volume"))
-    assert weights.resolve("auto", 1.0, 224) == str(cache / weights.file_name(1.0, 224))
+    assert weights.resolve("auto", 1.0, 224) == cached
+    monkeypatch.setenv("KERAS_HOME", str(locked))
+    with pytest.raises(UserError, match=r"cannot be fetched.*Permission denied"):
+        weights.fetch(1.0, 224)
     with pytest.raises(UserError, match=r"--backbone hub:.* cannot be read \(Permission denied\)"):
         hub.check(f"hub:{locked}/model")
 
@@ -59,31 +64,31 @@ def served(tmp_path, monkeypatch):
     server.shutdown()
 
 
-def test_the_file_is_fetched_once(served, tmp_path):
+def test_the_file_is_fetched_once(served, cache, tmp_path):
     name = weights.file_name(1.0, 224)
     (served / name).write_bytes(b"weights")
-    path = weights.fetch(1.0, 224, tmp_path / "cache")
+    path = weights.fetch(1.0, 224)
     assert path.read_bytes() == b"weights"
     (tmp_path / "any").touch()
     assert path.stat().st_mode == (tmp_path / "any").stat().st_mode  # others may read it, too
     (served / name).unlink()
-    assert weights.fetch(1.0, 224, tmp_path / "cache") == path
+    assert weights.fetch(1.0, 224) == path
 
 
-def test_a_download_that_ends_early_leaves_nothing(served, tmp_path):
+def test_a_download_that_ends_early_leaves_nothing(served, cache):
     (served / weights.file_name(1.0, 224)).write_bytes(b"weights" * 1000)
     (served / "cut").touch()
     with pytest.raises(UserError, match="cannot be fetched"):
-        weights.fetch(1.0, 224, tmp_path / "cache")
-    assert list((tmp_path / "cache").iterdir()) == []
+        weights.fetch(1.0, 224)
+    assert list(cache.iterdir()) == []
 
 
-def test_without_the_file_there_is_one_sentence(served, tmp_path):
+def test_without_the_file_there_is_one_sentence(served, cache):
     with pytest.raises(UserError, match="404"):
-        weights.fetch(1.0, 224, tmp_path / "cache")
+        weights.fetch(1.0, 224)
 
 
-def test_who_has_no_home_needs_none(served, tmp_path, monkeypatch):
+def test_who_has_no_home_needs_none(served, cache, monkeypatch):
     def nowhere(cls):
         raise RuntimeError("Could not determine home directory.")
 
@@ -94,8 +99,8 @@ def test_who_has_no_home_needs_none(served, tmp_path, monkeypatch):
         weights.resolve("imagenet", 1.0, 224)
     name = weights.file_name(1.0, 224)
     (served / name).write_bytes(weights.HDF5)
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    assert weights.resolve("auto", 1.0, 224) == str(tmp_path / "models" / name)
+    monkeypatch.setenv("KERAS_HOME", str(cache.parent))
+    assert weights.resolve("auto", 1.0, 224) == str(cache / name)
 
 
 @pytest.mark.parametrize(("size", "published"), [(224, 224), (256, 224), (100, 96), (64, 96), (192, 192)])
@@ -120,11 +125,10 @@ def test_a_choice_is_a_file_or_none(tmp_path):
 
 
 @pytest.fixture
-def no_network(tmp_path, monkeypatch):
+def no_network(cache, tmp_path, monkeypatch):
     """A machine that has no weights and cannot fetch any."""
     monkeypatch.setattr(weights, "BASE_URL", "http://127.0.0.1:1/")
     monkeypatch.setattr(weights, "FOLDER", str(tmp_path / "volume"))
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     monkeypatch.delenv("CANOPY_WEIGHTS", raising=False)
 
 
@@ -150,14 +154,14 @@ def test_where_nobody_ever_answers_it_is_known_in_seconds(no_network, black_hole
     assert time.monotonic() - began < 5
 
 
-def test_what_a_proxy_can_reach_need_not_be_reachable_from_here(served, tmp_path, monkeypatch):
+def test_what_a_proxy_can_reach_need_not_be_reachable_from_here(served, cache, monkeypatch):
     (served / weights.file_name(1.0, 224)).write_bytes(b"weights")
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(urllib.request, "_opener", None)  # it has read the environment before
     monkeypatch.setenv("http_proxy", weights.BASE_URL)
     monkeypatch.setattr(weights, "BASE_URL", "http://no-such-host.invalid/")
-    assert weights.fetch(1.0, 224, tmp_path / "cache").read_bytes() == b"weights"
+    assert weights.fetch(1.0, 224).read_bytes() == b"weights"
 
 
 @pytest.mark.parametrize(
@@ -219,6 +223,6 @@ def test_auto_looks_into_a_folder_for_this_width_and_the_nearest_size(
     assert weights.resolve("auto", 1.0, 96) == right_size
 
 
-def test_auto_takes_what_keras_has_fetched_before(no_network, tmp_path):
-    cached = hdf5(tmp_path / "keras" / "models" / weights.file_name(1.0, 224))
+def test_auto_takes_what_keras_has_fetched_before(no_network, cache):
+    cached = hdf5(cache / weights.file_name(1.0, 224))
     assert weights.resolve("auto", 1.0, 224) == cached
