@@ -6,13 +6,16 @@ median over the rounds is what counts, so that a load that comes and goes meets 
 
 from __future__ import annotations
 
+import json
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+from canopy import machine
 from canopy.cli import UserError
 
 DRAIN_BATCHES = 16  # that a reader may hold ready
@@ -31,6 +34,24 @@ class Contestant:
     def rate(self) -> float:
         """The median of its rounds, images/s."""
         return statistics.median(self.rates)
+
+
+def torch_at(python: str) -> str:
+    """The interpreter where it has torch and Pillow, else nothing."""
+    asked = subprocess.run([python, "-c", "import torch, PIL"], capture_output=True, check=False)
+    return python if asked.returncode == 0 else ""
+
+
+def torch_contestant(what: str, python: str, **settings: Any) -> Contestant:
+    """PyTorch's way, as `benchmarks.torch_side` goes it on all cores.
+
+    Args:
+        what: its name in the table.
+        python: an interpreter that has torch.
+        **settings: `way`, input or train, and what that takes.
+    """
+    given = json.dumps({**settings, "cores": machine.cores()})
+    return Contestant(what, [python, "-m", "benchmarks.torch_side", given])
 
 
 def hold(contestants: Sequence[Contestant], rounds: int, seconds: float) -> None:

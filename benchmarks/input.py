@@ -12,10 +12,9 @@ has torch; and the limit: tf.io.decode_jpeg alone over records in memory, on all
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.util
 import itertools
-import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +26,7 @@ from rich.table import Table
 
 from beam_jobs.images import Encoding, convert
 from beam_jobs.records import frame, serialise
-from benchmarks.contest import Contestant, hold, serve
+from benchmarks.contest import Contestant, hold, serve, torch_at, torch_contestant
 from benchmarks.preprocess import find_chips
 from canopy import cli, machine, quiet
 
@@ -36,9 +35,9 @@ ROUNDS_AN_EPOCH = 8  # of the copies: an epoch of a few seconds would measure ho
 LIMITS = ("decode_jpeg alone, an image a call", "decode_jpeg alone, 16 a call")
 CANOPY, AUGMENTED = "Canopy's reader", "Canopy, augmented on this CPU"
 FLOATS = "Canopy, augmented and made float32 on this CPU"
-FIRST_USERS = "ImageDataGenerator, augmented"
+GENERATOR, FIRST_USERS = "ImageDataGenerator", "ImageDataGenerator, augmented"
 TORCH = "PyTorch DataLoader, Pillow"
-GENERATORS = ("ImageDataGenerator", FIRST_USERS)  # they need scipy, whatever they are asked to do
+GENERATORS = (GENERATOR, FIRST_USERS)  # they need scipy, whatever they are asked to do
 
 
 def make_data(chips: Sequence[bytes], count: int, root: Path) -> None:
@@ -105,17 +104,8 @@ def canopy(root: Path, size: int) -> Iterator[int]:
     return (len(images) for images, _, _ in _canopy(root, size))
 
 
-def canopy_augmented(root: Path, size: int) -> Iterator[int]:
-    """And what the step does with it first: a flip or turn for each image, still uint8."""
-    return _augmented(root, size, "uint8")
-
-
-def canopy_floats(root: Path, size: int) -> Iterator[int]:
-    """And all that it does before the network."""
-    return _augmented(root, size, "float32")
-
-
-def _augmented(root: Path, size: int, kind: str) -> Iterator[int]:
+def canopy_augmented(root: Path, size: int, kind: str) -> Iterator[int]:
+    """And what the step does with it first: a flip or turn for each image, still uint8 or made float32."""
     import tensorflow as tf
 
     from trainer import augmentation
@@ -125,7 +115,8 @@ def _augmented(root: Path, size: int, kind: str) -> Iterator[int]:
         yield len(augment(images, tf.constant([0, number])))
 
 
-def _generator(root: Path, size: int, **options: Any) -> Iterator[int]:
+def generator(root: Path, size: int, **options: Any) -> Iterator[int]:
+    """Keras' ImageDataGenerator."""
     import pandas as pd
     from tf_keras.preprocessing.image import ImageDataGenerator
 
@@ -136,16 +127,6 @@ def _generator(root: Path, size: int, **options: Any) -> Iterator[int]:
         target_size=(size, size), batch_size=BATCH, validate_filenames=False,
     )  # fmt: skip
     return (len(images) for images, _ in flow)
-
-
-def generator(root: Path, size: int) -> Iterator[int]:
-    """Keras' ImageDataGenerator as it is."""
-    return _generator(root, size)
-
-
-def generator_augmented(root: Path, size: int) -> Iterator[int]:
-    """The first user's way."""
-    return _generator(root, size, rotation_range=90, horizontal_flip=True, vertical_flip=True)
 
 
 def from_directory(root: Path, size: int) -> Iterator[int]:
@@ -162,11 +143,11 @@ CONTESTANTS: dict[str, Callable[[Path, int], Iterator[int]]] = {
     LIMITS[0]: one_a_call,
     LIMITS[1]: chunk_a_call,
     CANOPY: canopy,
-    AUGMENTED: canopy_augmented,
-    FLOATS: canopy_floats,
+    AUGMENTED: functools.partial(canopy_augmented, kind="uint8"),
+    FLOATS: functools.partial(canopy_augmented, kind="float32"),
     "image_dataset_from_directory": from_directory,
-    "ImageDataGenerator": generator,
-    FIRST_USERS: generator_augmented,
+    GENERATOR: generator,
+    FIRST_USERS: functools.partial(generator, rotation_range=90, horizontal_flip=True, vertical_flip=True),
 }
 
 
@@ -176,14 +157,8 @@ def contest(root: Path, size: int, torch_python: str, rounds: int, seconds: floa
     missing = () if importlib.util.find_spec("scipy") else GENERATORS
     found = [Contestant(what, [*me, "--one", what]) for what in CONTESTANTS if what not in missing]
     if torch_python:
-        settings = {"what": "input", "folder": str(root / "jpg" / "all"), "size": size, "batch": BATCH}
-        command = [
-            torch_python,
-            "-m",
-            "benchmarks.torch_side",
-            json.dumps(settings | {"cores": machine.cores()}),
-        ]
-        found.append(Contestant(TORCH, command))
+        way = {"way": "input", "folder": str(root / "jpg" / "all"), "size": size, "batch": BATCH}
+        found.append(torch_contestant(TORCH, torch_python, **way))
     hold(found, rounds, seconds)
     return found
 
@@ -209,12 +184,6 @@ def show(title: str, found: Sequence[Contestant], torch_python: str) -> None:
     if not torch_python:
         table.add_row(TORCH, "not installed")
     Console(width=110).print(table)
-
-
-def torch_at(python: str) -> str:
-    """The interpreter where it has torch, else nothing."""
-    asked = subprocess.run([python, "-c", "import torch, PIL"], capture_output=True, check=False)
-    return python if asked.returncode == 0 else ""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -46,7 +46,7 @@ def listing(count: int) -> sources.Listing:
 
 
 def measure(count: int, shards: int) -> None:
-    """Prints seconds for the plan, seconds for the work lists, peak MB, and shards."""
+    """Prints seconds for the plan, seconds for the work lists, and peak MB."""
     with tempfile.TemporaryDirectory() as folder:
         labels = Path(folder, "labels.csv")
         write_labels(labels, count)

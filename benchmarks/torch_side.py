@@ -113,8 +113,8 @@ def training(settings: dict[str, Any]) -> Iterator[int]:
 def main() -> None:
     """Answers each line on stdin."""
     settings = json.loads(sys.argv[1])
-    work = {"input": reading, "train": training}[settings["what"]](settings)
-    serve(work, DRAIN_BATCHES if settings["what"] == "input" else 2)
+    work = {"input": reading, "train": training}[settings["way"]](settings)
+    serve(work, DRAIN_BATCHES if settings["way"] == "input" else 2)
 
 
 if __name__ == "__main__":

@@ -39,8 +39,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.contest import Contestant, hold
-from benchmarks.input import torch_at
+from benchmarks.contest import hold, torch_at, torch_contestant
 from benchmarks.preprocess import find_chips, make_archive
 from canopy import cli, machine, quiet
 from canopy.cli import UserError
@@ -53,7 +52,6 @@ class Measured:
     """The rates of one way to train."""
 
     what: str
-    workers: int  # over which a rate is shared
     rates: list[float] = field(default_factory=list)  # images/s of each line
 
     @property
@@ -125,39 +123,46 @@ def alternate(flags: Sequence[str]) -> int:
     return task.main(flags)
 
 
-def contest(root: Path, size: int, batch: int, steps: int, rounds: int) -> list[Measured]:
-    """Times the trainer in all its ways, in turns."""
+def contest(root: Path, size: int, batch: int, steps: int, rounds: int) -> dict[str, Measured]:
+    """Times the trainer in all its ways, in turns; those that this machine does not allow have no rates."""
     cores = machine.cores()
-    real, synthetic = Measured("real records", 1), Measured("one batch in memory", 1)
-    one, all_cores = Measured("one worker on one core", 1), Measured(f"{cores} workers, a core each", cores)
-    apart = Measured(f"{cores} runs side by side, a core each", cores)
-    halved = Measured(f"{cores} workers, a core each, exchange in bfloat16", cores)
-    native = Measured(f"{cores} workers, a core each, bfloat16", cores)
+    found = {
+        "real": Measured("real records"),
+        "memory": Measured("one batch in memory"),
+        "one": Measured("one worker on one core"),
+        "apart": Measured(f"{cores} runs side by side, a core each"),
+        "together": Measured(f"{cores} workers, a core each"),
+        "halved": Measured(f"{cores} workers, a core each, exchange in bfloat16"),
+        "native": Measured(f"{cores} workers, a core each, bfloat16"),
+    }
+
+    def add(way: str, rates: Sequence[float]) -> None:
+        found[way].rates += rates[LEFT_OUT:]
+
     pins = [["taskset", "-c", str(core)] for core in sorted(os.sched_getaffinity(0))]
     common = ["--image_size", str(size), "--epochs", "1", "--log_steps", str(steps)]
     alone = ["--batch_size", str(batch // cores)]
     together = ["--batch_size", str(batch // cores * cores)]
     for _ in range(rounds):
         rates = train(root, [*common, *together], workers=0)
-        real.rates += rates[::2][LEFT_OUT:]
-        synthetic.rates += rates[1::2][LEFT_OUT:]
+        add("real", rates[::2])
+        add("memory", rates[1::2])
         if cores > 1:
-            one.rates += train(root, [*common, *alone], workers=1, taskset=pins[0])[LEFT_OUT:]
-            all_cores.rates += train(root, [*common, *together], workers=cores)[LEFT_OUT:]
+            add("one", train(root, [*common, *alone], workers=1, taskset=pins[0]))
+            add("together", train(root, [*common, *together], workers=cores))
             with ThreadPoolExecutor(cores) as pool:
                 runs = pool.map(lambda pin: train(root, [*common, *alone], workers=1, taskset=pin), pins)
-                apart.rates += list(map(sum, zip(*runs, strict=True)))[LEFT_OUT:]
-            exchange = ["--exchange", "bfloat16"]
-            halved.rates += train(root, [*common, *together, *exchange], workers=cores)[LEFT_OUT:]
+                add("apart", list(map(sum, zip(*runs, strict=True))))
+            add("halved", train(root, [*common, *together, "--exchange", "bfloat16"], workers=cores))
             if machine.multiplies_bfloat16():
                 precision = ["--mixed_precision", "native"]
-                native.rates += train(root, [*common, *together, *precision], workers=cores)[LEFT_OUT:]
-    return [real, synthetic, *([one, apart, all_cores, halved, native] if cores > 1 else [])]
+                add("native", train(root, [*common, *together, *precision], workers=cores))
+    return found
 
 
-def on_gpu(root: Path, size: int, batch: int, steps: int, gpus: int) -> list[Measured]:
+def on_gpu(root: Path, size: int, batch: int, steps: int, gpus: int) -> dict[str, Measured]:
     """Each precision, with and without XLA; with several GPUs each exchange, too."""
-    found = []
+    found = {}
     precisions, compilers = ("float32", "mixed_bfloat16", "mixed_float16"), ("", "--tf_xla_auto_jit=2")
     exchanges = ("ring", "nccl") if gpus > 1 else ("ring",)
     for precision, xla, exchange in itertools.product(precisions, compilers, exchanges):
@@ -166,49 +171,44 @@ def on_gpu(root: Path, size: int, batch: int, steps: int, gpus: int) -> list[Mea
         rates = train(root, flags, workers=1, TF_XLA_FLAGS=xla)
         by = f", {exchange}" if gpus > 1 else ""
         what = f"GPU, {precision}, {'XLA' if xla else 'no XLA'}{by}"
-        found.append(Measured(what, 1, rates[LEFT_OUT:]))
+        found[what] = Measured(what, rates[LEFT_OUT:])
     return found
 
 
 def torch_rate(python: str, size: int, batch: int, rounds: int) -> Measured:
     """PyTorch's images per second."""
-    settings = {"what": "train", "size": size, "batch": batch, "cores": machine.cores()}
-    contestant = Contestant("PyTorch", [python, "-m", "benchmarks.torch_side", json.dumps(settings)])
+    contestant = torch_contestant("PyTorch", python, way="train", size=size, batch=batch)
     hold([contestant], 3 * rounds, 8.0)
-    return Measured("PyTorch, one batch in memory", 1, contestant.rates)
+    return Measured("PyTorch, one batch in memory", contestant.rates)
 
 
-def show(found: Sequence[Measured], title: str) -> None:
+def show(found: dict[str, Measured], title: str) -> None:
     """Prints the table, and what follows from it."""
     table = Table(title=title)
     for column in ("what", "images/s", "from", "to", "lines"):
         table.add_column(column, justify="left" if column == "what" else "right")
-    for each in found:
+    for each in found.values():
         if each.rates:
             numbers = (each.rate, min(each.rates), max(each.rates))
             table.add_row(each.what, *(f"{n:,.1f}" for n in numbers), str(len(each.rates)))
     console = Console(width=100)
     console.print(table)
-    by = {each.what: each for each in found}
-    console.print(f"real / in memory: {by['real records'].rate / by['one batch in memory'].rate:.3f}")
-    spread = [each for each in found if each.workers > 1]
-    if spread:
-        apart, together, halved, native = spread
-        alone = by["one worker on one core"].rate
-        for each, how in ((together, ""), (halved, ", exchange in bfloat16")):
-            share = each.rate / each.workers / alone
+    rate = {way: each.rate for way, each in found.items()}
+    console.print(f"real / in memory: {rate['real'] / rate['memory']:.3f}")
+    if found["together"].rates:
+        for way, how in (("together", ""), ("halved", ", exchange in bfloat16")):
+            share = rate[way] / machine.cores() / rate["one"]
             console.print(f"efficiency a worker, against one alone{how}: {share:.3f}")
-            console.print(
-                f"efficiency a worker, against runs side by side{how}: {each.rate / apart.rate:.3f}"
-            )
-        if native.rates:
-            console.print(f"bfloat16 / float32: {native.rate / together.rate:.3f}")
-    if other := [each for each in found if each.what.startswith("PyTorch")]:
-        console.print(f"real / PyTorch: {by['real records'].rate / other[0].rate:.3f}")
-        if spread:
-            console.print(f"{together.what} / PyTorch: {together.rate / other[0].rate:.3f}")
-    if gpu := [each for each in found if each.what.startswith("GPU")]:
-        console.print(f"best on the GPU: {max(gpu, key=lambda each: each.rate).what}")
+            share = rate[way] / rate["apart"]
+            console.print(f"efficiency a worker, against runs side by side{how}: {share:.3f}")
+    if found["native"].rates:
+        console.print(f"bfloat16 / float32: {rate['native'] / rate['together']:.3f}")
+    if "torch" in rate:
+        console.print(f"real / PyTorch: {rate['real'] / rate['torch']:.3f}")
+        if found["together"].rates:
+            console.print(f"{found['together'].what} / PyTorch: {rate['together'] / rate['torch']:.3f}")
+    if gpu := [way for way in rate if way.startswith("GPU")]:
+        console.print(f"best on the GPU: {max(gpu, key=lambda way: rate[way])}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -234,11 +234,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             size, batch = flags.image_size, flags.batch_size
             found = contest(root, size, batch, flags.log_steps, flags.rounds)
             if torch_python:
-                found.append(torch_rate(torch_python, size, batch, flags.rounds))
+                found["torch"] = torch_rate(torch_python, size, batch, flags.rounds)
             with quiet.importing():
                 import tensorflow as tf
             if gpus := tf.config.list_physical_devices("GPU"):
-                found += on_gpu(root, size, batch, flags.log_steps, len(gpus))
+                found |= on_gpu(root, size, batch, flags.log_steps, len(gpus))
             show(found, f"Training at {size} px, {machine.cores()} cores")
             if not torch_python:
                 print("PyTorch: not installed")
