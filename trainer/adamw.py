@@ -38,7 +38,7 @@ class FusedAdamW(tf_keras.optimizers.AdamW):
                 range, so none that is small becomes zero, and 8 significant bits.
             late_from: steps after which some variables begin to be updated. Their moments are corrected for
                 their own age: by that of all, their first updates would be several times too large.
-            is_late: tells those variables.
+            is_late: whether a variable is one of those.
             **kwargs: the library's.
         """
         super().__init__(*args, **kwargs)

@@ -10,9 +10,9 @@ from typing import Any
 
 import tensorflow as tf
 
-CPU = "/CPU:0"  # of the worker that a replica is of
+CPU = "/CPU:0"  # of the worker to which a replica belongs
 VIEWS = 8  # flips and quarter turns of a square, itself included
-TURN, ZOOM, SHIFT = 0.35, 0.12, 0.05  # most of --augment affine: radians, log of the scale, share of the side
+TURN, ZOOM, SHIFT = 0.35, 0.12, 0.05  # at most, by --augment affine: radians, log of scale, share of side
 
 
 def augment(images: Any, seed: Any, kind: str = "d4") -> Any:
@@ -60,7 +60,7 @@ def mix(images: Any, labels: Any, weights: Any, seed: Any, alpha: float) -> tupl
 
 
 def _flipped_and_turned(images: Any, seed: Any) -> Any:
-    """Gives each of the eight to an eighth of the batch's rows in a circle; chance says where it begins.
+    """Gives each of the eight views to an eighth of the batch's rows, in a circle that begins at random.
 
     Batches are shuffled: rows beside each other have nothing else in common. Eight moves of a stretch of rows
     cost a CPU a fraction of what a map for each image, or rows picked one by one, cost it.
@@ -103,7 +103,7 @@ def _disturbed(images: Any, seed: Any) -> Any:
     shift_y = middle * (1 - sin - cos) + drawn[3] * SHIFT * side
     none = tf.zeros_like(cos)
     with tf.device(CPU):
-        border = tf.constant(0.0)  # likewise wanted there
+        border = tf.constant(0.0)  # read on the CPU, too
     return tf.raw_ops.ImageProjectiveTransformV3(
         images=tf.cast(images, tf.float32),
         transforms=tf.stack([cos, -sin, shift_x, sin, cos, shift_y, none, none], axis=1),

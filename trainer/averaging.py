@@ -31,8 +31,8 @@ class Average:
         """Makes the variables; call in the strategy's scope.
 
         Args:
-            decay: what is left of a step's share after the next one, at least 0 and below 1; 0 keeps no
-                average, and the network stays as it was trained.
+            decay: the factor by which each step shrinks the share of those before it, at least 0 and below
+                1; 0 keeps no average, and the network stays as it was trained.
             strategy: over whose replicas the network is mirrored.
             network: to follow.
             epoch: steps of an epoch, whose end is never left out.

@@ -30,14 +30,14 @@ class Config:
     data: str = _flag("folder of records that beam_jobs.preprocess wrote, local or gs://")
     model_dir: str = _flag("folder for checkpoints, logs and the export, local or gs://")
     epochs: int = _flag("passes over the training split", 6)
-    batch_size: int = _flag("global batch: images a step, over all workers together", 64)
+    batch_size: int = _flag("global batch: images per step, over all workers together", 64)
     image_size: int = _flag("side in pixels to which every image is resized", 224)
     backbone: str = _flag("keras (MobileNetV2), or hub:HANDLE (a TF-Hub feature vector)", "keras")
-    early_epochs: int = _flag("first epochs, which train at --early_image_size: cheap, and hardly worse", 0)
+    early_epochs: int = _flag("how many epochs train at --early_image_size first: cheap, and hardly worse", 0)
     early_image_size: int = _flag("side in pixels of the images of the early epochs", 64)
     weights: str = _flag(
-        "start of the keras backbone: imagenet, none, an .h5 FILE, or auto (imagenet where it can be had, "
-        "else none with a warning)",
+        "initial weights of the keras backbone: imagenet, none, an .h5 FILE, or auto (imagenet where it can "
+        "be had, else none with a warning)",
         "imagenet",
     )
     alpha: float = _flag("width multiplier of MobileNetV2", 1.0)
@@ -47,7 +47,7 @@ class Config:
     weight_decay: float = _flag("AdamW's decoupled weight decay, on kernels only", 1e-2)
     bn_momentum: float = _flag("BatchNormalization momentum (0.999 never leaves ImageNet)", 0.9)
     average_decay: float = _flag(
-        "decay a step of the moving average of weights that is validated and exported; 0: none",
+        "decay per step of the moving average of the weights, which is validated and exported; 0: none",
         0.0,
     )
     dropout: float = _flag("share of the features that each training step leaves out", 0.0)
@@ -55,11 +55,11 @@ class Config:
         "epoch, from 0, from which on the backbone trains as well as the head; -1: never", 0
     )
     augment: Literal["d4", "affine", "none"] = _flag(
-        "d4: random flips and quarter turns on the device; affine: small turns, zooms and shifts besides",
+        "d4: random flips and quarter turns on the device; affine: small turns, zooms and shifts as well",
         "d4",
     )
     loss: Literal["bce", "focal", "asymmetric"] = _flag(
-        "bce: binary cross-entropy; focal, asymmetric: those that count what is decided already for less",
+        "bce: binary cross-entropy; focal, asymmetric: what is decided already counts for less",
         "bce",
     )
     mixup: float = _flag(
@@ -67,7 +67,7 @@ class Config:
     )
     checkpoint_steps: int = _flag("steps between checkpoints", 100)
     log_steps: int = _flag("steps between lines of metrics.jsonl", 10)
-    seed: int = _flag("of order, augmentation and initial weights", 0)
+    seed: int = _flag("seed of order, augmentation and initial weights", 0)
     mixed_precision: Literal["auto", "native", "float32", "mixed_float16", "mixed_bfloat16"] = _flag(
         "auto: mixed_bfloat16 or mixed_float16 on a GPU that has the units, float32 on a CPU; native: the "
         "same, and mixed_bfloat16 on a CPU that has them",
@@ -79,8 +79,8 @@ class Config:
         "ring",
     )
     exchange: Literal["float32", "bfloat16"] = _flag(
-        "type in which gradients travel between devices; bfloat16: half as many bytes, of which each sum "
-        "keeps 8 significant bits",
+        "type in which gradients travel between devices; bfloat16: half the bytes, and each sum keeps only 8 "
+        "significant bits",
         "float32",
     )
     require_gpu: bool = _flag("end with exit code 2 where TensorFlow sees no GPU", False)
@@ -90,8 +90,8 @@ class Config:
     log_format: Literal["text", "json"] = _flag("form of the log lines", "text")
 
 
-LARGEST = 2**31  # of a whole number: what TensorFlow's int32 and NumPy's generators both take
-LARGEST_FLOAT = 3e38  # what its float32 does
+LARGEST = 2**31  # what a whole number must stay below: TensorFlow's int32 and NumPy's generators end there
+LARGEST_FLOAT = 3e38  # likewise for TensorFlow's float32
 
 # What may change between a run and its resumption: none of it alters what is learned.
 RESUMABLE = frozenset(
@@ -124,10 +124,10 @@ def parse(argv: Sequence[str] | None = None, prog: str = "python -m trainer.task
     hints = typing.get_type_hints(Config)
     for field in dataclasses.fields(Config):
         _add_flag(parser, field, hints[field.name])
-    config = Config(**vars(parser.parse_args(argv)))
-    names = ("data", "model_dir", "init_from")
-    folders: dict[str, Any] = {name: cli.folder(getattr(config, name)) for name in names}
-    config = dataclasses.replace(config, **folders)
+    given = vars(parser.parse_args(argv))
+    for name in ("data", "model_dir", "init_from"):
+        given[name] = cli.folder(given[name])
+    config = Config(**given)
     check(config)
     return config
 
@@ -182,10 +182,10 @@ def _check_together(config: Config) -> None:
         )
     if config.backbone != "keras" and not config.backbone.startswith("hub:"):
         raise UserError(f"--backbone must be keras or hub:HANDLE, and is {config.backbone!r}")
-    if config.communication == "nccl" and config.exchange == "bfloat16":
-        raise UserError("--communication nccl takes no bfloat16 in TensorFlow: leave --exchange at float32")
     if config.backbone == "hub:":
         raise UserError("--backbone hub: needs a handle behind the colon")
+    if config.communication == "nccl" and config.exchange == "bfloat16":
+        raise UserError("--communication nccl takes no bfloat16 in TensorFlow: leave --exchange at float32")
 
 
 def check_batch(batch_size: int, replicas: int) -> int:
@@ -229,7 +229,7 @@ def differences(config: Config, earlier: dict[str, Any]) -> list[str]:
 
 
 def _meant(name: str, value: Any) -> Any:
-    """A setting, however the local file that it names is spelt: from where a command is given may change."""
+    """A setting with its local path made absolute: a run may be resumed from another working directory."""
     if name not in FILES or not isinstance(value, str) or not value or "://" in value:
         return value
     path = value.removeprefix("hub:")

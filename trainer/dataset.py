@@ -2,8 +2,8 @@
 
 Promises: the workers' parts are disjoint and complete (`plan.py`), the order depends on seed and epoch
 alone, an epoch can be entered at any step without decoding what lies before it, and every batch has the same
-shape: what is missing in the last ones is filled with records that weigh nothing. A shard that holds fewer
-records than it should is an error, never a shorter epoch.
+shape: the last ones are filled up with records of weight 0. A shard that holds fewer records than it should
+is an error, never a shorter epoch.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from trainer.data_info import Shard
 from trainer.tracing import as_written
 
 SHUFFLE_RECORDS = 2048  # encoded records held for shuffling, over all streams: some 32 MB of chips
-HELD_BYTES = 256 << 20  # of encoded records held for any one purpose: of large pictures they are fewer
+HELD_BYTES = 256 << 20  # of encoded records held for any one purpose: fewer records where pictures are large
 CHUNK = 64  # most images decoded by one call: its overhead is that of decoding two chips of 32 px
 CHUNK_BYTES = 4 << 20  # of their files, which decoding makes some ten times as large
 PREFETCH_BATCHES = 4  # so that one slow read does not make a device wait
@@ -226,8 +226,8 @@ def _examples(records: Any, count: int, reading: Reading) -> tuple[Any, Any]:
 def _untuned(elements: Any) -> Any:
     """The data set without tf.data's tuner, which has nothing to tune here.
 
-    It looks at a data set less and less often, up to once a minute, and who lets go of an iterator beside
-    MultiWorkerMirroredStrategy waits until it has looked once more: up to a minute at each epoch's end.
+    It wakes less and less often, down to once a minute, and beside MultiWorkerMirroredStrategy an iterator is
+    only let go of when it has woken once more: that would be up to a minute at each epoch's end.
     """
     options = tf.data.Options()
     options.autotune.enabled = False

@@ -42,7 +42,7 @@ class Tagger(tf.Module):
         """
         super().__init__(name="tagger")
         self.weights = list(model.weights)  # what a checkpoint of the export holds, in Keras' order
-        # Behind a function the model itself is not saved: Keras would trace each layer once more, and
+        # A function keeps the model itself from being saved: Keras would trace each layer once more, and
         # exporting would take several times as long.
         self._logits: Callable[[Any], Any] = lambda images: model(images, training=False)
         self._size = image_size
@@ -157,7 +157,7 @@ def _put_in_place(fresh: str, final: str, model_json: str) -> None:
         write_text(f"{final}/{contract.MODEL_JSON}", model_json)
         return
     write_text(f"{fresh}/{contract.MODEL_JSON}", model_json)
-    # A folder cannot be renamed onto another. Between these two there is none, never half of one.
+    # A folder cannot be renamed onto another. Between the two there is no export, but never half of one.
     if tf.io.gfile.exists(final):
         tf.io.gfile.rename(final, earlier)
     tf.io.gfile.rename(fresh, final)

@@ -1,7 +1,7 @@
 """Backbones from TensorFlow Hub: any image feature vector, by its address or as a local SavedModel.
 
-Promises: a handle that cannot be used is one sentence, a local one that is missing at once; where the model
-lets its caller choose the momentum of BatchNormalization, it gets ours.
+Promises: a handle that cannot be used ends in one sentence, and at once if it is a local folder that is
+missing; where the model lets its caller choose the momentum of BatchNormalization, it gets ours.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ LOST = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to."""
+    """How a run ended."""
 
     steps: int  # taken in all, earlier starts included
     images: int  # trained on by this process' cluster since it started
@@ -111,7 +111,7 @@ class Run:
             mistake: raised where there is no checkpoint to go on from.
         """
         self.claim.begin()
-        # The others wait for it, and take its word: a network file system may give the earlier run.json.
+        # All take the chief's: a network file system may still show the others the earlier run.json.
         number = self._gather(self.claim.id)[0]
         step = first = self.checkpoints.restore(self._gather, number)
         if step:

@@ -1,7 +1,7 @@
-"""What training makes small, for each tag of each image.
+"""The losses that training minimises, for each tag of each image.
 
 Promises: finite, and with finite gradients, for every finite logit; labels may lie between 0 and 1.
-Validation always tells binary cross-entropy, so that runs with different losses can be compared.
+Validation always reports binary cross-entropy, so that runs with different losses can be compared.
 """
 
 from __future__ import annotations

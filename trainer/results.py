@@ -1,4 +1,4 @@
-"""What training steps came to: looked at as soon as it is due, and no sooner.
+"""The results of training steps: looked at as soon as they are due, and no sooner.
 
 Promises: a loss that is no number ends the run before anything is saved; no result is looked at out of turn,
 nor more than the lag allows left unknown.

@@ -21,8 +21,8 @@ from trainer.config import Config
 
 Value = float | int | str | bool
 
-# A flag that the user fixes is left out. Ranges around the defaults that README's runs
-# were made with; the image sizes are those for which ImageNet weights were published, near enough.
+# Ranges around the defaults of training; the image sizes are near those for which ImageNet weights were
+# published. A flag that the user fixes is left out.
 DEFAULTS = {
     "learning_rate": "1e-4..1e-2:log",
     "weight_decay": "1e-4..1e-1:log",
@@ -39,7 +39,7 @@ DIGITS = 4  # of a drawn number: a command line to paste has no use for sixteen
 
 @dataclass(frozen=True)
 class Choice:
-    """One of several values, of which none is nearer to another."""
+    """One of several values that have no order."""
 
     values: tuple[Value, ...]
 

@@ -25,8 +25,8 @@ from trainer.local import making_variables
 from trainer.loop import Outcome, Run
 from trainer.stopping import Stopping
 
-# Until all have joined, TensorFlow holds up the Python of those who are there; a peer with many GPUs, which
-# its driver wakes one by one, takes its time. Whoever does not come is missed by the watch in less.
+# Until all have joined, TensorFlow holds up the Python of those who are there, and a peer with many GPUs,
+# which its driver wakes one by one, takes its time. The watch notices sooner one that does not come at all.
 JOIN_SECONDS = 90.0
 
 log = logging.getLogger("canopy")
@@ -71,15 +71,15 @@ def train(config: Config, place: Place, stopping: Stopping) -> Outcome:
 class Beginning:
     """What a run's first step starts from, besides its settings."""
 
-    weights: str | None  # the keras backbone's file; None: random ones, or those of a mistake
-    mistake: UserError | None = None  # why it cannot begin; one that goes on need not
+    weights: str | None  # the keras backbone's file; None: random weights, which a checkpoint may replace
+    mistake: UserError | None = None  # why the run cannot begin anew; it may still be resumed
 
 
 def look_for_beginning(config: Config, info: DataInfo, run: str) -> Beginning:
     """Finds what the run begins with.
 
-    A run that goes on takes all from its checkpoint. What it began with may be gone by then, or the network
-    that it came by: neither may cost a run whose pod was lost.
+    A run that is resumed takes everything from its checkpoint. What it began with may be gone by then, or the
+    way to the internet by which it came: neither may cost a run whose pod was lost.
 
     Args:
         config: the run's settings.

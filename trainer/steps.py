@@ -64,7 +64,7 @@ class Steps:
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         seed += tf.stack([0, replica * 1_000_003])
         if devices.gpus():
-            images = tf.cast(images, tf.float32)  # there bytes cannot be gathered: they would go to and fro
+            images = tf.cast(images, tf.float32)  # a GPU gathers no bytes: the CPU would, to and fro
         if self._config.augment != "none":
             images = augmentation.augment(images, seed, self._config.augment)
         images = tf.cast(images, tf.float32)

@@ -24,7 +24,7 @@ from canopy import cli, contract
 LOG = "log.txt"
 STOP_SECONDS = 25.0  # as long as the launcher gives its workers to save their state
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
-OF_THE_POD = frozenset({"CANOPY_TERMINATION_LOG", contract.RUN_ID, "TF_CONFIG"})  # and of none of its trials
+OF_THE_POD = frozenset({"CANOPY_TERMINATION_LOG", contract.RUN_ID, "TF_CONFIG"})  # not for its trials
 KEPT_FILES = frozenset({"metrics.jsonl", "run.json", LOG})  # of a trial that is not the best
 
 

@@ -97,7 +97,7 @@ def _tune(settings: Settings) -> None:
 
 
 def _check(settings: Settings, space: Space) -> tuple[Config, DataInfo]:
-    """Finds what every trial would only find for itself, and returns the fixed settings and the data."""
+    """Finds the mistakes that every trial would make, and returns the fixed settings and the data."""
     taken = sorted({"data", "model_dir", "restart"} & set(search.names(settings.fixed)))
     if taken:
         raise UserError(f"--{taken[0]} behind -- is not for a search: it sets {taken[0]} for each trial")

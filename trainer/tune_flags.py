@@ -108,7 +108,7 @@ def _parser() -> Parser:
         "(sqlite:///FILE, or postgresql://USER:PASSWORD@HOST/NAME where its driver, psycopg[binary], is "
         "installed: only SQLite's comes with Canopy)",
     )
-    parser.add_argument("--study_name", default="canopy", metavar="TEXT", help="of the study within it")
+    parser.add_argument("--study_name", default="canopy", metavar="TEXT", help="name of the study in it")
     parser.add_argument(
         "--output",
         default="",
@@ -162,5 +162,5 @@ def _parser() -> Parser:
         default="best",
         help="best: only the best trial's export stays, of the others metrics and logs",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the search")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the search")
     return parser

@@ -16,7 +16,7 @@ from trainer import metrics
 
 @dataclass(frozen=True)
 class Validation:
-    """Metrics over the validation split."""
+    """Metrics over a split."""
 
     summary: dict[str, Any]  # what is logged and handed on
     thresholds: list[float]  # one a class

@@ -29,9 +29,9 @@ BASE_URL = "https://storage.googleapis.com/tensorflow/keras-applications/mobilen
 ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
 SIZES = (96, 128, 160, 192, 224)
 TIMEOUT_SECONDS = 20.0
-# Where a policy drops packets nobody ever says no, and a name may have a dozen numbers to try.
+# Where a policy drops packets nobody ever says no, and a name may have a dozen addresses to try.
 REACH_SECONDS, CONNECT_SECONDS = 10.0, 2.0
-PLACE, NONE = "CANOPY_WEIGHTS", "none"  # the environment's word: a file, a folder, or that there are none
+PLACE, NONE = "CANOPY_WEIGHTS", "none"  # a variable that names a file, a folder, or says that there are none
 FOLDER = "/data/weights"  # where a cluster's volume may hold them
 NONE_FOUND = (
     "--weights auto found no ImageNet weights and cannot fetch them: the backbone starts at random and will "

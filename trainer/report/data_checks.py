@@ -224,7 +224,7 @@ def absent_tags(counts: Sequence[int], other_counts: Sequence[int], tags: Sequen
     parts = [f"{split} lacks {named(here)}"] if here else []
     parts += [f"train lacks {named(there)}"] if there else []
     told = (
-        f"{' and '.join(parts)}: what is said of these tags is worth nothing, so collect more images of them "
+        f"{' and '.join(parts)}: figures for these tags mean nothing, so collect more images of them "
         "or leave them out of the vocabulary."
     )
     return Check("absent_tags", title, "look", told)

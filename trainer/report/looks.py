@@ -20,7 +20,7 @@ THUMB = (8, 9)  # rows, columns: a difference hash of 64 bits compares neighbour
 
 @dataclass(frozen=True)
 class Looks:
-    """What pictures look like, in little: enough to find dead ones and twins."""
+    """A row for each picture."""
 
     names: list[str]  # image names
     digests: list[bytes]  # of the encoded bytes

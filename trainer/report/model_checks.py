@@ -17,11 +17,12 @@ from trainer.report import statistics
 from trainer.report.check import Check, Verdict, named
 from trainer.report.statistics import Calibration
 
-SAME_ANSWER = 0.95  # share of images with one answer that makes a model constant,
-OTHERS = 1 / 3  # if fewer than this share of the others' due get another: rare tags make most labels one set
-DULL = 0.02  # a tag's scores vary by less than this share of its labels' deviation: constant
-LITTLE = 0.05  # of F2: who is surely no further above one answer for all has learned nothing worth the name
-FEW = 5  # images with a tag, or without it, below which they tell nothing of the tag
+# A model is constant if this share of the images get one answer, and the share that get others is less than
+# `OTHERS` of what it should be: where tags are rare, most labels are one set, too.
+SAME_ANSWER, OTHERS = 0.95, 1 / 3
+DULL = 0.02  # scores of a tag that vary by less than this share of its labels' deviation are constant
+LITTLE = 0.05  # of F2: a model that is surely no further above one answer for all has learned nothing
+FEW = 5  # images with a tag, or without it, below which they say nothing about the tag
 MISCALIBRATED = 0.1  # expected calibration error worth a look: scores are off by ten points on average
 
 

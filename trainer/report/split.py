@@ -25,7 +25,7 @@ from trainer.files import REFUSED, refusal
 from trainer.report.looks import THUMB, Looks, difference_hash
 
 BATCH = 64  # images a call of the SavedModel
-MEASURED_SIDE = 1024  # pixels of a large picture that are measured each way: all as numbers take gigabytes
+MEASURED_SIDE = 1024  # pixels each way that are measured of a large picture: all, as floats, take gigabytes
 
 
 @dataclass(frozen=True)
