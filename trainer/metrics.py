@@ -20,6 +20,7 @@ Counts = npt.NDArray[np.int64]
 GRID = np.round(np.arange(0.01, 1.0, 0.01), 2)  # thresholds tried
 ODDS = np.log(GRID / (1 - GRID))  # their log-odds: equal steps of these are equal steps of belief
 SMOOTHING = 0.4  # standard deviation, in log-odds, over which the score is averaged: rows are a sample
+FROM_DEFAULT = np.abs(ODDS - np.log(DEFAULT_THRESHOLD / (1 - DEFAULT_THRESHOLD)))  # distance of each from 0.2
 ROUNDS = 3  # passes over the tags while thresholds are tuned
 
 
@@ -126,15 +127,10 @@ def tune_thresholds(scores: npt.ArrayLike, labels: npt.ArrayLike) -> Array:
     default = np.full(len(true), DEFAULT_THRESHOLD)
     if not given.size:
         return default
-    nearby = np.exp(-0.5 * ((ODDS[:, None] - ODDS[None, :]) / SMOOTHING) ** 2)
-    nearby /= nearby.sum(axis=0)
-    # [thresholds that a score reaches, threshold]: the share of what is near the threshold that it reaches.
-    passed = np.vstack([np.zeros(len(GRID)), nearby.cumsum(axis=0)])
-    from_default = np.abs(ODDS - np.log(DEFAULT_THRESHOLD / (1 - DEFAULT_THRESHOLD)))
     # By tag and row: how many thresholds of the grid the score reaches.
     reached = np.array([np.searchsorted(GRID, column, side="right").astype(np.uint8) for column in given.T])
     positives = true.sum(axis=0)
-    at = np.full(len(true), int(from_default.argmin()))  # of each tag's threshold, its place in the grid
+    at = np.full(len(true), int(FROM_DEFAULT.argmin()))  # of each tag's threshold, its place in the grid
     answered = reached > at[:, None]
     hits, answers = (answered & true).sum(axis=0), answered.sum(axis=0)  # by row, over all tags
     scored_at_default = fbeta_of_counts(hits, positives, answers).mean()
@@ -146,15 +142,7 @@ def tune_thresholds(scores: npt.ArrayLike, labels: npt.ArrayLike) -> Array:
             answers -= answered
             gain = fbeta_of_counts(hits + true[tag], positives, answers + 1)
             gain -= fbeta_of_counts(hits, positives, answers)
-            # A row's score at a threshold depends on these two alone: its gain, and whether it reaches it.
-            gains, squares = (
-                np.bincount(reached[tag], each, len(passed)) / len(given) for each in (gain, gain**2)
-            )
-            behind = passed[:, [(gains @ passed).argmax()]] - passed
-            mean = gains @ behind
-            error = np.sqrt(np.maximum(squares @ behind**2 - mean**2, 0) / len(given))
-            near_best = mean <= error + 1e-12
-            at[tag] = np.where(near_best, from_default, np.inf).argmin()
+            at[tag] = _nearest_to_default(gain, reached[tag])
             answered = reached[tag] > at[tag]
             hits += answered & true[tag]
             answers += answered
@@ -162,6 +150,34 @@ def tune_thresholds(scores: npt.ArrayLike, labels: npt.ArrayLike) -> Array:
             break
     worse = fbeta_of_counts(hits, positives, answers).mean() < scored_at_default
     return default if worse else GRID[at]
+
+
+def _shares_passed() -> Array:
+    """Of what is near a threshold, the share that a score reaches: [thresholds it reaches, threshold]."""
+    nearby = np.exp(-0.5 * ((ODDS[:, None] - ODDS[None, :]) / SMOOTHING) ** 2)
+    nearby /= nearby.sum(axis=0)
+    return np.vstack([np.zeros(len(GRID)), nearby.cumsum(axis=0)])
+
+
+_PASSED = _shares_passed()
+
+
+def _nearest_to_default(gain: Array, reached: npt.NDArray[np.uint8]) -> int:
+    """Of the thresholds within one standard error of the best, the one nearest to 0.2.
+
+    Args:
+        gain: float64[rows], what each row's F-beta gains where the tag is answered.
+        reached: uint8[rows], how many thresholds of the grid each row's score reaches.
+
+    Returns:
+        Its place in the grid.
+    """
+    # A row's score at a threshold depends on these two alone: rows that reach the same are added up.
+    gains, squares = (np.bincount(reached, each, len(_PASSED)) / len(gain) for each in (gain, gain**2))
+    behind = _PASSED[:, [(gains @ _PASSED).argmax()]] - _PASSED
+    mean = gains @ behind
+    error = np.sqrt(np.maximum(squares @ behind**2 - mean**2, 0) / len(gain))
+    return int(np.where(mean <= error + 1e-12, FROM_DEFAULT, np.inf).argmin())
 
 
 def best_constant(labels: npt.ArrayLike) -> tuple[Bits, float]:
