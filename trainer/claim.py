@@ -1,10 +1,9 @@
 """Whose run a model_dir holds: `run.json`.
 
-Promises: another data set or other settings are refused with what differs; `--restart` deletes an earlier
-run once, however often the workers of the new one are started, not before all that the user may have got
-wrong has been looked at, and nothing that no run is known to have left; a run that is displaced while it
-works, also by one that goes on with what it has saved, finds out before it saves, and never takes the folder
-back; a finished run is known as such.
+Promises: other data or settings are refused with what differs; `--restart` deletes an earlier run once,
+however often the workers of the new one are started, only when no mistake is left to be found, and nothing
+that no run is known to have left; a run that is displaced while it works, be it by one that goes on from its
+checkpoints, finds out before it saves, and never takes the folder back; a finished run is known as such.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -25,16 +23,16 @@ import tensorflow as tf
 from canopy import contract
 from canopy.cli import UserError
 from trainer.config import Config, differences
-from trainer.files import REFUSED, refusal, write_text
+from trainer.files import REFUSED, write_text
+from trainer.model_dir import delete_from, has_saved, left_in, using
 
 RUN_JSON = "run.json"
 IDS = 2**40  # numbers of runs: few enough for workers to tell each other by sums of float64
 RUN_FORMAT_VERSION = 1  # of run.json and the checkpoints beside it: a newer one is refused
 RETRY_SECONDS = 1.0
-KNOWN_DISPLACED = 20  # who comes back only after as many others is not told that it was displaced
-# The user's mistakes, also those that are told as such only later: what does not fit wants other settings.
+KNOWN_DISPLACED = 20  # a run that comes back after so many others is not told any more that it was displaced
+# The user's mistakes, and what trainer.task reports as one: too little memory calls for other settings.
 MISTAKES = (UserError, MemoryError, tf.errors.ResourceExhaustedError)
-WRITTEN = ("metrics.jsonl", "checkpoints", "export", "export.partial", "logs")  # what a run leaves
 
 
 @dataclass(frozen=True)
@@ -46,8 +44,8 @@ class Claim:
     writes: bool = False  # whether this worker is the chief
     is_new: bool = False  # whether this start of the run made it
     replaces: bool = False  # whether an earlier run stands until this one begins
-    takes_over: bool = False  # whether it is a run that others, perhaps still alive, went on with before
-    is_alone: bool = False  # whether all that bears the names of a run's files is going to be its own
+    takes_over: bool = False  # whether it goes on with a run that another, perhaps still alive, went on with
+    is_alone: bool = False  # whether all that bears the names of a run's files will be its own
 
     @property
     def finished(self) -> int:
@@ -68,21 +66,25 @@ class Claim:
         Raises:
             UserError: where model_dir cannot be written, or holds the run that is to go on no longer.
         """
-        if self.takes_over:
-            with _using(self._folder):
-                if _holder(self.path)[0] != self.id:
-                    raise UserError(_taken(self._folder))
-                write_text(self.path, json.dumps(self.content, indent=1))
-        if not self.replaces:
-            return
-        with _using(self._folder):
-            # run.json is written over last: what is half deleted still counts as that run.
-            try:
-                _delete(self._folder)
-            except REFUSED:  # it may still be alive, and have saved just then
-                time.sleep(RETRY_SECONDS)
-                _delete(self._folder)
-            write_text(self.path, json.dumps(self.content, indent=1))
+        with using(self._folder):
+            if self.takes_over and _holder(self.path)[0] != self.id:
+                raise UserError(_taken(self._folder))
+            if self.replaces:
+                try:
+                    delete_from(self._folder)
+                except REFUSED:  # it may still be alive, and have saved just then
+                    time.sleep(RETRY_SECONDS)
+                    delete_from(self._folder)
+            if self.takes_over or self.replaces:
+                self.write()  # last: what is half deleted still counts as the earlier run
+
+    def write(self, **changes: Any) -> None:
+        """Writes run.json.
+
+        Args:
+            changes: what it says besides `content`, or instead.
+        """
+        write_text(self.path, json.dumps({**self.content, **changes}, indent=1))
 
     def check(self) -> None:
         """Finds out on the chief whether model_dir is still this run's; call before what is saved there.
@@ -110,8 +112,8 @@ class Claim:
             UserError: where another run has taken model_dir, or it cannot be written.
         """
         self.check()
-        with _using(self._folder):
-            write_text(self.path, json.dumps({**self.content, "finished": step}, indent=1))
+        with using(self._folder):
+            self.write(finished=step)
 
     @contextlib.contextmanager
     def until_it_begins(self) -> Iterator[None]:
@@ -139,12 +141,12 @@ class Claim:
         except MISTAKES:
             if self.writes and (self.is_alone or self.replaces):
                 with contextlib.suppress(*REFUSED):
-                    if self._holds() and not _has_saved(self._folder):
-                        write_text(self.path, json.dumps({**self.content, "void": True}, indent=1))
+                    if self._holds() and not has_saved(self._folder):
+                        self.write(void=True)
             raise
 
     def _holds(self) -> bool:
-        return _holder(self.path) == (self.id, str(self.content.get("run") or ""))
+        return _holder(self.path) == (self.id, self.content["run"])
 
     @property
     def _folder(self) -> str:
@@ -157,7 +159,7 @@ def run_id(environment: Mapping[str, str] | None = None) -> str:
     return found or uuid.uuid4().hex
 
 
-def claim_model_dir(config: Config, fingerprint: str, is_chief: bool, run: str = "") -> Claim:
+def claim_model_dir(config: Config, fingerprint: str, is_chief: bool, run: str) -> Claim:
     """Makes `model_dir` this run's, or finds that it already is.
 
     Args:
@@ -173,55 +175,63 @@ def claim_model_dir(config: Config, fingerprint: str, is_chief: bool, run: str =
             model_dir cannot be written.
     """
     path = f"{config.model_dir}/{RUN_JSON}"
-    fresh = {
+    fresh: dict[str, Any] = {
         "format_version": RUN_FORMAT_VERSION,
         "run": run,
         "id": 1 + uuid.uuid4().int % IDS,
         "config": dataclasses.asdict(config),
         "fingerprint": fingerprint,
     }
-    with _using(config.model_dir):
-        is_held = tf.io.gfile.exists(path)
-        earlier = _read(path, config.restart) if is_held else None
-        if earlier is not None and run and run in earlier.get("displaced", ()):
-            raise UserError(_taken(config.model_dir))
-        if config.restart and (earlier is None or not run or earlier.get("run") != run):
-            if is_held:
-                # Else each of the two would take the folder back from the other when it restarts in place.
-                fresh["displaced"] = _line_of(earlier or {})
-                return Claim(path, fresh, is_chief, replaces=is_chief)
-            if is_chief:
-                _check_left(config.model_dir)
-        if earlier is not None and earlier.get("void"):
-            fresh["displaced"] = list(earlier.get("displaced", ()))
-            return Claim(path, fresh, is_chief, replaces=is_chief)
+    with using(config.model_dir):
+        earlier = _read(path, config.restart)
         if earlier is None:
-            if is_chief:
-                write_text(path, json.dumps(fresh, indent=1))
-            is_alone = is_chief and not _left(config.model_dir)
-            return Claim(path, fresh, is_chief, is_new=is_chief, is_alone=is_alone)
-    # What this run's own chief has written is no earlier run: `alike` compares, when all workers are there.
-    is_chiefs = not is_chief and bool(run) and earlier.get("run") == run
-    found = [] if is_chiefs else differences(config, earlier["config"])
-    if not is_chiefs and earlier["fingerprint"] != fingerprint:
+            return _claim_free(path, fresh, config) if is_chief else Claim(path, fresh)
+        if run in earlier.get("displaced", ()):
+            raise UserError(_taken(config.model_dir))
+        is_own = earlier.get("run") == run
+        restarts = config.restart and not is_own
+        if restarts or earlier.get("void"):
+            # Else each of two runs would take the folder back from the other when it restarts in place.
+            fresh["displaced"] = _line_of(earlier) if restarts else earlier.get("displaced", [])
+            return Claim(path, fresh, is_chief, replaces=is_chief)
+        # What this run's own chief has written is compared by `alike`, when all workers are there.
+        if is_chief or not is_own:
+            _check_same(config, fingerprint, earlier)
+        # Two Jobs of one run would each take the other's checkpoints for its own: the later one goes on.
+        takes_over = is_chief and not is_own
+        if takes_over:
+            earlier |= {"run": run, "displaced": _line_of(earlier)}
+        if not tf.io.gfile.exists(f"{config.model_dir}/export/{contract.MODEL_JSON}"):
+            earlier["finished"] = None  # an export that was deleted is made again, from the last checkpoint
+        return Claim(path, earlier, is_chief, takes_over=takes_over)
+
+
+def _claim_free(path: str, fresh: dict[str, Any], config: Config) -> Claim:
+    """Claims a folder that no run is known to hold."""
+    left = left_in(config.model_dir)
+    if left and config.restart:
+        raise UserError(
+            f"{config.model_dir} holds {', '.join(left)} and no {RUN_JSON}, so it is not known to be a run "
+            "that --restart may delete: move that away, or take another --model_dir"
+        )
+    claim = Claim(path, fresh, writes=True, is_new=True, is_alone=not left)
+    claim.write()
+    return claim
+
+
+def _check_same(config: Config, fingerprint: str, earlier: Mapping[str, Any]) -> None:
+    """Raises `UserError` where this is not the run that the folder holds."""
+    found = differences(config, earlier["config"])
+    if earlier["fingerprint"] != fingerprint:
         found.insert(0, f"data: fingerprint was {earlier['fingerprint'][:12]}, is {fingerprint[:12]}")
     if found:
         raise UserError(
             f"{config.model_dir} holds a run that this one cannot resume ({'; '.join(found)}): "
             "take another --model_dir, or begin anew with --restart"
         )
-    # Two Jobs of one run would each take the other's checkpoints for its own: the later one goes on.
-    takes_over = is_chief and bool(run) and earlier.get("run") != run
-    if takes_over:
-        earlier = {**earlier, "run": run, "displaced": _line_of(earlier)}
-    claim = Claim(path, earlier, is_chief, takes_over=takes_over)
-    # An export that was deleted is made again, from the last checkpoint.
-    with _using(config.model_dir):
-        exported = tf.io.gfile.exists(f"{config.model_dir}/export/{contract.MODEL_JSON}")
-    return claim if exported else dataclasses.replace(claim, content={**earlier, "finished": None})
 
 
-def may_go_on(config: Config, run: str = "") -> bool:
+def may_go_on(config: Config, run: str) -> bool:
     """Whether a run may find a checkpoint to go on from; `restore` knows whether one is its own and sound.
 
     Args:
@@ -232,72 +242,10 @@ def may_go_on(config: Config, run: str = "") -> bool:
         UserError: where model_dir cannot be looked into.
     """
     path = f"{config.model_dir}/{RUN_JSON}"
-    with _using(config.model_dir):
-        if config.restart and not (run and tf.io.gfile.exists(path) and _holder(path)[1] == run):
+    with using(config.model_dir):
+        if config.restart and not (tf.io.gfile.exists(path) and _holder(path)[1] == run):
             return False
-        return _has_saved(config.model_dir)
-
-
-def check_sources(config: Config) -> None:
-    """Finds out whether a run would begin with what its `--restart` deletes.
-
-    It could be loaded before that, but not again by a worker that is started again.
-
-    Raises:
-        UserError: naming the flag.
-    """
-    if not config.restart:
-        return
-    for flag in ("data", "init_from", "weights", "backbone"):
-        path = getattr(config, flag).removeprefix("hub:")
-        if path and any(_is_within(path, f"{config.model_dir.rstrip('/')}/{name}") for name in WRITTEN):
-            raise UserError(
-                f"--{flag} {path} lies in what --restart deletes of --model_dir {config.model_dir}: "
-                "copy it to another place first, or take another --model_dir"
-            )
-
-
-def _is_within(path: str, folder: str) -> bool:
-    if "://" in path or "://" in folder:
-        return f"{path.rstrip('/')}/".startswith(f"{folder}/")
-    return Path(path).exists() and Path(path).resolve().is_relative_to(Path(folder).resolve())
-
-
-@contextlib.contextmanager
-def _using(model_dir: str) -> Iterator[None]:
-    """Turns a storage's refusal into a sentence."""
-    try:
-        yield
-    except REFUSED as error:
-        raise refusal(f"--model_dir {model_dir} cannot be used ({error})", error) from error
-
-
-def _check_left(model_dir: str) -> None:
-    """Refuses what bears the names of a run's files where no run.json says that a run has left them."""
-    if left := _left(model_dir):
-        raise UserError(
-            f"{model_dir} holds {', '.join(left)} and no {RUN_JSON}, so it is not known to be a run that "
-            "--restart may delete: move that away, or take another --model_dir"
-        )
-
-
-def _left(model_dir: str) -> list[str]:
-    return [name for name in WRITTEN if tf.io.gfile.exists(f"{model_dir}/{name}")]
-
-
-def _has_saved(model_dir: str) -> bool:
-    folder = f"{model_dir}/checkpoints"  # not a pattern: a bracket in it would stand for something else
-    return tf.io.gfile.exists(folder) and bool(tf.io.gfile.listdir(folder))
-
-
-def _delete(model_dir: str) -> None:
-    """Deletes what an earlier run has left, but for its run.json."""
-    for name in WRITTEN:
-        path = f"{model_dir}/{name}"
-        if tf.io.gfile.isdir(path):
-            tf.io.gfile.rmtree(path)
-        elif tf.io.gfile.exists(path):
-            tf.io.gfile.remove(path)
+        return has_saved(config.model_dir)
 
 
 def _taken(model_dir: str) -> str:
@@ -324,7 +272,9 @@ def _holder(path: str) -> tuple[int, str]:
 
 
 def _read(path: str, is_restart: bool) -> dict[str, Any] | None:
-    """What run.json says; with `--restart`, one that cannot be understood is nobody's."""
+    """What run.json says; None without one; `{}` for one that `--restart` need not understand."""
+    if not tf.io.gfile.exists(path):
+        return None
     try:
         with tf.io.gfile.GFile(path) as file:
             found = dict(json.loads(file.read()))
@@ -337,5 +287,5 @@ def _read(path: str, is_restart: bool) -> dict[str, Any] | None:
         return {**found, "config": dict(found["config"]), "fingerprint": str(found["fingerprint"])}
     except (ValueError, KeyError, TypeError) as error:
         if is_restart:
-            return None
+            return {}
         raise UserError(f"{path} cannot be understood ({error!r}): begin anew with --restart") from error

@@ -15,7 +15,7 @@ import tf_keras
 from canopy.cli import UserError
 from trainer import data_info, devices, export, gathering, model, precision, weights
 from trainer.averaging import Average
-from trainer.claim import Claim, check_sources, claim_model_dir, may_go_on, run_id
+from trainer.claim import Claim, claim_model_dir, may_go_on, run_id
 from trainer.cluster import Place
 from trainer.config import Config, check_batch
 from trainer.data_info import DataInfo
@@ -23,6 +23,7 @@ from trainer.dataset import Reading
 from trainer.integrity import Verification
 from trainer.local import making_variables
 from trainer.loop import Outcome, Run
+from trainer.model_dir import check_sources
 from trainer.stopping import Stopping
 
 # Until all have joined, TensorFlow holds up the Python of those who are there, and a peer with many GPUs,
@@ -50,8 +51,9 @@ def train(config: Config, place: Place, stopping: Stopping) -> Outcome:
     shards = [*info.shards("train"), *info.shards("validation")]
     info.check_batch(config.batch_size)
     check_sources(config)
-    beginning = look_for_beginning(config, info, run_id())
-    claim = claim_model_dir(config, info.fingerprint, place.is_chief, run_id())
+    run_name = run_id()
+    beginning = look_for_beginning(config, info, run_name)
+    claim = claim_model_dir(config, info.fingerprint, place.is_chief, run_name)
     if claim.finished:
         return Outcome(claim.finished, 0, 0.0, {}, f"{config.model_dir}/export" if place.is_chief else "")
     begins = claim.is_new or claim.replaces  # else its backbone has learned already

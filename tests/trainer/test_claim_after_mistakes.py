@@ -6,25 +6,25 @@ import pytest
 import tensorflow as tf
 
 from canopy.cli import PeerLostError, UserError
-from tests.trainer.test_claim import settings
+from tests.trainer.test_claim import by_hand, settings
 from trainer.claim import claim_model_dir
 
 
 @pytest.mark.parametrize("is_chief", [True, False])
 def test_a_mistake_found_before_the_first_step_leaves_no_hold_that_this_start_made(tmp_path, is_chief):
     if not is_chief:
-        claim_model_dir(settings(tmp_path), "data", is_chief=True)
-    claim = claim_model_dir(settings(tmp_path), "data", is_chief)
+        by_hand(settings(tmp_path))
+    claim = by_hand(settings(tmp_path), is_chief=is_chief)
     with pytest.raises(UserError, match="a mistake"), claim.until_it_begins():
         raise UserError("a mistake")
     assert (tmp_path / "run.json").exists() is not is_chief
 
 
 def test_a_lost_peer_or_an_earlier_start_keeps_the_hold(tmp_path):
-    claim = claim_model_dir(settings(tmp_path), "data", is_chief=True)
+    claim = by_hand(settings(tmp_path))
     with pytest.raises(PeerLostError), claim.until_it_begins():
         raise PeerLostError
-    again = claim_model_dir(settings(tmp_path), "data", is_chief=True)
+    again = by_hand(settings(tmp_path))
     with pytest.raises(UserError), again.until_it_begins():
         raise UserError("a mistake")
     assert (tmp_path / "run.json").exists()
@@ -35,12 +35,12 @@ FULL = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor"
 
 @pytest.mark.parametrize("error", [MemoryError(), FULL])
 def test_what_does_not_fit_into_memory_is_a_mistake_as_any_other(tmp_path, error):
-    claim = claim_model_dir(settings(tmp_path), "data", is_chief=True)
+    claim = by_hand(settings(tmp_path))
     with pytest.raises(type(error)), claim.until_it_begins():
         raise error
     assert not (tmp_path / "run.json").exists()
     begun_and_failed(tmp_path, 9.0, error)
-    claim_model_dir(settings(tmp_path, learning_rate=0.1), "data", is_chief=True)
+    by_hand(settings(tmp_path, learning_rate=0.1))
 
 
 def begun_and_failed(folder, rate, error=None, **given):
@@ -59,7 +59,7 @@ def begun_and_failed(folder, rate, error=None, **given):
 def test_a_run_that_a_mistake_ended_before_its_first_checkpoint_makes_room_for_the_mended_one(
     tmp_path, restart
 ):
-    claim_model_dir(settings(tmp_path), "data", is_chief=True)
+    by_hand(settings(tmp_path))
     if not restart:
         (tmp_path / "run.json").unlink()
     begun_and_failed(tmp_path, 9.0, restart=restart)
@@ -86,10 +86,10 @@ def test_a_run_that_has_saved_keeps_the_hold_whatever_ends_it(tmp_path, name):
 
 
 def test_a_run_that_lost_a_peer_or_the_folder_before_its_first_checkpoint_is_still_what_it_was(tmp_path):
-    claim = claim_model_dir(settings(tmp_path), "data", is_chief=True)
+    claim = by_hand(settings(tmp_path))
     with pytest.raises(PeerLostError), claim.until_it_saves():
         raise PeerLostError
-    assert claim_model_dir(settings(tmp_path), "data", is_chief=True).id == claim.id
+    assert by_hand(settings(tmp_path)).id == claim.id
     other = json.dumps({**claim.content, "id": claim.id + 1})
     (tmp_path / "run.json").write_text(other)
     with pytest.raises(UserError), claim.until_it_saves():

@@ -58,7 +58,7 @@ def test_pods_that_were_started_with_different_settings_end_before_anything_is_d
     chiefs = Run(records, tmp_path / "model", *flags)
     others = Run(records, tmp_path / "model", *flags, "--seed", 1, "--image_size", 40, "--average_decay", 0.5)
     if earlier:
-        claim_model_dir(Config(data="", model_dir=str(chiefs.model_dir)), "data", is_chief=True)
+        claim_model_dir(Config(data="", model_dir=str(chiefs.model_dir)), "data", True, "earlier")
         (chiefs.model_dir / "export").mkdir()
         (chiefs.model_dir / "export" / "model.json").write_text("{}")
     before = files(chiefs.model_dir)

@@ -105,7 +105,7 @@ def test_a_mistake_of_a_restart_leaves_the_earlier_run_as_it_was(
     command: Command, records: Path, tmp_path: Path
 ) -> None:
     model_dir, weights = tmp_path / "model", tmp_path / "of-another-network.h5"
-    claim_model_dir(Config(data="", model_dir=str(model_dir)), "data", is_chief=True)
+    claim_model_dir(Config(data="", model_dir=str(model_dir)), "data", True, "earlier")
     (model_dir / "export").mkdir()
     (model_dir / "export" / "model.json").write_text("{}")
     tf_keras.Sequential([tf_keras.layers.Dense(1, input_shape=[1])]).save_weights(weights)

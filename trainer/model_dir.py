@@ -1,0 +1,74 @@
+"""What runs leave in a model_dir, known by name: whether a checkpoint is among it, and how it is deleted.
+
+Promises: what bears another name is neither counted nor deleted; no run begins with what its `--restart`
+deletes; a storage that refuses is one sentence.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import tensorflow as tf
+
+from canopy.cli import UserError
+from trainer.config import Config
+from trainer.files import REFUSED, refusal
+
+WRITTEN = ("metrics.jsonl", "checkpoints", "export", "export.partial", "logs")  # besides run.json
+
+
+@contextlib.contextmanager
+def using(model_dir: str) -> Iterator[None]:
+    """Turns a storage's refusal into a sentence."""
+    try:
+        yield
+    except REFUSED as error:
+        raise refusal(f"--model_dir {model_dir} cannot be used ({error})", error) from error
+
+
+def left_in(model_dir: str) -> list[str]:
+    """Which of the names of a run's files there are."""
+    return [name for name in WRITTEN if tf.io.gfile.exists(f"{model_dir}/{name}")]
+
+
+def has_saved(model_dir: str) -> bool:
+    """Whether there is a checkpoint, of whatever run."""
+    folder = f"{model_dir}/checkpoints"  # not a pattern: a bracket in it would stand for something else
+    return tf.io.gfile.exists(folder) and bool(tf.io.gfile.listdir(folder))
+
+
+def delete_from(model_dir: str) -> None:
+    """Deletes what a run has left, but for its run.json."""
+    for name in WRITTEN:
+        path = f"{model_dir}/{name}"
+        if tf.io.gfile.isdir(path):
+            tf.io.gfile.rmtree(path)
+        elif tf.io.gfile.exists(path):
+            tf.io.gfile.remove(path)
+
+
+def check_sources(config: Config) -> None:
+    """Finds out whether a run would begin with what its `--restart` deletes.
+
+    It could be loaded before that, but not again by a worker that is started again.
+
+    Raises:
+        UserError: naming the flag.
+    """
+    if not config.restart:
+        return
+    for flag in ("data", "init_from", "weights", "backbone"):
+        path = getattr(config, flag).removeprefix("hub:")
+        if path and any(_is_within(path, f"{config.model_dir.rstrip('/')}/{name}") for name in WRITTEN):
+            raise UserError(
+                f"--{flag} {path} lies in what --restart deletes of --model_dir {config.model_dir}: "
+                "copy it to another place first, or take another --model_dir"
+            )
+
+
+def _is_within(path: str, folder: str) -> bool:
+    if "://" in path or "://" in folder:
+        return f"{path.rstrip('/')}/".startswith(f"{folder}/")
+    return Path(path).exists() and Path(path).resolve().is_relative_to(Path(folder).resolve())
