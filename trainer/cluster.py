@@ -25,8 +25,8 @@ class Place:
 
     index: int  # of this worker, from 0; worker 0 is the chief
     addresses: tuple[str, ...]  # host:port of every worker, in order; empty where there is just this one
-    by_name: bool = False  # name servers know the hosts: for a while, they give a lost pod's number yet
-    run: str = ""  # which run this is, where several might meet at a number that one had before the other
+    by_name: bool = False  # the hosts are names: name servers may give a lost pod's IP address for a while
+    run: str = ""  # which run this is: another one's pod may have an IP address that was one of ours
 
     @property
     def workers(self) -> int:
@@ -120,7 +120,7 @@ def _from_addresses(text: str, index: int) -> Place:
 
 
 def split(address: str) -> tuple[str, int]:
-    """Host and port of `host:port`, an IPv6 number without its brackets."""
+    """Host and port of `host:port`, an IPv6 address without its brackets."""
     host, _, port = address.rpartition(":")
     return host.strip("[]"), int(port)
 

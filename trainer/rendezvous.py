@@ -7,8 +7,8 @@ TensorFlow itself waits for its peers for ever. While no training process holds 
 does, and greets whoever connects. The chief's launcher gathers the others: each keeps a connection open until
 the chief says go.
 
-A pod that takes a lost one's place has another number, and name servers may give the old one for half a
-minute. So each launcher says under which number it is reached, and all train by these; and a chief calls the
+A pod that takes a lost one's place has another IP address, and name servers may give the old one for half a
+minute. So each launcher says at which address it is reached, and all train by these; and a chief calls the
 others, which could not find it.
 """
 
@@ -19,16 +19,16 @@ import socket
 import threading
 import time
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from canopy import cli
 from trainer import cluster
 from trainer.cluster import Place
-from trainer.wire import FOREIGN, Line, listen_at
+from trainer.wire import FOREIGN, Line, Port
 
 BEAT_SECONDS = 1.0  # between lines on an open connection, whether there is news or not
-CONNECT_SECONDS = 3.0  # for one attempt: nobody may be at that number any more, and the next may know better
+CONNECT_SECONDS = 3.0  # for one attempt: nobody may be at that address any more, and the next may know better
 RETRY_SECONDS = 0.3  # between attempts to reach the chief: its name may not resolve yet, or it still trains
 
 
@@ -37,7 +37,7 @@ class Start:
     """All are there: the training processes may begin."""
 
     tokens: tuple[str, ...]  # what each launcher's greeting says while it has not left this very meeting
-    addresses: tuple[str, ...]  # number:port of every worker, in order
+    addresses: tuple[str, ...]  # IP address and port of every worker, in order
 
 
 @dataclass(frozen=True)
@@ -54,41 +54,38 @@ class _Guest:
 
     line: Line
     token: str
-    host: str  # its number
+    host: str  # its IP address
     ready: bool = False
 
 
-@dataclass
 class Meeting:
-    """One launcher's part in one meeting. Use as a context manager, and call `poll` until it says something.
+    """One launcher's part in a meeting. Use as a context manager, and call `poll` until it says something."""
 
-    Args:
-        place: of this launcher's worker, with the addresses of all.
-    """
+    def __init__(self, place: Place) -> None:
+        """Does nothing yet.
 
-    place: Place
-    token: str = field(default_factory=lambda: uuid.uuid4().hex)
-    _ready: bool = False
-    _over: bool = False
-    _result: Start | End | None = None
-    _missing: dict[int, str] = field(default_factory=dict)  # index to what is known of it
-    _guests: dict[int, _Guest] = field(default_factory=dict)
-    _changed: threading.Condition = field(default_factory=threading.Condition)
-    _visits: list[Line] = field(default_factory=list)  # to the chief: one at a time
-    _called_from: str = ""  # the chief's number, where it has called
-    _server: socket.socket | None = None
-    _last_words: End | None = None
-    _told: set[int] = field(default_factory=set)
-    _refused: str = ""  # why the own port cannot be held
+        Args:
+            place: of this launcher's worker, with the addresses of all.
+        """
+        self.place, self.token = place, uuid.uuid4().hex
+        self._port = Port(cluster.split(place.addresses[place.index])[1], self._greet)
+        self._changed = threading.Condition()
+        self._ready = self._over = False
+        self._result: Start | End | None = None
+        self._last_words: End | None = None
+        self._told: set[int] = set()  # who has heard the last words
+        others = range(1, place.workers) if place.is_chief else range(1)
+        self._missing = dict.fromkeys(others, "not there")  # index to what is known of it
+        self._guests: dict[int, _Guest] = {}  # of the chief
+        self._visits: list[Line] = []  # to the chief: one at a time
+        self._called_from = ""  # the chief's IP address, where it has called
 
     def __enter__(self) -> Meeting:
-        others = range(1, self.place.workers) if self.place.is_chief else range(1)
-        self._missing = dict.fromkeys(others, "not there")
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._port.open()
         if not self.place.is_chief:
             threading.Thread(target=self._visit, daemon=True).start()
         elif self.place.by_name:
-            for index in others:
+            for index in range(1, self.place.workers):
                 threading.Thread(target=self._call, args=(index,), daemon=True).start()
         return self
 
@@ -96,10 +93,7 @@ class Meeting:
         with self._changed:
             self._over = True
             self._changed.notify_all()
-            if self._server is not None:
-                with contextlib.suppress(OSError):
-                    self._server.shutdown(socket.SHUT_RDWR)  # the port is held while anybody accepts
-                self._server.close()
+            self._port.close()
             for line in (*(guest.line for guest in self._guests.values()), *self._visits):
                 line.finish()
 
@@ -117,16 +111,14 @@ class Meeting:
             return self._result
 
     def missing(self) -> str:
-        """Those who did not come, each with index and address; before them, what keeps others from coming."""
-        own = self.place.addresses[self.place.index]
+        """Who has not come, each with index and address, or what keeps the others from coming here."""
+        addresses = self.place.addresses
+        if self._port.refused:
+            own = addresses[self.place.index]
+            return f"worker {self.place.index} cannot hold {own} ({self._port.refused})"
         with self._changed:
-            if self._refused:
-                return f"anybody to worker {self.place.index}, which cannot hold {own} ({self._refused})"
-            absent = [
-                f"worker {index} at {self.place.addresses[index]} ({why})"
-                for index, why in sorted(self._missing.items())
-            ]
-        return ", ".join(absent) or "nobody is missing, but not all were ready"
+            absent = [f"worker {i} at {addresses[i]} ({why})" for i, why in sorted(self._missing.items())]
+        return ", ".join(absent) or "nobody is missing, but not all are ready"
 
     def tell_all(self, end: End, seconds: float) -> None:
         """Tells the others of an end that no restart mends; gives up after `seconds`.
@@ -150,7 +142,7 @@ class Meeting:
             return None
         guests = [self._guests[i] for i in range(1, self.place.workers)]
         try:
-            start = Start((self.token, *(guest.token for guest in guests)), self._numbers(guests))
+            start = Start((self.token, *(guest.token for guest in guests)), self._reached_at(guests))
             for guest in guests:
                 guest.line.say(go=start.tokens, at=start.addresses)
         except OSError:
@@ -159,8 +151,8 @@ class Meeting:
             return None
         return start
 
-    def _numbers(self, guests: list[_Guest]) -> tuple[str, ...]:
-        """Where all are reached: the addresses as given, but numbers for names."""
+    def _reached_at(self, guests: list[_Guest]) -> tuple[str, ...]:
+        """The addresses of all, with IP addresses in place of names."""
         if not self.place.by_name:
             return self.place.addresses
         hosts = (guests[0].line.own_host, *(guest.host for guest in guests))
@@ -192,31 +184,6 @@ class Meeting:
             "host": line.own_host,
         }
 
-    def _listen(self) -> None:
-        """Holds the port and greets whoever connects."""
-        port = cluster.split(self.place.addresses[self.place.index])[1]
-        server = None
-        while server is None and not self._over:
-            try:
-                server = listen_at(port)
-            except OSError as error:
-                # The training process of before may take a moment to give the port back.
-                self._refused = error.strerror or str(error)
-                time.sleep(RETRY_SECONDS)
-        self._refused = ""
-        with self._changed:
-            if server is None or self._over:
-                if server is not None:
-                    server.close()
-                return
-            self._server = server
-        while not self._over:
-            try:
-                connection, _ = server.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._greet, args=(connection,), daemon=True).start()
-
     def _greet(self, connection: socket.socket) -> None:
         with contextlib.suppress(OSError, *FOREIGN), Line(connection) as line:
             line.greet(token=self.token)
@@ -245,8 +212,7 @@ class Meeting:
         with self._changed:
             self._guests[index] = guest
             self._missing.pop(index, None)
-        speaker = threading.Thread(target=self._keep_telling, args=(line, index), daemon=True)
-        speaker.start()
+        threading.Thread(target=self._keep_telling, args=(line, index), daemon=True).start()
         try:
             while True:
                 guest.ready = bool(line.hear()["ready"])

@@ -176,7 +176,7 @@ def _meet(own: Worker, meeting: Meeting, signals: Signals, rendezvous_timeout: f
     if not found:
         return Ending(
             cli.EXIT_PEER_LOST,
-            f"peer lost: within {rendezvous_timeout:.0f} s there came not {meeting.missing()}",
+            f"peer lost: not all came within {rendezvous_timeout:.0f} s: {meeting.missing()}",
         )
     if isinstance(found[0], End):
         return Ending(found[0].code, found[0].why)

@@ -24,11 +24,11 @@ from trainer.rendezvous import Start
 from trainer.wire import FOREIGN, GREETING
 
 PROBE_SECONDS = 1.0  # between two looks at a worker
-ANSWER_SECONDS = 5.0  # one look waits as long
-SILENCE_SECONDS = 20.0  # no answer at all for as long: frozen, or cut off the network
+ANSWER_SECONDS = 5.0  # for which one look waits for the connection, and again for its first bytes
+SILENCE_SECONDS = 20.0  # without any answer: frozen, or cut off the network
 START_SECONDS = 60.0  # from go until TensorFlow's server holds the port
-REFUSALS = 2  # in a row: one may be an accident of a full backlog
-SILENCES = 2  # likewise: one may be a pause of this process itself
+REFUSALS = 2  # in a row: a single one may come from a full backlog
+SILENCES = 2  # likewise: a single one may be a pause of this process itself
 
 
 class Seen(enum.Enum):
@@ -41,20 +41,18 @@ class Seen(enum.Enum):
     MOVED = "its name stands for another machine now, or for none"
 
 
-def look(host: str, port: int, seconds: float = ANSWER_SECONDS) -> tuple[Seen, str]:
+def look(host: str, port: int) -> tuple[Seen, str]:
     """Looks at a worker's port.
 
     Args:
-        host: name or number of its machine.
+        host: name or IP address of its machine.
         port: of the worker.
-        seconds: for the connection, and again for its first bytes.
 
     Returns:
         What was found, and the token of a launcher's greeting.
     """
     try:
-        with socket.create_connection((host, port), seconds) as connection:
-            connection.settimeout(seconds)
+        with socket.create_connection((host, port), ANSWER_SECONDS) as connection:
             first = connection.recv(4096)
     except ConnectionError:
         return Seen.CLOSED, ""
@@ -95,7 +93,7 @@ class Watch:
         return self._lost[0] if self._lost else ""
 
     def stop(self) -> None:
-        """Minds no longer: this worker needs the others no more."""
+        """Ends it: this worker needs the others no more."""
         self._over.set()
         self._lost.clear()
 
@@ -103,7 +101,7 @@ class Watch:
         address, token = self._place.addresses[index], self._start.tokens[index]
         name, port = cluster.split(address)
         machine = cluster.split(self._start.addresses[index])[0]
-        known = _resolve(name)  # not yet this machine, perhaps: name servers may be behind
+        known = _resolve(name)  # perhaps still of a machine before this one: name servers may be behind
         began = answered = time.monotonic()
         trained, refusals, silences = False, 0, 0
         while not self._over.wait(PROBE_SECONDS):
@@ -129,7 +127,7 @@ class Watch:
 
 
 def _resolve(name: str, otherwise: Iterable[str] = ()) -> set[str]:
-    """The numbers behind a name: none where there is no such name, `otherwise` where nobody can tell."""
+    """The IP addresses behind a name: none where there is no such name, `otherwise` where nobody can tell."""
     try:
         return {str(found[4][0]) for found in socket.getaddrinfo(name, None)}
     except socket.gaierror as error:

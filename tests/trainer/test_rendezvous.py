@@ -85,7 +85,7 @@ def named(name, index, run="this one"):
     return Place(index, tuple(f"{name}:{port}" for port in ports), by_name=True, run=run)
 
 
-def test_pods_with_names_train_by_the_numbers_that_they_met_at():
+def test_pods_with_names_train_by_the_ip_addresses_that_they_met_at():
     place = named("localhost", 0)
     with Meeting(place) as chief, Meeting(dataclasses.replace(place, index=1)) as other:
         chief.ready()
@@ -98,7 +98,7 @@ def test_pods_with_names_train_by_the_numbers_that_they_met_at():
 
 
 def test_a_chief_whom_nobody_finds_calls_the_others():
-    """Its name gives the number of the pod in whose place it came."""
+    """Its name gives the IP address of the pod in whose place it came."""
     place = named("127.0.0.1", 0)
     chief_port = cluster.split(place.addresses[0])[1]
     lost = (f"no-such-host.invalid:{chief_port}", place.addresses[1])
@@ -110,7 +110,7 @@ def test_a_chief_whom_nobody_finds_calls_the_others():
     assert start.addresses == place.addresses
 
 
-def test_another_runs_pod_at_a_number_that_was_ours_is_none_of_us():
+def test_another_runs_pod_at_an_ip_address_that_was_ours_is_none_of_us():
     place = named("127.0.0.1", 0)
     with Meeting(place) as chief, Meeting(dataclasses.replace(place, index=1, run="another")) as stranger:
         chief.ready()
@@ -196,7 +196,7 @@ def test_one_that_cannot_hold_its_own_port_blames_no_other():
         deadline = time.monotonic() + 10
         while "cannot hold" not in chief.missing() and time.monotonic() < deadline:
             time.sleep(0.02)
-        assert f"worker 0, which cannot hold {here[0].addresses[0]} (" in chief.missing()
+        assert f"worker 0 cannot hold {here[0].addresses[0]} (" in chief.missing()
         taken.close()
         while "cannot hold" in chief.missing() and time.monotonic() < deadline:
             time.sleep(0.02)

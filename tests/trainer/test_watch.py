@@ -46,7 +46,6 @@ def quick(monkeypatch):
     monkeypatch.setattr(watch, "ANSWER_SECONDS", 0.3)
     monkeypatch.setattr(watch, "SILENCE_SECONDS", 0.8)
     monkeypatch.setattr(watch, "START_SECONDS", 1.0)
-    monkeypatch.setattr(watch.look, "__defaults__", (0.3,))
 
 
 def watching(port, token="now", host="127.0.0.1"):
@@ -126,7 +125,7 @@ def test_one_is_there_that_did_not_answer_while_this_process_was_paused(monkeypa
         assert lost_within(watched, 1.5) == ""
 
 
-def test_a_name_that_gives_another_number_once_there_is_no_answer_has_moved(monkeypatch):
+def test_a_name_that_gives_another_ip_address_once_there_is_no_answer_has_moved(monkeypatch):
     answers = {"127.0.0.1"}
     monkeypatch.setattr(watch, "_resolve", lambda *_, **__: set(answers))
     monkeypatch.setattr(watch, "SILENCE_SECONDS", 60.0)
