@@ -1,6 +1,7 @@
-"""A request to end that comes by signal or by the clock, and is looked at between steps.
+"""A request to end that comes by signal or by the clock, and is looked at where it is safe to end.
 
-Promises: nothing is torn in the middle: SIGTERM, Ctrl-C and the time limit only note that they came.
+Promises: nothing is torn in the middle: SIGTERM, Ctrl-C and the time limit only note that they came, and of
+two signals the first counts. A command that was started with them blocked gets them all the same.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 from canopy import cli
@@ -20,7 +21,7 @@ STEP_SECONDS = 0.1  # a signal is noticed this soon
 class Halt:
     """Whether to end. Use as a context manager in the main thread."""
 
-    def __init__(self, timeout: float) -> None:
+    def __init__(self, timeout: float = 0.0) -> None:
         """Starts the clock.
 
         Args:
@@ -31,11 +32,12 @@ class Halt:
         self.code = 0  # the exit code that the signal asks for; 0 while none came
 
     def __enter__(self) -> Halt:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, CODES)  # a blocked signal is inherited
         self._before = {number: signal.signal(number, self._note) for number in CODES}
         return self
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.code = CODES[signal.Signals(number)]
+    def _note(self, number: int, _: FrameType | None) -> None:
+        self.code = self.code or CODES[signal.Signals(number)]
 
     @property
     def asked(self) -> bool:
@@ -48,8 +50,6 @@ class Halt:
         while not self.asked and time.monotonic() < until:
             time.sleep(min(STEP_SECONDS, seconds))
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)

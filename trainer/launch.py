@@ -24,7 +24,8 @@ from canopy import cli, locks
 from canopy.cli import UserError
 from canopy.contract import HAS_TRAINED, RUN_ID
 from trainer import cluster, config, data_info, hub, logs, supervise, weights
-from trainer.supervise import Crew, Ending, Signals
+from trainer.halt import Halt
+from trainer.supervise import Crew, Ending
 
 BACKOFF_SECONDS = (1.0, 30.0)  # pause before the second restart in a row, doubled each time up to the second
 
@@ -100,8 +101,8 @@ def _launch(settings: Settings) -> int:
             )
         run = uuid.uuid4().hex
     crew = Crew(settings.local_workers, place, {RUN_ID: run}, task.log_format)
-    with _alone(task) if local else contextlib.nullcontext(), Signals() as signals:
-        ending = _keep_going(settings, crew, signals)
+    with _alone(task) if local else contextlib.nullcontext(), Halt() as halt:
+        ending = _keep_going(settings, crew, halt)
     if ending.code == cli.EXIT_OK:
         cli.leave_word("")
         return ending.code
@@ -136,12 +137,12 @@ def _alone(task: config.Config) -> Iterator[None]:
         yield
 
 
-def _keep_going(settings: Settings, crew: Crew, signals: Signals) -> Ending:
+def _keep_going(settings: Settings, crew: Crew, halt: Halt) -> Ending:
     """Attempt after attempt, until one ends in a way that a restart does not mend."""
     restarts, newest, pause = 0, -1, 0.0
     first, longest = BACKOFF_SECONDS
     while True:
-        ending = supervise.attempt(crew, settings.task_flags, signals, settings.rendezvous_timeout)
+        ending = supervise.attempt(crew, settings.task_flags, halt, settings.rendezvous_timeout)
         if ending.saved > newest:
             restarts, newest, pause = 0, ending.saved, 0.0
             crew = replace(crew, environment={**crew.environment, HAS_TRAINED: "true"})
@@ -154,9 +155,9 @@ def _keep_going(settings: Settings, crew: Crew, signals: Signals) -> Ending:
         restarts += 1
         when = f" in {pause:.0f} s" if pause else ""
         log.warning("restart %d of %d%s", restarts, settings.max_restarts, when)
-        signals.sleep(pause)
-        if signals.code:
-            return Ending(signals.code, "stopped by a signal before a restart")
+        halt.wait(pause)
+        if halt.code:
+            return Ending(halt.code, "stopped by a signal before a restart")
         pause = min(2 * pause, longest) or first
 
 

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from canopy import cli
-from trainer import cluster, stopping, worker
+from trainer import cluster, worker
 from trainer.cluster import Place
+from trainer.halt import Halt
 from trainer.rendezvous import End, Meeting, Start
 from trainer.watch import Watch
 from trainer.worker import Worker
@@ -65,42 +66,13 @@ class Ending:
     is_told: bool = False  # a worker of this launcher has said it to the user
 
 
-class Signals:
-    """SIGTERM and SIGINT while workers run: remembered here, dealt with where it is safe."""
-
-    def __init__(self) -> None:
-        self.code = 0  # the exit code that the signal asks for
-
-    def __enter__(self) -> Signals:
-        # Whoever started the launcher may have blocked them, and a blocked signal is inherited.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, stopping.SIGNALS)
-        self._before = {
-            signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: self._note(cli.EXIT_TERMINATED)),
-            signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: self._note(cli.EXIT_INTERRUPTED)),
-        }
-        return self
-
-    def _note(self, code: int) -> None:
-        self.code = self.code or code
-
-    def __exit__(self, *_: object) -> None:
-        for number, before in self._before.items():
-            signal.signal(number, before)
-
-    def sleep(self, seconds: float) -> None:
-        """Sleeps, less long where a signal comes."""
-        deadline = time.monotonic() + seconds
-        while not self.code and time.monotonic() < deadline:
-            time.sleep(POLL_SECONDS)
-
-
-def attempt(crew: Crew, flags: Sequence[str], signals: Signals, rendezvous_timeout: float) -> Ending:
+def attempt(crew: Crew, flags: Sequence[str], halt: Halt, rendezvous_timeout: float) -> Ending:
     """Runs this launcher's workers until all are done, or one failed and the rest are stopped.
 
     Args:
         crew: whose workers to run.
         flags: trainer.task's.
-        signals: what has come to this launcher.
+        halt: what may ask this launcher to end.
         rendezvous_timeout: seconds to wait for the other launchers.
     """
     places = crew.places()
@@ -110,9 +82,9 @@ def attempt(crew: Crew, flags: Sequence[str], signals: Signals, rendezvous_timeo
     ending = Ending(cli.EXIT_BUG, "the launcher failed")
     try:
         if crew.has_others:
-            ending = _with_others(workers[0], places[0], signals, rendezvous_timeout)
+            ending = _with_others(workers[0], places[0], halt, rendezvous_timeout)
         else:
-            ending = _on_this_machine(crew, workers, signals)
+            ending = _on_this_machine(crew, workers, halt)
     finally:
         worker.dismiss(workers, "the launcher ends", 0.0)
         codes = [each.process.poll() for each in workers]
@@ -123,19 +95,19 @@ def attempt(crew: Crew, flags: Sequence[str], signals: Signals, rendezvous_timeo
     return replace(ending, saved=max(each.line.saved for each in workers), is_told=is_told)
 
 
-def _on_this_machine(crew: Crew, workers: list[Worker], signals: Signals) -> Ending:
-    ending = _wait(workers, signals, until=lambda: all(each.line.is_ready for each in workers))
+def _on_this_machine(crew: Crew, workers: list[Worker], halt: Halt) -> Ending:
+    ending = _wait(workers, halt, until=lambda: all(each.line.is_ready for each in workers))
     if ending is None:
         for each, place in zip(workers, crew.places(), strict=True):
             each.go(place)
-        ending = _wait(workers, signals)
+        ending = _wait(workers, halt)
     assert ending is not None
     return ending
 
 
-def _with_others(own: Worker, place: Place, signals: Signals, rendezvous_timeout: float) -> Ending:
+def _with_others(own: Worker, place: Place, halt: Halt, rendezvous_timeout: float) -> Ending:
     with Meeting(place) as meeting:
-        found = _meet(own, meeting, signals, rendezvous_timeout)
+        found = _meet(own, meeting, halt, rendezvous_timeout)
         if isinstance(found, Ending):
             if found.code in WORTH_TELLING:
                 worker.dismiss([own], found.why, 0.0)
@@ -143,12 +115,12 @@ def _with_others(own: Worker, place: Place, signals: Signals, rendezvous_timeout
             return found
     own.go(replace(place, addresses=found.addresses))
     with Watch(place, found) as watch:
-        ending = _wait([own], signals, watch=watch)
+        ending = _wait([own], halt, watch=watch)
         assert ending is not None
         if ending.code == cli.EXIT_BUG or ending.crash:
             # TensorFlow has many names for a peer that is gone: the watch knows.
             deadline = time.monotonic() + LAST_WORDS_SECONDS
-            while not watch.lost() and time.monotonic() < deadline and not signals.code:
+            while not watch.lost() and time.monotonic() < deadline and not halt.code:
                 time.sleep(POLL_SECONDS)
             if watch.lost():
                 ending = Ending(cli.EXIT_PEER_LOST, f"peer lost: {watch.lost()}", is_final=False)
@@ -158,7 +130,7 @@ def _with_others(own: Worker, place: Place, signals: Signals, rendezvous_timeout
     return ending
 
 
-def _meet(own: Worker, meeting: Meeting, signals: Signals, rendezvous_timeout: float) -> Start | Ending:
+def _meet(own: Worker, meeting: Meeting, halt: Halt, rendezvous_timeout: float) -> Start | Ending:
     """Waits until this launcher's worker is ready and all others' are."""
     deadline = time.monotonic() + rendezvous_timeout
     found: list[Start | End] = []
@@ -170,7 +142,7 @@ def _meet(own: Worker, meeting: Meeting, signals: Signals, rendezvous_timeout: f
         found.extend([result] if result is not None else [])
         return bool(found) or time.monotonic() > deadline
 
-    ending = _wait([own], signals, until=is_over)
+    ending = _wait([own], halt, until=is_over)
     if ending is not None:
         return ending
     if not found:
@@ -185,7 +157,7 @@ def _meet(own: Worker, meeting: Meeting, signals: Signals, rendezvous_timeout: f
 
 def _wait(
     workers: list[Worker],
-    signals: Signals,
+    halt: Halt,
     until: Callable[[], bool] = lambda: False,
     watch: Watch | None = None,
 ) -> Ending | None:
@@ -194,8 +166,8 @@ def _wait(
     was_ready = False
     while True:
         codes = [each.process.poll() for each in workers]
-        if signals.code:
-            return _obey(workers, signals.code)
+        if halt.code:
+            return _obey(workers, halt.code)
         if all(code is not None for code in codes) or time.monotonic() >= deadline:
             return _conclude(workers)
         if any(codes):

@@ -10,6 +10,7 @@ import pytest
 from canopy import cli
 from tests.conftest import SMALLEST
 from trainer import cluster, launch, supervise
+from trainer.halt import Halt
 from trainer.supervise import Ending
 
 MISTAKES = [
@@ -43,19 +44,6 @@ def test_a_mistake_is_one_sentence_and_starts_nothing(
     assert named in told
     assert "\n" not in told
     assert not (tmp_path / "model").exists()
-
-
-def test_what_a_restart_cannot_mend_is_the_runs_exit_code():
-    lost, killed, stopped = cli.EXIT_PEER_LOST, -signal.SIGKILL, cli.EXIT_TERMINATED
-    assert supervise.verdict([]) == cli.EXIT_OK
-    assert supervise.verdict([lost, killed]) == cli.EXIT_PEER_LOST
-    assert supervise.verdict([lost, stopped]) == cli.EXIT_PEER_LOST
-    assert supervise.verdict([lost, cli.EXIT_USER]) == cli.EXIT_USER
-    assert supervise.verdict([lost, cli.EXIT_BUG]) == cli.EXIT_BUG
-    assert supervise.verdict([cli.EXIT_PIPE]) == cli.EXIT_PIPE  # nobody reads: no restart mends that
-    assert supervise.verdict([lost, cli.EXIT_INTERRUPTED]) == cli.EXIT_INTERRUPTED
-    assert supervise.verdict([killed, cli.EXIT_BUG]) == cli.EXIT_PEER_LOST
-    assert supervise.verdict([stopped, cli.EXIT_BUG]) == cli.EXIT_PEER_LOST
 
 
 def pod(index, workers=2):
@@ -106,7 +94,7 @@ def test_each_launch_is_a_run_of_its_own_also_from_one_process(records, tmp_path
     monkeypatch.delenv("CANOPY_RUN_ID", raising=False)
     runs = []
 
-    def keep_going(_settings, crew, _signals):
+    def keep_going(_settings, crew, _halt):
         runs.append(crew.environment["CANOPY_RUN_ID"])
         return Ending(cli.EXIT_OK, "done")
 
@@ -203,14 +191,14 @@ def lost(saved=-1):
     return Ending(cli.EXIT_PEER_LOST, "peer lost", saved=saved, is_final=False)
 
 
-class Pauses(supervise.Signals):
+class Pauses(Halt):
     """Notes how long it would have slept."""
 
     def __init__(self):
         super().__init__()
         self.slept = []
 
-    def sleep(self, seconds):
+    def wait(self, seconds):
         self.slept.append(seconds)
 
 

@@ -16,6 +16,7 @@ import pytest
 from canopy import machine
 from trainer import link, supervise, worker
 from trainer.cluster import Place
+from trainer.halt import Halt
 
 # Beats, and ends when told to: the far end's protocol, without TensorFlow behind it.
 ANSWERS = """
@@ -95,7 +96,7 @@ def test_one_that_is_stopped_is_frozen_however_much_patience_it_asked_for(superv
     assert not supervised.is_frozen
     while not supervised.is_frozen and time.monotonic() < began + 30:
         time.sleep(0.02)
-    assert 2.0 < time.monotonic() - began < 30
+    assert 1.5 < time.monotonic() - began < 30  # it may have been stopped before it was looked at
     supervised.process.send_signal(signal.SIGCONT)
     time.sleep(0.2)
     assert not supervised.is_frozen
@@ -114,7 +115,7 @@ def test_one_that_was_paused_together_with_its_launcher_is_not_frozen(
             supervised.process.send_signal(signal.SIGCONT)
         return time.monotonic() > began + 6.0
 
-    assert supervise._wait([supervised], supervise.Signals(), pause_once_and_go_on_for_a_while) is None
+    assert supervise._wait([supervised], Halt(), pause_once_and_go_on_for_a_while) is None
 
 
 def test_one_that_is_hushed_has_only_its_errors_passed_on(
