@@ -24,6 +24,7 @@ from typing import IO
 
 from beam_jobs import packing, storage
 from canopy.cli import UserError
+from canopy.progress import Meter
 
 STORED, DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
 IN_TAR = -1  # stands for a tar's member where a zip's has its compression method
@@ -68,12 +69,13 @@ class Entries:
         return Entry(offset, stored, size, self._small[index] >> 32, self._small[index] & 0xFFFFFFFF)
 
 
-def index(path: str, wanted: Callable[[str], bool]) -> tuple[list[str], Entries, int]:
+def index(path: str, wanted: Callable[[str], bool], meter: Meter) -> tuple[list[str], Entries, int]:
     """Lists an archive's members.
 
     Args:
         path: a `.zip` or a `.tar`, local or an address.
         wanted: says by its path in the archive whether a member is an image.
+        meter: counts the members.
 
     Returns:
         The paths of the wanted members, sorted; where each is; and how many other files there are.
@@ -84,15 +86,15 @@ def index(path: str, wanted: Callable[[str], bool]) -> tuple[list[str], Entries,
     if not storage.is_remote(path) and Path(path).exists() and not Path(path).is_file():
         raise UserError(f"--images: {path} is no regular file, and an archive is read by its index")
     with storage.explained(path, "read"):
-        return _index(path, wanted)
+        return _index(path, wanted, meter)
 
 
-def _index(path: str, wanted: Callable[[str], bool]) -> tuple[list[str], Entries, int]:
+def _index(path: str, wanted: Callable[[str], bool], meter: Meter) -> tuple[list[str], Entries, int]:
     read = _zip_members if packing.kind(path) == "zip" else _tar_members
     entries = Entries()
     try:
         with storage.open_read(path) as file:
-            members = list(read(file))
+            members = list(meter.counted(read(file)))
         chosen = sorted((name, number) for number, (name, _) in enumerate(members) if wanted(name))
         for _, number in chosen:
             entries.append(members[number][1])

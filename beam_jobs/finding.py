@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from beam_jobs import storage
 from canopy.cli import UserError
+from canopy.progress import Meter
 
 MACOS = "__MACOSX"  # the folder in which macOS puts a shadow of each file of an archive
 
@@ -39,33 +40,36 @@ def is_passed_over(below: str) -> bool:
     return MACOS in parts or any(part.startswith(".") and part not in (".", "..") for part in parts)
 
 
-def files(pattern: str) -> Iterator[Found]:
+def files(pattern: str, meter: Meter) -> Iterator[Found]:
     """All files that a pattern means, of any kind; of a local folder that is passed over, the folder instead.
 
     Args:
         pattern: a folder (with all folders below), a glob or a file, local or an address.
+        meter: counts the files.
 
     Raises:
         UserError: there is nothing of that name, or the system or the store refuses to show it.
     """
     if storage.is_remote(pattern):
-        yield from _remote_files(pattern)
+        yield from _remote_files(pattern, meter)
     elif (mode := _mode(pattern)) is not None:
-        yield from _walk(os.path.normpath(pattern), "") if stat.S_ISDIR(mode) else [Found(pattern, "")]
+        found = _walk(os.path.normpath(pattern), "") if stat.S_ISDIR(mode) else [Found(pattern, "")]
+        yield from meter.counted(found)
     elif glob.has_magic(pattern):
-        for path in _matching(pattern):
+        for path in _matching(pattern, meter):
             # Path.is_dir would raise where a link leads nowhere that may be seen.
             if os.path.isdir(path):  # noqa: PTH112
-                yield from _walk(os.path.normpath(path), _left_open(pattern, path))
+                yield from meter.counted(_walk(os.path.normpath(path), _left_open(pattern, path)))
             else:
                 yield _matched(pattern, path)
     else:
         raise UserError(f"--images: {pattern} does not exist")
 
 
-def _matching(pattern: str) -> list[str]:
+def _matching(pattern: str, meter: Meter) -> list[str]:
     try:
-        return sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
+        found = glob.iglob(pattern, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
+        return sorted(meter.counted(found))
     except RecursionError as error:
         raise UserError(
             f"--images: {pattern}: folders are nested too deep for **; name the folder above them"
@@ -137,15 +141,15 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _remote_files(pattern: str) -> Iterator[Found]:
+def _remote_files(pattern: str, meter: Meter) -> Iterator[Found]:
     """The same of a store: a name is taken as it is before it is taken for a glob, as on this machine."""
     whole = not pattern.endswith("/") and pattern.count("/") > 2
     if whole and storage.is_file(pattern):
         yield Found(pattern, "")
-    elif found := storage.below(pattern):
+    elif found := storage.below(pattern, meter.counted):
         folder = pattern.rstrip("/")
         yield from (Found(path, path[len(folder) :]) for path in found)
     elif glob.has_magic(pattern):
-        yield from (_matched(pattern, path) for path in storage.match(pattern))
+        yield from (_matched(pattern, path) for path in storage.match(pattern, meter.counted))
     else:
         raise UserError(f"--images: {pattern} does not exist")

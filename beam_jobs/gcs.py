@@ -159,8 +159,8 @@ def delete(path: str) -> None:
                 raise
 
 
-def match(pattern: str) -> list[str]:
-    """The addresses that a pattern matches, sorted: `*` and `?` within a folder, `**` across folders.
+def match(pattern: str) -> Iterator[str]:
+    """The addresses that a pattern matches: `*` and `?` within a folder, `**` across folders.
 
     Raises:
         FileNotFoundError: the bucket does not exist.
@@ -172,5 +172,6 @@ def match(pattern: str) -> list[str]:
         listed = _client(os.getpid()).list_blobs(
             bucket, prefix=prefix, fields="items(name),nextPageToken", retry=_retry()
         )
-        names = [blob.name for blob in listed]
-    return sorted(f"{SCHEME}{bucket}/{found}" for found in names if wanted.fullmatch(found))
+        for blob in listed:
+            if wanted.fullmatch(blob.name):
+                yield f"{SCHEME}{bucket}/{blob.name}"

@@ -151,8 +151,8 @@ def delete(path: str) -> None:
         client.delete_object(**_address(path))
 
 
-def match(pattern: str) -> list[str]:
-    """The addresses that a pattern matches, sorted: `*` and `?` within a folder, `**` across folders.
+def match(pattern: str) -> Iterator[str]:
+    """The addresses that a pattern matches: `*` and `?` within a folder, `**` across folders.
 
     Raises:
         FileNotFoundError: the bucket does not exist.
@@ -162,5 +162,7 @@ def match(pattern: str) -> list[str]:
     prefix, wanted = objects.fixed_part(name), objects.expression(name)
     with _errors(f"{SCHEME}{bucket}") as client:
         pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-        names = [found["Key"] for page in pages for found in page.get("Contents", ())]
-    return sorted(f"{SCHEME}{bucket}/{found}" for found in names if wanted.fullmatch(found))
+        for page in pages:
+            for found in page.get("Contents", ()):
+                if wanted.fullmatch(found["Key"]):
+                    yield f"{SCHEME}{bucket}/{found['Key']}"

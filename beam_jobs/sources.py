@@ -21,6 +21,7 @@ from beam_jobs import archives, finding, packing, storage
 from beam_jobs.images import UNREADABLE, RejectedImage
 from beam_jobs.members import MAX_BYTES, Handles, rejecting
 from canopy.cli import UserError
+from canopy.progress import Meter
 
 ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif")  # of a JPEG's file name, in any case
 READERS = 32  # requests to a store or a disk at a time, so that its latency hides
@@ -133,12 +134,17 @@ def list_images(patterns: Iterable[str], ours: Callable[[str], bool] = lambda _:
         UserError: one of them is missing, unreadable, packed in a way that cannot be read in place, or
             holds no JPEG.
     """
+    with Meter("listing", None, "files") as meter:
+        return _list_images(patterns, ours, meter)
+
+
+def _list_images(patterns: Iterable[str], ours: Callable[[str], bool], meter: Meter) -> Listing:
     folders: dict[str, set[str]] = {}
     packed: set[str] = set()
     only_packed: dict[str, tuple[list[str], int]] = {}  # pattern -> its archives, and its other files
     listing = Listing()
     for pattern in patterns:
-        images, held, others = _sort(pattern, folders, ours)
+        images, held, others = _sort(pattern, folders, ours, meter)
         listing.ignored += others
         packed.update(held)
         if not images and not held:
@@ -148,7 +154,7 @@ def list_images(patterns: Iterable[str], ours: Callable[[str], bool] = lambda _:
     empty: set[str] = set()
     for folder in sorted({*folders, *packed}):
         if folder in packed:
-            members, entries, ignored = archives.index(folder, partial(_is_wanted, folder))
+            members, entries, ignored = archives.index(folder, partial(_is_wanted, folder), meter)
             if members:
                 listing.ignored += ignored
                 listing.add(folder, members, entries)
@@ -164,12 +170,12 @@ def list_images(patterns: Iterable[str], ours: Callable[[str], bool] = lambda _:
 
 
 def _sort(
-    pattern: str, folders: dict[str, set[str]], ours: Callable[[str], bool]
+    pattern: str, folders: dict[str, set[str]], ours: Callable[[str], bool], meter: Meter
 ) -> tuple[int, list[str], int]:
     """Puts the images that a pattern means into `folders`: how many, the archives, how many other files."""
     images = others = 0
     held: list[str] = []
-    for path, below in finding.files(pattern):
+    for path, below in finding.files(pattern, meter):
         folder, name = storage.split(path)
         if below and (finding.is_passed_over(below) or _is_single_gzip(name)):
             others += not ours(path)

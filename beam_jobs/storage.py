@@ -12,7 +12,7 @@ import contextlib
 import errno
 import glob
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import IO, Any
@@ -23,6 +23,8 @@ from canopy.passing import may_pass
 
 PART = ".part"  # ends the name of a file that is still being written
 SYNCS_NO_FOLDER = (errno.EINVAL, errno.EBADF)  # what some file systems answer: nothing is amiss with the rest
+
+Counted = Callable[[Iterable[str]], Iterable[str]]  # such as `Meter.counted`: gives what it is given
 
 
 def is_remote(path: str) -> bool:
@@ -237,16 +239,17 @@ def list_files(folder: str) -> list[str]:
         return sorted(entry.name for entry in os.scandir(folder) if not entry.is_dir())
 
 
-def _match(pattern: str) -> list[str]:
+def _match(pattern: str) -> Iterator[str]:
     if (objects := store(pattern)) is not None:
-        return list(objects.match(pattern))
-    return [meta.path for meta in _file_systems().match([pattern])[0].metadata_list]
+        yield from objects.match(pattern)
+    else:
+        yield from (meta.path for meta in _file_systems().match([pattern])[0].metadata_list)
 
 
-def match(pattern: str) -> list[str]:
-    """The addresses that a pattern of a store matches, sorted."""
+def match(pattern: str, counted: Counted = iter) -> list[str]:
+    """The addresses that a pattern of a store matches, sorted; all pass through `counted` as they come."""
     with explained(pattern, "list"):
-        return sorted(_match(pattern))
+        return sorted(counted(_match(pattern)))
 
 
 def literal(path: str) -> str:
@@ -254,10 +257,10 @@ def literal(path: str) -> str:
     return glob.escape(path)
 
 
-def below(folder: str) -> list[str]:
-    """The addresses of all that is in a store's folder and the folders below it, sorted."""
+def below(folder: str, counted: Counted = iter) -> list[str]:
+    """The addresses of all that is in a store's folder and the folders below it, as by `match`."""
     with explained(folder, "list"):
-        return sorted(_match(literal(folder.rstrip("/")) + "/**"))
+        return sorted(counted(_match(literal(folder.rstrip("/")) + "/**")))
 
 
 def delete(paths: Iterable[str]) -> None:

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
+from typing import TYPE_CHECKING, TypeVar
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+if TYPE_CHECKING:  # workers, which show nothing, import this by way of others
+    from rich.progress import Progress
 
 LINE_SECONDS = 10.0  # a log shows life, and stays readable
+COUNTED = 1_000  # units that `counted` passes on between two updates: a bar's update costs more than most
+
+_Unit = TypeVar("_Unit")
 
 
 class Meter:
@@ -48,19 +52,10 @@ class Meter:
         self._bar: Progress | None = None
 
     def __enter__(self) -> Meter:
-        console = Console(stderr=True)
-        if sys.stderr.isatty() and not console.is_dumb_terminal:  # which could not redraw a line
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]}"),
-                TimeRemainingColumn(),
-                console=console,
-                transient=True,
-            )
-            self._bar.start()
-            self._bar.add_task(self.title, total=self.total, completed=self.done, rate="")
+        if sys.stderr.isatty() and (bar := _bar()) is not None:
+            self._bar = bar
+            bar.start()
+            bar.add_task(self.title, total=self.total, completed=self.done, rate="")
         return self
 
     def update(self, done: int, note: str = "") -> None:
@@ -84,11 +79,37 @@ class Meter:
             more = f", {note}" if note else ""
             self._say(f"{self.title}: {done:,}{of} {self.unit}, {rate:,.0f} {self.unit}/s{left}{more}")
 
+    def counted(self, units: Iterable[_Unit]) -> Iterator[_Unit]:
+        """Passes units of work on, each of which is complete when the next one is asked for."""
+        for unit in units:
+            yield unit
+            self.done += 1
+            if self.done % COUNTED == 0:
+                self.update(self.done)
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+
+def _bar() -> Progress | None:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if console.is_dumb_terminal:  # which could not redraw a line
+        return None
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )
 
 
 def _to_stderr(line: str) -> None:

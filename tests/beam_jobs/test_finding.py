@@ -14,9 +14,11 @@ import pytest
 from beam_jobs import gcs, storage
 from beam_jobs.finding import files, is_passed_over
 from canopy.cli import UserError
+from canopy.progress import Meter
 from tests.beam_jobs.gcs_server import Faulty
 
 NOBODY = 65_534
+METER = Meter("listing", None)
 
 
 @contextmanager
@@ -32,7 +34,7 @@ def not_as_root() -> Iterator[None]:
 
 
 def paths(pattern: str) -> list[str]:
-    return [found.path for found in files(pattern)]
+    return [found.path for found in files(pattern, METER)]
 
 
 def test_files_come_in_the_order_of_their_names_each_folder_in_its_place(tmp_path: Path) -> None:
@@ -116,7 +118,7 @@ def test_with_each_file_comes_what_of_its_path_nobody_named(
         ".*/a.jpg": ["a.jpg"],
         "*/d.jpg": ["y/d.jpg"],
     }.items():
-        assert [found.below for found in files(f"{root}/{pattern}")] == wanted
+        assert [found.below for found in files(f"{root}/{pattern}", METER)] == wanted
 
 
 def test_a_hidden_folder_is_not_looked_into(tmp_path: Path) -> None:

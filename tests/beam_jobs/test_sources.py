@@ -16,6 +16,7 @@ from beam_jobs import storage
 from beam_jobs.images import UNREADABLE, RejectedImage
 from beam_jobs.members import MAX_BYTES
 from beam_jobs.sources import Reader, Source, list_images, name_of
+from canopy import progress
 from canopy.cli import UserError
 from tests.beam_jobs.gcs_server import Faulty
 from tests.beam_jobs.making import read_all, tar_of, zip_of
@@ -76,6 +77,30 @@ def test_the_same_files_are_the_same_images_wherever_they_lie(
     assert list(listing.names()) == ["a", "b.c", "d"]
     if place != "glob":  # the system's does not match what is hidden, and matches folders too
         assert listing.ignored == len(passed_over)
+
+
+@pytest.mark.parametrize(
+    "place", ["folder", "folder/*.jpg", "a.zip", "a.tar", "gs://here", "gs://here/*.jpg"]
+)
+def test_a_long_listing_says_how_far_it_is(
+    place: str,
+    tmp_path: Path,
+    server: Faulty,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "COUNTED", 2)
+    files = {f"{i}.jpg": b"x" for i in range(5)}
+    if place in ("a.zip", "a.tar"):
+        {"a.zip": zip_of, "a.tar": tar_of}[place](tmp_path / place, files)
+    for name, data in files.items():
+        storage.make_folder(f"{tmp_path}/folder")
+        storage.write_bytes(f"{tmp_path}/folder/{name}", data)
+        storage.write_bytes(f"gs://here/{name}", data)
+    assert len(list_images([place if "://" in place else f"{tmp_path}/{place}"])) == 5
+    shown = [line.partition(",")[0] for line in capsys.readouterr().err.splitlines()]
+    assert shown[:2] == ["listing: 2 files", "listing: 4 files"]
 
 
 def test_of_an_address_no_slash_is_lost() -> None:

@@ -51,6 +51,18 @@ def test_short_work_leaves_no_line(clock, capsys):
     assert capsys.readouterr() == ("", "")
 
 
+def test_what_passes_by_is_counted_and_shown_now_and_then(clock, capsys):
+    passed = []
+    with Meter("listing", None, unit="files") as meter:
+        for unit in meter.counted(range(10_000)):
+            clock.now += 1 / 256
+            passed.append(unit)
+    assert passed == list(range(10_000))
+    assert capsys.readouterr().err.splitlines() == [
+        f"listing: {done:,} files, 256 files/s" for done in (3_000, 6_000, 9_000)
+    ]
+
+
 def test_work_without_a_known_end_says_how_much_is_done_and_a_note(clock, capsys):
     with Meter("training", None, unit="steps") as meter:
         clock.now += 20
