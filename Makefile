@@ -10,8 +10,8 @@ DEMO_FLAGS ?=
 
 setup: .venv/ready
 
-# A hash for each file makes the install the same everywhere; the list names no address. It is whole: pip resolves
-# nothing, or a release that came after the list would be looked at for a package asked for with an extra.
+# A hash for each file makes the install the same everywhere; the list names no index. It is complete, and pip resolves
+# nothing: it would look at newer releases of a package that is asked for with an extra.
 .venv/ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else \
 	  f"Canopy needs Python 3.11, 3.12 or 3.13, and {sys.executable} is {v[0]}.{v[1]}: name another with make PYTHON=...")'
@@ -27,7 +27,7 @@ demo: setup
 demo-help: setup
 	@$(BIN)/python -m canopy.demo --help
 
-# Two modules at a time; what takes minutes measures seconds as well, so it gets the machine to itself.
+# Two modules at a time. The slow tests measure seconds, so they get the machine to themselves.
 test: setup
 	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile
 
@@ -39,7 +39,7 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Benchmarks of what runs on this machine alone, a table each; see their headers for what else they take.
+# Benchmarks that run on this machine alone, a table each; see their headers for their other settings.
 bench: setup
 	$(BIN)/python -m benchmarks.preprocess --images 8000
 	$(BIN)/python -m benchmarks.plan

@@ -22,5 +22,5 @@ def settle() -> None:
             parent.join()
             os._exit(1)
 
-    # Killed or not: a pool's queues would never tell, for each child holds the others' pipes open.
+    # A pool's queues would not tell that the parent was killed, for each child holds the others' pipes open.
     threading.Thread(target=watch, daemon=True).start()

@@ -1,9 +1,8 @@
 """How every command ends: one clear sentence and the right exit code.
 
-Promises: a `UserError` becomes one line on stderr and exit code 2, as does a want of memory or of a place for
-temporary files, Ctrl-C exit code 130, SIGTERM 143, a reader that went away (`| head`) 141, a stdout that is
-full 2, and only a bug shows a traceback (exit code 1); a stream that is closed changes nothing. Exit codes
-are Canopy's own agreement with shells and Kubernetes.
+Promises: a `UserError`, too little memory and no place for temporary files are one line on stderr and exit
+code 2. Ctrl-C ends with 130, SIGTERM with 143, a reader that went away (`| head`) with 141, a full stdout
+with 2. Only a bug shows a traceback (exit code 1). A stream that is closed changes nothing.
 """
 
 from __future__ import annotations
@@ -81,7 +80,7 @@ def run(command: Callable[[], None]) -> int:
         code, lost = EXIT_OK, error.strerror or first_line(error)
     finally:
         lost = _flush() or lost
-    # As other tools have it: who keeps what is printed must not take it for whole.
+    # As with other tools: whoever keeps what is printed must not think it complete.
     return _say(f"error: stdout cannot be written: {lost}", EXIT_USER) if lost and not code else code
 
 
@@ -101,8 +100,8 @@ def _open_streams() -> None:
 def _heeding_sigterm() -> Iterator[list[int]]:
     """Makes SIGTERM unwind a command as Ctrl-C does, once; yields a list that tells whether it came.
 
-    A container's first process does not end by a signal that it has no handler for: its pod would only end
-    with its grace period, by SIGKILL.
+    A container's first process ignores a signal that it has no handler for: its pod would only end by
+    SIGKILL, after its grace period.
     """
     came: list[int] = []
     owner = os.getpid()

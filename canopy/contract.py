@@ -8,9 +8,9 @@ from __future__ import annotations
 DATA_FORMAT_VERSION = 1  # of the data folder: readers refuse a newer one
 MODEL_FORMAT_VERSION = 1  # of model.json: readers refuse a newer one
 
-# In the environment: what all starts of one run have in common, of a pod its Job's uid.
+# In the environment: an id that all starts of one run share; in a pod it is the uid of its Job.
 RUN_ID = "CANOPY_RUN_ID"
-# In a training process' environment: one before it, of the same launcher, has saved a checkpoint.
+# In a training process's environment: an earlier one of the same launcher has saved a checkpoint.
 HAS_TRAINED = "CANOPY_HAS_TRAINED"
 
 # The data folder. `DATASET_INFO` is written last: it is the commit marker.

@@ -1,4 +1,4 @@
-"""CUDA's libraries where they are Python packages: what TensorFlow does not find of them by itself.
+"""The library that TensorFlow does not find by itself where CUDA comes as Python packages.
 
 Promises: without these packages nothing is done; a library that cannot be loaded is left to TensorFlow, which
 says so.
@@ -11,13 +11,13 @@ import ctypes
 import importlib.util
 from pathlib import Path
 
-# TensorFlow 2.21 looks for NVIDIA's packages by a path within its own library (RUNPATH of
-# libtensorflow_framework.so.2), and this folder is not in it. It opens all that it wants or uses no GPU.
+# TensorFlow 2.21 looks for NVIDIA's packages in the folders of a path within its own library (RUNPATH of
+# libtensorflow_framework.so.2), and this one is missing there. If one library is not found, it uses no GPU.
 LEFT_OUT = "cusolver/lib/libcusolver.so.11"
 
 
 def load_left_out() -> None:
-    """Loads what TensorFlow would miss: what is loaded already is found by its name alone.
+    """Loads what TensorFlow would miss: a library that is loaded already is found by its name.
 
     Call before TensorFlow looks for GPUs.
     """

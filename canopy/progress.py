@@ -42,8 +42,8 @@ class Meter:
             title: what is being done, a verb in few words.
             total: units to do, or None where nobody knows.
             unit: the plural of what is counted.
-            done: units that an earlier start has done: how fast this one is, they do not tell.
-            say: takes the lines where there is no bar; stderr does where it is not given.
+            done: units that an earlier start has done, which do not count towards this one's speed.
+            say: takes the lines where there is no bar; by default they go to stderr.
         """
         self.title, self.total, self.unit = title, total, unit
         self.done = self._first = done

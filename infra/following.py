@@ -21,9 +21,9 @@ from infra.screen import Screen
 from infra.settings import Settings
 
 WATCH_SECONDS = 5  # pods are looked at whenever the Job changes, and this often
-LOST_SECONDS = 300.0  # that the cluster may be silent
+LOST_SECONDS = 300.0  # for which the cluster may be silent
 LAST_LINES = 20  # of a failed pod's log
-SHOWN_PODS = 3  # of a failed Job's, in full
+SHOWN_PODS = 3  # of those that failed, with their last lines
 
 
 class UnfinishedError(Exception):

@@ -19,10 +19,10 @@ DRAIN_SECONDS = 20.0  # for what is left of an ended container's log
 
 
 class Deduplicator:
-    """Tells lines of a log that was read on from an earlier second: the API cannot start in between.
+    """Drops the lines that come a second time when a log is read on: the API starts at a whole second only.
 
-    Lines are told by their time and text together, and those that are alike by counting. The order of times
-    says nothing: a container's stdout and stderr are stamped apart, and a line may come after a later one.
+    A line is known by its time and text, and those that are alike are counted. Times need not be in order: a
+    container's stdout and stderr are stamped apart.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class Deduplicator:
         self._again: Counter[str] = Counter()  # those of them that have not come since the log was asked for
 
     def restart(self) -> None:
-        """The log is read anew, from the second of `last` on."""
+        """The log is read again, from the second of `last` on."""
         self._again = self._passed.copy()
 
     def fresh(self, line: str) -> str | None:

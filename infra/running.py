@@ -1,8 +1,9 @@
 """Applies manifests in order and follows their Jobs: what `infra.submit` does once its flags are read.
 
 Promises: an object is changed only by server-side apply, so that what others have set stays theirs; a Job
-that is there already is followed, not started twice, and its settings stay as it knows them: a pod that
-replaces one of its pods reads them anew; only --replace and --delete take anything away.
+that is there already is followed, not started twice, and its ConfigMap is left as it is, since a pod that
+replaces one of the Job's would read other settings than the rest; only --replace and --delete take anything
+away.
 """
 
 from __future__ import annotations
@@ -126,16 +127,16 @@ def _make_way(
 
 
 def _difference(cluster: Cluster, item: KubeObject, path: str, settings: Settings) -> str:
-    """In what a ConfigMap or a Job of a file is another one than the cluster's; empty where it is not.
+    """In what a file's ConfigMap or Job differs from the cluster's; empty where it does not.
 
-    What the cluster lets a Job change, such as its deadline, makes no other Job of it.
+    A field that may be changed in a Job, such as its deadline, is no difference.
 
     Raises:
         UserError: the cluster would not take the object.
     """
     there = cluster.get(item)
     try:
-        # Whoever made a Job has set all its fields: what of it cannot change is what counts.
+        # Who has set a Job's fields does not matter here, only whether they can be changed.
         force = settings.force_conflicts or is_job(item)
         after = cluster.apply(_as_admitted(item, there), force, only_try=True)
     except RefusedError as refused:
