@@ -70,7 +70,8 @@ def _submit(cluster: Cluster, screen: Screen, files: Iterable[Manifest], setting
     try:
         for manifest in files:
             for job in _apply(cluster, screen, manifest, settings):
-                if _succeeded(job):
+                end = endings.job_end(job)
+                if end is not None and end.succeeded:
                     summary.append(f"{title(job)} had succeeded already")
                     continue
                 seconds = _follow(cluster, screen, job, settings)
@@ -101,11 +102,9 @@ def _apply(cluster: Cluster, screen: Screen, manifest: Manifest, settings: Setti
     for item in manifest.objects:
         before = cluster.get(item)
         after = _apply_one(cluster, _as_admitted(item, before), manifest.path, settings)
-        verb = _verb(before, after)
         if is_job(item):
             jobs.append(after)
-            verb = _job_verb(verb, after)
-        screen.note(f"{manifest.path}: {title(item)} {verb}")
+        screen.note(f"{manifest.path}: {title(item)} {_verb(before, after)}")
     return jobs
 
 
@@ -119,7 +118,7 @@ def _make_way(
     # Before the Job goes: what the cluster will not take in its place is refused here.
     found = [_difference(cluster, item, manifest.path, settings) for item in manifest.objects]
     differences = [each for each in found if each]
-    if settings.replace or _leaving(there):
+    if settings.replace or "deletionTimestamp" in there["metadata"]:
         screen.note(f"{title(job)} is taken away first")
         _delete_one(cluster, job)
     elif differences:
@@ -178,27 +177,16 @@ def _refused(refused: RefusedError, item: KubeObject, path: str) -> UserError:
     return UserError(refusals.sentence(refused, f"applying {title(item)} of {path}"))
 
 
-def _job_verb(verb: str, job: KubeObject) -> str:
-    end = endings.job_end(job)
-    if end is not None:
-        return f"is there already, and {end.sentence}: --replace runs it again"
-    return "is there already, unchanged" if verb == "unchanged" else verb
-
-
-def _succeeded(job: KubeObject) -> bool:
-    end = endings.job_end(job)
-    return end is not None and end.succeeded
-
-
 def _verb(before: KubeObject | None, after: KubeObject) -> str:
+    """What has become of an object, after its name in a sentence."""
     if before is None:
         return "created"
-    same = before["metadata"].get("resourceVersion") == after["metadata"].get("resourceVersion")
-    return "unchanged" if same else "changed"
-
-
-def _leaving(item: KubeObject) -> bool:
-    return "deletionTimestamp" in item["metadata"]
+    end = endings.job_end(after) if is_job(after) else None
+    if end is not None:
+        return f"is there already, and {end.sentence}: --replace runs it again"
+    if before["metadata"].get("resourceVersion") != after["metadata"].get("resourceVersion"):
+        return "changed"
+    return "is there already, unchanged" if is_job(after) else "unchanged"
 
 
 def _delete(cluster: Cluster, screen: Screen, files: Sequence[Manifest], claims: bool) -> None:

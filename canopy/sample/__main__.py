@@ -28,40 +28,24 @@ def _parser() -> cli.Parser:
     parser = cli.Parser(
         "python -m canopy.sample", "Draws a sample archive in the layout of Kaggle's Planet archive."
     )
-    defaults = SampleSettings()
-    add = parser.add_argument
-    add(
+    parser.add_argument(
         "--output",
         type=Path,
         required=True,
         metavar="DIR",
         help="folder to write; reused when it is the same archive",
     )
-    add(
-        "--seed",
-        type=int,
-        default=defaults.seed,
-        metavar="N",
-        help="which archive: the same seed, the same bytes",
-    )
-    add("--labelled", type=int, default=defaults.labelled, metavar="N", help="chips with tags")
-    add("--unlabelled", type=int, default=defaults.unlabelled, metavar="N", help="chips to predict")
-    add("--size", type=int, default=defaults.size, metavar="PIXELS", help="width and height of a chip")
-    add(
-        "--odd",
-        type=int,
-        default=defaults.odd,
-        metavar="N",
-        help="labelled files of each other JPEG encoding",
-    )
-    add(
-        "--broken",
-        type=int,
-        default=defaults.broken,
-        metavar="N",
-        help="labelled files that cannot be decoded",
-    )
-    add("--workers", type=int, default=defaults.workers, metavar="N", help="processes that draw")
+    defaults = SampleSettings()
+    for name, unit, text in (
+        ("seed", "N", "which archive: the same seed, the same bytes"),
+        ("labelled", "N", "chips with tags"),
+        ("unlabelled", "N", "chips to predict"),
+        ("size", "PIXELS", "width and height of a chip"),
+        ("odd", "N", "labelled files of each other JPEG encoding"),
+        ("broken", "N", "labelled files that cannot be decoded"),
+        ("workers", "N", "processes that draw"),
+    ):
+        parser.add_argument(f"--{name}", type=int, default=getattr(defaults, name), metavar=unit, help=text)
     return parser
 
 
