@@ -89,6 +89,10 @@ class Config:
     profile: bool = _flag("record some steps after warm-up for TensorBoard's profiler", False)
     log_format: Literal["text", "json"] = _flag("form of the log lines", "text")
 
+    def size_in(self, epoch: int) -> int:
+        """Side in pixels of the images that an epoch, counted from 0, trains on."""
+        return self.early_image_size if epoch < self.early_epochs else self.image_size
+
 
 LARGEST = 2**31  # what a whole number must stay below: TensorFlow's int32 and NumPy's generators end there
 LARGEST_FLOAT = 3e38  # likewise for TensorFlow's float32

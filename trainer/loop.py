@@ -165,7 +165,9 @@ class Run:
     def _epoch(self, step: int, meter: Meter, journal: Journal) -> int:
         """Takes the steps of an epoch that are left and returns the step reached."""
         epoch, entered = divmod(step, self.reading.steps)
-        batches = dataset.iterate(self.steps.enter(epoch, self.reading), epoch, entered)
+        self.steps.enter(epoch)
+        reading = dataclasses.replace(self.reading, image_size=self.config.size_in(epoch))
+        batches = dataset.iterate(reading, epoch, entered)
         results, pace = Results(self._lag, self.stopping.stepped), Pace(step)
         with self.stopping.agreeing() as agree_from_now:
             for _ in range(entered, self.reading.steps):
@@ -210,7 +212,7 @@ class Run:
         """Scores every validation record once after an epoch's last step, on all workers, and tells it."""
         self.verification.finish()  # it has had an epoch's time: no model is validated without it
         epoch, tags = step // self.reading.steps, self.info.vocabulary
-        reading = self.steps.enter(epoch - 1, self.validating)
+        reading = dataclasses.replace(self.validating, image_size=self.config.size_in(epoch - 1))
         with self.average.in_place():
             batches = dataset.iterate(reading)
             table = self.steps.score(self._share_out(batches) for _ in range(reading.steps))

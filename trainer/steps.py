@@ -6,7 +6,6 @@ it is given and the replica's number alone.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -17,7 +16,6 @@ import tf_keras
 
 from trainer import augmentation, devices, losses, model
 from trainer.config import Config
-from trainer.dataset import Reading
 from trainer.local import Local
 from trainer.tracing import traced
 
@@ -109,17 +107,10 @@ class Steps:
         for variable, part in zip(variables, np.split(flat, ends), strict=True):
             self._local.give(variable, part.reshape(variable.shape))
 
-    def enter(self, epoch: int, reading: Reading) -> Reading:
-        """Makes `train` what this epoch's steps are, and returns how its images are to be read.
-
-        Args:
-            epoch: from 0.
-            reading: how a split is read at the full image size.
-        """
+    def enter(self, epoch: int) -> None:
+        """Makes `train` what the steps of an epoch, counted from 0, are."""
         first = self._config.fine_tune_from_epoch
         self.train = self._whole if 0 <= first <= epoch else self._head_only
-        early = epoch < self._config.early_epochs
-        return dataclasses.replace(reading, image_size=self._config.early_image_size) if early else reading
 
     def score(self, batches: Iterable[tuple[Any, ...]]) -> npt.NDArray[np.float32]:
         """Scores a split; the replicas exchange their rows once, at the end.

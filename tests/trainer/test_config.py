@@ -83,6 +83,12 @@ def test_the_last_value_within_its_limits_can_be_used(flags):
     assert config.parse([*NEEDED, *flags])
 
 
+def test_early_epochs_take_smaller_images():
+    flags = ["--early_epochs", "2", "--early_image_size", "40", "--image_size", "64"]
+    settings = config.parse([*NEEDED, *flags])
+    assert [settings.size_in(epoch) for epoch in range(4)] == [40, 40, 64, 64]
+
+
 def test_the_global_batch_is_shared_equally():
     assert config.check_batch(64, 4) == 16
 

@@ -9,14 +9,12 @@ import tensorflow as tf
 
 from trainer import augmentation, devices, model
 from trainer.config import Config
-from trainer.dataset import Reading
 from trainer.steps import Steps
 
 CLASSES = 3
 SMALL = Config(
     data="", model_dir="", image_size=32, alpha=0.35, weights="none", epochs=4, fine_tune_from_epoch=1
 )
-READING = Reading(shards=(), classes=CLASSES, image_size=32, replica_batch=4, workers=1, index=0)
 
 
 def made(config):
@@ -55,16 +53,16 @@ def test_the_head_alone_trains_until_the_epoch_of_fine_tuning(small):
     network, steps = small
     seed, stop = tf.constant([0, 1]), tf.constant(0.0)
     for step in range(2):  # the first step of a warm-up moves nothing
-        steps.enter(0, READING)
+        steps.enter(0)
         in_the_first = moved(network, lambda step=step: steps.train(*batch(step), seed, stop))
     assert in_the_first == {"head"}
-    steps.enter(1, READING)
+    steps.enter(1)
     assert moved(network, lambda: steps.train(*batch(2), seed, stop)) == {"head", "backbone"}
 
 
 def test_a_backbone_may_stay_frozen_for_ever():
     network, steps = made(dataclasses.replace(SMALL, fine_tune_from_epoch=-1))
-    steps.enter(3, READING)
+    steps.enter(3)
     for step in range(2):
         found = moved(network, lambda step=step: steps.train(*batch(step), [0, 1], tf.constant(0.0)))
     assert found == {"head"}
@@ -126,14 +124,6 @@ def test_what_dropout_leaves_out_depends_on_the_step_alone():
     np.testing.assert_array_equal(again, first)  # as in a run that was resumed there
     assert not np.array_equal(other, first)
     assert not np.array_equal(whole, first)
-
-
-def test_early_epochs_read_smaller_images():
-    config = dataclasses.replace(SMALL, early_epochs=2, early_image_size=40, image_size=64)
-    _, steps = made(config)
-    reading = dataclasses.replace(READING, image_size=64)
-    sizes = [steps.enter(epoch, reading).image_size for epoch in range(4)]
-    assert sizes == [40, 40, 64, 64]
 
 
 def test_a_split_is_scored_without_its_padding(small):
