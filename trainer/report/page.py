@@ -24,7 +24,7 @@ from trainer.report import plots, statistics
 from trainer.report.check import Check
 from trainer.report.pictures import Picture
 from trainer.report.statistics import Calibration, Confusions
-from trainer.report.training import Training
+from trainer.report.training import Curves
 
 MOST_PANELS = 40  # tags with plots of their own: the page stays below a few megabytes
 MOST_CONFUSED = 20  # rows and columns of the table of confusions
@@ -49,7 +49,7 @@ class Findings:
     thresholds: Sequence[float]  # one a class
     calibration: Calibration
     confusions: Confusions
-    training: Training | None
+    training: Curves | None
     worst: Sequence[Picture]
     best: Sequence[Picture]
     facts: Mapping[str, Any]  # canopy.json's content

@@ -22,6 +22,7 @@ LARGEST_SIDE = 256  # pixels: what a gallery's place shows
 LARGEST_BYTES = 24_000  # above it a picture is encoded anew
 QUALITY = 80  # of what is encoded anew
 ALIKE = 2  # hits shown with one and the same set of tags
+UNDECODABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what Pillow raises
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def data_address(encoded: bytes) -> str:
                 out = io.BytesIO()
                 small.save(out, "JPEG", quality=QUALITY, optimize=True)
                 encoded, kind = out.getvalue(), "jpeg"
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except UNDECODABLE:
         return ""
     return f"data:image/{kind};base64,{base64.b64encode(encoded).decode()}"
 
@@ -120,5 +121,5 @@ def pillow_sees(encoded: bytes) -> bool:
     try:
         with Image.open(io.BytesIO(encoded)) as image:
             return any(low != high for low, high in (c.getextrema() for c in image.convert("RGB").split()))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except UNDECODABLE:
         return False

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from trainer import metrics
 from trainer.report.statistics import Calibration
-from trainer.report.training import Training
+from trainer.report.training import Curves
 
 # What matplotlib draws in, and what the page makes of it. The codes are only marks.
 INK, ACCENT, SECOND, FAINT = "#010203", "#010204", "#010205", "#010206"
@@ -126,7 +126,7 @@ def reliability(name: str, found: Calibration) -> str:
     return _svg(name, (4.0, 4.3), draw, bottom=1.6)
 
 
-def loss_curves(name: str, found: Training) -> str:
+def loss_curves(name: str, found: Curves) -> str:
     """Training and validation loss over steps."""
 
     def draw(axes: Any) -> None:
@@ -149,7 +149,7 @@ def loss_curves(name: str, found: Training) -> str:
     return _svg(name, WIDE, draw)
 
 
-def f2_curve(name: str, found: Training) -> str:
+def f2_curve(name: str, found: Curves) -> str:
     """Validation F2 over steps."""
 
     def draw(axes: Any) -> None:

@@ -20,7 +20,7 @@ from trainer.files import REFUSED
 
 
 @dataclass(frozen=True)
-class Training:
+class Curves:
     """The curves of metrics.jsonl."""
 
     steps: list[int]  # at which the loss was noted
@@ -31,7 +31,7 @@ class Training:
     epochs: int  # begun
 
 
-def read(model: str) -> Training | None:
+def read(model: str) -> Curves | None:
     """Reads the metrics.jsonl beside an export.
 
     Args:
@@ -50,7 +50,7 @@ def read(model: str) -> Training | None:
         return None
 
 
-def parse(lines: Iterable[bytes]) -> Training | None:
+def parse(lines: Iterable[bytes]) -> Curves | None:
     """Turns the lines of a metrics.jsonl into curves; None where they hold none."""
     losses: dict[int, float] = {}
     validations: dict[int, tuple[float, float]] = {}
@@ -69,7 +69,7 @@ def parse(lines: Iterable[bytes]) -> Training | None:
     if not losses and not validations:
         return None
     steps, validated = sorted(losses), sorted(validations)
-    return Training(
+    return Curves(
         steps,
         [losses[step] for step in steps],
         validated,

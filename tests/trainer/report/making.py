@@ -12,7 +12,7 @@ from trainer.report import pictures, statistics
 from trainer.report.check import Check
 from trainer.report.looks import Looks, difference_hash
 from trainer.report.page import Findings
-from trainer.report.training import Training
+from trainer.report.training import Curves
 from trainer.validation import Validation
 
 TAGS = tuple(f"tag_{letter}" for letter in "abcdefghijklmnopq")
@@ -116,7 +116,7 @@ def findings(tags=TAGS, names=None, training=True, checks=None, rows=200, galler
         "thresholds": thresholds,
         "calibration": calibration,
         "confusions": statistics.confusions(answered, labels),
-        "training": Training([1, 2, 3], [0.7, 0.4, 0.3], [3], [0.5], [0.8], 1) if training else None,
+        "training": Curves([1, 2, 3], [0.7, 0.4, 0.3], [3], [0.5], [0.8], 1) if training else None,
         "worst": [shown(i) for i in worst[:gallery]],
         "best": [shown(i) for i in best[:gallery]],
         "facts": facts(tags),

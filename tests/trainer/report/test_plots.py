@@ -9,13 +9,13 @@ import pytest
 from tests.trainer.report.making import scored_rows
 from trainer import metrics
 from trainer.report import plots, statistics
-from trainer.report.training import Training
+from trainer.report.training import Curves
 
 
 def every_plot(name):
     scores, labels = scored_rows()
     recall, precision = metrics.precision_recall(scores[:, 0], labels[:, 0])
-    found = Training([1, 2, 3], [0.7, 0.4, 0.3], [2, 3], [0.5, 0.4], [0.8, 0.9], 2)
+    found = Curves([1, 2, 3], [0.7, 0.4, 0.3], [2, 3], [0.5, 0.4], [0.8, 0.9], 2)
     return [
         plots.threshold_panel(f"{name}a", np.linspace(0, 1, len(metrics.GRID)), 0.2),
         plots.precision_recall_panel(f"{name}b", recall, precision, 0.5),
@@ -63,11 +63,11 @@ def test_the_same_plot_is_the_same_text():
 def test_empty_bins_and_a_single_point_can_be_drawn():
     assert plots.reliability("a", statistics.calibration([[0.99]], [[1]]))
     assert plots.precision_recall_panel("b", np.array([1.0]), np.array([0.5]), 0.5)
-    assert plots.loss_curves("c", Training([1], [0.5], [], [], [], 1))
+    assert plots.loss_curves("c", Curves([1], [0.5], [], [], [], 1))
 
 
 def test_ticks_that_lie_close_together_keep_all_their_digits():
-    found = Training([1, 2], [0.7, 0.6], [1, 2], [0.7, 0.6], [0.887, 0.913], 2)
+    found = Curves([1, 2], [0.7, 0.6], [1, 2], [0.7, 0.6], [0.887, 0.913], 2)
     texts = [text.text for text in ET.fromstring(plots.f2_curve("close", found)).iter("text")]
     assert {"0.890", "0.895", "0.900", "0.905", "0.910"} <= set(texts)
     assert len(set(texts)) == len(texts)

@@ -26,7 +26,7 @@ def test_steps_and_validations_are_parted_and_sorted():
             {"step": 5, "epoch": 1, "loss": 0.7},
         )
     )
-    assert found == training.Training([5, 10], [0.7, 0.5], [12], [0.4], [0.8], 1)
+    assert found == training.Curves([5, 10], [0.7, 0.5], [12], [0.4], [0.8], 1)
 
 
 def test_of_a_step_taken_twice_the_last_counts():
@@ -46,7 +46,7 @@ def test_a_cut_line_and_what_is_no_number_are_passed_over():
 @pytest.mark.parametrize("line", ['{"step": %s, "loss": 0.5}', '{"step": 2, "epoch": %s, "loss": 0.5}'])
 def test_a_step_or_an_epoch_that_is_no_number_is_passed_over(line, number):
     found = parsed(lines({"step": 1, "epoch": 1, "loss": 0.5}) + line % number)
-    assert found == training.Training([1], [0.5], [], [], [], 1)
+    assert found == training.Curves([1], [0.5], [], [], [], 1)
 
 
 @given(st.text())
