@@ -24,6 +24,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -42,7 +43,18 @@ CLASSES = 17
 SECONDS = 10.0  # of each measurement of the bare model
 FEW = 64  # images of the run that shows what starting costs
 KERAS_BATCH = 32
+KERAS = "ImageDataGenerator, model.predict"
 ENGINES = {engines.LITE: "TensorFlow Lite", engines.SAVED_MODEL: "SavedModel"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table."""
+
+    what: str
+    rate: float  # images/s
+    limit: float  # images/s of the bare model at that time
+    timing: Timing | None = None  # of a whole command
 
 
 def network(size: int) -> Any:
@@ -152,8 +164,10 @@ def make_folder(chips: Sequence[Path | bytes], count: int, folder: Path) -> None
             target.symlink_to(chip)
 
 
-def contest(root: Path, counts: Sequence[int], chips: Sequence[Path | bytes], size: int, skip: str) -> None:
-    """Runs all contestants and prints the table."""
+def contest(
+    root: Path, counts: Sequence[int], chips: Sequence[Path | bytes], size: int, skip: str
+) -> list[Row]:
+    """Times all contestants, the smallest number of images first."""
     me = [sys.executable, "-m", "benchmarks.predict", "--size", str(size)]
     subprocess.run([*me, "--make_export", str(root)], check=True)
     export = f"{root}/export"
@@ -162,56 +176,52 @@ def contest(root: Path, counts: Sequence[int], chips: Sequence[Path | bytes], si
         done = subprocess.run([*me, "--bare", export, choice], check=True, capture_output=True, text=True)
         return float(done.stdout)
 
-    alone = {choice: rate(choice) for choice in ENGINES}
-    best = max(alone, key=lambda choice: alone[choice])
-    limits = [alone[best]]
-    show: list[tuple[str, str, str, float, float, str]] = []
-
-    def canopy(folder: Path) -> Timing:
-        flags = ["--model", export, "--images", str(folder), "--output", f"{root}/submission.csv"]
-        return measure("Canopy", _size(folder), [sys.executable, "-m", "beam_jobs.predict", *flags])
-
-    few = root / "few"
-    make_folder(chips, FEW, few)
-    start = canopy(few)
-    slow = 0.0
-    for count in counts:
+    def canopy(count: int) -> Timing:
         folder = root / f"images-{count}"
         make_folder(chips, count, folder)
+        flags = ["--model", export, "--images", str(folder), "--output", f"{root}/submission.csv"]
+        return measure("Canopy", count, [sys.executable, "-m", "beam_jobs.predict", *flags])
+
+    alone = {choice: rate(choice) for choice in ENGINES}
+    best = max(alone, key=lambda choice: alone[choice])
+    limits, rows = [alone[best]], []
+    start = canopy(FEW)
+    for count in counts:
         before = rate(best)
-        whole = canopy(folder)
+        whole = canopy(count)
         limits += [before, rate(best)]
         limit = statistics.mean(limits[-2:])
         steady = (count - FEW) / (whole.seconds - start.seconds)
-        show.append(_row("Canopy, start included", whole, limit))
-        show.append(("", f"Canopy, without its start of {start.seconds:.1f} s", "", steady, limit, ""))
-        if skip != "keras" and not slow:  # once: it takes long
-            timing = measure("Keras", count, [*me, "--keras", str(folder)])
-            slow = timing.rate
-            show.append(_row("ImageDataGenerator, model.predict", timing, limit))
+        rows.append(Row("Canopy, start included", whole.rate, limit, whole))
+        rows.append(Row(f"Canopy, without its start of {start.seconds:.1f} s", steady, limit))
+        if skip != "keras" and count == counts[0]:  # once: it takes long
+            timing = measure(KERAS, count, [*me, "--keras", f"{root}/images-{count}"])
+            rows.append(Row(KERAS, timing.rate, limit, timing))
     limit = statistics.mean(limits)
     span = f"{min(limits):,.0f} to {max(limits):,.0f} images/s"
-    show.insert(0, ("", f"bare model, {ENGINES[best]} (the limit: {span})", "", limit, limit, ""))
-    show += [
-        ("", f"bare model, {ENGINES[choice]}", "", alone[choice], limit, "")
-        for choice in ENGINES
-        if choice != best
-    ]
+    del alone[best]
+    others = [Row(f"bare model, {ENGINES[choice]}", found, limit) for choice, found in alone.items()]
+    return [Row(f"bare model, {ENGINES[best]} (the limit: {span})", limit, limit), *rows, *others]
+
+
+def show(rows: Sequence[Row], size: int) -> None:
+    """Prints the table."""
     table = Table(title=f"Prediction at {size} px, {machine.cores()} cores")
     for column in ("images", "what", "seconds", "images/s", "of the limit", "times Keras", "peak MB"):
         table.add_column(column, justify="left" if column == "what" else "right")
-    for images, what, seconds, found, limit, peak in show:
-        times = f"{found / slow:.1f}" if slow else ""
-        table.add_row(images, what, seconds, f"{found:,.0f}", f"{found / limit:.2f}", times, peak)
+    slow = next((row.rate for row in rows if row.what == KERAS), None)
+    for row in rows:
+        timing = row.timing
+        table.add_row(
+            f"{timing.images:,}" if timing else "",
+            row.what,
+            f"{timing.seconds:.1f}" if timing else "",
+            f"{row.rate:,.0f}",
+            f"{row.rate / row.limit:.2f}",
+            f"{row.rate / slow:.1f}" if slow else "",
+            f"{timing.peak_mb:,.0f}" if timing else "",
+        )
     Console(width=120).print(table)
-
-
-def _size(folder: Path) -> int:
-    return sum(1 for _ in folder.iterdir())
-
-
-def _row(what: str, timing: Timing, limit: float) -> tuple[str, str, str, float, float, str]:
-    return (f"{timing.images:,}", what, f"{timing.seconds:.1f}", timing.rate, limit, f"{timing.peak_mb:,.0f}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -244,7 +254,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             else:
                 chips += find_chips(flags.chips)
             with tempfile.TemporaryDirectory(prefix="canopy-bench-") as folder:
-                contest(Path(folder), counts, chips, flags.size, flags.skip)
+                show(contest(Path(folder), counts, chips, flags.size, flags.skip), flags.size)
 
     return cli.run(command)
 
