@@ -98,9 +98,8 @@ class Stopping:
             raise TerminatedError
 
     def _begin_agreement(self) -> None:
-        if not self._in_steps:
-            with self._lock:
-                self._in_steps = True
+        with self._lock:
+            self._in_steps = True
 
     @contextlib.contextmanager
     def unbroken(self) -> Iterator[None]:

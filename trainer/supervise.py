@@ -31,7 +31,7 @@ STOP_SECONDS = 25.0  # between SIGTERM and SIGKILL, within Kubernetes' grace per
 DISMISS_SECONDS = 12.0  # for a checkpoint that is being written when a peer is lost
 TELL_SECONDS = 10.0  # for telling the other launchers of an end that no restart mends
 WORTH_TELLING = (cli.EXIT_USER, cli.EXIT_BUG)
-# By which a process ends that nobody has ended: a driver, a device or a library that is broken.
+# Signals by which a process ends itself: a driver, a device or a library is broken.
 CRASHES = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE})
 
 
@@ -41,7 +41,7 @@ class Crew:
 
     local_workers: int  # all of the run's, on this machine; 0: one, at `place`
     place: Place  # of the first one
-    environment: Mapping[str, str] = field(default_factory=dict)  # theirs, besides this process' own
+    environment: Mapping[str, str] = field(default_factory=dict)  # theirs, besides this process's own
     log_format: str = "text"  # theirs, too
 
     def places(self) -> list[Place]:
@@ -79,7 +79,6 @@ def attempt(crew: Crew, flags: Sequence[str], halt: Halt, rendezvous_timeout: fl
     workers = [
         Worker(place, flags, len(places), crew.environment, log_format=crew.log_format) for place in places
     ]
-    ending = Ending(cli.EXIT_BUG, "the launcher failed")
     try:
         if crew.has_others:
             ending = _with_others(workers[0], places[0], halt, rendezvous_timeout)
@@ -98,6 +97,7 @@ def attempt(crew: Crew, flags: Sequence[str], halt: Halt, rendezvous_timeout: fl
 def _on_this_machine(crew: Crew, workers: list[Worker], halt: Halt) -> Ending:
     ending = _wait(workers, halt, until=lambda: all(each.line.is_ready for each in workers))
     if ending is None:
+        # At other ports: the first may have been taken while TensorFlow was loaded.
         for each, place in zip(workers, crew.places(), strict=True):
             each.go(place)
         ending = _wait(workers, halt)
@@ -133,26 +133,20 @@ def _with_others(own: Worker, place: Place, halt: Halt, rendezvous_timeout: floa
 def _meet(own: Worker, meeting: Meeting, halt: Halt, rendezvous_timeout: float) -> Start | Ending:
     """Waits until this launcher's worker is ready and all others' are."""
     deadline = time.monotonic() + rendezvous_timeout
-    found: list[Start | End] = []
 
     def is_over() -> bool:
         if own.line.is_ready:
             meeting.ready()
-        result = meeting.poll()
-        found.extend([result] if result is not None else [])
-        return bool(found) or time.monotonic() > deadline
+        return meeting.poll() is not None or time.monotonic() > deadline
 
     ending = _wait([own], halt, until=is_over)
     if ending is not None:
         return ending
-    if not found:
-        return Ending(
-            cli.EXIT_PEER_LOST,
-            f"peer lost: not all came within {rendezvous_timeout:.0f} s: {meeting.missing()}",
-        )
-    if isinstance(found[0], End):
-        return Ending(found[0].code, found[0].why)
-    return found[0]
+    result = meeting.poll()
+    if result is None:
+        missing = f"not all came within {rendezvous_timeout:.0f} s: {meeting.missing()}"
+        return Ending(cli.EXIT_PEER_LOST, f"peer lost: {missing}")
+    return Ending(result.code, result.why) if isinstance(result, End) else result
 
 
 def _wait(
@@ -171,14 +165,14 @@ def _wait(
         if all(code is not None for code in codes) or time.monotonic() >= deadline:
             return _conclude(workers)
         if any(codes):
-            # One that was killed has no reason in common with the others.
-            told = any(code in WORTH_TELLING for code in codes)
             if cli.EXIT_USER in codes:
-                # What they say now is that the others are gone.
+                # What the others say now is that this one is gone.
                 for each, code in zip(workers, codes, strict=True):
                     if code is None:
                         each.hush()
-            deadline = min(deadline, time.monotonic() + (LAST_WORDS_SECONDS if told else 0.0))
+            # One that was killed has no reason in common with the others, which may still say so.
+            is_shared = any(code in WORTH_TELLING for code in codes)
+            deadline = min(deadline, time.monotonic() + (LAST_WORDS_SECONDS if is_shared else 0.0))
         elif until():
             return None
         elif gone := _gone(workers, watch):
@@ -205,7 +199,7 @@ def _gone(workers: list[Worker], watch: Watch | None) -> str:
 
 def _conclude(workers: list[Worker]) -> Ending:
     """What it means that all ended, or one failed: the rest is ended, too."""
-    # Those that have not ended by themselves do not count as failed: they were waiting for the others.
+    # Those that still run have not failed: they wait for the others.
     ended = {each: each.process.poll() or 0 for each in workers}
     failed = [each for each, code in ended.items() if code]
     if not failed:

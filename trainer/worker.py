@@ -23,18 +23,19 @@ from trainer.cluster import Place
 
 START_SECONDS = 180.0  # of silence until it is ready: loading TensorFlow from a cold disk holds Python up
 FROZEN_SECONDS = 30.0  # of silence later on
-# Between two looks at it: the launcher was paused (Ctrl-Z), or its machine, and it perhaps with them.
+# Between two looks at it: the launcher itself was paused (Ctrl-Z), or the machine, perhaps with the worker.
 PAUSED_SECONDS = 3.0
-# Of silence once a peer is lost: what it computes is lost anyway, and a checkpoint half written does no harm.
+# Of silence once a peer is lost: what it computes is lost anyway, and half a checkpoint does no harm.
 STALLED_SECONDS = 5.0
 POLL_SECONDS = 0.02
 VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"  # CUDA's word: numbers or names, parted by commas
 
 
 class Worker:
-    """One training process. The chief's stderr is the user's; of the others here, errors are held back.
+    """One training process.
 
-    Each worker finds a user's mistake for itself, and the user wants to read it once.
+    The chief writes to the user's stderr. Errors of the others on this machine are held back: each worker
+    finds a user's mistake for itself, and the user wants to read it once.
     """
 
     def __init__(
@@ -85,8 +86,7 @@ class Worker:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self.line.start()
         self._relay = threading.Thread(target=self._pass_on, daemon=True)
-        if relayed:
-            self._relay.start()
+        self._relay.start()
 
     @property
     def is_frozen(self) -> bool:
@@ -117,7 +117,7 @@ class Worker:
         return ""
 
     def hush(self) -> None:
-        """Passes on nothing more that it writes: the run has ended, and why is told."""
+        """Passes on nothing more that it writes but errors: the run has ended, and the user knows why."""
         self._is_hushed = True
 
     def _pass_on(self) -> None:
@@ -141,8 +141,7 @@ class Worker:
         Args:
             show_errors: whether nobody else has said why the run ends.
         """
-        if self._relay.ident is not None:
-            self._relay.join(5.0)
+        self._relay.join(5.0)
         if show_errors:
             _write(b"".join(self._held))
         self.line.close()
@@ -151,7 +150,7 @@ class Worker:
 
 
 def _write(line: bytes) -> None:
-    # A worker waits for ever for who no longer reads what it writes, because nobody reads that.
+    # Where nobody reads this stderr, the worker's is still read: else the worker would wait for ever.
     with contextlib.suppress(OSError):
         sys.stderr.buffer.write(line)
         sys.stderr.flush()
@@ -166,9 +165,9 @@ def _is_stopped(pid: int) -> bool:
 
 
 def _shares(here: int) -> dict[str, str]:
-    """What keeps a training process from taking the whole machine, where the user has not set it."""
-    # TensorFlow would start a thread for every core of the node, whatever the container's CPU limit, and so
-    # would each of several workers: they would take turns.
+    """What keeps a training process from taking the whole machine, unless the user sets it otherwise."""
+    # TensorFlow starts a thread for every core of the node, whatever the container's CPU limit: several
+    # workers would take turns.
     threads = str(max(1, machine.cores() // here))
     return {
         "TF_NUM_INTRAOP_THREADS": threads,
@@ -181,7 +180,7 @@ def _shares(here: int) -> dict[str, str]:
 def _own_gpus(index: int, here: int) -> dict[str, str]:
     """One worker's part of this machine's GPUs, as many as any other's.
 
-    By itself each of several takes all of them, and every GPU computes for every worker.
+    Left to themselves, all workers take all GPUs, and every GPU computes for every worker.
     """
     named = os.environ.get(VISIBLE_GPUS)
     gpus = [str(i) for i in range(machine.gpus())] if named is None else named.split(",")
@@ -193,22 +192,22 @@ def _own_gpus(index: int, here: int) -> dict[str, str]:
 
 
 def stop(workers: Sequence[Worker], how: signal.Signals, seconds: float) -> None:
-    """Asks what still runs to end, and ends it by force after `seconds`, a frozen one at once."""
+    """Sends a signal to all that still run, and kills them after `seconds`, a frozen one at once."""
     for worker in workers:
         if worker.process.poll() is None:
             worker.process.send_signal(how)
-    _end_by_force(workers, seconds, lambda worker: worker.is_frozen)
+    _await_ends(workers, seconds, lambda worker: worker.is_frozen)
 
 
 def dismiss(workers: Sequence[Worker], why: str, seconds: float) -> None:
-    """Tells what still runs that a peer is lost; by force after `seconds`, one that gives no sign sooner."""
+    """Tells all that still run that a peer is lost, and kills them after `seconds`, a silent one sooner."""
     for worker in workers:
         worker.line.say(link.LOST, why)
-    _end_by_force(workers, seconds, lambda worker: worker.line.silent_for() > STALLED_SECONDS)
+    _await_ends(workers, seconds, lambda worker: worker.line.silent_for() > STALLED_SECONDS)
 
 
-def _end_by_force(workers: Sequence[Worker], seconds: float, is_stuck: Callable[[Worker], bool]) -> None:
-    """Waits for `seconds` at most, for one that is stuck not at all, and kills."""
+def _await_ends(workers: Sequence[Worker], seconds: float, is_stuck: Callable[[Worker], bool]) -> None:
+    """Waits until all have ended, and kills those that are stuck or still run after `seconds`."""
     deadline = time.monotonic() + seconds
     while running := [worker for worker in workers if worker.process.poll() is None]:
         for worker in running:
