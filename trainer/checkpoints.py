@@ -1,8 +1,8 @@
 """Checkpoints of the whole training state, written by the chief, read by all.
 
 Promises: a checkpoint is whole or not seen (it is renamed into place), two are kept, a damaged one is passed
-over for the one before it, one of another run is never taken up, all workers take up the same one, and a
-number that is none is never saved.
+over for the one before it, one of another run is never taken up, all workers take up the same one, and NaN or
+infinity is never saved.
 """
 
 from __future__ import annotations
@@ -75,19 +75,15 @@ class Checkpoints:
             local: reads and sets this worker's values of them.
             streams: into how many an epoch is cut; saved along.
             writes: whether this worker is the chief.
-            optional: variables by name that a checkpoint may lack: those of a type of arithmetic, which may
-                be another one when the run goes on.
+            optional: variables by name that a checkpoint may lack: those of a precision, which may be another
+                one when the run goes on.
         """
         self._variables, self._local, self._writes = list(variables), local, writes
-        self._streams = self._streams_then = streams
+        self._streams = streams
+        self.streams_then = streams  # of the run that saved what was restored
         self._optional = dict(optional or {})
         self._folder = f"{model_dir}/checkpoints"
         self._refusals, self._run = 0, 0
-
-    @property
-    def streams_then(self) -> int:
-        """Into how many streams an epoch was cut by the run that saved what was restored."""
-        return self._streams_then
 
     def restore(self, gather: Gather = lambda step: [step], run: int = 0) -> int:
         """Takes up the newest checkpoint that is sound to all and returns its step, 0 where there is none.
@@ -106,7 +102,7 @@ class Checkpoints:
         step, values = self._newest()
         steps = list(gather(step))
         if min(steps) != max(steps):
-            # A network file system may list late what another machine has saved: by its name, it is there.
+            # A network file system may list late what another machine has saved, and yet open it by name.
             if step != max(steps):
                 with contextlib.suppress(*DAMAGED):
                     step, values = max(steps), self._read(self._path(max(steps)))
@@ -205,7 +201,7 @@ class Checkpoints:
                 log.warning("%s is damaged (%s): looking for one before it", self._path(step), error)
                 damaged[self._path(step)] = error
         if damaged:
-            # To begin anew would take hours for granted that may still be had.
+            # To begin anew would throw away hours of work that may still be saved.
             path, why = next(iter(damaged.items()))
             text = f"no checkpoint in {self._folder} can be read ({path}: {first_line(why)})"
             if isinstance(why, REFUSED):
@@ -232,7 +228,7 @@ class Checkpoints:
                 found[name] if name in found else self._local.value(variable)
                 for name, variable in self._optional.items()
             ]
-            self._streams_then = int(found["streams"]) if "streams" in found else self._streams
+            self.streams_then = int(found["streams"]) if "streams" in found else self._streams
         for variable, value in zip(self._variables, values, strict=True):
             if tuple(variable.shape) != value.shape:
                 raise ValueError(

@@ -70,10 +70,11 @@ class Verification:
         self._thread.start()
 
     def check(self) -> None:
-        """Raises `UserError` where a shard has been found that differs; waits for nothing.
+        """Tells of what has been found so far; waits for nothing.
 
         Raises:
-            UserError, TryAgainError: likewise, where a shard cannot be read.
+            UserError: where a shard differs or cannot be read.
+            TryAgainError: where one cannot be read for a reason that may pass.
         """
         if self._fault is not None:
             raise self._fault
@@ -81,7 +82,8 @@ class Verification:
     def finish(self) -> None:
         """Waits until all of this worker's shards are checked, also those that were written over meanwhile.
 
-        Raises as `check` does.
+        Raises:
+            UserError, TryAgainError: as `check` does.
         """
         self._thread.join()
         if self._fault is None:

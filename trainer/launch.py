@@ -116,8 +116,8 @@ def _launch(settings: Settings) -> int:
 def _alone(task: config.Config) -> Iterator[None]:
     """Keeps a second launcher of this machine out of the run's folder.
 
-    Started twice, a run would be taken for one, and both would write its checkpoints. The lock is not in the
-    folder: on a network's disk it might outlast a machine that loses power.
+    Two launchers of one run would both write its checkpoints. The lock is not in the folder: on a network's
+    disk it might outlast a machine that loses power.
     """
     folder = task.model_dir if "://" in task.model_dir else str(Path(task.model_dir).resolve())
     digest = hashlib.sha256(folder.encode()).hexdigest()[:16]
@@ -133,7 +133,7 @@ def _alone(task: config.Config) -> Iterator[None]:
             if not task.restart:
                 raise
         except OSError:
-            pass  # no room for a file, or no locks: as without this
+            pass  # no room for a file, or no locks: then without one
         yield
 
 

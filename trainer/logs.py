@@ -34,7 +34,7 @@ class JsonLines(logging.Formatter):
 
 
 def of_worker(log_format: str, index: int) -> None:
-    """Sends a worker's log to stderr; the others than the chief speak only of trouble.
+    """Sends a worker's log to stderr; all but the chief speak only of trouble.
 
     Args:
         log_format: `--log_format`.

@@ -52,7 +52,7 @@ def _lacks_marker(image: Any) -> Any:
         return tf.reduce_any(tf.equal(code, tf.constant(codes)))
 
     def has_length(code: Any) -> Any:
-        """Not so a stuffed byte, TEM, RSTn, SOI and a fill byte."""
+        """Whether a length follows: not behind a stuffed byte, TEM, RSTn, SOI or a fill byte."""
         return (code > 0x01) & ((code < 0xD0) | (code > 0xD8)) & (code != 0xFF)
 
     def more(position: Any, components: Any, adobe: Any, ended: Any) -> Any:
@@ -62,7 +62,7 @@ def _lacks_marker(image: Any) -> Any:
         return (at(position) == 0xFF) & has_length(at(position + 1))
 
     def next_marker(position: Any) -> Any:
-        """At one go: each of thousands of bytes between two markers would cost what a segment does."""
+        """Its position, found in one go: to step over thousands of stray bytes one by one is slow."""
         found = tf.where((data[position:-1] == 0xFF) & has_length(data[position + 1 :]))[:, 0]
         return tf.concat([position + tf.cast(found, tf.int32), [size]], axis=0)[0]
 

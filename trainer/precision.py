@@ -18,10 +18,7 @@ from trainer import devices
 
 # What has the units of one of these has those of all before it.
 TYPES = ("float32", "mixed_float16", "mixed_bfloat16")
-SINCE = (
-    (8, "mixed_bfloat16"),
-    (7, "mixed_float16"),
-)  # GPU compute capability, its tensor cores' type
+SINCE = ((8, "mixed_bfloat16"), (7, "mixed_float16"))  # GPU compute capability: its tensor cores' type
 
 Gather = Callable[[int], Sequence[int]]
 
