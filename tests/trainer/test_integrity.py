@@ -10,14 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from beam_jobs.images import Converted
-from beam_jobs.records import frame, serialise
 from canopy import cli
 from canopy.cli import TryAgainError, UserError
 from tests.beam_jobs.gcs_server import serving
 from tests.conftest import SMALLEST
-from trainer import data_info, dataset, faults, integrity
-from trainer.data_info import Shard
+from trainer import data_info, integrity
 from trainer.integrity import Verification
 
 
@@ -166,52 +163,6 @@ def test_a_shard_that_is_written_over_while_a_run_reads_it_is_found_at_the_next_
     assert read == [str(path)]
 
 
-def example(encoded=b"", classes=2, name="chip"):
-    return serialise(name, Converted(encoded, "jpeg", 8, 8, None, False, False), [0], classes)
-
-
-def test_a_record_that_breaks_the_contract_is_named(tmp_path):
-    import tensorflow as tf
-
-    picture = tf.io.encode_jpeg(tf.zeros([8, 8, 3], tf.uint8)).numpy()
-    larger = tf.io.encode_jpeg(tf.zeros([16, 16, 3], tf.uint8)).numpy()
-    sound = example(picture)
-    for bad, said in [
-        (example(b"no picture", name="chip_7"), r"record 1 .*chip_7.*cannot be decoded"),
-        (example(picture[:200]), "record 1 .*cannot be decoded"),
-        (example(larger), "record 1 .*16 x 16 pixels"),
-        (example(picture, classes=5), "record 1 .*has 5 numbers .*2 classes"),
-        (sound.replace(b"image/encoded", b"image/ENCODED"), "record 1 .*lacks image/encoded"),
-        (b"\xff\xff", "record 1 .*no tf.train.Example"),
-    ]:
-        path = tmp_path / "shard"
-        path.write_bytes(b"".join(map(frame, (sound, bad, sound))))
-        settings = dataset.Reading(
-            shards=(Shard(str(path), 3),),
-            classes=2, image_size=32, replica_batch=3, workers=1, index=0, shuffle=False,
-        )  # fmt: skip
-        with pytest.raises(UserError, match=said):
-            list(dataset.iterate(settings))
-
-
-def test_more_records_than_promised_are_named(tmp_path):
-    path = tmp_path / "shard"
-    path.write_bytes(frame(b"one") + frame(b"two"))
-    assert "holds more than the 1 records" in str(faults.first([Shard(str(path), 1)], 0))
-
-
-def test_an_error_with_sound_records_stays_what_it_was(folder):
-    import tensorflow as tf
-
-    def fails():
-        yield "a batch"
-        raise tf.errors.DataLossError(None, None, "the network broke")
-
-    info = data_info.read(str(folder))
-    with pytest.raises(tf.errors.DataLossError, match="the network broke"):
-        list(faults.naming(fails(), info.shards("train"), len(info.vocabulary), dataset.decode))
-
-
 @pytest.mark.parametrize(
     ("number", "kind"), [(errno.ESTALE, TryAgainError), (errno.EIO, TryAgainError), (errno.EACCES, UserError)]
 )
@@ -223,27 +174,6 @@ def test_a_disk_that_fails_for_a_while_is_no_fault_of_the_shards(folder, monkeyp
     monkeypatch.setattr(integrity, "checksum", fails)
     with pytest.raises(kind, match=rf"{path} cannot be read \(it says no\)"):
         verify(folder)
-    monkeypatch.setattr(faults, "_open", fails)
-    with pytest.raises(kind, match=rf"{path} cannot be read \(it says no\)"):
-        faults.first(data_info.read(str(folder)).shards("train"), 0)
-
-
-def test_a_shard_that_tensorflow_may_not_read_or_not_now_is_one_sentence():
-    import tensorflow as tf
-
-    def fails(kind):
-        yield "a batch"
-        raise kind(None, None, "{{function_node next}} /data/shard; it says no [Op:IteratorGetNext] name: ")
-
-    for kind, told in [
-        (tf.errors.UnknownError, TryAgainError),
-        (tf.errors.UnavailableError, TryAgainError),
-        (tf.errors.PermissionDeniedError, UserError),
-    ]:
-        with pytest.raises(told, match=r"a shard cannot be read \(/data/shard; it says no\)"):
-            list(faults.naming(fails(kind), (), 2))
-    with pytest.raises(tf.errors.ResourceExhaustedError):  # of memory the command itself tells
-        list(faults.naming(fails(tf.errors.ResourceExhaustedError), (), 2))
 
 
 @pytest.fixture

@@ -1,0 +1,81 @@
+"""Which record stopped a run, and with what sentence."""
+
+import errno
+
+import pytest
+import tensorflow as tf
+
+from beam_jobs.images import Converted
+from beam_jobs.records import frame, serialise
+from canopy.cli import TryAgainError, UserError
+from trainer import data_info, dataset, faults
+from trainer.data_info import Shard
+
+
+def example(encoded=b"", classes=2, name="chip"):
+    return serialise(name, Converted(encoded, "jpeg", 8, 8, None, False, False), [0], classes)
+
+
+def test_a_record_that_breaks_the_contract_is_named(tmp_path):
+    picture = tf.io.encode_jpeg(tf.zeros([8, 8, 3], tf.uint8)).numpy()
+    larger = tf.io.encode_jpeg(tf.zeros([16, 16, 3], tf.uint8)).numpy()
+    sound = example(picture)
+    for bad, said in [
+        (example(b"no picture", name="chip_7"), r"record 1 .*chip_7.*cannot be decoded"),
+        (example(picture[:200]), "record 1 .*cannot be decoded"),
+        (example(larger), "record 1 .*16 x 16 pixels"),
+        (example(picture, classes=5), "record 1 .*has 5 numbers .*2 classes"),
+        (sound.replace(b"image/encoded", b"image/ENCODED"), "record 1 .*lacks image/encoded"),
+        (b"\xff\xff", "record 1 .*no tf.train.Example"),
+    ]:
+        path = tmp_path / "shard"
+        path.write_bytes(b"".join(map(frame, (sound, bad, sound))))
+        settings = dataset.Reading(
+            shards=(Shard(str(path), 3),),
+            classes=2, image_size=32, replica_batch=3, workers=1, index=0, shuffle=False,
+        )  # fmt: skip
+        with pytest.raises(UserError, match=said):
+            list(dataset.iterate(settings))
+
+
+def test_more_records_than_promised_are_named(tmp_path):
+    path = tmp_path / "shard"
+    path.write_bytes(frame(b"one") + frame(b"two"))
+    assert "holds more than the 1 records" in str(faults.first([Shard(str(path), 1)], 0))
+
+
+def test_an_error_with_sound_records_stays_what_it_was(records):
+    def fails():
+        yield "a batch"
+        raise tf.errors.DataLossError(None, None, "the network broke")
+
+    info = data_info.read(str(records))
+    with pytest.raises(tf.errors.DataLossError, match="the network broke"):
+        list(faults.naming(fails(), info.shards("train"), len(info.vocabulary), dataset.decode))
+
+
+@pytest.mark.parametrize(("number", "kind"), [(errno.ESTALE, TryAgainError), (errno.EACCES, UserError)])
+def test_a_shard_that_the_disk_does_not_give_may_be_sound(records, monkeypatch, number, kind):
+    def fails(*_):
+        raise OSError(number, "it says no")
+
+    shards = data_info.read(str(records)).shards("train")
+    monkeypatch.setattr(faults, "_open", fails)
+    with pytest.raises(kind, match=rf"{shards[0].path} cannot be read \(it says no\)"):
+        faults.first(shards, 0)
+
+
+def test_a_shard_that_tensorflow_may_not_read_or_not_now_is_one_sentence():
+    def fails(kind):
+        yield "a batch"
+        raise kind(None, None, "{{function_node next}} /data/shard; it says no [Op:IteratorGetNext] name: ")
+
+    for kind, told in [
+        (tf.errors.UnknownError, TryAgainError),
+        (tf.errors.UnavailableError, TryAgainError),
+        (tf.errors.PermissionDeniedError, UserError),
+    ]:
+        with pytest.raises(told, match=r"a shard cannot be read \(/data/shard; it says no\)"):
+            list(faults.naming(fails(kind), (), 2))
+    with pytest.raises(tf.errors.ResourceExhaustedError):  # of memory the command itself tells
+        list(faults.naming(fails(tf.errors.ResourceExhaustedError), (), 2))
