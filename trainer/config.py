@@ -6,9 +6,7 @@ sentence. Importing this module costs nothing (no TensorFlow), so a launcher can
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,78 +14,75 @@ from typing import Any, Literal
 
 from canopy import cli
 from canopy.cli import Parser, UserError
-
-
-def _flag(help_text: str, default: Any = dataclasses.MISSING) -> Any:
-    """A field whose comment is also its flag's help; no default makes the flag required."""
-    return dataclasses.field(default=default, metadata={"help": help_text})
+from trainer import flags
+from trainer.flags import flag
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """Settings of one training run; each field is the flag of the same name."""
 
-    data: str = _flag("folder of records that beam_jobs.preprocess wrote, local or gs://")
-    model_dir: str = _flag("folder for checkpoints, logs and the export, local or gs://")
-    epochs: int = _flag("passes over the training split", 6)
-    batch_size: int = _flag("global batch: images per step, over all workers together", 64)
-    image_size: int = _flag("side in pixels to which every image is resized", 224)
-    backbone: str = _flag("keras (MobileNetV2), or hub:HANDLE (a TF-Hub feature vector)", "keras")
-    early_epochs: int = _flag("how many epochs train at --early_image_size first: cheap, and hardly worse", 0)
-    early_image_size: int = _flag("side in pixels of the images of the early epochs", 64)
-    weights: str = _flag(
+    data: str = flag("folder of records that beam_jobs.preprocess wrote, local or gs://")
+    model_dir: str = flag("folder for checkpoints, logs and the export, local or gs://")
+    epochs: int = flag("passes over the training split", 6)
+    batch_size: int = flag("global batch: images per step, over all workers together", 64)
+    image_size: int = flag("side in pixels to which every image is resized", 224)
+    backbone: str = flag("keras (MobileNetV2), or hub:HANDLE (a TF-Hub feature vector)", "keras")
+    early_epochs: int = flag("how many epochs train at --early_image_size first: cheap, and hardly worse", 0)
+    early_image_size: int = flag("side in pixels of the images of the early epochs", 64)
+    weights: str = flag(
         "initial weights of the keras backbone: imagenet, none, an .h5 FILE, or auto (imagenet where it can "
         "be had, else none with a warning)",
         "imagenet",
     )
-    alpha: float = _flag("width multiplier of MobileNetV2", 1.0)
-    learning_rate: float = _flag("peak of the schedule: linear warm-up, then cosine", 1e-3)
-    warmup_share: float = _flag("share of all steps in which the learning rate warms up", 0.1)
-    final_rate_share: float = _flag("share of the peak at which the cosine ends", 0.0)
-    weight_decay: float = _flag("AdamW's decoupled weight decay, on kernels only", 1e-2)
-    bn_momentum: float = _flag("BatchNormalization momentum (0.999 never leaves ImageNet)", 0.9)
-    average_decay: float = _flag(
+    alpha: float = flag("width multiplier of MobileNetV2", 1.0)
+    learning_rate: float = flag("peak of the schedule: linear warm-up, then cosine", 1e-3)
+    warmup_share: float = flag("share of all steps in which the learning rate warms up", 0.1)
+    final_rate_share: float = flag("share of the peak at which the cosine ends", 0.0)
+    weight_decay: float = flag("AdamW's decoupled weight decay, on kernels only", 1e-2)
+    bn_momentum: float = flag("BatchNormalization momentum (0.999 never leaves ImageNet)", 0.9)
+    average_decay: float = flag(
         "decay per step of the moving average of the weights, which is validated and exported; 0: none",
         0.0,
     )
-    dropout: float = _flag("share of the features that each training step leaves out", 0.0)
-    fine_tune_from_epoch: int = _flag(
+    dropout: float = flag("share of the features that each training step leaves out", 0.0)
+    fine_tune_from_epoch: int = flag(
         "epoch, from 0, from which on the backbone trains as well as the head; -1: never", 0
     )
-    augment: Literal["d4", "affine", "none"] = _flag(
+    augment: Literal["d4", "affine", "none"] = flag(
         "d4: random flips and quarter turns on the device; affine: small turns, zooms and shifts as well",
         "d4",
     )
-    loss: Literal["bce", "focal", "asymmetric"] = _flag(
+    loss: Literal["bce", "focal", "asymmetric"] = flag(
         "bce: binary cross-entropy; focal, asymmetric: what is decided already counts for less",
         "bce",
     )
-    mixup: float = _flag(
+    mixup: float = flag(
         "alpha of mixup: images and labels blended in pairs by Beta(alpha, alpha); 0: none", 0.0
     )
-    checkpoint_steps: int = _flag("steps between checkpoints", 100)
-    log_steps: int = _flag("steps between lines of metrics.jsonl", 10)
-    seed: int = _flag("seed of order, augmentation and initial weights", 0)
-    mixed_precision: Literal["auto", "native", "float32", "mixed_float16", "mixed_bfloat16"] = _flag(
+    checkpoint_steps: int = flag("steps between checkpoints", 100)
+    log_steps: int = flag("steps between lines of metrics.jsonl", 10)
+    seed: int = flag("seed of order, augmentation and initial weights", 0)
+    mixed_precision: Literal["auto", "native", "float32", "mixed_float16", "mixed_bfloat16"] = flag(
         "auto: mixed_bfloat16 or mixed_float16 on a GPU that has the units, float32 on a CPU; native: the "
         "same, and mixed_bfloat16 on a CPU that has them",
         "auto",
     )
-    communication: Literal["ring", "nccl"] = _flag(
+    communication: Literal["ring", "nccl"] = flag(
         "how gradients are exchanged. ring: TensorFlow's own, between devices of any kind; nccl: NVIDIA's, "
         "between GPUs",
         "ring",
     )
-    exchange: Literal["float32", "bfloat16"] = _flag(
+    exchange: Literal["float32", "bfloat16"] = flag(
         "type in which gradients travel between devices; bfloat16: half the bytes, and each sum keeps only 8 "
         "significant bits",
         "float32",
     )
-    require_gpu: bool = _flag("end with exit code 2 where TensorFlow sees no GPU", False)
-    init_from: str = _flag("an export folder whose weights the run starts from", "")
-    restart: bool = _flag("delete this model_dir's earlier run and begin anew", False)
-    profile: bool = _flag("record some steps after warm-up for TensorBoard's profiler", False)
-    log_format: Literal["text", "json"] = _flag("form of the log lines", "text")
+    require_gpu: bool = flag("end with exit code 2 where TensorFlow sees no GPU", False)
+    init_from: str = flag("an export folder whose weights the run starts from", "")
+    restart: bool = flag("delete this model_dir's earlier run and begin anew", False)
+    profile: bool = flag("record some steps after warm-up for TensorBoard's profiler", False)
+    log_format: Literal["text", "json"] = flag("form of the log lines", "text")
 
     def size_in(self, epoch: int) -> int:
         """Side in pixels of the images that an epoch, counted from 0, trains on."""
@@ -125,9 +120,7 @@ def parse(argv: Sequence[str] | None = None, prog: str = "python -m trainer.task
         UserError: where a flag is unknown or a value cannot be used.
     """
     parser = Parser(prog, "Trains one worker of a run; trainer.launch starts all of them.")
-    hints = typing.get_type_hints(Config)
-    for field in dataclasses.fields(Config):
-        _add_flag(parser, field, hints[field.name])
+    flags.add(parser, Config)
     given = vars(parser.parse_args(argv))
     for name in ("data", "model_dir", "init_from"):
         given[name] = cli.folder(given[name])
@@ -238,26 +231,3 @@ def _meant(name: str, value: Any) -> Any:
         return value
     path = value.removeprefix("hub:")
     return value.removesuffix(path) + str(Path(path).resolve())
-
-
-def _truth(text: str) -> bool:
-    """What a switch's value says; a switch without a value is on."""
-    if text not in {"true", "false"}:
-        raise argparse.ArgumentTypeError(f"must be true or false, and is {text!r}")
-    return text == "true"
-
-
-def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field[Any], hint: Any) -> None:
-    required = field.default is dataclasses.MISSING
-    options: dict[str, Any] = {"help": field.metadata["help"]}
-    if not required:
-        options["default"] = field.default
-    if hint is bool:
-        # A manifest can only fill in values: `--require_gpu=$(REQUIRE_GPU)`.
-        options |= {"type": _truth, "nargs": "?", "const": True, "metavar": "true|false"}
-    elif typing.get_origin(hint) is Literal:
-        options["choices"] = typing.get_args(hint)
-    else:
-        options["type"] = cli.utf8 if hint is str else hint
-        options["metavar"] = {int: "N", float: "X", str: "TEXT"}[hint]
-    parser.add_argument(f"--{field.name}", required=required, **options)

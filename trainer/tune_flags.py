@@ -13,27 +13,45 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from canopy.cli import Parser, UserError
-from trainer import search, storage
+from trainer import flags, search, storage
+from trainer.flags import flag
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Settings of one worker of a search."""
+    """Settings of one worker of a search; each field but the last two is the flag of the same name."""
 
-    data: str  # folder of records, local or gs://
-    study: str  # a file, or a database's address
-    study_name: str  # within the study's file or database
-    output: str  # folder of the trials, on a disk that all workers share
-    trials: int  # over all workers
-    timeout: float  # seconds; 0: none
+    data: str = flag("records to train on", metavar="FOLDER")
+    study: str = flag(
+        "what the workers share: a file on a shared disk (NFS will do), or a database's address "
+        "(sqlite:///FILE, or postgresql://USER:PASSWORD@HOST/NAME where its driver, psycopg[binary], is "
+        "installed: only SQLite's comes with Canopy)",
+        metavar="FILE|URL",
+    )
+    study_name: str = flag("name of the study in it", "canopy")
+    output: str = flag(
+        "folder of the trials on a shared disk; beside the study's file where it is not given",
+        "",
+        metavar="FOLDER",
+    )
+    trials: int = flag("trials, over all workers", 30)
+    timeout: float = flag(
+        "when this worker ends; the trial it is at is kept and may be taken up again; 0: no limit",
+        0.0,
+        metavar="SECONDS",
+    )
+    local_workers: int = flag("training processes of a trial", 1)
+    max_restarts: int = flag("restarts of a trial's processes after a loss", 1)
+    max_failures: int = flag("failed trials in a row that end this worker", 3)
+    stale_after: float = flag(
+        "silence after which a worker counts as dead and its trial is tried again", 120.0, metavar="SECONDS"
+    )
+    pruner: Literal["median", "hyperband", "none"] = flag("what ends a bad trial after an epoch", "median")
+    keep: Literal["best", "all"] = flag(
+        "best: only the best trial's export stays, of the others metrics and logs", "best"
+    )
+    seed: int = flag("seed of the search", 0)
     space: tuple[str, ...]  # NAME=VALUES each
-    local_workers: int  # training processes a trial
-    max_restarts: int  # of a trial's processes
-    max_failures: int  # in a row before this worker ends
-    stale_after: float  # seconds of silence after which a worker counts as dead
-    pruner: Literal["median", "hyperband", "none"]
-    keep: Literal["best", "all"]
-    seed: int
     fixed: tuple[str, ...]  # trainer.task's flags for all trials
 
 
@@ -48,9 +66,9 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
     """
     given = list(sys.argv[1:] if argv is None else argv)
     at = given.index("--") if "--" in given else len(given)
-    flags = vars(_parser().parse_args(given[:at]))
-    space = tuple(flags.pop("space"))
-    settings = Settings(**flags, space=space, fixed=tuple(given[at + 1 :]))
+    found = vars(_parser().parse_args(given[:at]))
+    space = tuple(found.pop("space"))
+    settings = Settings(**found, space=space, fixed=tuple(given[at + 1 :]))
     _check(settings)
     return settings if settings.output else replace(settings, output=_beside(settings.study))
 
@@ -99,30 +117,7 @@ def _parser() -> Parser:
         "stand flags of trainer.task that all trials have in common; they are not searched. "
         f"Searched otherwise: {space}.",
     )
-    parser.add_argument("--data", required=True, metavar="FOLDER", help="records to train on")
-    parser.add_argument(
-        "--study",
-        required=True,
-        metavar="FILE|URL",
-        help="what the workers share: a file on a shared disk (NFS will do), or a database's address "
-        "(sqlite:///FILE, or postgresql://USER:PASSWORD@HOST/NAME where its driver, psycopg[binary], is "
-        "installed: only SQLite's comes with Canopy)",
-    )
-    parser.add_argument("--study_name", default="canopy", metavar="TEXT", help="name of the study in it")
-    parser.add_argument(
-        "--output",
-        default="",
-        metavar="FOLDER",
-        help="folder of the trials on a shared disk; beside the study's file where it is not given",
-    )
-    parser.add_argument("--trials", type=int, default=30, metavar="N", help="trials, over all workers")
-    parser.add_argument(
-        "--timeout",
-        type=float,
-        default=0.0,
-        metavar="SECONDS",
-        help="when this worker ends; the trial it is at is kept and may be taken up again; 0: no limit",
-    )
+    flags.add(parser, Settings)
     parser.add_argument(
         "--space",
         action="append",
@@ -130,37 +125,4 @@ def _parser() -> Parser:
         metavar="NAME=VALUES",
         help="a flag to search, again for each: LOW..HIGH, LOW..HIGH:log, LOW..HIGH:STEP or A,B,C",
     )
-    parser.add_argument(
-        "--local_workers", type=int, default=1, metavar="N", help="training processes of a trial"
-    )
-    parser.add_argument(
-        "--max_restarts",
-        type=int,
-        default=1,
-        metavar="N",
-        help="restarts of a trial's processes after a loss",
-    )
-    parser.add_argument(
-        "--max_failures", type=int, default=3, metavar="N", help="failed trials in a row that end this worker"
-    )
-    parser.add_argument(
-        "--stale_after",
-        type=float,
-        default=120.0,
-        metavar="SECONDS",
-        help="silence after which a worker counts as dead and its trial is tried again",
-    )
-    parser.add_argument(
-        "--pruner",
-        choices=("median", "hyperband", "none"),
-        default="median",
-        help="what ends a bad trial after an epoch",
-    )
-    parser.add_argument(
-        "--keep",
-        choices=("best", "all"),
-        default="best",
-        help="best: only the best trial's export stays, of the others metrics and logs",
-    )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the search")
     return parser

@@ -146,24 +146,6 @@ def test_no_switch_is_on_that_nobody_turned_on():
     assert [name for name, value in settings.items() if value is True] == []
 
 
-@pytest.mark.parametrize(
-    ("flags", "expected"),
-    [
-        ((), False),
-        (("--require_gpu",), True),
-        (("--require_gpu=true",), True),
-        (("--require_gpu=false",), False),
-    ],
-)
-def test_a_switch_can_be_given_a_value_as_manifests_must(flags, expected):
-    assert config.parse([*flags, "--data", "d", "--model_dir", "m"]).require_gpu is expected
-
-
-def test_a_switch_takes_no_other_word():
-    with pytest.raises(UserError, match="true or false"):
-        config.parse(["--require_gpu=maybe", "--data", "d", "--model_dir", "m"])
-
-
 @pytest.mark.parametrize("recipe", ["planet32", "planet256"])
 def test_the_recipes_flags_are_understood(recipe):
     given = (ROOT / "benchmarks" / f"{recipe}.flags").read_text().split()
