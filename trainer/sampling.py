@@ -6,9 +6,6 @@ same, and a search can be repeated.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import optuna
 from optuna.distributions import (
     BaseDistribution,
@@ -17,8 +14,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
-from optuna.samplers import BaseSampler, TPESampler
-from optuna.trial import FrozenTrial, TrialState
+from optuna.samplers import TPESampler
+from optuna.trial import FrozenTrial
 
 from trainer.search import Choice, Range, Space
 
@@ -46,51 +43,25 @@ def make_pruner(kind: str, epochs: int) -> BasePruner:
     return NopPruner()
 
 
-class SeededSampler(BaseSampler):
+class SeededSampler(TPESampler):
     """The Tree-structured Parzen Estimator with a seed of its own for each trial.
 
     Workers of one study that start with one seed would otherwise draw the same values.
     """
 
     def __init__(self, seed: int) -> None:
-        self._seed = seed
-        self._inner = TPESampler(seed=seed)
+        self._seed_of_all = seed
+        self._begin(seed)
 
-    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """Draws anew for each trial."""
+    def _begin(self, seed: int) -> None:
         # Joint, as the learning rate that suits depends on the other values; constant_liar keeps workers
         # from trying at the same time what one of them tries already.
-        self._inner = TPESampler(
-            seed=(self._seed * 1_000_003 + trial.number) % 2**32,
-            n_startup_trials=RANDOM_TRIALS,
-            multivariate=True,
-            constant_liar=True,
-        )
-        self._inner.before_trial(study, trial)
+        super().__init__(seed=seed, n_startup_trials=RANDOM_TRIALS, multivariate=True, constant_liar=True)
 
-    def infer_relative_search_space(
-        self, study: optuna.Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        """As Optuna's."""
-        return self._inner.infer_relative_search_space(study, trial)
-
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """As Optuna's."""
-        return self._inner.sample_relative(study, trial, search_space)
-
-    def sample_independent(
-        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        """As Optuna's."""
-        return self._inner.sample_independent(study, trial, param_name, param_distribution)
-
-    def after_trial(
-        self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
-    ) -> None:
-        """As Optuna's."""
-        self._inner.after_trial(study, trial, state, values)
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Begins anew for each trial."""
+        self._begin((self._seed_of_all * 1_000_003 + trial.number) % 2**32)
+        super().before_trial(study, trial)
 
 
 def _distribution(part: Choice | Range) -> BaseDistribution:
