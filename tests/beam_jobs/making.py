@@ -228,6 +228,14 @@ def zip_of(path: Path, members: dict[str, bytes], method: int = zipfile.ZIP_DEFL
     return path
 
 
+def pack(path: Path, members: dict[str, bytes]) -> None:
+    """Makes a zip or a tar, as the name ends."""
+    if path.suffix == ".zip":
+        zip_of(path, members)
+    else:
+        tar_of(path, members)
+
+
 def read_all(*patterns: object) -> dict[str, bytes]:
     """Each image's bytes, by its name."""
     with Reader() as reader:

@@ -143,7 +143,7 @@ def test_a_folder_in_a_store_is_listed_once(server: Faulty, monkeypatch: pytest.
     listed: list[str] = []
     match = gcs.match
 
-    def counted(pattern: str) -> list[str]:
+    def counted(pattern: str) -> Iterator[str]:
         listed.append(pattern)
         return match(pattern)
 

@@ -11,7 +11,7 @@ import pytest
 
 from beam_jobs.images import UNREADABLE, RejectedImage
 from beam_jobs.sources import Reader, list_images
-from tests.beam_jobs.making import tar_of, zip_of
+from tests.beam_jobs.making import pack, tar_of, zip_of
 
 
 def test_a_damaged_member_is_rejected_by_itself(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_what_the_system_gives_in_parts_is_read_whole(
     if kind == "file":
         (tmp_path / "a.jpg").write_bytes(data)
     else:
-        {"zip": zip_of, "tar": tar_of}[kind](tmp_path / f"a.{kind}", {"a.jpg": data})
+        pack(tmp_path / f"a.{kind}", {"a.jpg": data})
     monkeypatch.setattr(os, "pread", lambda handle, size, start: pread(handle, min(size, 100), start))
     with Reader() as reader:
         assert reader.read(list_images([str(tmp_path)])[0]) == data

@@ -12,7 +12,7 @@ import pytest
 
 from beam_jobs.sources import list_images
 from canopy.cli import UserError
-from tests.beam_jobs.making import tar_of, zip_of
+from tests.beam_jobs.making import pack
 
 Packing = Literal["w:gz", "w:bz2", "w:xz"]
 PROGRAMS: dict[Packing, str] = {"w:gz": "gzip", "w:bz2": "bzip2", "w:xz": "xz"}
@@ -52,8 +52,7 @@ def test_what_lies_beside_images_and_may_hold_more_is_refused(tmp_path: Path, na
 def test_what_lies_within_an_archive_and_may_hold_more_is_refused(
     tmp_path: Path, name: str, outer: str
 ) -> None:
-    make = zip_of if outer == "a.zip" else tar_of
-    make(tmp_path / outer, {"a.jpg": b"1", name: b"?"})
+    pack(tmp_path / outer, {"a.jpg": b"1", name: b"?"})
     command = "unzip a.zip" if outer == "a.zip" else "tar -xf a.tar"
     with pytest.raises(UserError, match=f"{outer} holds {name}, which cannot be read in place.*`{command}`"):
         list_images([str(tmp_path)])
@@ -62,8 +61,7 @@ def test_what_lies_within_an_archive_and_may_hold_more_is_refused(
 @pytest.mark.parametrize("outer", ["a.zip", "a.tar"])
 def test_what_lies_within_an_archive_and_holds_none_is_passed_over(tmp_path: Path, outer: str) -> None:
     others = ["labels.csv.gz", "train_v2.csv.zip", ".more.zip", "__MACOSX/._more.zip", "notes.txt"]
-    make = zip_of if outer == "a.zip" else tar_of
-    make(tmp_path / outer, {"a.jpg": b"1"} | dict.fromkeys(others, b"?"))
+    pack(tmp_path / outer, {"a.jpg": b"1"} | dict.fromkeys(others, b"?"))
     listing = list_images([str(tmp_path)])
     assert [source.name for source in listing] == ["a"]
     assert listing.ignored == len(others)

@@ -19,7 +19,7 @@ from beam_jobs.sources import Reader, Source, list_images, name_of
 from canopy import progress
 from canopy.cli import UserError
 from tests.beam_jobs.gcs_server import Faulty
-from tests.beam_jobs.making import read_all, tar_of, zip_of
+from tests.beam_jobs.making import pack, read_all, tar_of, zip_of
 
 HOSTILE = [
     "../../evil.jpg",
@@ -93,7 +93,7 @@ def test_a_long_listing_says_how_far_it_is(
     monkeypatch.setattr(progress, "COUNTED", 2)
     files = {f"{i}.jpg": b"x" for i in range(5)}
     if place in ("a.zip", "a.tar"):
-        {"a.zip": zip_of, "a.tar": tar_of}[place](tmp_path / place, files)
+        pack(tmp_path / place, files)
     for name, data in files.items():
         storage.make_folder(f"{tmp_path}/folder")
         storage.write_bytes(f"{tmp_path}/folder/{name}", data)
@@ -291,7 +291,7 @@ def test_a_damaged_archive_is_refused_or_its_members_are_right_or_rejected(
     members = {f"t/{i}.jpg": bytes([i]) * (40 + i) for i in range(4)}
     kind = data.draw(st.sampled_from(["zip", "tar"]))
     path = tmp_path / f"d.{kind}"
-    {"zip": zip_of, "tar": tar_of}[kind](path, members)
+    pack(path, members)
     content = bytearray(path.read_bytes())
     for _ in range(data.draw(st.integers(1, 5))):
         at = data.draw(st.integers(0, len(content) - 1))
