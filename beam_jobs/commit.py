@@ -19,21 +19,18 @@ import json
 import os
 import re
 import shutil
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from beam_jobs import storage
-from canopy import contract, locks
+from beam_jobs.staging import Staging
+from canopy import contract
 from canopy.cli import TryAgainError, UserError
 
 STAGING = ".canopy-staging"
-LOCK = "lock"  # in the staging folder: held while a job of this machine runs
-MARK = "run-"  # likewise, begins the name of one job's mark: gone as soon as a later job has begun
-RUN_JSON = "run.json"  # likewise: the files that the job may leave behind
-OWN = "job-"  # likewise, begins the name of a folder that only one job's driver and workers use
-FOLDERS = ("work", "results", "shards")  # in that folder: all that grows with the images
+RUN_JSON = "run.json"  # in the staging folder: the files that the job may leave behind
+FOLDERS = ("work", "results", "shards")  # in the job's own folder there: all that grows with the images
 FAILED_REJECTS = "rejects.failed.jsonl"  # of a job that failed beside an earlier, whole data set
 TFDS_LABELS = "image.class.label.labels.txt"  # where TensorFlow Datasets looks for the class names
 FIXED = (
@@ -50,12 +47,8 @@ class Output:
         """Names the folder; nothing is touched before `begin`."""
         self.folder = folder
         self.remote = storage.is_remote(folder)
-        self.staging = storage.join(folder, STAGING)
-        job = uuid.uuid4().hex
-        self._mark = f"{MARK}{job}"
-        # Not one for all jobs: the workers of a killed one may be at work for a while yet.
-        self.own = storage.join(self.staging, f"{OWN}{job}")
-        self._held: IO[bytes] | None = None
+        self._staging = Staging(storage.join(folder, STAGING), folder, "job")
+        self.own = self._staging.own
         self._earlier: set[str] = set()  # files of the whole data set that this job is to replace
 
     def begin(self, overwrite: bool) -> None:
@@ -70,15 +63,11 @@ class Output:
                 machine is writing there.
         """
         self._look(overwrite)
-        storage.make_folder(self.staging)
-        self._lock()
-        # Before it looks for others: of two that begin at once, at least one then finds the other's.
-        storage.write_bytes(storage.join(self.staging, self._mark), b"")
-        self._clear_staging(keep=(RUN_JSON, LOCK, self._mark))
+        self._staging.begin(keep=(RUN_JSON,))
         try:
             there, ours = self._look(overwrite)  # again: a job that was not done the first time may be by now
         except (UserError, TryAgainError):
-            self._leave()
+            self._staging.leave()
             raise
         self._note(ours)
         if contract.DATASET_INFO in there:
@@ -100,7 +89,7 @@ class Output:
             if not overwrite:
                 raise UserError(f"--output: {self.folder} holds a whole data set; --overwrite replaces it")
             return there, self._listed(contract.CANOPY_JSON)
-        if storage.exists(storage.join(self.staging, RUN_JSON)):
+        if storage.exists(storage.join(self._staging.folder, RUN_JSON)):
             return there, self._listed(f"{STAGING}/{RUN_JSON}")
         foreign = sorted(filter(_is_final, there))
         if foreign:
@@ -121,14 +110,6 @@ class Output:
                 f"--output: {self.folder} holds a folder {found[0]}, where a file is to be written"
             )
 
-    def _lock(self) -> None:
-        """Keeps other jobs of this machine out until this process ends, however it ends."""
-        if self.remote:
-            return
-        with contextlib.suppress(OSError):  # where there are no locks, the mark has to do
-            busy = f"--output: another job is writing to {self.folder}"
-            self._held = locks.take(storage.join(self.staging, LOCK), busy)
-
     @contextlib.contextmanager
     def tidied(self) -> Iterator[None]:
         """Removes what a job of this machine has half written where the block ends by an exception.
@@ -145,23 +126,9 @@ class Output:
 
     def check(self) -> None:
         """Raises `UserError` where another job to the same folder has begun since, or the folder is gone."""
-        if not storage.exists(storage.join(self.staging, self._mark)):
-            if not self.remote and not storage.exists(self.folder):
-                raise UserError(f"--output: {self.folder} was removed before this job was done")
-            raise UserError(
-                f"--output: another job to {self.folder} began before this one was done, so this one ends: "
-                "let the other end before you start one again"
-            )
-
-    def _leave(self) -> None:
-        """Lets the next job in: the mark goes, then the lock, then the folder where nothing is left in it."""
-        storage.delete([storage.join(self.staging, self._mark)])
-        if self._held:
-            locks.release(self._held)
-            self._held = None
-        if not self.remote:
-            with contextlib.suppress(OSError):  # it holds what is another job's
-                Path(self.staging).rmdir()
+        if not self.remote and not storage.exists(self.folder):
+            raise UserError(f"--output: {self.folder} was removed before this job was done")
+        self._staging.check()
 
     def _listed(self, name: str) -> set[str]:
         """The files that a run.json or a canopy.json speaks of, as far as their names can be ours."""
@@ -175,20 +142,6 @@ class Output:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"--output: {storage.join(self.folder, name)} is damaged: {error!r}") from error
 
-    def _clear_staging(self, keep: Iterable[str] = ()) -> None:
-        if self.remote:
-            kept = {storage.join(self.staging, name) for name in keep}
-            storage.delete(path for path in storage.below(self.staging) if path not in kept)
-            return
-        for entry in Path(self.staging).iterdir():
-            if entry.name in keep:
-                continue
-            with storage.explained(str(entry), "remove"):
-                if entry.is_dir() and not entry.is_symlink():
-                    shutil.rmtree(entry)
-                else:
-                    entry.unlink(missing_ok=True)
-
     def claim(self, shards: Iterable[str]) -> None:
         """Says which shards are going to be written, before the first one is."""
         self.check()
@@ -199,7 +152,9 @@ class Output:
     def _note(self, shards: Iterable[str]) -> None:
         """Notes which files may be there from now on, so that a later job knows them for Canopy's own."""
         files = sorted({*shards} - {*FIXED})
-        storage.write_bytes(storage.join(self.staging, RUN_JSON), json.dumps({"files": files}).encode())
+        storage.write_bytes(
+            storage.join(self._staging.folder, RUN_JSON), json.dumps({"files": files}).encode()
+        )
 
     def shard_path(self, shard: str) -> str:
         """Where a worker writes a shard."""
@@ -228,16 +183,16 @@ class Output:
 
     def _end(self, keep: Iterable[str] = ()) -> None:
         """Clears the staging folder, the lock last: whoever comes in between is not to lose anything."""
-        self._clear_staging(keep=(*keep, *([LOCK] if self._held else []), self._mark))
-        self._leave()
+        self._staging.clear(keep)
+        self._staging.leave()
 
     def _put(self, files: Mapping[str, bytes]) -> None:
         for name, data in files.items():
             if self.remote:
                 storage.write_bytes(storage.join(self.folder, name), data)
             else:
-                storage.write_bytes(storage.join(self.staging, name), data)
-                self._publish(storage.join(self.staging, name), name)
+                storage.write_bytes(storage.join(self._staging.folder, name), data)
+                self._publish(storage.join(self._staging.folder, name), name)
 
     def _publish(self, path: str, name: str) -> None:
         """Gives a file of this machine its final name."""

@@ -78,7 +78,7 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
         _check(job, len(listing), rejects, missing=absent, extra=[], rows=len(sample or ()))
         for path in _targets(job):
             storage.make_folder(storage.split(path)[0])
-        lists = scoring.work_lists(unique, staged.folder, choice.workers, choice.processes)
+        lists = scoring.work_lists(unique, staged.own, choice.workers, choice.processes)
         # Elsewhere each core mostly has a process of its own: two threads, for one to read meanwhile.
         threads = math.ceil(machine.cores() / choice.workers) if choice.mode else 2
         running.run(

@@ -1,9 +1,9 @@
-"""The folder beside a prediction's output in which one run's workers leave their scores.
+"""The folder in which a job's driver and workers leave what is not final, one for all jobs to an output.
 
-Promises: what lies in it is of this run alone; a run that another one to the same output has overtaken ends
-with a `UserError` instead of a mixture; what an interrupted run left goes away with the next. On this
-machine a second run is refused while the first lasts. In a store, which has no locks, and on a disk that
-knows none, the later run goes on and the earlier one ends.
+Promises: what lies in a job's own folder there is of that job alone; a job that another one to the same
+output has overtaken ends with a `UserError` instead of a mixture; what a killed job left goes away with the
+next. On this machine a second job is refused while the first lasts. In a store, which has no locks, and on a
+disk that knows none, the later job goes on and the earlier one ends.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -19,76 +19,96 @@ from beam_jobs import storage
 from canopy import locks
 from canopy.cli import UserError
 
-LOCK = "lock"  # in the folder of all runs to an output: held while one of this machine lasts
-MARK = "run"  # in a run's own: gone as soon as a later run to the same output has begun
+LOCK = "lock"  # held while a job of this machine lasts
+MARK = "run-"  # begins the name of one job's mark: gone as soon as a later job has begun
+OWN = "job-"  # begins the name of a folder that only one job's driver and workers use
 
 
 class Staging:
-    """One run's own folder; see `begun`, which makes it and removes it."""
+    """One job's hold on the folder."""
 
-    def __init__(self, output: str) -> None:
-        """Names the folder; nothing is touched before `begin`."""
-        self._output = output
-        self._all = f"{output}.partial"
-        self.folder = storage.join(self._all, uuid.uuid4().hex)
-        self._mark = storage.join(self.folder, MARK)
+    def __init__(self, folder: str, output: str, job: str) -> None:
+        """Names the folder; nothing is touched before `begin`.
+
+        Args:
+            folder: where it is to be.
+            output: what the job writes, for messages.
+            job: what it is called there.
+        """
+        self.folder = folder
+        number = uuid.uuid4().hex
+        # Not one for all jobs: the workers of a killed one may be at work for a while yet.
+        self.own = storage.join(folder, f"{OWN}{number}")
+        self.mark = storage.join(folder, f"{MARK}{number}")
+        self._output, self._job = output, job
         self._held: IO[bytes] | None = None
 
-    def begin(self) -> None:
-        """Makes the folder, and removes those of earlier runs.
+    def begin(self, keep: Iterable[str] = ()) -> None:
+        """Takes the folder over, and removes what earlier jobs left there.
+
+        Args:
+            keep: names of files that stay.
 
         Raises:
-            UserError: another run of this machine is writing to the output.
+            UserError: another job of this machine is writing to the output.
         """
-        if not storage.is_remote(self._all):
-            storage.make_folder(self._all)
+        storage.make_folder(self.folder)
+        if not storage.is_remote(self.folder):
             with contextlib.suppress(OSError):  # where there are no locks, the mark has to do
-                busy = f"--output: another run is writing to {self._output}"
-                self._held = locks.take(storage.join(self._all, LOCK), busy)
-        storage.make_folder(storage.join(self.folder, "progress"))
+                busy = f"--output: another {self._job} is writing to {self._output}"
+                self._held = locks.take(storage.join(self.folder, LOCK), busy)
         # Before it looks for others: of two that begin at once, at least one then finds the other's.
-        storage.write_bytes(self._mark, b"")
-        self._remove_earlier()
+        storage.write_bytes(self.mark, b"")
+        self.clear(keep)
 
-    def _remove_earlier(self) -> None:
-        if storage.is_remote(self._all):
-            found = storage.below(self._all)
-            storage.delete(path for path in found if not path.startswith(f"{self.folder}/"))
+    def clear(self, keep: Iterable[str] = ()) -> None:
+        """Removes all that is in the folder, but for some files, the lock that is held and the mark."""
+        kept = {*keep, storage.split(self.mark)[1], *([LOCK] if self._held else [])}
+        if storage.is_remote(self.folder):
+            paths = {storage.join(self.folder, name) for name in kept}
+            storage.delete(path for path in storage.below(self.folder) if path not in paths)
             return
-        for entry in Path(self._all).iterdir():
-            if entry.name == LOCK or entry == Path(self.folder):
+        for entry in Path(self.folder).iterdir():
+            if entry.name in kept:
                 continue
             if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry, ignore_errors=True)
+                shutil.rmtree(entry, ignore_errors=True)  # another job's workers may be at work in it
             else:
-                entry.unlink(missing_ok=True)
+                storage.delete([str(entry)])
 
     def check(self) -> None:
-        """Raises `UserError` where another run to the same output has begun since."""
-        if not storage.exists(self._mark):
+        """Raises `UserError` where another job to the same output has begun since."""
+        if not storage.exists(self.mark):
             raise UserError(
-                f"--output: another run to {self._output} began before this one was done, so this one ends: "
-                "let the other end before you start one again"
+                f"--output: another {self._job} to {self._output} began before this one was done, so this "
+                "one ends: let the other end before you start one again"
             )
 
-    def end(self) -> None:
-        """Removes the folder, and lets the next run in."""
-        if storage.is_remote(self._all):
-            storage.delete(storage.below(self.folder))
+    def leave(self) -> None:
+        """Lets the next job in: the mark goes, then the lock, then the folder where nothing is left in it."""
+        if storage.is_remote(self.folder):
+            storage.delete([self.mark])
             return
-        shutil.rmtree(self.folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            Path(self.mark).unlink()
         if self._held:
             locks.release(self._held)
-        with contextlib.suppress(OSError):  # it holds what is another run's
-            Path(self._all).rmdir()
+            self._held = None
+        with contextlib.suppress(OSError):  # it holds what is another job's
+            Path(self.folder).rmdir()
 
 
 @contextlib.contextmanager
 def begun(output: str) -> Iterator[Staging]:
-    """A staging folder beside an output, there for as long as the block lasts."""
-    staging = Staging(output)
+    """A prediction's staging folder beside its output, there for as long as the block lasts."""
+    staging = Staging(f"{output}.partial", output, "run")
     try:
         staging.begin()
+        storage.make_folder(storage.join(staging.own, "progress"))
         yield staging
     finally:
-        staging.end()
+        if storage.is_remote(output):
+            storage.delete(storage.below(staging.own))
+        else:
+            shutil.rmtree(staging.own, ignore_errors=True)
+        staging.leave()

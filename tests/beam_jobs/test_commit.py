@@ -14,7 +14,7 @@ from pathlib import Path
 import google_crc32c
 import pytest
 
-from beam_jobs import commit, gcs, preprocess
+from beam_jobs import commit, gcs, preprocess, staging
 from canopy.cli import UserError
 from tests.beam_jobs.gcs_server import Faulty
 from tests.beam_jobs.making import Archive, Run, noise, planet
@@ -60,10 +60,10 @@ def dies_at(moment: int, place: str, job: Callable[[], object], events: tuple[st
 
 def half_written(folder: Path) -> list[Path]:
     """What a job has left in its staging folder, beside a few words for the next one."""
-    staging = folder / commit.STAGING
-    kept = (commit.LOCK, commit.RUN_JSON)
+    inside = folder / commit.STAGING
+    kept = (staging.LOCK, commit.RUN_JSON)
     return [
-        path for path in staging.rglob("*") if path.name not in kept and not path.name.startswith(commit.MARK)
+        path for path in inside.rglob("*") if path.name not in kept and not path.name.startswith(staging.MARK)
     ]
 
 
@@ -265,7 +265,7 @@ def test_a_signal_ends_a_job_and_its_workers_with_one_word(
         [sys.executable, "-m", "beam_jobs.preprocess", *flags, "--image_format", "png"],
         stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True,
     )  # fmt: skip
-    while not any((tmp_path / "out" / commit.STAGING).glob(f"{commit.OWN}*/shards/*")):
+    while not any((tmp_path / "out" / commit.STAGING).glob(f"{staging.OWN}*/shards/*")):
         assert process.poll() is None
         time.sleep(0.02)
     # A terminal's Ctrl-C goes to all, a cluster's SIGTERM to the first process.

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from beam_jobs import commit, running, storage
+from beam_jobs import commit, running, staging, storage
 from beam_jobs.convert import convert_shard
 from beam_jobs.processes import crew
 from beam_jobs.work import Work
@@ -97,7 +97,7 @@ def test_who_begins_while_another_job_tidies_up_loses_nothing(
     def releasing(file: object) -> None:
         with pytest.raises(UserError, match="another job"):  # its lock is there until all else is gone
             begun(tmp_path, overwrite=True)
-        assert {path.name for path in (tmp_path / commit.STAGING).iterdir()} == {commit.LOCK}
+        assert {path.name for path in (tmp_path / commit.STAGING).iterdir()} == {staging.LOCK}
         monkeypatch.setattr(locks, "release", release)
         release(file)  # type: ignore[arg-type]
         later.append(begun(tmp_path, overwrite=True))

@@ -52,7 +52,7 @@ def test_a_second_run_to_an_output_is_refused_and_the_first_is_whole(
     wanted = run("--images", chips, output=tmp_path / "reference.csv").rows
     output = tmp_path / "out" / "submission.csv"
     words = command(model, chips, output)
-    with halted(words, lambda: any(output.parent.glob("*.partial/*/run"))) as first:
+    with halted(words, lambda: any(output.parent.glob("*.partial/run-*"))) as first:
         second = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
         assert second.returncode == 2
         assert second.stderr == f"error: --output: another run is writing to {output}\n"
@@ -70,7 +70,7 @@ def test_a_killed_run_does_not_keep_the_next_one_out(
 ) -> None:
     wanted = run("--images", chips, output=tmp_path / "reference.csv")
     output = tmp_path / "out" / "submission.csv"
-    with halted(command(model, chips, output), lambda: any(output.parent.glob("*.partial/*/run"))):
+    with halted(command(model, chips, output), lambda: any(output.parent.glob("*.partial/run-*"))):
         pass
     assert left_in(output.parent) == {"submission.csv.partial"}
     done = run("--images", chips, output=output)
@@ -87,7 +87,7 @@ def test_in_a_store_the_later_run_is_whole_and_the_earlier_one_ends(
     for path in chips.iterdir():
         (others / f"other_{path.name}").write_bytes(path.read_bytes())
     output = "gs://here/out/submission.csv"
-    began = lambda: any((tmp_path / "store" / "here").rglob("submission.csv.partial/*/run"))  # noqa: E731
+    began = lambda: any((tmp_path / "store" / "here").rglob("submission.csv.partial/run-*"))  # noqa: E731
     with halted(command(model, others, output), began) as earlier:
         later = run("--images", chips, output=output)
         assert later.code == 0, later.err
@@ -105,13 +105,13 @@ def test_in_a_store_the_later_run_is_whole_and_the_earlier_one_ends(
 def test_of_two_that_write_at_the_same_time_to_a_store_the_earlier_tells(server: Faulty) -> None:
     output = "gs://here/out.csv"
     with staging.begun(output) as first:
-        storage.write_bytes(f"{first.folder}/scores-00000.npz", b"first")
+        storage.write_bytes(f"{first.own}/scores-00000.npz", b"first")
         first.check()
         with staging.begun(output) as second:
             second.check()
-            assert second.folder != first.folder
-            assert storage.match("gs://here/**") == [f"{second.folder}/run"]
-            storage.write_bytes(f"{first.folder}/scores-00001.npz", b"a worker that knows of nothing")
+            assert second.own != first.own
+            assert storage.match("gs://here/**") == [second.mark]
+            storage.write_bytes(f"{first.own}/scores-00001.npz", b"a worker that knows of nothing")
         with pytest.raises(UserError, match="another run"):
             first.check()
     assert storage.match("gs://here/**") == []
@@ -120,10 +120,10 @@ def test_of_two_that_write_at_the_same_time_to_a_store_the_earlier_tells(server:
 def test_brackets_in_an_outputs_name_touch_no_other_outputs_folder(server: Faulty) -> None:
     with staging.begun("gs://here/sub1.csv") as other:
         with staging.begun("gs://here/sub[1].csv") as own:
-            storage.write_bytes(f"{own.folder}/scores-00000.npz", b"own")
+            storage.write_bytes(f"{own.own}/scores-00000.npz", b"own")
             other.check()
         other.check()
-        assert storage.match("gs://here/**") == [f"{other.folder}/run"]
+        assert storage.match("gs://here/**") == [other.mark]
 
 
 def test_a_disk_without_locks_is_treated_as_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
