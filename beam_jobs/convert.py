@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beam_jobs import images, plan, processes, records, storage
-from beam_jobs.images import BAD_NAME, Encoding, RejectedImage
+from beam_jobs.images import Encoding, RejectedImage
 from beam_jobs.plan import Move
 from beam_jobs.processes import Crew
 from beam_jobs.sources import Fetched, Reader, content
@@ -55,9 +55,6 @@ def _convert_batch(
             framed.append(records.frame(records.serialise(name, picture, item.ids, classes)))
         except RejectedImage as rejected:
             batch.rejects.append(Reject(name, rejected.reason, rejected.detail))
-            continue
-        except UnicodeEncodeError as error:
-            batch.rejects.append(Reject(ascii(name)[1:-1], BAD_NAME, str(error)))
             continue
         for i in item.ids:
             batch.tags[i] += 1
@@ -124,7 +121,7 @@ def convert_shard(work: Work, crew: Crew, count: Callable[[int], None] = lambda 
     result.converted = len(result.lengths)
     result.crc32c = writer.crc32c
     result.channel_sums = images.channel_sums(histogram).tolist()
-    result.save(work.result)
+    result.save()
     return result
 
 

@@ -164,11 +164,3 @@ def class_ids(labels: Labels, vocabulary: Sequence[str]) -> list[tuple[int, ...]
         else:
             result.append(tuple(sorted(ids[tag] for tag in tags)))
     return result
-
-
-def multi_hot(ids: Sequence[int], classes: int) -> list[int]:
-    """Class ids as a list of `classes` zeros and ones."""
-    hot = [0] * classes
-    for i in ids:
-        hot[i] = 1
-    return hot

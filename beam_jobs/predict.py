@@ -113,7 +113,7 @@ def build(
     job: Settings,
     *,
     threads: int,
-    processes: int = 0,
+    processes: int,
 ) -> None:
     """The graph: score every list.
 

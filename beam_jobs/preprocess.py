@@ -33,11 +33,10 @@ def _even_out(_: None, results: list[Result]) -> list[Change]:
 def _rebuild(change: Change, _: object = None, *, taking: bool) -> None:
     """Beam's third and fourth step: shards that lack records take some, then the givers drop theirs."""
     if bool(change.takes) == taking:
-        result = rebuild(change.result, change.keep, change.takes)
-        result.save(result.result)
+        rebuild(change.result, change.keep, change.takes).save()
 
 
-def build(pipeline: Any, lists: Sequence[str], threads: int, processes: int = 0) -> None:
+def build(pipeline: Any, lists: Sequence[str], threads: int, processes: int) -> None:
     """The graph: convert every shard, then even out what rejects left uneven.
 
     Args:

@@ -15,7 +15,6 @@ import google_crc32c
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from beam_jobs.images import Converted
-from beam_jobs.labels import multi_hot
 from canopy import contract
 
 # TFRecord's framing: uint64 length, masked CRC-32C of those 8 bytes, data, masked CRC-32C of the data; all
@@ -85,6 +84,9 @@ def serialise(name: str, picture: Converted, ids: Sequence[int], classes: int) -
     Returns:
         The serialised tf.train.Example, keys in order.
     """
+    multi_hot = [0] * classes
+    for i in ids:
+        multi_hot[i] = 1
     example = Example()
     feature = example.features.feature
     feature[contract.KEY_ENCODED].bytes_list.value.append(picture.encoded)
@@ -93,7 +95,7 @@ def serialise(name: str, picture: Converted, ids: Sequence[int], classes: int) -
     feature[contract.KEY_HEIGHT].int64_list.value.append(picture.height)
     feature[contract.KEY_WIDTH].int64_list.value.append(picture.width)
     feature[contract.KEY_LABEL].int64_list.value.extend(ids)
-    feature[contract.KEY_MULTI_HOT].int64_list.value.extend(multi_hot(ids, classes))
+    feature[contract.KEY_MULTI_HOT].int64_list.value.extend(multi_hot)
     data: bytes = example.SerializeToString(deterministic=True)
     return data
 
@@ -110,17 +112,15 @@ def frame(data: bytes) -> bytes:
 
 
 class ChecksummedWriter:
-    """Writes on, counting bytes and their CRC-32C."""
+    """Writes on, and knows the CRC-32C of all of it."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
-        self.bytes = 0
         self._crc = 0
 
     def write(self, data: bytes) -> None:
         """Appends `data`."""
         self._file.write(data)
-        self.bytes += len(data)
         self._crc = google_crc32c.extend(self._crc, data)
 
     @property

@@ -117,7 +117,7 @@ def exists(path: str) -> bool:
 
 def is_file(address: str) -> bool:
     """Says whether there is a file of exactly that name in a store, whose folders are but parts of names."""
-    return exists(address) if store(address) is not None else bool(match(literal(address)))
+    return exists(address) if store(address) is not None else bool(match(glob.escape(address)))
 
 
 def open_read(path: str) -> IO[bytes]:
@@ -232,7 +232,7 @@ def list_files(folder: str) -> list[str]:
     with explained(folder, "list"):
         if is_remote(folder):
             prefix = folder.rstrip("/") + "/"
-            names = (path[len(prefix) :] for path in _match(literal(prefix) + "*"))
+            names = (path[len(prefix) :] for path in _match(glob.escape(prefix) + "*"))
             return sorted(name for name in names if "/" not in name)
         if not Path(folder).is_dir():
             return []
@@ -252,15 +252,10 @@ def match(pattern: str, counted: Counted = iter) -> list[str]:
         return sorted(counted(_match(pattern)))
 
 
-def literal(path: str) -> str:
-    """The pattern that matches an address and nothing else, whatever characters are in it."""
-    return glob.escape(path)
-
-
 def below(folder: str, counted: Counted = iter) -> list[str]:
     """The addresses of all that is in a store's folder and the folders below it, as by `match`."""
     with explained(folder, "list"):
-        return sorted(counted(_match(literal(folder.rstrip("/")) + "/**")))
+        return sorted(counted(_match(glob.escape(folder.rstrip("/")) + "/**")))
 
 
 def delete(paths: Iterable[str]) -> None:

@@ -122,9 +122,9 @@ class Result:
         """Of the file."""
         return sum(self.lengths)
 
-    def save(self, path: str) -> None:
-        """Writes it as JSON."""
-        storage.write_bytes(path, json.dumps(asdict(self), separators=(",", ":")).encode())
+    def save(self) -> None:
+        """Writes it as JSON to its place."""
+        storage.write_bytes(self.result, json.dumps(asdict(self), separators=(",", ":")).encode())
 
     @staticmethod
     def load(path: str) -> Result:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from beam_jobs.labels import Refused, class_ids, multi_hot, read_labels, read_vocabulary, vocabulary_of
+from beam_jobs.labels import Refused, class_ids, read_labels, read_vocabulary, vocabulary_of
 from canopy.cli import UserError
 
 
@@ -188,10 +188,3 @@ def test_a_tag_that_is_another_with_a_comma_is_refused_however_many_are(tmp_path
 def test_a_tag_may_hold_what_others_part_tags_with(tmp_path: Path) -> None:
     table = read_labels(write(tmp_path / "t.csv", 'image_name,tags\nx,"clear roads,paved"\n'))
     assert vocabulary_of(table) == ("clear", "roads,paved")
-
-
-@given(st.sets(st.integers(0, 16)))
-def test_multi_hot_says_the_same_as_the_ids(ids: set[int]) -> None:
-    hot = multi_hot(sorted(ids), 17)
-    assert len(hot) == 17
-    assert {i for i, one in enumerate(hot) if one} == ids
