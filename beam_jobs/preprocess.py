@@ -139,12 +139,11 @@ def _fill(
         running.give_back_memory()
         planned = time.monotonic() - start
         options = options or runners.parse_options(arguments)
-        remote = any(map(storage.is_remote, job.images))
         choice = runners.choose(
             options,
             arguments,
             images=total,
-            remote=remote,
+            remote=any(map(storage.is_remote, job.images)),
             # Other processes know nothing of how Beam's file systems were set up in this one.
             processes_from=math.inf if storage.is_beams(job.output) else runners.MANY_IMAGES,
         )
@@ -165,29 +164,10 @@ def _fill(
 
     rejects = prepared.rejects + [reject for result in results for reject in result.rejects]
     _check_rejects(rejects, prepared.found, job, output)
-    run = summary.Run(
-        id=os.environ.get(contract.RUN_ID, ""),
-        seconds=time.monotonic() - start,
-        plan_seconds=planned,
-        runner=choice.runner,
-        mode=choice.mode,
-        workers=choice.workers,
-        threads=choice.threads,
-        processes=choice.processes,
-    )
+    run = summary.Run(os.environ.get(contract.RUN_ID, ""), time.monotonic() - start, planned, choice)
     document = summary.canopy_json(prepared, job, results, rejects, run)
-    names = summary.labels_txt(prepared.vocabulary)
-    files = {
-        contract.LABELS_TXT: names,
-        commit.TFDS_LABELS: names,
-        contract.FEATURES_JSON: summary.as_json(
-            summary.features_json(job.encoding.image_format, len(prepared.vocabulary))
-        ),
-        contract.REJECTS_JSONL: summary.reject_lines(rejects),
-        contract.CANOPY_JSON: summary.as_json(document),
-    }
     marker = summary.as_json(summary.dataset_info_json(document))
-    output.commit([result.shard for result in results], files, marker)
+    output.commit([result.shard for result in results], summary.files(document, rejects), marker)
     return document
 
 

@@ -27,7 +27,7 @@ REMOTE_THREADS = 8  # each has a few batches read ahead, so that a store's laten
 
 @dataclass(frozen=True)
 class Choice:
-    """How to run."""
+    """How to run; canopy.json has these names under `run`."""
 
     runner: str  # Beam's name
     mode: str  # in_memory, multi_threading, multi_processing, or "" for another runner

@@ -15,7 +15,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from beam_jobs.commit import TFDS_LABELS
 from beam_jobs.prepare import Prepared
+from beam_jobs.runners import Choice
 from beam_jobs.settings import Settings
 from beam_jobs.work import Reject, Result
 from canopy import __version__, contract
@@ -31,16 +33,17 @@ class Run:
     id: str  # what the starts of one run have in common, "" where nothing tells
     seconds: float  # from start to the last shard
     plan_seconds: float  # of these, before the pipeline
-    runner: str  # Beam's name for it
-    mode: str  # of a direct runner, else ""
-    workers: int  # processes, 0 where only the runner knows
-    threads: int  # in each
-    processes: int  # plain ones that do the work of each; 0: its threads do
+    choice: Choice  # of runner, workers, threads and processes
 
     def document(self, found: int) -> dict[str, Any]:
         """The part of canopy.json under `run`."""
-        rounded = {key: round(v, 3) if isinstance(v, float) else v for key, v in asdict(self).items()}
-        return {**rounded, "images_per_second": round(found / max(self.seconds, 1e-9), 1)}
+        return {
+            "id": self.id,
+            "seconds": round(self.seconds, 3),
+            "plan_seconds": round(self.plan_seconds, 3),
+            **asdict(self.choice),
+            "images_per_second": round(found / max(self.seconds, 1e-9), 1),
+        }
 
 
 def reject_lines(rejects: Sequence[Reject]) -> bytes:
@@ -49,9 +52,23 @@ def reject_lines(rejects: Sequence[Reject]) -> bytes:
     return "".join(line + "\n" for line in lines).encode("utf-8", "backslashreplace")
 
 
-def labels_txt(vocabulary: Sequence[str]) -> bytes:
-    """The content of labels.txt: one tag a line, in the order of the class ids."""
-    return "".join(tag + "\n" for tag in vocabulary).encode()
+def files(document: Mapping[str, Any], rejects: Sequence[Reject]) -> dict[str, bytes]:
+    """All files beside the shards but the commit marker, by name.
+
+    Args:
+        document: the content of canopy.json.
+        rejects: all of them.
+    """
+    vocabulary = document["vocabulary"]
+    labels = "".join(tag + "\n" for tag in vocabulary).encode()  # in the order of the class ids
+    features = features_json(document["encoding"]["image_format"], len(vocabulary))
+    return {
+        contract.LABELS_TXT: labels,
+        TFDS_LABELS: labels,
+        contract.FEATURES_JSON: as_json(features),
+        contract.REJECTS_JSONL: reject_lines(rejects),
+        contract.CANOPY_JSON: as_json(document),
+    }
 
 
 def canopy_json(
