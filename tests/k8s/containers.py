@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import ROOT
-from tests.k8s.manifests import Command, Object
+from tests.k8s.manifests import Command, Object, quantity
 
 PROFILE = Path("/usr/share/containers/seccomp.json")  # what runtimes take for RuntimeDefault
-BYTES = {"Mi": 2**20, "Gi": 2**30}
 KINDS = ("bounding", "effective", "inheritable", "permitted", "ambient")
 # As every runtime mounts them: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md
 SYSTEM = [
@@ -76,7 +75,7 @@ def bundle(folder: Path, pod: Object, command: Command, places: dict[str, Path])
         "mounts": [*_system(), *_volumes(spec, container, places)],
         "linux": {
             "namespaces": [{"type": kind} for kind in ("pid", "ipc", "uts", "mount")],
-            "resources": {"memory": {"limit": _bytes(container["resources"]["limits"]["memory"])}},
+            "resources": {"memory": {"limit": int(quantity(container["resources"]["limits"]["memory"]))}},
             "seccomp": _profile() if context["seccompProfile"]["type"] == "RuntimeDefault" else None,
             "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys"],
             "maskedPaths": ["/proc/kcore", "/proc/keys", "/proc/timer_list"],
@@ -108,7 +107,12 @@ def _volumes(spec: Object, container: Object, places: dict[str, Path]) -> list[d
     for mount in container["volumeMounts"]:
         where, volume = mount["mountPath"], volumes[mount["name"]]
         if volume.get("emptyDir", {}).get("medium") == "Memory":
-            options = ["nosuid", "nodev", "mode=1777", f"size={_bytes(volume['emptyDir']['sizeLimit'])}"]
+            options = [
+                "nosuid",
+                "nodev",
+                "mode=1777",
+                f"size={quantity(volume['emptyDir']['sizeLimit']):.0f}",
+            ]
             mounts.append({"destination": where, "type": "tmpfs", "source": "tmpfs", "options": options})
         else:
             mounts.append(_bind(places[where], where, "ro" if mount.get("readOnly") else "rw"))
@@ -124,10 +128,6 @@ def _bind(here: Path, where: str, access: str) -> dict[str, Any]:
         "source": str(here),
         "options": ["rbind", "rprivate", access],
     }
-
-
-def _bytes(text: str) -> int:
-    return int(text[:-2]) * BYTES[text[-2:]]
 
 
 def _of_the_image() -> dict[str, str]:

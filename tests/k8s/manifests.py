@@ -146,6 +146,13 @@ def command_of(found: list[Object], workload: Object, index: int = 0) -> Command
     return Command(words, environment)
 
 
+def quantity(text: str) -> float:
+    """A Kubernetes quantity as a number, for the suffixes that the manifests use."""
+    found = re.fullmatch(r"([\d.]+)(m|Ki|Mi|Gi)?", text)
+    assert found, text
+    return float(found[1]) * {None: 1, "m": 1e-3, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}[found[2]]
+
+
 def expand(text: str, environment: Mapping[str, str]) -> str:
     """$(NAME) becomes the variable's value, $$ a dollar; an unknown name is left as it is.
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.k8s.manifests import all_pods, containers
+from tests.k8s.manifests import all_pods, containers, quantity
 
 # What Pod Security's "restricted" lets a pod mount:
 # https://kubernetes.io/docs/concepts/security/pod-security-standards/
@@ -110,10 +110,3 @@ def test_its_ending_says_why(pod):
         assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"
         if container["command"][2:] and container["command"][2].startswith(("trainer.", "beam_jobs.")):
             assert {"name": "CANOPY_TERMINATION_LOG", "value": "/dev/termination-log"} in container["env"]
-
-
-def quantity(text):
-    """A Kubernetes quantity as a number, for the suffixes that the manifests use."""
-    found = re.fullmatch(r"([\d.]+)(m|Ki|Mi|Gi)?", str(text))
-    assert found, text
-    return float(found[1]) * {None: 1, "m": 1e-3, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}[found[2]]

@@ -7,7 +7,7 @@ import pytest
 
 from beam_jobs import predict_settings
 from beam_jobs import settings as preprocess
-from tests.k8s.manifests import STAGES, command_of, file_of, objects, of_kind, the
+from tests.k8s.manifests import STAGES, command_of, file_of, objects, of_kind, quantity, the
 from trainer import config, evaluate, search, tune_flags
 
 
@@ -67,13 +67,9 @@ def test_a_shard_of_every_process_fits_into_preprocessings_temporary_volume_on_i
     shard = float(the(found, "ConfigMap", "canopy-preprocess")["data"]["SHARD_MB"]) * 1e6
     held = int(resources["limits"]["cpu"]) * shard
 
-    def size(text):
-        assert text.endswith("Gi")
-        return int(text[:-2]) * 2**30
-
     (volume,) = (each["emptyDir"] for each in pod["volumes"] if each["name"] == "tmp")
-    assert 2 * held < size(volume["sizeLimit"]) < size(resources["limits"]["ephemeral-storage"])
-    assert held < size(resources["requests"]["ephemeral-storage"])
+    assert 2 * held < quantity(volume["sizeLimit"]) < quantity(resources["limits"]["ephemeral-storage"])
+    assert held < quantity(resources["requests"]["ephemeral-storage"])
 
 
 def test_prediction_has_the_codes_defaults_but_for_rows_whose_images_kaggle_ships_apart():
