@@ -16,7 +16,7 @@ class Settings:
     overlay: str | None  # folder with a kustomization that changes them; None: they are applied as they stand
     follow: bool  # show the chief's log
     timeout: float  # seconds that a Job may take; 0: as long as it takes
-    patience: float  # seconds that a Job may be kept from starting by what waiting does not mend
+    patience: float  # seconds that a Job may be kept from starting by something that waiting does not mend
     namespace: str | None  # None: the context's
     context: str | None  # None: the kubeconfig's current one
     replace: bool  # delete a Job that is there already, and start it anew

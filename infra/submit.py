@@ -1,12 +1,12 @@
 """Runs manifests one after the other on a Kubernetes cluster: applies, follows, reports.
 
 Promises: a file is applied once every Job of the files before it has succeeded; what goes wrong is told in
-words, by pod; Ctrl-C leaves what runs running, and the same command comes back to it.
+words, by pod; Ctrl-C leaves running what runs, and the same command follows it again.
 
     python -m infra.submit k8s/preprocess-job.yaml k8s/train-job.yaml k8s/predict-job.yaml --follow
-    ... the same with --overlay infra/overlays/gke: what the files name, as the overlay has it.
+    ... the same with --overlay infra/overlays/gke: the files' objects, as the overlay renders them.
 
-Exit codes: 0 every Job succeeded; 2 a mistake: in a flag, a manifest, the rights, the image, or one that a
+Exit codes: 0 every Job succeeded; 2 a mistake in a flag, a manifest, the rights or the image, or one that a
 Job found in its own flags or input; 75 worth another try: the cluster or a node was lost, or --timeout
 passed; 1 a Job failed in another way; 130 Ctrl-C.
 """
@@ -50,8 +50,8 @@ def _parse(argv: Sequence[str] | None) -> Settings:
         type=float,
         default=300.0,
         metavar="SECONDS",
-        help="how long a Job may wait for what does not mend itself, such as an image that is not there; "
-        "a node that is still to come is waited for until --timeout",
+        help="how long a Job may wait for something that waiting does not mend, such as a missing image; for "
+        "a node that is still to come it waits until --timeout",
     )
     add("--namespace", metavar="NAME", help="where everything goes; else the context's namespace")
     add("--context", metavar="NAME", help="the kubeconfig's context; else its current one")

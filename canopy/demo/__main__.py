@@ -64,7 +64,7 @@ def _parse(argv: Sequence[str] | None) -> Settings:
         "--data",
         type=Path,
         metavar="FOLDER",
-        help=f"your archive: {layout.TRAIN}/ and {layout.LABELS}, and where there are, {layout.TEST}/ and "
+        help=f"your archive: {layout.TRAIN}/ and {layout.LABELS}, and if you have them {layout.TEST}/ and "
         f"{layout.SAMPLE} (default: a sample archive is drawn)",
     )
     parser.add_argument(
