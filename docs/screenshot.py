@@ -7,7 +7,6 @@ Promises: nothing but the file is read; the picture is of the sample archive's r
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import sys
 from collections.abc import Sequence
@@ -29,7 +28,7 @@ def _shoot(argv: Sequence[str] | None) -> None:
     parser = cli.Parser("python -m docs.screenshot", "Makes a picture of the top of a report.")
     parser.add_argument("report", type=Path, help="a report.html")
     parser.add_argument("picture", type=Path, help="the .png to write")
-    flags: argparse.Namespace = parser.parse_args(argv)
+    flags = parser.parse_args(argv)
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         raise UserError(f"no browser: none of {', '.join(BROWSERS)} is in PATH")

@@ -34,16 +34,16 @@ _watch: Any = typeless_watch  # most of the client carries no types
 class RefusedError(Exception):
     """The cluster said no."""
 
-    def __init__(self, status: int, message: str, causes: tuple[str, ...] = ()) -> None:
+    def __init__(self, status: int, message: str, fields: tuple[str, ...]) -> None:
         """Keeps the answer.
 
         Args:
             status: HTTP's.
             message: the API server's sentence.
-            causes: the fields at fault, where it names them.
+            fields: those at fault, where it names them.
         """
         super().__init__(message)
-        self.status, self.message, self.causes = status, message, causes
+        self.status, self.message, self.fields = status, message, fields
 
 
 class UnreachableError(Exception):
@@ -271,5 +271,5 @@ def _refusal(error: ApiException) -> RefusedError:
         answer = {}
     message = answer.get("message") or error.reason or f"HTTP status {error.status}"
     causes = (answer.get("details") or {}).get("causes") or []
-    fields = tuple(f"{cause.get('field', '')}: {cause.get('message', '')}" for cause in causes)
+    fields = tuple(str(cause["field"]) for cause in causes if cause.get("field"))
     return RefusedError(int(error.status or 0), str(message), fields)

@@ -49,8 +49,7 @@ def immutable(refused: RefusedError) -> bool:
 
 def fields(refused: RefusedError) -> str:
     """The fields at fault, or what they have in common where the cluster does not name them."""
-    named = [cause.partition(":")[0] for cause in refused.causes]
-    return ", ".join(filter(None, named)) or "what a Job cannot change"
+    return ", ".join(refused.fields) or "what a Job cannot change"
 
 
 def differs(job: KubeObject, path: str, end: End | None, differences: Iterable[str]) -> str:

@@ -147,7 +147,7 @@ resource "google_container_node_pool" "gpu" {
     spot              = var.gpu_spot
     disk_type         = "pd-balanced"
     disk_size_gb      = 100
-    boot_disk_kms_key = var.kms_key != "" ? var.kms_key : null
+    boot_disk_kms_key = one(local.kms)
     service_account   = google_service_account.nodes.email
     oauth_scopes      = ["https://www.googleapis.com/auth/cloud-platform"]
     resource_labels   = local.labels
@@ -222,7 +222,7 @@ resource "google_container_node_pool" "cpu" {
     image_type        = "COS_CONTAINERD"
     disk_type         = "pd-balanced"
     disk_size_gb      = 100
-    boot_disk_kms_key = var.kms_key != "" ? var.kms_key : null
+    boot_disk_kms_key = one(local.kms)
     service_account   = google_service_account.nodes.email
     oauth_scopes      = ["https://www.googleapis.com/auth/cloud-platform"]
     resource_labels   = local.labels

@@ -60,7 +60,7 @@ resource "google_artifact_registry_repository" "images" {
   repository_id = local.name
   description   = "Canopy's images"
   format        = "DOCKER"
-  kms_key_name  = var.kms_key != "" ? var.kms_key : null
+  kms_key_name  = one(local.kms)
   labels        = local.labels
 
   # A tag means one image for ever: a pod that restarts runs what it ran before.
