@@ -148,3 +148,10 @@ def succeed(stage):
     stage.say(pod, f"{stage.job} at work")
     stage.end(pod)
     stage.complete()
+
+
+def wait_for(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -1,18 +1,18 @@
-"""How `infra.submit` finds its cluster, and what it says where there is none."""
+"""How `infra.submit` finds its cluster, what it says where there is none, and how it gets over a busy one."""
 
 import os
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 import yaml
 
-from infra import manifests
-from infra.submit import main
 from tests.conftest import ROOT
-from tests.infra.conftest import job, settings_map
+from tests.infra.conftest import job
 from tests.infra.playing import play
+from tests.infra.store import RefusalError
 
 
 def run(tmp_path, *flags, **environment):
@@ -96,75 +96,26 @@ def test_a_cluster_that_does_not_listen_is_told_within_seconds(server, tmp_path,
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        (("--timeout", "-1"), "--timeout"),
-        (("--patience", "-1"), "--patience"),
-        (("--delete_claims",), "--delete_claims goes with --delete"),
-        (("--delete", "--follow"), "--delete takes away"),
-        (("--delete", "--replace"), "--delete takes away"),
-        (("--nonsense",), "--nonsense"),
-    ],
-)
-def test_flags_that_make_no_sense_are_refused_before_the_cluster_is_asked(write, capsys, flags, words):
-    assert main([str(write("t.yaml", job("train"))), *flags]) == 2
-    assert words in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("", "holds no Kubernetes object"),
-        ("kind: Job\n  name: x", "is not valid YAML at line 2"),
-        ("- a\n- b\n", "document 1 is no Kubernetes object but list"),
-        ("kind: Job\nmetadata: {name: x}\n", "document 1 has no apiVersion"),
-        ("apiVersion: batch/v1\nkind: Job\nmetadata: {generateName: x-}\n", "has no metadata.name"),
-        ("apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n", "--overlay takes its folder"),
-    ],
-)
-def test_a_file_that_is_no_manifest_is_refused_by_name_and_place(tmp_path, capsys, text, words):
-    path = tmp_path / "job.yaml"
-    path.write_text(text)
-    assert main([str(path)]) == 2
-    shown = capsys.readouterr().err
-    assert str(path) in shown
-    assert words in shown
-
-
-def test_a_file_that_is_no_text_is_refused_by_name(tmp_path, capsys):
-    path = tmp_path / "job.yaml"
-    path.write_bytes(b"\xff\xfe")
-    assert main([str(path)]) == 2
-    assert capsys.readouterr().err.startswith(f"error: {path} cannot be read: ")
-
-
-def test_a_list_is_taken_apart_and_kubernetes_own_jobs_alone_are_followed(write):
-    stranger = {"apiVersion": "batch.volcano.sh/v1alpha1", "kind": "Job", "metadata": {"name": "other"}}
-    items = [settings_map("one", A="1"), stranger, job("train")]
-    path = write("t.yaml", {"apiVersion": "v1", "kind": "List", "items": items})
-    (found,) = manifests.load([str(path)])
-    assert [*map(manifests.title, found.objects)] == ["configmap/one", "job/other", "job/train"]
-    assert [*map(manifests.title, found.jobs)] == ["job/train"]
-
-
-@pytest.mark.parametrize("name", ["missing.yaml", "."])
-def test_a_path_that_is_no_file_is_refused(tmp_path, capsys, name):
-    assert main([str(tmp_path / name)]) == 2
-    assert str(tmp_path) in capsys.readouterr().err
-
-
-def test_objects_of_another_namespace_are_refused_before_anything_is_applied(server, submit, write):
-    stray = settings_map("stray", A="1")
-    stray["metadata"]["namespace"] = "production"
-    done = submit(write("t.yaml", settings_map("fine", A="1"), stray))
-    assert done.returncode == 2
-    assert "names the namespace production" in done.stderr
-    assert not server.store.objects
-
-
 def test_a_kind_that_the_cluster_does_not_know_is_named(server, submit, write):
     stranger = {"apiVersion": "kueue.x-k8s.io/v1", "kind": "LocalQueue", "metadata": {"name": "q"}}
     done = submit(write("t.yaml", stranger))
     assert done.returncode == 2
     assert "does not know LocalQueue of kueue.x-k8s.io/v1" in done.stderr
+
+
+def test_a_flaky_server_is_asked_again(server, submit, write):
+    def takes_its_time(stage):
+        pod = stage.pod()
+        stage.run(pod)
+        time.sleep(6)
+        stage.end(pod)
+        stage.complete()
+
+    play(server, train=takes_its_time)
+    busy = RefusalError(429, "TooManyRequests", "too many requests")
+    down = RefusalError(503, "ServiceUnavailable", "etcd leader changed")
+    for verb in ("get", "patch", "list", "watch"):
+        server.refusals += [(verb, "*", busy), (verb, "*", down)]
+    done = submit(write("t.yaml", job("train")))
+    assert done.returncode == 0, done.stderr
+    assert not server.refusals

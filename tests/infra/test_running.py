@@ -6,9 +6,8 @@ import time
 import pytest
 
 from tests.infra.conftest import job, settings_map
-from tests.infra.playing import Stage, play, succeed
+from tests.infra.playing import Stage, play, succeed, wait_for
 from tests.infra.store import now
-from tests.infra.test_submit import wait_for
 
 
 def test_a_job_that_is_there_already_unchanged_is_followed_not_started_again(server, start, submit, write):

@@ -4,16 +4,28 @@ import re
 import signal
 import time
 
+import pytest
+
+from infra.submit import main
 from tests.infra.conftest import job, settings_map
-from tests.infra.playing import Stage, play
+from tests.infra.playing import Stage, play, wait_for
 from tests.infra.store import RefusalError
 
 
-def wait_for(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--timeout", "-1"), "--timeout"),
+        (("--patience", "-1"), "--patience"),
+        (("--delete_claims",), "--delete_claims goes with --delete"),
+        (("--delete", "--follow"), "--delete takes away"),
+        (("--delete", "--replace"), "--delete takes away"),
+        (("--nonsense",), "--nonsense"),
+    ],
+)
+def test_flags_that_make_no_sense_are_refused_before_the_cluster_is_asked(write, capsys, flags, words):
+    assert main([str(write("t.yaml", job("train"))), *flags]) == 2
+    assert words in capsys.readouterr().err
 
 
 def test_files_are_applied_in_order_each_after_the_jobs_before_have_succeeded(server, submit, write):
@@ -263,24 +275,6 @@ def test_delete_takes_everything_away_but_the_claims(server, submit, write):
     assert not server.store.list("pods")
     assert submit(*paths, "--delete", "--delete_claims").returncode == 0
     assert not server.store.objects
-
-
-def test_a_flaky_server_is_asked_again(server, submit, write):
-    def takes_its_time(stage):
-        pod = stage.pod()
-        stage.run(pod)
-        time.sleep(6)
-        stage.end(pod)
-        stage.complete()
-
-    play(server, train=takes_its_time)
-    busy = RefusalError(429, "TooManyRequests", "too many requests")
-    down = RefusalError(503, "ServiceUnavailable", "etcd leader changed")
-    for verb in ("get", "patch", "list", "watch"):
-        server.refusals += [(verb, "*", busy), (verb, "*", down)]
-    done = submit(write("t.yaml", job("train")))
-    assert done.returncode == 0, done.stderr
-    assert not server.refusals
 
 
 def test_an_api_of_somebody_elses_that_is_down_holds_nothing_up(server, submit, write):

@@ -1,0 +1,58 @@
+"""What `infra.submit` takes for a manifest, and how it refuses what is none."""
+
+import pytest
+
+from infra import manifests
+from infra.submit import main
+from tests.infra.conftest import job, settings_map
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "holds no Kubernetes object"),
+        ("kind: Job\n  name: x", "is not valid YAML at line 2"),
+        ("- a\n- b\n", "document 1 is no Kubernetes object but list"),
+        ("kind: Job\nmetadata: {name: x}\n", "document 1 has no apiVersion"),
+        ("apiVersion: batch/v1\nkind: Job\nmetadata: {generateName: x-}\n", "has no metadata.name"),
+        ("apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n", "--overlay takes its folder"),
+    ],
+)
+def test_a_file_that_is_no_manifest_is_refused_by_name_and_place(tmp_path, capsys, text, words):
+    path = tmp_path / "job.yaml"
+    path.write_text(text)
+    assert main([str(path)]) == 2
+    shown = capsys.readouterr().err
+    assert str(path) in shown
+    assert words in shown
+
+
+def test_a_file_that_is_no_text_is_refused_by_name(tmp_path, capsys):
+    path = tmp_path / "job.yaml"
+    path.write_bytes(b"\xff\xfe")
+    assert main([str(path)]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {path} cannot be read: ")
+
+
+def test_a_list_is_taken_apart_and_kubernetes_own_jobs_alone_are_followed(write):
+    stranger = {"apiVersion": "batch.volcano.sh/v1alpha1", "kind": "Job", "metadata": {"name": "other"}}
+    items = [settings_map("one", A="1"), stranger, job("train")]
+    path = write("t.yaml", {"apiVersion": "v1", "kind": "List", "items": items})
+    (found,) = manifests.load([str(path)])
+    assert [*map(manifests.title, found.objects)] == ["configmap/one", "job/other", "job/train"]
+    assert [*map(manifests.title, found.jobs)] == ["job/train"]
+
+
+@pytest.mark.parametrize("name", ["missing.yaml", "."])
+def test_a_path_that_is_no_file_is_refused(tmp_path, capsys, name):
+    assert main([str(tmp_path / name)]) == 2
+    assert str(tmp_path) in capsys.readouterr().err
+
+
+def test_objects_of_another_namespace_are_refused_before_anything_is_applied(server, submit, write):
+    stray = settings_map("stray", A="1")
+    stray["metadata"]["namespace"] = "production"
+    done = submit(write("t.yaml", settings_map("fine", A="1"), stray))
+    assert done.returncode == 2
+    assert "names the namespace production" in done.stderr
+    assert not server.store.objects
