@@ -6,7 +6,11 @@ import sys
 from tests.conftest import ROOT
 
 
+def words(program: str) -> list[str]:
+    """The command line of a program of a few lines that may call `cli`."""
+    return [sys.executable, "-c", f"import os, sys, time\nfrom canopy import cli\n{program}"]
+
+
 def python(program: str, **options) -> subprocess.Popen[bytes]:
-    """Starts a program of a few lines that may call `cli`."""
-    words = [sys.executable, "-c", f"import os, sys, time\nfrom canopy import cli\n{program}"]
-    return subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, **options)
+    """Starts such a program."""
+    return subprocess.Popen(words(program), cwd=ROOT, stderr=subprocess.PIPE, **options)

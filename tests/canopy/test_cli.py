@@ -10,15 +10,15 @@ import pytest
 
 from canopy import cli
 from canopy.cli import Parser, PeerLostError, TryAgainError, UserError
-from tests.canopy.programs import python
+from tests.canopy.programs import python, words
 from tests.conftest import ROOT
 
 
-def with_a_reader_that_goes_away(words: list[str], unbuffered: str = "") -> tuple[int, bytes]:
+def with_a_reader_that_goes_away(line: list[str], unbuffered: str = "") -> tuple[int, bytes]:
     """Runs a command into a pipe that nobody reads, as `| head` after its last line; code and stderr."""
     reader, writer = os.pipe()
     environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
-    process = subprocess.Popen(words, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, env=environment)
+    process = subprocess.Popen(line, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, env=environment)
     os.close(reader)
     os.close(writer)
     _, said = process.communicate(timeout=60)
@@ -109,12 +109,8 @@ def test_a_mistake_of_the_users_shows_no_traceback_in_a_real_process():
 @pytest.mark.parametrize("lines", [1, 100_000])
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_reader_that_goes_away_ends_a_command_without_a_word(lines, unbuffered):
-    program = (
-        "import sys\nfrom canopy import cli\n"
-        f"def command():\n    for i in range({lines}): print('line', i)\n"
-        "sys.exit(cli.run(command))"
-    )
-    code, said = with_a_reader_that_goes_away([sys.executable, "-c", program], unbuffered)
+    program = f"def command():\n    for i in range({lines}): print('line', i)\nsys.exit(cli.run(command))"
+    code, said = with_a_reader_that_goes_away(words(program), unbuffered)
     assert said == b""
     # One line is still in the buffer when the work is done: then nothing was cut short.
     assert code == (0 if lines == 1 and not unbuffered else 141)
@@ -128,11 +124,10 @@ def test_help_into_a_reader_that_goes_away_shows_no_traceback():
 
 def test_a_mistake_is_told_even_where_nobody_reads_stdout():
     program = (
-        "import sys\nfrom canopy import cli\n"
         "def command():\n    print('begun')\n    raise cli.UserError('no such file')\n"
         "sys.exit(cli.run(command))"
     )
-    assert with_a_reader_that_goes_away([sys.executable, "-c", program]) == (2, b"error: no such file\n")
+    assert with_a_reader_that_goes_away(words(program)) == (2, b"error: no such file\n")
 
 
 @pytest.mark.parametrize(
@@ -168,10 +163,10 @@ OUT, ERR = "some\na child\n", "more\na child\nerror: no such file\n"
     [("<&-", OUT, ERR), (">&-", "", ERR), ("2>&-", OUT, ""), ("<&- >&- 2>&-", "", "")],
 )
 def test_a_closed_stream_changes_nothing_but_what_is_seen(closed, out, err, tmp_path):
-    words = ["sh", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, CLOSED]
+    line = ["sh", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, CLOSED]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        words, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False, env=environment
+        line, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False, env=environment
     )
     assert (done.returncode, done.stdout, done.stderr) == (2, out, err)
     assert (tmp_path / "held.txt").read_text() == ""

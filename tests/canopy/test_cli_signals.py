@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from canopy import cli
-from tests.canopy.programs import python
+from tests.canopy.programs import python, words
 from tests.conftest import ROOT
 
 TIDIES_UP = (
@@ -83,8 +83,7 @@ def test_threads_that_end_by_themselves_are_waited_for():
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="only root may make namespaces")
 def test_sigterm_ends_a_containers_first_process_too():
     """The kernel keeps it from the first process of a namespace that has no handler for it."""
-    words = [sys.executable, "-c", f"import os, sys, time\nfrom canopy import cli\n{TIDIES_UP}"]
-    command = ["unshare", "--pid", "--fork", "--kill-child", *words]
+    command = ["unshare", "--pid", "--fork", "--kill-child", *words(TIDIES_UP)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout
         assert process.stdout.readline() == b"begun\n"
