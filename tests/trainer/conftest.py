@@ -1,6 +1,7 @@
-"""What tests of the trainer share: a report of the small model, and a folder that is closed to them."""
+"""What tests of the trainer share: a report of the small model, the log, and a folder closed to them."""
 
 import errno
+import logging
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,14 @@ def report(trained, records, tmp_path_factory):
     flags = ["--model", str(trained.export), "--data", str(records), "--output", str(output)]
     assert evaluate.main(flags) == cli.EXIT_OK
     return output
+
+
+@pytest.fixture
+def logged(caplog):
+    """What the trainer warns of, also after a test that has sent its log elsewhere."""
+    logging.getLogger("canopy").propagate = True
+    caplog.set_level("WARNING", logger="canopy")
+    return caplog
 
 
 @pytest.fixture

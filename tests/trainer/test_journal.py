@@ -1,7 +1,6 @@
 """What a run writes down as it goes, and says in its log."""
 
 import json
-import logging
 
 import tensorflow as tf
 
@@ -38,13 +37,12 @@ def test_a_line_that_was_cut_off_spoils_no_other(tmp_path):
     assert (tmp_path / "metrics.jsonl").read_text().splitlines()[1:] == [json.dumps(LINE)] * 2
 
 
-def test_a_folder_that_takes_no_plots_is_warned_of_and_keeps_its_lines(tmp_path, caplog):
-    logging.getLogger("canopy").propagate = True
+def test_a_folder_that_takes_no_plots_is_warned_of_and_keeps_its_lines(tmp_path, logged):
     (tmp_path / "logs").write_text("a file where the folder is to be")
-    with caplog.at_level("WARNING", logger="canopy"), Journal(config(tmp_path), is_chief=True) as journal:
+    with Journal(config(tmp_path), is_chief=True) as journal:
         journal.write(LINE)
         assert journal.lacks_validation(3)
-    assert "TensorBoard will lack this start" in caplog.text
+    assert "TensorBoard will lack this start" in logged.text
     assert json.loads((tmp_path / "metrics.jsonl").read_text()) == LINE
 
 
