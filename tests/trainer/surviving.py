@@ -234,6 +234,17 @@ def checkpoints(run: Run) -> list[str]:
     return sorted(path.name for path in (run.model_dir / "checkpoints").glob("step-*.npz"))
 
 
+def last_saved(run: Run) -> int:
+    """The step of the newest checkpoint."""
+    return int(checkpoints(run)[-1].removeprefix("step-").removesuffix(".npz"))
+
+
+def repeated(run: Run) -> int:
+    """How many steps were taken more than once."""
+    steps = run.steps()
+    return len(steps) - len(set(steps))
+
+
 def files(folder: Path) -> dict[Path, bytes]:
     """What a folder holds, by path."""
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
