@@ -44,7 +44,7 @@ class Claim:
     writes: bool = False  # whether this worker is the chief
     is_new: bool = False  # whether this start of the run made it
     replaces: bool = False  # whether an earlier run stands until this one begins
-    takes_over: bool = False  # whether it goes on with a run that another, perhaps still alive, went on with
+    takes_over: bool = False  # whether it goes on with what another had, which may still be alive
     is_alone: bool = False  # whether all that bears the names of a run's files will be its own
 
     @property
@@ -58,13 +58,13 @@ class Claim:
         return int(self.content.get("id") or 0)
 
     def begin(self) -> None:
-        """Deletes the earlier run that this one replaces, or ends who goes on with the same one, if any.
+        """Deletes the earlier run that this one replaces, or takes over the one that it goes on with, if any.
 
         Call when no mistake is left to be found. The other workers have to wait: until then they would take
         up that run's checkpoints.
 
         Raises:
-            UserError: where model_dir cannot be written, or holds the run that is to go on no longer.
+            UserError: where model_dir cannot be written, or no longer holds the run that is to go on.
         """
         with using(self._folder):
             if self.takes_over and _holder(self.path)[0] != self.id:

@@ -188,7 +188,7 @@ def _wait(
 def _gone(workers: list[Worker], watch: Watch | None) -> str:
     """Who is lost, and how it showed; empty while all are there."""
     for each in workers:
-        if each.is_frozen:
+        if each.seems_frozen():
             return f"worker {each.index} is frozen: it gives no sign of life"
     if watch is None:
         return ""

@@ -88,9 +88,8 @@ class Worker:
         self._relay = threading.Thread(target=self._pass_on, daemon=True)
         self._relay.start()
 
-    @property
-    def is_frozen(self) -> bool:
-        """Whether it runs and has given no sign of life for too long."""
+    def seems_frozen(self) -> bool:
+        """Whether it runs and has given no sign of life for too long; to be asked again and again."""
         if self.process.poll() is not None:
             return False
         limit = FROZEN_SECONDS if self.line.is_ready else START_SECONDS
@@ -196,7 +195,7 @@ def stop(workers: Sequence[Worker], how: signal.Signals, seconds: float) -> None
     for worker in workers:
         if worker.process.poll() is None:
             worker.process.send_signal(how)
-    _await_ends(workers, seconds, lambda worker: worker.is_frozen)
+    _await_ends(workers, seconds, Worker.seems_frozen)
 
 
 def dismiss(workers: Sequence[Worker], why: str, seconds: float) -> None:
