@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from canopy import machine
+from tests.trainer.surviving import wait_for
 from trainer import link, supervise, worker
 from trainer.cluster import Place
 from trainer.halt import Halt
@@ -154,7 +155,8 @@ def environment_of(here: int, index: int = 0) -> dict[str, str]:
     """What a training process of a machine with so many workers is started with."""
     made = worker.Worker(Place(index, ()), ["--data", "none", "--model_dir", "none"], here)
     try:
-        text = Path(f"/proc/{made.process.pid}/environ").read_text()
+        environ = Path(f"/proc/{made.process.pid}/environ")
+        text = wait_for(environ.read_text)  # empty until the program is loaded
         return dict(line.split("=", 1) for line in text.split("\0") if line)
     finally:
         made.process.kill()
