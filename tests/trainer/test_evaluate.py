@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from canopy import cli
-from tests.trainer.report.making import rewritten
+from tests.trainer.report.making import checks_in, rewritten
 from trainer import data_info, evaluate
 from trainer.config import Config
 from trainer.report import split
@@ -31,25 +31,12 @@ def test_metrics_are_those_of_training(report, trained):
 
 
 def test_metrics_carry_the_checks_and_the_calibration(report):
-    found = json.loads((report / "metrics.json").read_text())
-    checks = {check["name"]: check for check in found["checks"]}
-    assert {
-        "beats_constant",
-        "dead_pictures_validation",
-        "dead_pictures_train",
-        "suspicious_pictures",
-        "constant_answers",
-        "constant_scores",
-        "never_answered",
-        "thresholds_at_edge",
-        "known_data",
-        "duplicates",
-        "near_duplicates",
-        "tags_differ",
-        "pixels_differ",
-        "absent_tags",
-        "calibrated",
-    } == set(checks)
+    found, checks = json.loads((report / "metrics.json").read_text()), checks_in(report)
+    assert set(checks) == {
+        *("beats_constant", "dead_pictures_validation", "dead_pictures_train", "suspicious_pictures"),
+        *("constant_answers", "constant_scores", "never_answered", "thresholds_at_edge", "known_data"),
+        *("duplicates", "near_duplicates", "tags_differ", "pixels_differ", "absent_tags", "calibrated"),
+    }
     assert all(check["verdict"] in {"pass", "look", "fail"} for check in checks.values())
     assert checks["dead_pictures_train"]["verdict"] == "pass"
     assert checks["duplicates"]["verdict"] == "pass"
@@ -81,8 +68,8 @@ def test_a_lone_export_is_evaluated_and_its_curves_are_said_to_be_missing(traine
     flags = words(trained, records, tmp_path / "report", model=tmp_path / "[alone]", train_records=0)
     assert evaluate.main(flags) == cli.EXIT_OK
     assert "There is no metrics.jsonl beside the export" in (tmp_path / "report/report.html").read_text()
-    found = json.loads((tmp_path / "report/metrics.json").read_text())["checks"]
-    assert {c["verdict"] for c in found if "duplicates" in c["name"]} == {"look"}
+    found = checks_in(tmp_path / "report")
+    assert {check["verdict"] for name, check in found.items() if "duplicates" in name} == {"look"}
     assert "look: No training picture was looked at" in capfd.readouterr().out
 
 
@@ -95,7 +82,7 @@ def test_a_slash_behind_the_model_makes_no_other_folder(given, meant):
 
 def test_the_training_split_is_said_to_flatter(trained, records, tmp_path):
     assert evaluate.main(words(trained, records, tmp_path, split="train")) == cli.EXIT_OK
-    found = {c["name"]: c for c in json.loads((tmp_path / "metrics.json").read_text())["checks"]}
+    found = checks_in(tmp_path)
     assert "flatter" in found["known_data"]["sentence"]
     assert "duplicates" not in found
 
@@ -141,8 +128,8 @@ def test_a_model_of_a_newer_version_is_refused(trained, records, tmp_path, capfd
 
 
 def test_a_model_of_other_classes_is_refused_with_what_differs(trained, records, tmp_path, capfd):
-    classes = json.loads((trained.export / "model.json").read_text())["classes"]
-    metrics = json.loads((trained.export / "model.json").read_text())["metrics"] | {"constant_tags": []}
+    found = json.loads((trained.export / "model.json").read_text())
+    classes, metrics = found["classes"], found["metrics"] | {"constant_tags": []}
     model = altered(trained, tmp_path / "other", classes=["dunes", *classes[1:]], metrics=metrics)
     assert evaluate.main(words(trained, records, tmp_path / "report", model=model)) == cli.EXIT_USER
     told = capfd.readouterr().err
@@ -179,10 +166,8 @@ def test_what_a_tag_holds_does_not_act_upon_the_terminal(trained, records, tmp_p
 @pytest.mark.parametrize("dataset", [None, {}, {"fingerprint": None}, []])
 def test_a_model_that_tells_no_data_set_is_evaluated(dataset, trained, records, tmp_path):
     model = altered(trained, tmp_path / "export", dataset=dataset)
-    report = tmp_path / "report"
-    assert evaluate.main(words(trained, records, report, model=model)) == cli.EXIT_OK
-    checks = {each["name"]: each for each in json.loads((report / "metrics.json").read_text())["checks"]}
-    assert checks["known_data"]["verdict"] == "look"
+    assert evaluate.main(words(trained, records, tmp_path / "report", model=model)) == cli.EXIT_OK
+    assert checks_in(tmp_path / "report")["known_data"]["verdict"] == "look"
 
 
 def test_a_model_that_cannot_be_loaded_is_refused(trained, records, tmp_path, capfd):

@@ -22,10 +22,16 @@ def build(folder, **settings):
     return model.build(config, 3, (0.1, 0.5, 0.9), None)
 
 
-def test_a_hub_feature_vector_is_a_backbone_like_any_other(tmp_path):
+def save_with(folder, *layers):
     inputs = tf_keras.Input([32, 32, 3])
-    features = tf_keras.layers.GlobalAveragePooling2D()(tf_keras.layers.Conv2D(5, 3)(inputs))
-    tf_keras.Model(inputs, features).save(tmp_path / "feature_vector", save_format="tf")
+    features = inputs
+    for layer in (*layers, tf_keras.layers.GlobalAveragePooling2D()):
+        features = layer(features)
+    tf_keras.Model(inputs, features).save(folder, save_format="tf")
+
+
+def test_a_hub_feature_vector_is_a_backbone_like_any_other(tmp_path):
+    save_with(tmp_path / "feature_vector", tf_keras.layers.Conv2D(5, 3))
     network = build(tmp_path / "feature_vector")
     assert network(tf.zeros([2, 32, 32, 3])).shape == (2, 3)
     assert len(network.trainable_variables) == 4  # the backbone's two, and the head's
@@ -42,14 +48,6 @@ def test_it_computes_in_float32_whatever_the_policy(tmp_path, policy):
     finally:
         tf_keras.mixed_precision.set_global_policy("float32")
     assert logits.dtype == tf.float32
-
-
-def save_with(folder, *layers):
-    inputs = tf_keras.Input([32, 32, 3])
-    features = inputs
-    for layer in (*layers, tf_keras.layers.GlobalAveragePooling2D()):
-        features = layer(features)
-    tf_keras.Model(inputs, features).save(folder, save_format="tf")
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.9])

@@ -14,21 +14,10 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from canopy import cli
-from tests.conftest import ROOT, run_module
+from tests.conftest import ROOT, SMALLEST, run_module
 from trainer import config, tune, tune_flags
 
-SMALL = [
-    "--alpha",
-    "0.35",
-    "--weights",
-    "none",
-    "--batch_size",
-    "8",
-    "--image_size",
-    "32",
-    "--log_steps",
-    "2",
-]
+SMALL = [*map(str, SMALLEST)]
 
 
 def words(records, tmp_path, *own, task=()):

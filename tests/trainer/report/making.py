@@ -126,6 +126,11 @@ def findings(tags=TAGS, names=None, training=True, checks=None, rows=200, galler
     return Findings(**{**found, **changes})
 
 
+def checks_in(report):
+    """The checks of a report, by name."""
+    return {check["name"]: check for check in json.loads((report / "metrics.json").read_text())["checks"]}
+
+
 def rewritten(source, target, change):
     """A copy of a data folder, sound in itself, in which `change` altered each record."""
     import google_crc32c

@@ -9,7 +9,7 @@ from PIL import Image, ImageFilter
 from canopy import cli
 from canopy.sample.encode import planet_jpeg
 from tests.conftest import SMALLEST
-from tests.trainer.report.making import jpeg, rewritten
+from tests.trainer.report.making import checks_in, jpeg, rewritten
 from trainer import evaluate
 
 
@@ -17,8 +17,7 @@ def checks_of(model, data, output):
     """Evaluates, and returns the checks by name."""
     flags = ["--model", str(model), "--data", str(data), "--output", str(output)]
     assert evaluate.main(flags) == cli.EXIT_OK
-    page = (output / "report.html").read_text()
-    found = {check["name"]: check for check in json.loads((output / "metrics.json").read_text())["checks"]}
+    page, found = (output / "report.html").read_text(), checks_in(output)
     for check in found.values():
         assert check["title"] in page
     return found
