@@ -6,12 +6,12 @@ one file without a reference to the network, with names and tags escaped.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,13 +19,26 @@ import numpy as np
 from canopy import cli, contract, model_info, quiet
 from canopy.cli import UserError
 from canopy.model_info import ModelInfo
-from trainer import data_info, metrics, outputs
+from trainer import data_info, flags, metrics, outputs
 from trainer.data_info import DataInfo
+from trainer.flags import flag
 
 if TYPE_CHECKING:  # it brings TensorFlow, and flags are checked before that
     from trainer.report.split import Scored
 
-TRAIN_RECORDS = 50_000  # training pictures looked at: some seconds a 10,000, and 300 bytes each
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What to evaluate; each field is the flag of the same name."""
+
+    model: str = flag("the trainer's export, local or gs://", metavar="FOLDER")
+    data: str = flag("records, local or gs://", metavar="FOLDER")
+    output: str = flag("for report.html and metrics.json", metavar="FOLDER")
+    split: str = flag("which of the data's splits", "validation", metavar="NAME")
+    train_records: int = flag(
+        "training pictures, at most, that the split's are compared with (duplicates, brightness, …)",
+        50_000,  # some seconds a 10,000, and 300 bytes each
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,48 +46,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     return cli.run(lambda: _evaluate(_flags(argv)))
 
 
-def _flags(argv: Sequence[str] | None) -> argparse.Namespace:
+def _flags(argv: Sequence[str] | None) -> Settings:
     parser = cli.Parser(
         "python -m trainer.evaluate", "Scores a model on a split and writes report.html and metrics.json."
     )
-    for name, told in (
-        ("model", "the trainer's export, local or gs://"),
-        ("data", "records, local or gs://"),
-        ("output", "for report.html and metrics.json"),
-    ):
-        parser.add_argument(f"--{name}", type=cli.utf8, required=True, metavar="FOLDER", help=told)
-    parser.add_argument("--split", default="validation", metavar="NAME", help="which of the data's splits")
-    parser.add_argument(
-        "--train_records",
-        type=int,
-        default=TRAIN_RECORDS,
-        metavar="N",
-        help="training pictures, at most, that the split's are compared with (duplicates, brightness, …)",
-    )
-    flags = parser.parse_args(argv)
-    if flags.train_records < 0:
-        raise UserError(f"--train_records must not be negative, and is {flags.train_records}")
-    outputs.check_folder("--output", flags.output)
-    flags.model = cli.folder(flags.model)
-    return flags
+    flags.add(parser, Settings)
+    given = vars(parser.parse_args(argv))
+    settings = Settings(**{**given, "model": cli.folder(given["model"])})
+    if settings.train_records < 0:
+        raise UserError(f"--train_records must not be negative, and is {settings.train_records}")
+    outputs.check_folder("--output", settings.output)
+    return settings
 
 
-def _evaluate(flags: argparse.Namespace) -> None:
-    if "://" not in flags.data:  # before TensorFlow takes its seconds
-        data_info.read(flags.data).shards(flags.split)
+def _evaluate(settings: Settings) -> None:
+    if "://" not in settings.data:  # before TensorFlow takes its seconds
+        data_info.read(settings.data).shards(settings.split)
     with quiet.importing():
         from trainer.files import REFUSED, refusal, write_text
         from trainer.report import findings, page, split
         from trainer.validation import Validation
-    info = data_info.read(flags.data)
-    model = _model_info(flags.model)
-    _check_classes(flags, model, info)
-    info.shards(flags.split)
-    scored = split.score(flags.model, info, flags.split)
-    others = split.look(info, "train", 0 if flags.split == "train" else flags.train_records)
+    info = data_info.read(settings.data)
+    model = _model_info(settings.model)
+    _check_classes(settings, model, info)
+    info.shards(settings.split)
+    scored = split.score(settings.model, info, settings.split)
+    others = split.look(info, "train", 0 if settings.split == "train" else settings.train_records)
     result = Validation.of(scored.scores, scored.labels, info.vocabulary, model.thresholds)
-    found = findings.gather(model, info, flags.split, scored=scored, others=others, summary=result.summary)
-    output = flags.output.rstrip("/")
+    found = findings.gather(model, info, settings.split, scored=scored, others=others, summary=result.summary)
+    output = settings.output.rstrip("/")
     files = {
         "metrics.json": json.dumps(found.document, indent=1),
         "predictions.csv": _predictions(model, scored),
@@ -88,7 +88,7 @@ def _evaluate(flags: argparse.Namespace) -> None:
     raised = [check for check in found.checks if check.verdict != "pass"]
     cli.tell(
         [
-            f"{flags.split}: {len(scored.names):,} records, {result.sentence()}",
+            f"{settings.split}: {len(scored.names):,} records, {result.sentence()}",
             *(f"{check.verdict}: {check.sentence}" for check in raised),
             f"report: {output}/report.html",
         ]
@@ -111,7 +111,7 @@ def _model_info(folder: str) -> ModelInfo:
     return model_info.parse(content, folder)
 
 
-def _check_classes(flags: argparse.Namespace, model: ModelInfo, info: DataInfo) -> None:
+def _check_classes(settings: Settings, model: ModelInfo, info: DataInfo) -> None:
     if model.classes == info.vocabulary:
         return
     only_data = sorted(set(info.vocabulary) - set(model.classes))
@@ -119,7 +119,7 @@ def _check_classes(flags: argparse.Namespace, model: ModelInfo, info: DataInfo) 
     parts = [f"{len(only_data)} only in the data, such as {only_data[0]!r}"] if only_data else []
     parts += [f"{len(only_model)} only in the model, such as {only_model[0]!r}"] if only_model else []
     raise UserError(
-        f"--model {flags.model} knows other classes than --data {flags.data} "
+        f"--model {settings.model} knows other classes than --data {settings.data} "
         f"({'; '.join(parts) or 'the same in another order'}): train it on this data"
     )
 
