@@ -103,10 +103,6 @@ def export(
     signatures = {contract.SIGNATURE_JPEG: tagger.from_jpeg, contract.SIGNATURE_RGB: tagger.from_rgb}
     stand_for_folder(fresh)
     tf.saved_model.save(tagger, fresh, signatures=signatures)
-    lite = _lite(tagger)
-    if lite:
-        with tf.io.gfile.GFile(f"{fresh}/{contract.MODEL_TFLITE}", "wb") as file:
-            file.write(lite)
     described = {
         "format_version": contract.MODEL_FORMAT_VERSION,
         "canopy_version": __version__,
@@ -117,7 +113,9 @@ def export(
         "config": dataclasses.asdict(config),
         "dataset": {"name": info.name, "fingerprint": info.fingerprint},
     }
-    if lite:
+    if lite := _lite(tagger):
+        with tf.io.gfile.GFile(f"{fresh}/{contract.MODEL_TFLITE}", "wb") as file:
+            file.write(lite)
         described[contract.KEY_TFLITE_SHA256] = hashlib.sha256(lite).hexdigest()
     if absent := metrics.get("absent_tags"):
         log.warning(

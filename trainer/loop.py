@@ -121,7 +121,7 @@ class Run:
             raise mistake
         else:
             self.steps.start_alike()
-        start, result = time.monotonic(), Validation.empty()
+        start, result = time.monotonic(), Validation({}, [])
         total = self.config.epochs * self.reading.total
         with (
             Meter("training", total, done=self._seen(step), say=log.info) as meter,

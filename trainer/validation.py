@@ -22,11 +22,6 @@ class Validation:
     thresholds: list[float]  # one a class
 
     @staticmethod
-    def empty() -> Validation:
-        """Before the first epoch."""
-        return Validation({}, [])
-
-    @staticmethod
     def of(scores: Any, labels: Any, tags: tuple[str, ...], thresholds: Any = None) -> Validation:
         """Computes the metrics.
 

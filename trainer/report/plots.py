@@ -115,13 +115,9 @@ def reliability(name: str, found: Calibration) -> str:
         axes.set_ylabel("share that is true")
         counts = axes.inset_axes((0, -0.42, 1, 0.3), sharex=axes)
         counts.bar(left, found.counts, 1 / bins, align="edge", color=ACCENT, alpha=0.22)
-        counts.set_yscale("log")
-        counts.set_ylim(0.5, max(2, *found.counts) * 2)
+        counts.set(yscale="log", ylim=(0.5, max(2, *found.counts) * 2), xlabel="score", ylabel="count")
         counts.minorticks_off()
-        # The numbers are in the table beside it.
-        counts.set_yticks(())
-        counts.set_ylabel("count")
-        counts.set_xlabel("score")
+        counts.set_yticks(())  # the numbers are in the table beside it
 
     return _svg(name, (4.0, 4.3), draw, bottom=1.6)
 
@@ -140,10 +136,7 @@ def loss_curves(name: str, found: Curves) -> str:
             markersize=4,
             label="validation",
         )
-        axes.set_xlim(left=0)
-        axes.set_ylim(bottom=0)
-        axes.set_xlabel("step")
-        axes.set_ylabel("loss")
+        axes.set(xlim=(0, None), ylim=(0, None), xlabel="step", ylabel="loss")
         axes.legend()
 
     return _svg(name, WIDE, draw)
@@ -154,17 +147,14 @@ def f2_curve(name: str, found: Curves) -> str:
 
     def draw(axes: Any) -> None:
         axes.plot(found.validated, found.validation_f2, "o-", color=ACCENT, linewidth=1.6, markersize=4)
-        axes.set_xlim(left=0)
-        axes.set_xlabel("step")
-        axes.set_ylabel("validation F2")
+        axes.set(xlim=(0, None), xlabel="step", ylabel="validation F2")
 
     return _svg(name, WIDE, draw)
 
 
 def _unit_square(axes: Any) -> None:
-    axes.set(xlim=(0, 1), ylim=(0, 1.02), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
-    axes.set_xticklabels(("0", "0.5", "1"))
-    axes.set_yticklabels(("0", "0.5", "1"))
+    ticks, labels = (0, 0.5, 1), ("0", "0.5", "1")
+    axes.set(xlim=(0, 1), xticks=ticks, xticklabels=labels, ylim=(0, 1.02), yticks=ticks, yticklabels=labels)
 
 
 def _thin(values: Array) -> npt.NDArray[np.int64]:
