@@ -60,6 +60,18 @@ class Outcome:
     validation: dict[str, Any]  # the last epoch's metrics; empty where the run was complete already
     export: str  # the folder to hand on; empty on workers other than the chief
 
+    def told(self) -> str:
+        """The run in two lines."""
+        model, found = f"model: {self.export}", self.validation
+        if not found:
+            return f"the run is complete already, after {self.steps} steps\n{model}"
+        rate = self.images / self.seconds if self.images else 0.0
+        return (
+            f"trained {self.steps} steps, {self.images:,} images in {self.seconds:.1f} s "
+            f"({rate:,.0f} images/s); F2 {found['f2']:.4f} on {found['records']:,} validation records "
+            f"(constant tags {found['f2_constant']:.4f})\n{model}"
+        )
+
 
 class Run:
     """The moving parts of one start of a run."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import traceback
 from collections.abc import Sequence
-from typing import Any
 
 from canopy import cli, quiet
 from canopy.contract import HAS_TRAINED
@@ -59,19 +58,8 @@ def _train(argv: Sequence[str] | None, near: link.Near) -> None:
             "training does not fit into this machine's memory or its GPU's: take a smaller --batch_size or "
             f"--image_size, or more workers ({cli.first_line(error)})"
         ) from error
-    if place.is_chief and not outcome.validation:
-        print(f"the run is complete already, after {outcome.steps} steps\nmodel: {outcome.export}")
-    elif place.is_chief:
-        print(_summary(outcome.steps, outcome.images, outcome.seconds, outcome.validation, outcome.export))
-
-
-def _summary(steps: int, images: int, seconds: float, validation: dict[str, Any], folder: str) -> str:
-    rate = images / seconds if images else 0.0
-    return (
-        f"trained {steps} steps, {images:,} images in {seconds:.1f} s ({rate:,.0f} images/s); "
-        f"F2 {validation['f2']:.4f} on {validation['records']:,} validation records "
-        f"(constant tags {validation['f2_constant']:.4f})\nmodel: {folder}"
-    )
+    if place.is_chief:
+        print(outcome.told())
 
 
 if __name__ == "__main__":
