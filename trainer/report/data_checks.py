@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.report import statistics
-from trainer.report.check import LEVEL, Check, named
+from trainer.report.check import LEVEL, Check, Verdict, named
 from trainer.report.looks import MEASURES
 
 SHARED = 0.01  # share of pictures known from training above which the score is not to be trusted
@@ -170,36 +170,22 @@ def duplicates(
     """
     among = f"of the {rows:,} pictures"
     checks = []
-    for name, title, what, found, most in (
-        (
-            "duplicates",
-            "No picture known from training",
-            "the same file as a training picture",
-            exact,
-            SHARED,
-        ),
-        (
-            "near_duplicates",
-            "No picture nearly known from training",
-            "nearly a training picture",
-            near,
-            NEARLY_SHARED,
-        ),
-    ):
+    same = ("duplicates", "No picture known from training", "the same file as a training picture")
+    alike = ("near_duplicates", "No picture nearly known from training", "nearly a training picture")
+    for (name, title, what), found, most in ((same, exact, SHARED), (alike, near, NEARLY_SHARED)):
+        verdict: Verdict = "look"
         if not looked_at:
             told = "No training picture was looked at, so nothing is known: use --train_records."
-            checks.append(Check(name, title, "look", told))
-            continue
-        if not found:
-            told = f"None {among} is {what} ({looked_at:,} compared)."
-            checks.append(Check(name, title, "pass", told))
-            continue
-        pairs = named([f"{here} is {there}" for here, there in found], 3)
-        told = (
-            f"{len(found):,} {among} {'is' if len(found) == 1 else 'are each'} {what} ({pairs}): the score "
-            "counts them as known, so keep one of each in the archive and preprocess again."
-        )
-        checks.append(Check(name, title, "fail" if len(found) / rows >= most else "look", told))
+        elif not found:
+            verdict, told = "pass", f"None {among} is {what} ({looked_at:,} compared)."
+        else:
+            verdict = "fail" if len(found) / rows >= most else "look"
+            pairs = named([f"{here} is {there}" for here, there in found], 3)
+            told = (
+                f"{len(found):,} {among} {'is' if len(found) == 1 else 'are each'} {what} ({pairs}): the "
+                "score counts them as known, so keep one of each in the archive and preprocess again."
+            )
+        checks.append(Check(name, title, verdict, told))
     return checks
 
 
