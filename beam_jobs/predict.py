@@ -68,6 +68,7 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
     sample = submission.read_sample(job.sample_submission) if job.sample_submission else None
     job = _with_targets(job)
     listing = sources.list_images(job.images)
+    found = len(listing)
     unique, rejects = submission.usable_names(listing)
     # A GPU is for one process; on cores, threads wait for Python's lock between pictures.
     few = math.inf if job.engine != engines.LITE and engines.has_gpu() else runners.MANY_IMAGES
@@ -75,8 +76,8 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
     with staging.begun(job.output) as staged:
         # What is known by the names is told before hours of scoring, which would not change it.
         absent = submission.lacking({source.name for source in unique}, sample) if sample else []
-        _check(job, len(listing), rejects, missing=absent, extra=[], rows=len(sample or ()))
-        for path in _targets(job):
+        _check(job, found, rejects, missing=absent, extra=[], rows=len(sample or ()))
+        for path in filter(None, (job.output, job.scores)):
             storage.make_folder(storage.split(path)[0])
         lists = scoring.work_lists(unique, staged.own, choice.workers, choice.processes)
         # Elsewhere each core mostly has a process of its own: two threads, for one to read meanwhile.
@@ -95,15 +96,14 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
         rejects += scored.rejects
         result = submission.assemble(scored.names, scored.scores, model, sample)
         staged.check()
-        found, rows = len(listing), len(result.rows)
-        _check(job, found, rejects, missing=result.missing, extra=result.extra, rows=rows)
+        _check(job, found, rejects, missing=result.missing, extra=result.extra, rows=len(result.rows))
         _write_rejects(job.output, rejects + submission.unseen(result.missing, rejects))
         if job.scores:
             storage.write_bytes(job.scores, submission.as_parquet(scored.names, scored.scores, model.classes))
         storage.write_bytes(job.output, submission.as_csv(result.rows))
         staged.check()  # in a store another run may have written some of the files since
     used = {each.engine for each in outcomes}
-    return _summary(job, len(listing), rejects, result, used=used, seconds=time.monotonic() - start)
+    return _summary(job, found, rejects, result, used=used, seconds=time.monotonic() - start)
 
 
 def build(
@@ -174,10 +174,6 @@ def _outcome(work: WorkList) -> Scored:
     if found.error:
         raise (TryAgainError if found.may_pass else UserError)(found.error)
     return found
-
-
-def _targets(job: Settings) -> list[str]:
-    return [job.output, job.scores] if job.scores else [job.output]
 
 
 def _with_targets(job: Settings) -> Settings:

@@ -68,51 +68,66 @@ def prepare(settings: Settings) -> Prepared:
     digest = plan.digests(listing.names(), settings.seed)
     row = plan.find(digest, label_digest)
     order = plan.shuffled(digest)
-    usable = np.ones(len(listing), bool)
-    rejects: list[Reject] = []
-
-    def reject(position: int, reason: str, detail: str) -> None:
-        usable[position] = False
-        rejects.append(Reject(utf8(listing[position].name), reason, detail))
-
-    for group in plan.repeated(digest, order):
-        paths = sorted((listing[int(position)].path, int(position)) for position in group)
-        for path, position in paths[1:]:
-            reject(position, DUPLICATE_NAME, f"{utf8(path)} comes after {utf8(paths[0][0])}")
-    for position in np.flatnonzero(usable & (row < 0)).tolist():
-        name = listing[position].name
-        if utf8(name) != name or not name:
-            reject(position, BAD_NAME, "the file's name is no UTF-8 text")
-        else:
-            reject(position, NO_LABEL, "no row in the labels")
-    refused = labels.class_ids(table, vocabulary)
     set_of = np.where(row < 0, -1, sets[row]).astype(np.int32)
-    bad_sets = np.array([isinstance(entry, labels.Refused) for entry in refused])
-    for position in np.flatnonzero(usable & (row >= 0) & bad_sets[set_of]).tolist():
-        entry = refused[set_of[position]]
-        if isinstance(entry, labels.Refused):
-            reject(position, entry.reason, entry.detail)
+    refused = labels.class_ids(table, vocabulary)
+    rejects = _rejects(listing, plan.repeated(digest, order), set_of, refused)
+    usable = np.ones(len(listing), bool)
+    usable[list(rejects)] = False
 
     used = order[usable[order]]
     split = plan.split_of(digest[used], [share for _, share in settings.splits])
     orders = {name: used[split == i] for i, (name, _) in enumerate(settings.splits)}
-    ids = [() if isinstance(entry, labels.Refused) else entry for entry in refused]
     hit = np.zeros(len(table.names), bool)
     hit[row[row >= 0]] = True
-    missing = len(np.unique(label_digest, axis=0)) - int(hit.sum()) if len(hit) else 0
     return Prepared(
         found=len(listing),
         ignored=listing.ignored,
         listing=listing,
         vocabulary=vocabulary,
-        ids=ids,
+        ids=[() if isinstance(entry, labels.Refused) else entry for entry in refused],
         set_of=set_of,
         order=orders,
         shards=_shards(settings, listing, orders, len(vocabulary)),
-        rejects=rejects,
+        rejects=list(rejects.values()),
         label_rows=len(table.names),
-        labels_without_image=missing,
+        labels_without_image=len(np.unique(label_digest, axis=0)) - int(hit.sum()),
     )
+
+
+def _rejects(
+    listing: Listing,
+    repeated: list[NDArray[np.int64]],
+    set_of: NDArray[np.int32],
+    refused: list[tuple[int, ...] | labels.Refused],
+) -> dict[int, Reject]:
+    """Why images cannot be used, by their positions in the listing.
+
+    Args:
+        listing: the images.
+        repeated: positions of images of one name, a group each.
+        set_of: int32[n], of each image: its set of tags, -1 where the CSV has no row for it.
+        refused: of each set of tags: why it cannot be used, or its class ids.
+    """
+    rejects: dict[int, Reject] = {}
+    for group in repeated:
+        (first, _), *others = sorted((listing[int(position)].path, int(position)) for position in group)
+        for path, position in others:
+            detail = f"{utf8(path)} comes after {utf8(first)}"
+            rejects[position] = Reject(utf8(listing[position].name), DUPLICATE_NAME, detail)
+    is_refused = np.array([isinstance(entry, labels.Refused) for entry in refused])
+    for position in np.flatnonzero((set_of < 0) | is_refused[set_of]).tolist():
+        if position in rejects:
+            continue
+        name = listing[position].name
+        entry = refused[set_of[position]]
+        if set_of[position] >= 0 and isinstance(entry, labels.Refused):
+            reason, detail = entry.reason, entry.detail
+        elif not name or utf8(name) != name:
+            reason, detail = BAD_NAME, "the file's name is no UTF-8 text"
+        else:
+            reason, detail = NO_LABEL, "no row in the labels"
+        rejects[position] = Reject(utf8(name), reason, detail)
+    return rejects
 
 
 def _shards(
