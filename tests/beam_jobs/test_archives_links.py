@@ -1,0 +1,123 @@
+"""Links and sparse files in archives: the images that they lead to, or rejects."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from beam_jobs.images import RejectedImage
+from beam_jobs.sources import Reader, list_images
+from tests.beam_jobs.making import Run, noise, planet, tar_of
+
+# What `zip -y` makes: a link's content is its target.
+ZIP_WITH_LINKS = """
+import pathlib, zipfile
+with zipfile.ZipFile("a.zip", "w") as archive:
+    for path in sorted(pathlib.Path("t").rglob("*.jpg")):
+        info = zipfile.ZipInfo(str(path))
+        info.external_attr = path.lstat().st_mode << 16
+        archive.writestr(info, str(path.readlink()) if path.is_symlink() else path.read_bytes())
+"""
+
+
+def with_links_and_holes(folder: Path, pack: list[str]) -> Path:
+    """A tar, by tar itself, of five chips, hard links to two of them and a sparse file."""
+    inside = folder / "t"
+    (inside / "more").mkdir(parents=True)
+    for i in range(5):
+        (inside / f"chip_{i}.jpg").write_bytes(planet(noise(i)))
+    os.link(inside / "chip_1.jpg", inside / "linked.jpg")
+    os.link(inside / "chip_1.jpg", inside / "more" / "again.jpg")
+    os.link(inside / "chip_3.jpg", inside / "more" / "other.jpg")
+    with (inside / "sparse.jpg").open("wb") as file:
+        file.write(planet(noise(8)))
+        file.truncate(4 << 20)
+    subprocess.run(["tar", "--sort=name", "-S", *pack, "-cf", "a.tar", "t"], cwd=folder, check=True)
+    return folder / "a.tar"
+
+
+@pytest.mark.parametrize("how", ["gnu", "posix", "oldgnu"])
+def test_hard_links_are_written_and_sparse_files_rejected(run: Run, tmp_path: Path, how: str) -> None:
+    path = with_links_and_holes(tmp_path / "in", [f"--format={how}"])
+    names = sorted([*(f"chip_{i}" for i in range(5)), "linked", "again", "other", "sparse"])
+    table = tmp_path / "labels.csv"
+    table.write_text("image_name,tags\n" + "".join(f"{name},clear\n" for name in names))
+    flags = ["--images", str(path), "--labels", str(table), "--image_format", "keep"]
+    done = run(None, *flags, "--max_bad_fraction", "0.5")
+    assert done.code == 0, done.err
+    assert [(row["name"], row["reason"]) for row in done.rejects] == [("sparse", "unreadable")]
+    assert sorted(done.names) == [name for name in names if name != "sparse"]
+    kept = {row["image/filename"][0].decode(): row["image/encoded"][0] for row in done.examples}
+    assert kept["linked"] == kept["again"] == kept["chip_1"] != kept["chip_0"]
+    assert kept["other"] == kept["chip_3"]
+    told = done.canopy["images"]
+    assert (told["found"], told["written"], told["rejected"], told["files_ignored"]) == (9, 8, 1, 0)
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip", "folder"])
+def test_symbolic_links_are_the_images_that_they_lead_to_or_rejects(
+    run: Run, tmp_path: Path, kind: str
+) -> None:
+    inside = tmp_path / "in" / "t"
+    (inside / "real").mkdir(parents=True)
+    (inside / "view").mkdir()
+    (inside / "real" / "a.jpg").write_bytes(planet(noise(1)))
+    for name, target in {
+        "b": "../real/a.jpg",
+        "c": "b.jpg",
+        "gone": "nowhere.jpg",
+        "loop": "loop.jpg",
+    }.items():
+        (inside / "view" / f"{name}.jpg").symlink_to(target)
+    (inside / "view" / "out.jpg").symlink_to("../../../outside.jpg")
+    if kind != "folder":
+        (tmp_path / "outside.jpg").write_bytes(planet(noise(2)))
+    packed = {"tar": ["tar", "-cf", "a.tar", "t"], "zip": [sys.executable, "-c", ZIP_WITH_LINKS]}
+    if kind in packed:
+        subprocess.run(packed[kind], cwd=tmp_path / "in", check=True)
+    path = tmp_path / "in" / ("t" if kind == "folder" else f"a.{kind}")
+    table = tmp_path / "labels.csv"
+    table.write_text(
+        "image_name,tags\n" + "".join(f"{name},clear\n" for name in ["a", "b", "c", "gone", "loop", "out"])
+    )
+    flags = ["--images", str(path), "--labels", str(table), "--max_bad_fraction", "0.5"]
+    done = run(None, *flags, "--image_format", "keep")
+    assert done.code == 0, done.err
+    assert sorted(done.names) == ["a", "b", "c"]
+    assert [(row["name"], row["reason"]) for row in done.rejects] == [
+        (name, "unreadable") for name in ("gone", "loop", "out")
+    ]
+    kept = {row["image/encoded"][0] for row in done.examples}
+    assert len(kept) == 1
+
+
+def test_a_hard_link_is_the_member_that_comes_before_it_or_a_reject(tmp_path: Path) -> None:
+    links = {
+        "first.jpg": "blob",
+        "chain.jpg": "first.jpg",
+        "early.jpg": "late.jpg",
+        "gone.jpg": "/etc/passwd",
+    }
+    path, _ = tar_of(tmp_path / "a.tar", {"a.jpg": b"a", "blob": b"blob"}, links=links)
+    with tarfile.open(path, "a") as archive:
+        for name in ("blob", "late.jpg"):
+            info = tarfile.TarInfo(name)
+            info.size = 5
+            archive.addfile(info, io.BytesIO(b"later"))
+    found, rejected = {}, {}
+    listing = list_images([str(path)])
+    with Reader() as reader:
+        for source in listing:
+            try:
+                found[source.name] = reader.read(source)
+            except RejectedImage as reject:
+                rejected[source.name] = reject.reason
+    assert found == {"a": b"a", "first": b"blob", "chain": b"blob", "late": b"later"}
+    assert rejected == {"early": "unreadable", "gone": "unreadable"}
+    assert listing.ignored == 2

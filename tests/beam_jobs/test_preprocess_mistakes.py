@@ -1,0 +1,148 @@
+"""What ends a job: one clear sentence, and nothing lost that was there before."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.beam_jobs.making import Archive, Run, noise, planet
+
+
+def test_too_many_rejects_end_the_job_with_their_list_and_no_marker(archive: Archive, run: Run) -> None:
+    archive.fill(20)
+    archive.put("cut", planet(noise(1))[:300])
+    done = run(archive)
+    assert done.code == 2
+    assert "1 of 21 images" in done.err
+    assert [row["name"] for row in done.rejects] == ["cut"]
+    assert not (done.folder / "dataset_info.json").exists()
+    assert not done.shards
+    assert run(archive, "--max_bad_fraction", "0.1").code == 0
+
+
+def test_as_many_rejects_as_are_allowed_are_no_mistake(archive: Archive, run: Run) -> None:
+    archive.fill(71)
+    for i in range(29):
+        archive.put(f"empty_{i}", b"")
+    done = run(archive, "--max_bad_fraction", "0.28")
+    assert done.code == 2
+    assert "29 of 100 images cannot be used, more than --max_bad_fraction 0.28 allows" in done.err
+    assert run(archive, "--max_bad_fraction", "0.29").code == 0
+
+
+def test_images_of_which_none_can_be_used_are_a_mistake_whatever_is_allowed(
+    archive: Archive, run: Run
+) -> None:
+    archive.put("one", b"")
+    archive.put("two", b"")
+    done = run(archive, "--max_bad_fraction", "1")
+    assert done.code == 2
+    where = done.folder / "rejects.jsonl"
+    assert done.err == (f"error: none of 2 images can be used; each is in {where} (the first: one, empty)\n")
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--images", "nowhere"], "nowhere does not exist"),
+        (["--labels", "nowhere.csv"], "nowhere.csv: it does not exist"),
+        (["--splits", "train=0.5"], "add up to 0.5"),
+        (["--splits", "train"], "not like train=0.9"),
+        (["--splits", "train=1.5,validation=-0.5"], "not above 0"),
+        (["--seed", "x"], "--seed"),
+        (["--num_shards", "0"], "--num_shards"),
+        (["--num_shards", "2", "--shard_mb", "3"], "not allowed with"),
+        (["--jpeg_quality", "101"], "from 1 to 100"),
+        (["--max_bad_fraction", "2"], "from 0 to 1"),
+        (["--image_format", "gif"], "--image_format"),
+        (["--chroma", "422"], "--chroma"),
+        (["--dataset", "../x"], "--dataset"),
+        (["--shard_mbs", "3"], "--shard_mbs"),
+        (["--direct_num_workers", "many"], "--direct_num_workers"),
+        (["--vocabulary", "nowhere.txt"], "nowhere.txt: it does not exist"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_exit_code_2(
+    archive: Archive, run: Run, flags: list[str], said: str
+) -> None:
+    done = run(archive.fill(3), *flags)
+    assert done.code == 2
+    assert said in done.err
+    assert done.err.count("\n") == 1
+    assert not done.folder.exists()
+
+
+def test_a_csv_without_the_columns_is_refused(archive: Archive, run: Run) -> None:
+    archive.fill(3)
+    archive.labels.write_text("name,labels\ntrain_0,clear\n")
+    done = run(archive)
+    assert done.code == 2
+    assert "lacks the column image_name" in done.err
+
+
+def test_rows_that_contradict_each_other_are_refused(archive: Archive, run: Run) -> None:
+    archive.fill(3)
+    archive.rows.append(("train_0", "water water agriculture primary clear"))
+    archive.write_labels()
+    done = run(archive)
+    assert done.code == 2
+    assert "'train_0'" in done.err
+
+
+def test_a_whole_data_set_is_replaced_only_on_request(archive: Archive, run: Run) -> None:
+    archive.fill(20)
+    first = run(archive, "--num_shards", "4")
+    (first.folder / "mine.txt").write_text("a stranger's file")
+    again = run(archive)
+    assert again.code == 2
+    assert "--overwrite" in again.err
+    third = run(archive, "--overwrite", "--num_shards", "2", "--dataset", "forest")
+    assert third.code == 0
+    assert [name for name in third.shards if "planet" in name] == []
+    assert len(third.shards) == 3
+    assert (third.folder / "mine.txt").read_text() == "a stranger's file"
+
+
+def test_a_replacement_that_fails_leaves_the_earlier_data_set_whole(archive: Archive, run: Run) -> None:
+    archive.fill(20)
+    before = run(archive, "--num_shards", "4")
+    told = {path.name: path.read_bytes() for path in before.folder.iterdir()}
+    for i in range(20):
+        archive.put(f"cut_{i}", planet(noise(i))[:400])
+    failed = run(archive, "--overwrite", "--num_shards", "2")
+    assert failed.code == 2
+    assert "rejects.failed.jsonl" in failed.err
+    lines = (before.folder / "rejects.failed.jsonl").read_text().splitlines()
+    assert len(lines) == 20
+    there = {path.name: path.read_bytes() for path in before.folder.iterdir()}
+    assert there.pop("rejects.failed.jsonl")
+    assert there == told
+    assert run(archive, "--overwrite", "--num_shards", "2", "--max_bad_fraction", "0.6").code == 0
+    assert not (before.folder / "rejects.failed.jsonl").exists()
+
+
+def test_no_place_for_temporary_files_is_one_sentence(
+    archive: Archive, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive.fill(3)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    done = run(archive)
+    assert done.code == 2
+    assert done.err.startswith("error: cannot make a temporary folder: No such file or directory; TMPDIR ")
+    assert done.err.count("\n") == 1
+    assert not done.shards
+    monkeypatch.undo()
+    assert run(archive).code == 0
+
+
+def test_files_of_others_are_never_removed(archive: Archive, run: Run, tmp_path: Path) -> None:
+    archive.fill(5)
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    (folder / "labels.txt").write_text("precious")
+    done = run(archive, "--overwrite", output=folder)
+    assert done.code == 2
+    assert "labels.txt" in done.err
+    assert [path.read_text() for path in folder.iterdir()] == ["precious"]
