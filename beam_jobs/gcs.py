@@ -12,7 +12,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, Any
 
 from beam_jobs import objects
@@ -151,12 +151,8 @@ def find_bucket(path: str) -> None:
 
 def delete(path: str) -> None:
     """Removes an object; one that is gone is no mistake."""
-    with _errors(path):
-        try:
-            _blob(path).delete(retry=_retry())
-        except Exception as error:
-            if getattr(error, "code", None) != 404:
-                raise
+    with suppress(FileNotFoundError), _errors(path):
+        _blob(path).delete(retry=_retry())
 
 
 def match(pattern: str) -> Iterator[str]:

@@ -123,14 +123,13 @@ def choose(
     workers = (direct.direct_num_workers or cores) if given("--direct_num_workers") else cores
     if workers < 0:
         raise UserError(f"--direct_num_workers must not be negative, and is {workers}")
+    mode = "in_memory"
     if given("--direct_running_mode"):
         mode = direct.direct_running_mode
-    elif remote and workers > 1 and images >= MANY_REMOTE_IMAGES:
-        mode = "multi_processing"
-    else:
-        mode = "in_memory"
-        if workers > 1 and not remote and images >= processes_from:
+    elif workers > 1 and images >= (MANY_REMOTE_IMAGES if remote else processes_from):
+        if not remote:
             return Choice("FnApiRunner", mode, 1, 1, workers)
+        mode = "multi_processing"
     if mode == "in_memory":
         return Choice("FnApiRunner", mode, 1, max(least, workers))
-    return Choice("FnApiRunner", mode, workers, max(least, 1))
+    return Choice("FnApiRunner", mode, workers, least)

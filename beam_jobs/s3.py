@@ -55,7 +55,7 @@ def _errors(path: str) -> Iterator[Any]:
     try:
         yield client
     except exceptions.ClientError as error:
-        code = str(error.response.get("Error", {}).get("Code", ""))
+        code = _code(error)
         if code in MISSING:
             raise FileNotFoundError(f"{path} does not exist") from error
         if code in DENIED:
@@ -67,6 +67,11 @@ def _errors(path: str) -> Iterator[Any]:
         ) from error
     except exceptions.BotoCoreError as error:
         raise UnavailableError(f"S3 fails at {path}: {_words(error)}") from error
+
+
+def _code(error: Any) -> str:
+    """What a `ClientError` is, in the store's own word."""
+    return str(error.response.get("Error", {}).get("Code", ""))
 
 
 def _words(error: BaseException) -> str:
@@ -92,7 +97,7 @@ def read(path: str, start: int = 0, length: int | None = None) -> bytes:
         try:
             return _whole_body(client, {**_address(path), **wanted})
         except ClientError as error:
-            if error.response.get("Error", {}).get("Code") == "InvalidRange":  # it ends before `start`
+            if _code(error) == "InvalidRange":  # it ends before `start`
                 return b""
             raise
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from beam_jobs import storage
@@ -44,7 +44,7 @@ class Settings:
         return "train" if "train" in names else names[0]
 
 
-def whole_number(low: int, high: int | None = None) -> type[int]:
+def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
     """A flag's type: an integer within limits."""
 
     def parse(text: str) -> int:
@@ -54,8 +54,8 @@ def whole_number(low: int, high: int | None = None) -> type[int]:
             raise argparse.ArgumentTypeError(f"{value} is not {wanted}")
         return value
 
-    parse.__name__ = "int"
-    return parse  # type: ignore[return-value]
+    parse.__name__ = "int"  # in argparse's own messages
+    return parse
 
 
 def positive(text: str) -> float:

@@ -97,9 +97,7 @@ def explained(path: str, doing: str) -> Iterator[None]:
         if not is_remote(path):
             raise
         said = first_line(error)
-        if said.startswith(
-            "Unable to get filesystem"
-        ):  # and Beam advises to install Google's, whatever it is
+        if said.startswith("Unable to get filesystem"):  # Beam then advises to install Google's
             scheme = path.partition("://")[0]
             said = (
                 f"no file system is known for {scheme}://, and a path of this machine stands without a scheme"

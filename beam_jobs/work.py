@@ -26,7 +26,7 @@ class Reject:
     """An image that is not used; a line of `rejects.jsonl`."""
 
     name: str  # without folder and ending
-    reason: str  # one of images.REASONS
+    reason: str  # one of images.REASONS, or submission.NO_IMAGE
     detail: str  # what exactly, in the decoder's own words where it has any
 
 
@@ -56,7 +56,7 @@ class Work:
     progress: str  # where to put the number of images done so far, by workers on the driver's machine
     classes: int  # size of the vocabulary
     encoding: Encoding
-    items: list[Item] = field(default_factory=list)
+    items: list[Item]
 
     def save(self, path: str) -> None:
         """Writes it as JSON."""
@@ -103,9 +103,8 @@ class Result:
     crc32c: str = ""  # of the whole file, eight hexadecimal digits
     lengths: list[int] = field(default_factory=list)  # bytes of each record in the file, framing included
     tags: list[int] = field(default_factory=list)  # per class: records that have it
-    channel_sums: list[list[int]] = field(
-        default_factory=lambda: [[0, 0, 0], [0, 0, 0]]
-    )  # sum, sum of squares
+    # Of each channel the sum of all values, and the sum of their squares.
+    channel_sums: list[list[int]] = field(default_factory=lambda: [[0, 0, 0], [0, 0, 0]])
     channel_pixels: int = 0  # that the sums are over
     channel_images: int = 0  # likewise
     suspicious: list[str] = field(default_factory=list)  # names of images of one value throughout
