@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import os
 import random
 import re
 import shutil
@@ -15,12 +16,15 @@ from pathlib import Path
 from typing import IO
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from beam_jobs import predict, preprocess, storage
-from beam_jobs.sources import list_images
+from beam_jobs.images import UNREADABLE, RejectedImage
+from beam_jobs.sources import Reader, list_images
 from canopy.cli import TryAgainError, UserError
 from tests.beam_jobs.gcs_server import Faulty
-from tests.beam_jobs.making import Archive, tar_of, within
+from tests.beam_jobs.making import Archive, pack, tar_of, within
 
 FOUR = {f"t/{name}.jpg": name.encode() * 700 for name in "abcd"}
 
@@ -177,3 +181,49 @@ def test_a_command_ends_with_a_cut_tar_in_one_sentence(
         f"it is damaged or cut short at byte {places[2]:,}\n"
     )
     assert not output.exists()
+
+
+@pytest.mark.parametrize("name", ["pipe.zip", "pipe.tar"])
+def test_a_pipe_in_an_archives_place_is_refused_unread(name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UserError, match=f"{name} is no regular file"):
+        list_images([str(tmp_path / name)])
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar"])
+@pytest.mark.parametrize("content", [b"", b"not an archive at all", b"PK\x03\x04 cut"])
+def test_what_is_no_archive_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=name):
+        list_images([str(tmp_path / name)])
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_a_damaged_archive_is_refused_or_its_members_are_right_or_rejected(
+    tmp_path: Path, data: st.DataObject
+) -> None:
+    members = {f"t/{i}.jpg": bytes([i]) * (40 + i) for i in range(4)}
+    kind = data.draw(st.sampled_from(["zip", "tar"]))
+    path = tmp_path / f"d.{kind}"
+    pack(path, members)
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 5))):
+        at = data.draw(st.integers(0, len(content) - 1))
+        content[at] = data.draw(st.integers(0, 255))
+    if data.draw(st.booleans()):
+        del content[data.draw(st.integers(0, len(content))) :]
+    path.write_bytes(content)
+    try:
+        listing = list_images([str(path)])
+    except UserError:
+        return
+    with Reader() as reader:
+        for source in listing:
+            try:
+                found = reader.read(source)
+            except RejectedImage as rejected:
+                assert rejected.reason == UNREADABLE  # noqa: PT017
+                continue
+            if kind == "zip":
+                assert found in members.values()
