@@ -91,12 +91,8 @@ def open_study(
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        storage, began = _storage(text), False
-        try:
-            study = optuna.load_study(study_name=name, storage=storage, sampler=sampler, pruner=pruner)
-        except KeyError:
-            _check_new(text, output)
-            study, began = _begin(storage, name, sampler, pruner)
+        how = {"study_name": name, "storage": _storage(text), "sampler": sampler, "pruner": pruner}
+        study, began = _load_or_begin(text, output, how)
         if TERMS not in study.user_attrs:
             study.set_user_attr(TERMS, terms)
         found = differences(study.user_attrs[TERMS], terms)
@@ -215,15 +211,12 @@ def _check_new(text: str, output: Path) -> None:
         )
 
 
-def _begin(
-    storage: BaseStorage, name: str, sampler: BaseSampler, pruner: BasePruner
-) -> tuple[optuna.Study, bool]:
+def _load_or_begin(text: str, output: Path, how: dict[str, Any]) -> tuple[optuna.Study, bool]:
     try:
-        return (
-            optuna.create_study(
-                study_name=name, storage=storage, sampler=sampler, pruner=pruner, direction="maximize"
-            ),
-            True,
-        )
+        return optuna.load_study(**how), False
+    except KeyError:
+        _check_new(text, output)
+    try:
+        return optuna.create_study(**how, direction="maximize"), True
     except DuplicatedStudyError:  # another worker was faster
-        return optuna.load_study(study_name=name, storage=storage, sampler=sampler, pruner=pruner), False
+        return optuna.load_study(**how), False
