@@ -103,12 +103,10 @@ def _launch(settings: Settings) -> int:
     crew = Crew(settings.local_workers, place, {RUN_ID: run}, task.log_format)
     with _alone(task) if local else contextlib.nullcontext(), Halt() as halt:
         ending = _keep_going(settings, crew, halt)
-    if ending.code == cli.EXIT_OK:
-        cli.leave_word("")
-        return ending.code
-    if not ending.is_told:
+    failed = ending.code != cli.EXIT_OK
+    if failed and not ending.is_told:
         log.error(ending.why)
-    cli.leave_word(ending.why)
+    cli.leave_word(ending.why if failed else "")
     return ending.code
 
 

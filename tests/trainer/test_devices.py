@@ -97,11 +97,6 @@ def test_workers_exchange_by_what_was_asked_for_if_they_can_and_by_no_proxy(comm
         worker.join(60)
 
 
-def test_a_run_may_go_on_with_another_exchange():
-    earlier = vars(asking("--communication", "ring"))
-    assert config.differences(asking("--communication", "nccl"), earlier) == []
-
-
 def test_a_port_that_another_program_takes_as_training_starts_is_worth_another_try(
     records, tmp_path, command, monkeypatch
 ):
