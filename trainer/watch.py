@@ -75,14 +75,14 @@ class Watch:
             place: of this launcher's worker.
             start: what the meeting came to.
         """
-        self._others = [i for i in range(place.workers) if i != place.index]
         self._place, self._start = place, start
         self._lost: list[str] = []
         self._over = threading.Event()
 
     def __enter__(self) -> Watch:
-        for index in self._others:
-            threading.Thread(target=self._keep_looking, args=(index,), daemon=True).start()
+        for index in range(self._place.workers):
+            if index != self._place.index:
+                threading.Thread(target=self._keep_looking, args=(index,), daemon=True).start()
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -109,15 +109,17 @@ class Watch:
             now = time.monotonic()
             if seen is Seen.SILENT:
                 found = _resolve(name, otherwise=known)
-                seen = Seen.SILENT if found == known or machine in found else Seen.MOVED
+                if found != known and machine not in found:
+                    seen = Seen.MOVED
             if seen is not Seen.SILENT:
                 answered = now
             refusals = refusals + 1 if seen is Seen.CLOSED else 0
             silences = silences + 1 if seen is Seen.SILENT else 0
             trained = trained or seen is Seen.TRAINS
             starting = not trained and now - began < START_SECONDS
-            gone = seen is Seen.MOVED or (
-                (seen is Seen.CLOSED and refusals >= REFUSALS and not starting)
+            gone = (
+                seen is Seen.MOVED
+                or (refusals >= REFUSALS and not starting)
                 or (seen is Seen.MEETS and (its_token != token or not starting))
                 or (silences >= SILENCES and now - answered >= SILENCE_SECONDS)
             )
