@@ -133,6 +133,44 @@ class Meeting:
             while len(self._told) < others and time.monotonic() < deadline:
                 self._changed.wait(0.1)
 
+    # Both sides.
+
+    def _connected(self, address: str) -> Line:
+        return Line(socket.create_connection(cluster.split(address), CONNECT_SECONDS))
+
+    def _hello(self, line: Line) -> dict[str, Any]:
+        """Who this is."""
+        return {
+            "run": self.place.run,
+            "index": self.place.index,
+            "workers": self.place.workers,
+            "token": self.token,
+            "host": line.own_host,
+        }
+
+    def _greet(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError, *FOREIGN), Line(connection) as line:
+            line.greet(token=self.token)
+            hello = line.hear()
+            if hello["run"] != self.place.run:
+                return
+            index, workers = int(hello["index"]), int(hello["workers"])
+            if not self.place.is_chief:
+                if index == 0:
+                    self._called_from = str(hello["host"])
+                return
+            if workers != self.place.workers or not 0 < index < workers:
+                why = f"worker {index} counts {workers} workers and the chief {self.place.workers}"
+                line.say(end=cli.EXIT_USER, why=why)
+                return
+            if "end" in hello:
+                with self._changed:
+                    self._result = End(int(hello["end"]), str(hello["why"]))
+                    self._told.add(index)
+                line.say(heard=True)
+                return
+            self._host(line, index, _Guest(line, str(hello["token"]), str(hello["host"])))
+
     # The chief's side.
 
     def _gathered(self) -> Start | End | None:
@@ -170,42 +208,6 @@ class Meeting:
                     line.hear_greeting()
                     line.say(**self._hello(line))
             time.sleep(BEAT_SECONDS)
-
-    def _connected(self, address: str) -> Line:
-        return Line(socket.create_connection(cluster.split(address), CONNECT_SECONDS))
-
-    def _hello(self, line: Line) -> dict[str, Any]:
-        """Who this is."""
-        return {
-            "run": self.place.run,
-            "index": self.place.index,
-            "workers": self.place.workers,
-            "token": self.token,
-            "host": line.own_host,
-        }
-
-    def _greet(self, connection: socket.socket) -> None:
-        with contextlib.suppress(OSError, *FOREIGN), Line(connection) as line:
-            line.greet(token=self.token)
-            hello = line.hear()
-            if hello["run"] != self.place.run:
-                return
-            index, workers = int(hello["index"]), int(hello["workers"])
-            if not self.place.is_chief:
-                if index == 0:
-                    self._called_from = str(hello["host"])
-                return
-            if workers != self.place.workers or not 0 < index < workers:
-                why = f"worker {index} counts {workers} workers and the chief {self.place.workers}"
-                line.say(end=cli.EXIT_USER, why=why)
-                return
-            if "end" in hello:
-                with self._changed:
-                    self._result = End(int(hello["end"]), str(hello["why"]))
-                    self._told.add(index)
-                line.say(heard=True)
-                return
-            self._host(line, index, _Guest(line, str(hello["token"]), str(hello["host"])))
 
     def _host(self, line: Line, index: int, guest: _Guest) -> None:
         """Keeps a guest's connection for as long as the guest gives signs of life."""
