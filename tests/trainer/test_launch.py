@@ -60,17 +60,9 @@ def test_restart_in_a_pod_needs_to_know_whose_progress_it_may_delete(
     monkeypatch.delenv("CANOPY_RUN_ID", raising=False)
     if empty:
         monkeypatch.setenv("CANOPY_RUN_ID", "")
+    flags = ["--data", str(records), "--model_dir", str(tmp_path / "model"), "--weights", "none"]
     for restart in (["--restart"], ["--restart=true"], ["--restart", "true"]):
-        flags = [
-            "--data",
-            str(records),
-            "--model_dir",
-            str(tmp_path / "model"),
-            "--weights",
-            "none",
-            *restart,
-        ]
-        assert launch.main(["--", *flags]) == cli.EXIT_USER
+        assert launch.main(["--", *flags, *restart]) == cli.EXIT_USER
         assert "CANOPY_RUN_ID" in capfd.readouterr().err
 
 
@@ -203,16 +195,17 @@ class Pauses(Halt):
 
 
 def keep_going(monkeypatch, max_restarts, *endings):
+    """How a launcher ended, how long it paused before each restart, and what it told each attempt."""
     attempts, pauses = Attempts(*endings), Pauses()
     monkeypatch.setattr(supervise, "attempt", attempts)
     settings = launch.Settings(1, max_restarts, 600.0, ())
     ending = launch._keep_going(settings, supervise.Crew(1, cluster.Place(0, ())), pauses)
     assert not attempts.left
-    return ending, pauses.slept
+    return ending, pauses.slept, attempts.told
 
 
 def test_the_first_restart_waits_for_nothing_and_later_ones_ever_longer(monkeypatch):
-    ending, slept = keep_going(monkeypatch, 8, *[lost()] * 9)
+    ending, slept, _ = keep_going(monkeypatch, 8, *[lost()] * 9)
     assert slept == [0, 1, 2, 4, 8, 16, 30, 30]
     assert ending.code == cli.EXIT_PEER_LOST
     assert ending.why == "gave up after 8 restarts without a new checkpoint: peer lost"
@@ -220,19 +213,16 @@ def test_the_first_restart_waits_for_nothing_and_later_ones_ever_longer(monkeypa
 
 def test_a_new_checkpoint_begins_the_count_anew_and_an_old_one_does_not(monkeypatch):
     done = Ending(cli.EXIT_OK, "done")
-    ending, slept = keep_going(monkeypatch, 2, lost(), lost(), lost(5), lost(), lost(9), lost(9), done)
+    ending, slept, _ = keep_going(monkeypatch, 2, lost(), lost(), lost(5), lost(), lost(9), lost(9), done)
     assert ending == done
     assert slept == [0, 1, 0, 1, 0, 1]
-    ending, slept = keep_going(monkeypatch, 2, lost(5), lost(5), lost(3))
+    ending, slept, _ = keep_going(monkeypatch, 2, lost(5), lost(5), lost(3))
     assert (ending.code, slept) == (cli.EXIT_PEER_LOST, [0, 1])
 
 
 def test_a_worker_is_told_once_one_before_it_has_trained(monkeypatch):
-    attempts = Attempts(lost(), lost(7), lost(), Ending(cli.EXIT_OK, "done"))
-    monkeypatch.setattr(supervise, "attempt", attempts)
-    settings = launch.Settings(1, 5, 600.0, ())
-    launch._keep_going(settings, supervise.Crew(1, cluster.Place(0, ())), Pauses())
-    assert attempts.told == [False, False, True, True]
+    done = Ending(cli.EXIT_OK, "done")
+    assert keep_going(monkeypatch, 5, lost(), lost(7), lost(), done)[2] == [False, False, True, True]
 
 
 def test_a_worker_that_crashes_at_every_start_is_told_from_a_peer_that_is_lost(monkeypatch):
@@ -254,7 +244,7 @@ def test_only_a_crash_is_counted_and_a_kill_is_not(records, tmp_path, monkeypatc
 
 def test_what_a_restart_does_not_mend_is_not_tried_again(monkeypatch):
     for code in (cli.EXIT_USER, cli.EXIT_BUG, cli.EXIT_TERMINATED):
-        ending, slept = keep_going(monkeypatch, 10, Ending(code, "so it is"))
+        ending, slept, _ = keep_going(monkeypatch, 10, Ending(code, "so it is"))
         assert (ending.code, slept) == (code, [])
 
 
