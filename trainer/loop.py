@@ -73,32 +73,28 @@ class Outcome:
         )
 
 
+@dataclass(kw_only=True, eq=False)
 class Run:
     """The moving parts of one start of a run."""
 
-    def __init__(
-        self,
-        *,
-        config: Config,
-        place: Place,
-        info: DataInfo,
-        strategy: Any,
-        network: Any,
-        optimizer: Any,
-        average: Average,
-        reading: Reading,
-        stopping: Stopping,
-        verification: Verification,
-        claim: Claim,
-    ) -> None:
-        self.config, self.place, self.info, self.strategy = config, place, info, strategy
-        self.network, self.optimizer, self.average = network, optimizer, average
-        self.reading = reading
-        self.validating = dataclasses.replace(reading, shards=info.splits["validation"], shuffle=False)
-        self.stopping, self.verification, self.claim = stopping, verification, claim
+    config: Config
+    place: Place
+    info: DataInfo
+    strategy: Any
+    network: Any
+    optimizer: Any
+    average: Average
+    reading: Reading
+    stopping: Stopping
+    verification: Verification
+    claim: Claim
+
+    def __post_init__(self) -> None:
+        config, place, reading, optimizer = self.config, self.place, self.reading, self.optimizer
+        self.validating = dataclasses.replace(reading, shards=self.info.splits["validation"], shuffle=False)
         self.profiler = Profiler(config.model_dir, config.profile and place.is_chief)
-        self.local = Local(strategy)
-        state = [*network.variables, *optimizer.variables, *average.variables]
+        self.local = Local(self.strategy)
+        state = [*self.network.variables, *optimizer.variables, *self.average.variables]
         self.checkpoints = Checkpoints(
             config.model_dir,
             state,
@@ -107,7 +103,7 @@ class Run:
             place.is_chief,
             optional=precision.scale_of(optimizer),
         )
-        self.steps = Steps(config, strategy, network, optimizer, average.statistics)
+        self.steps = Steps(config, self.strategy, self.network, optimizer, self.average.statistics)
         # A GPU computes while Python prepares the next step: looking at a result at once would end that.
         self._lag = LAG_STEPS if devices.gpus() else 0
 

@@ -14,11 +14,7 @@ class Pace:
     """A clock for the steps of an epoch."""
 
     def __init__(self, step: int) -> None:
-        """Begins the first lap.
-
-        Args:
-            step: how many steps have been taken.
-        """
+        """Begins the first lap after `step` steps."""
         self._step, self._began, self._waited = step, time.monotonic(), 0.0
 
     @contextlib.contextmanager
@@ -29,10 +25,7 @@ class Pace:
         self._waited += time.monotonic() - asked
 
     def lap(self, step: int) -> tuple[float, float]:
-        """Ends a lap and begins the next.
-
-        Args:
-            step: how many steps have been taken.
+        """Ends a lap after `step` steps, and begins the next.
 
         Returns:
             The lap's steps a second, and the share of its time that was spent waiting.
