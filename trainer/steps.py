@@ -69,6 +69,7 @@ class Steps:
         if self._config.mixup:
             images, labels = augmentation.mix(images, labels, weights, seed, self._config.mixup)
         trained = self._network if whole else self._head
+        is_scaled = isinstance(self._optimizer, tf_keras.mixed_precision.LossScaleOptimizer)
         with tf.GradientTape() as tape:
             # While the head alone trains, the backbone's BatchNormalization keeps its statistics.
             features = self._features(images, training=whole)
@@ -80,17 +81,13 @@ class Steps:
             logits = self._head(features, training=True)
             each = losses.of(self._config.loss, labels, logits)
             loss = tf.reduce_sum(tf.reduce_mean(each, axis=1) * weights)
-            scaled = self._optimizer.get_scaled_loss(loss) if self._is_scaled else loss
+            scaled = self._optimizer.get_scaled_loss(loss) if is_scaled else loss
         variables = trained.trainable_variables
         gradients = tape.gradient(scaled, variables)
-        if self._is_scaled:
+        if is_scaled:
             gradients = self._optimizer.get_unscaled_gradients(gradients)
         self._optimizer.apply_gradients(zip(gradients, variables, strict=True))
         return loss
-
-    @property
-    def _is_scaled(self) -> bool:
-        return isinstance(self._optimizer, tf_keras.mixed_precision.LossScaleOptimizer)
 
     def start_alike(self) -> None:
         """Gives every replica the chief's variables: its `--weights` may be a file that another lacks."""
