@@ -73,13 +73,13 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
     # A GPU is for one process; on cores, threads wait for Python's lock between pictures.
     few = math.inf if job.engine != engines.LITE and engines.has_gpu() else runners.MANY_IMAGES
     choice = runners.choose(options, arguments, images=len(unique), remote=False, processes_from=few)
-    with staging.begun(job.output) as staged:
+    with staging.begun(job.output) as staged, running.progress_folder() as progress:
         # What is known by the names is told before hours of scoring, which would not change it.
         absent = submission.lacking({source.name for source in unique}, sample) if sample else []
         _check(job, found, rejects, missing=absent, extra=[], rows=len(sample or ()))
         for path in filter(None, (job.output, job.scores)):
             storage.make_folder(storage.split(path)[0])
-        lists = scoring.work_lists(unique, staged.own, choice.workers, choice.processes)
+        lists = scoring.work_lists(unique, staged.own, progress, choice.workers, choice.processes)
         # Elsewhere each core mostly has a process of its own: two threads, for one to read meanwhile.
         threads = math.ceil(machine.cores() / choice.workers) if choice.mode else 2
         running.run(
@@ -88,7 +88,7 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
             options,
             total=len(unique),
             doing="scoring",
-            folder=storage.split(lists[0].progress)[0] if lists else "",
+            folder=progress,
         )
         staged.check()
         outcomes = [_outcome(work) for work in lists]

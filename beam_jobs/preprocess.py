@@ -10,10 +10,8 @@ from __future__ import annotations
 import math
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -128,7 +126,7 @@ def _fill(
     output.begin(job.overwrite)
     _check_rejects(prepared.rejects, prepared.found, job, output)
     output.claim(prepare.shard_names(prepared, job))
-    with _temporary_folder() as progress:
+    with running.progress_folder() as progress:
         lists, kept = [], []
         for work in prepare.work_lists(prepared, job, output, progress):
             lists.append(storage.join(output.own, "work", f"{work.shard}.json"))
@@ -169,18 +167,6 @@ def _fill(
     marker = summary.as_json(summary.dataset_info_json(document))
     output.commit([result.shard for result in results], summary.files(document, rejects), marker)
     return document
-
-
-@contextmanager
-def _temporary_folder() -> Iterator[str]:
-    try:
-        folder = tempfile.TemporaryDirectory(prefix="canopy-")
-    except OSError as error:
-        raise UserError(
-            f"cannot make a temporary folder: {error.strerror or error}; TMPDIR names where to make it"
-        ) from error
-    with folder as path:
-        yield path
 
 
 def _check_rejects(rejects: list[Any], found: int, job: settings.Settings, output: commit.Output) -> None:

@@ -15,6 +15,7 @@ import re
 import shlex
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -44,7 +45,7 @@ def run(
         options: Beam's, from `runners.parse_options`.
         total: images in all.
         doing: what is done to them, a verb.
-        folder: of this machine: a file a work list, holding the number of its images done; "": nothing tells.
+        folder: of this machine: a file a work list, holding the number of its images done.
 
     Raises:
         UserError: a worker raised one, or the runner elsewhere gave up the job.
@@ -59,11 +60,9 @@ def run(
         build(pipeline)
         if not choice.mode:
             wait(pipeline.run(), total, doing)
-        elif folder:
+        else:
             with followed(partial(noted, folder), total, doing):
                 pipeline.run().wait_until_finish()
-        else:
-            pipeline.run().wait_until_finish()
 
 
 def _direct_runner(choice: Choice, options: Any) -> Any:
@@ -81,6 +80,19 @@ def _direct_runner(choice: Choice, options: Any) -> Any:
     direct.direct_running_mode = "in_memory"
     command = f"trap '' INT; exec {shlex.quote(sys.executable)} -m apache_beam.runners.worker.sdk_worker_main"
     return FnApiRunner(SubprocessSDKEnvironment.from_command_string(command))
+
+
+@contextmanager
+def progress_folder() -> Iterator[str]:
+    """A folder of this machine for the numbers of images done, there for as long as the block lasts."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="canopy-")
+    except OSError as error:
+        raise UserError(
+            f"cannot make a temporary folder: {error.strerror or error}; TMPDIR names where to make it"
+        ) from error
+    with folder as path:
+        yield path
 
 
 @contextmanager

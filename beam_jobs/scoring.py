@@ -42,7 +42,7 @@ class WorkList:
 
     sources: tuple[Source, ...]
     path: str  # where the scores go
-    progress: str  # a local file for the number of images done, or ""
+    progress: str  # where to put the number of images done, by workers on the driver's machine
 
 
 @dataclass
@@ -67,16 +67,18 @@ def read_model_info(folder: str) -> ModelInfo:
     return model_info.parse(storage.read_bytes(path) if storage.exists(path) else None, folder)
 
 
-def work_lists(found: Sequence[Source], staging: str, workers: int, processes: int = 0) -> list[WorkList]:
+def work_lists(
+    found: Sequence[Source], staging: str, progress: str, workers: int, processes: int = 0
+) -> list[WorkList]:
     """Cuts the images into lists whose outcomes go to a staging folder.
 
     Args:
         found: the images.
         staging: where outcomes go.
+        progress: a folder of this machine for the numbers of images done.
         workers: that share the lists; 0: the runner knows.
         processes: beside a worker, that share each of its lists.
     """
-    local = not storage.is_remote(staging)
     # At a list's end all wait for the last of them: few lists, but enough to share out evenly.
     size = LIST_IMAGES
     if processes:
@@ -87,7 +89,7 @@ def work_lists(found: Sequence[Source], staging: str, workers: int, processes: i
         WorkList(
             tuple(found[begin : begin + size]),
             storage.join(staging, f"scores-{number:05d}.npz"),
-            storage.join(staging, "progress", str(number)) if local else "",
+            storage.join(progress, str(number)),
         )
         for number, begin in enumerate(range(0, len(found), size))
     ]

@@ -104,7 +104,7 @@ def begun(output: str) -> Iterator[Staging]:
     staging = Staging(f"{output}.partial", output, "run")
     try:
         staging.begin()
-        storage.make_folder(storage.join(staging.own, "progress"))
+        storage.make_folder(staging.own)
         yield staging
     finally:
         if storage.is_remote(output):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from beam_jobs import storage
+from beam_jobs import running, storage
 from tests.beam_jobs.gcs_server import Faulty
 from tests.beam_jobs.predicting import Run, is_one_sentence
 from tests.beam_jobs.predicting import chips as chips
@@ -43,6 +45,26 @@ def test_a_store_that_misbehaves_gets_the_submission_that_a_disk_gets(
         "gs://here/out/scores.parquet",
         "gs://here/out/submission.csv",
     ]
+
+
+def test_progress_is_told_where_the_submission_goes_to_a_store(
+    run: Run, chips: Path, stored: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    followed = running.followed
+
+    @contextmanager
+    def noted(count: Callable[[], int], total: int, doing: str) -> Iterator[None]:
+        with followed(count, total, doing):
+            yield
+        seen.append((doing, count(), total))
+
+    monkeypatch.setattr(running, "followed", noted)
+    images, export = stored
+    done = run("--images", images, model=export, output="gs://here/out/submission.csv")
+    assert done.code == 0, done.err
+    assert seen == [("scoring", 7, 7)]
+    assert len(list(chips.iterdir())) == 7
 
 
 def test_a_store_that_takes_nothing_is_one_sentence_and_keeps_the_earlier_submission(

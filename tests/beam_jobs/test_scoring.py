@@ -243,7 +243,7 @@ def test_no_images_are_no_scores() -> None:
 @settings(deadline=None)
 def test_lists_hold_every_image_once_and_are_enough_for_all_workers(images: int, workers: int) -> None:
     sources = [Source("folder", "a.jpg")] * images
-    lists = work_lists(sources, "staging", workers)
+    lists = work_lists(sources, "staging", "progress", workers)
     assert sum(len(work.sources) for work in lists) == images
     assert len({work.path for work in lists}) == len(lists)
     assert all(0 < len(work.sources) <= MOST_IMAGES for work in lists)
@@ -254,14 +254,14 @@ def test_lists_hold_every_image_once_and_are_enough_for_all_workers(images: int,
 @pytest.mark.parametrize("processes", [2, 64])
 def test_processes_that_share_each_list_get_long_ones(processes: int) -> None:
     images = 5 * processes * MOST_IMAGES + 1
-    lists = work_lists([Source("folder", "a.jpg")] * images, "staging", 1, processes)
+    lists = work_lists([Source("folder", "a.jpg")] * images, "staging", "progress", 1, processes)
     assert [len(work.sources) for work in lists] == [processes * MOST_IMAGES] * 5 + [1]
 
 
-def test_a_list_of_a_store_has_no_local_file_for_its_progress() -> None:
-    (work,) = work_lists([Source("gs://here/chips", "a.jpg")], "gs://here/out.csv.partial", 0)
+def test_outcomes_go_to_a_store_and_progress_to_this_machine() -> None:
+    (work,) = work_lists([Source("gs://here/chips", "a.jpg")], "gs://here/out.csv.partial", "/tmp/here", 0)
     assert work.path == "gs://here/out.csv.partial/scores-00000.npz"
-    assert work.progress == ""
+    assert work.progress == "/tmp/here/0"
 
 
 @given(
