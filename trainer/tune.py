@@ -23,27 +23,15 @@ from optuna.trial import Trial
 
 from canopy import cli
 from canopy.cli import TryAgainError, UserError
-from trainer import (
-    config,
-    data_info,
-    hub,
-    outputs,
-    sampling,
-    search,
-    slots,
-    storage,
-    study,
-    trial,
-    tune_report,
-    weights,
-)
+from trainer import config, data_info, hub, outputs, weights
 from trainer.config import Config
 from trainer.data_info import DataInfo
 from trainer.halt import Halt
-from trainer.search import Space
-from trainer.study import Study, TakenError
-from trainer.trial import Training
-from trainer.tune_flags import Settings, parse
+from trainer.tuning import report, sampling, search, slots, storage, study, trial
+from trainer.tuning.search import Space
+from trainer.tuning.settings import Settings, parse
+from trainer.tuning.study import Study, TakenError
+from trainer.tuning.trial import Training
 
 POLL_SECONDS = 0.5
 IDLE_SECONDS = 2.0  # between looks at what other workers do
@@ -93,7 +81,7 @@ def _tune(settings: Settings) -> None:
         if halt.code:
             _say(f"stopped after {len(trials)} of {settings.trials} trials; the same command goes on")
             raise SystemExit(halt.code)
-    tune_report.tell(settings, opened, space, trials, output=output, halted=halt.asked)
+    report.tell(settings, opened, space, trials, output=output, halted=halt.asked)
 
 
 def _check(settings: Settings, space: Space) -> tuple[Config, DataInfo]:

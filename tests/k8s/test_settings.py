@@ -8,7 +8,8 @@ import pytest
 from beam_jobs import predict_settings
 from beam_jobs import settings as preprocess
 from tests.k8s.manifests import STAGES, command_of, file_of, objects, of_kind, quantity, the
-from trainer import config, evaluate, search, tune_flags
+from trainer import config, evaluate
+from trainer.tuning import search, settings
 
 
 def command(stage):
@@ -98,8 +99,8 @@ def test_the_evaluation_has_a_setting_for_every_flag_with_the_codes_default(tmp_
 
 
 def test_the_search_has_the_codes_defaults():
-    given = tune_flags.parse(flags("tune"))
-    default = tune_flags.parse(("--data=/data/tfrecords", "--study=/data/tune/study.log"))
+    given = settings.parse(flags("tune"))
+    default = settings.parse(("--data=/data/tfrecords", "--study=/data/tune/study.log"))
     assert dataclasses.replace(given, space=(), fixed=()) == default
     assert search.chosen(given.space, search.names(given.fixed)).texts == search.chosen([], []).texts
     fixed = config.parse((*given.fixed, "--data=x", "--model_dir=y"))

@@ -15,7 +15,8 @@ from optuna.storages.journal import JournalFileBackend
 
 from canopy import cli
 from tests.conftest import ROOT, SMALLEST, run_module
-from trainer import config, tune, tune_flags
+from trainer import config, tune
+from trainer.tuning import settings
 
 SMALL = [*map(str, SMALLEST)]
 
@@ -80,7 +81,7 @@ def test_a_mistake_that_every_trial_would_make_is_one_sentence_before_the_first(
 
 def test_the_trials_of_a_study_in_a_file_lie_beside_it():
     def output(study):
-        return tune_flags.parse(["--data", "d", "--study", study]).output
+        return settings.parse(["--data", "d", "--study", study]).output
 
     assert output("/data/tune/study.log") == "/data/tune/study-trials"
     assert output("sqlite:////data/tune/study.db") == "/data/tune/study-trials"
@@ -88,7 +89,7 @@ def test_the_trials_of_a_study_in_a_file_lie_beside_it():
 
 def test_a_study_in_a_folder_that_is_closed_is_told_when_its_folder_is_looked_at(locked):
     study = str(locked / "study.log")
-    assert tune_flags.parse(["--data", "d", "--study", study]).study == study
+    assert settings.parse(["--data", "d", "--study", study]).study == study
 
 
 def table_and_command(done):

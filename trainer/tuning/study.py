@@ -16,9 +16,9 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from trainer import sampling, slots
-from trainer.search import Space
-from trainer.slots import Entry, Standing, State
+from trainer.tuning import sampling, slots
+from trainer.tuning.search import Space
+from trainer.tuning.slots import Entry, Standing, State
 
 MAX_DEATHS = 3  # workers that a trial may cost before it counts as failed
 LONGEST_SILENCE_SECONDS = 20.0  # between two signs of life

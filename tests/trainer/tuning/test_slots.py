@@ -6,8 +6,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer import slots
-from trainer.slots import Entry
+from trainer.tuning import slots
+from trainer.tuning.slots import Entry
 
 
 def test_a_trial_and_its_retries_are_one_slot():

@@ -11,8 +11,8 @@ import pytest
 
 from canopy import cli
 from tests.conftest import ROOT
-from trainer import trial
-from trainer.trial import Training
+from trainer.tuning import trial
+from trainer.tuning.trial import Training
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_an_export_without_a_score_has_none(text, folder):
 SEARCH = """
 import sys, time
 from pathlib import Path
-from trainer.trial import Training
+from trainer.tuning.trial import Training
 with Training(Path(sys.argv[1]), ["--local_workers", "1"], sys.argv[2:]) as training:
     print(training._process.pid, flush=True)
     while training.poll() is None:

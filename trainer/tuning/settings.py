@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from canopy.cli import Parser, UserError
-from trainer import flags, search, storage
+from trainer import flags
 from trainer.flags import flag
+from trainer.tuning import search, storage
 
 
 @dataclass(frozen=True, kw_only=True)

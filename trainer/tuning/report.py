@@ -20,10 +20,10 @@ from rich.console import Console
 from rich.table import Table
 
 from canopy.cli import UserError, first_line
-from trainer import search, trial
-from trainer.search import Space
-from trainer.study import best_of
-from trainer.tune_flags import Settings
+from trainer.tuning import search, trial
+from trainer.tuning.search import Space
+from trainer.tuning.settings import Settings
+from trainer.tuning.study import best_of
 
 SHOWN = 10  # trials in the table
 LOG_WIDTH = 160  # columns, where no terminal says how many there are

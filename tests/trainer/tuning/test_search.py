@@ -5,9 +5,10 @@ import dataclasses
 import pytest
 
 from canopy.cli import UserError
-from trainer import config, search
+from trainer import config
 from trainer.config import Config
-from trainer.search import Choice, Range
+from trainer.tuning import search
+from trainer.tuning.search import Choice, Range
 
 FOLDERS = ["--data", "d", "--model_dir", "m"]
 

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer import config, sampling, search
+from trainer import config
+from trainer.tuning import sampling, search
 
 FOLDERS = ["--data", "d", "--model_dir", "m"]
 SPACE = search.chosen(["learning_rate=1e-4..1e-2:log", "image_size=64..128:32", "augment=d4,none"], [])

@@ -17,7 +17,7 @@ from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial
 
-from trainer.search import Choice, Range, Space
+from trainer.tuning.search import Choice, Range, Space
 
 RANDOM_TRIALS = 10  # drawn at random before the sampler follows what it has seen: Optuna's own default
 UNPRUNED_TRIALS = 5  # whole ones before the first may be cut: Optuna's own default

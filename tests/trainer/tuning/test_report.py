@@ -6,7 +6,7 @@ import matplotlib.figure
 import optuna
 import pytest
 
-from trainer import tune_report
+from trainer.tuning import report
 
 PLOTS = ["history.png", "importance.png"]
 
@@ -30,16 +30,16 @@ def test_workers_that_end_at_once_write_the_same_plots(study, tmp_path, monkeypa
         save(self, *args, **kwargs)
         if not others:
             others.append([])
-            others.append(tune_report.plots(study, tmp_path))
+            others.append(report.plots(study, tmp_path))
 
     monkeypatch.setattr(matplotlib.figure.Figure, "savefig", saved_while_another_comes)
-    made = tune_report.plots(study, tmp_path)
+    made = report.plots(study, tmp_path)
     assert others[1] == made == [tmp_path / name for name in PLOTS]
     assert names(tmp_path) == PLOTS
 
 
 def test_a_plot_that_cannot_be_written_is_told_and_left_out(study, tmp_path, capsys):
     (tmp_path / PLOTS[0]).mkdir()
-    assert tune_report.plots(study, tmp_path) == [tmp_path / PLOTS[1]]
+    assert report.plots(study, tmp_path) == [tmp_path / PLOTS[1]]
     assert names(tmp_path) == PLOTS
     assert f"no plot: {tmp_path / PLOTS[0]} cannot be written" in capsys.readouterr().err

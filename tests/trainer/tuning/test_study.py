@@ -9,8 +9,8 @@ import time
 import pytest
 
 from canopy.cli import UserError
-from trainer import sampling, search, slots, storage
-from trainer.study import MAX_DEATHS, Study, TakenError, best_of
+from trainer.tuning import sampling, search, slots, storage
+from trainer.tuning.study import MAX_DEATHS, Study, TakenError, best_of
 
 SPACE = search.chosen(["learning_rate=1e-4..1e-2:log", "augment=d4,none"], ["weight_decay", "image_size"])
 TERMS = {"fingerprint of --data": "abc", "--space learning_rate": "1e-4..1e-2:log", "--epochs": 3}
