@@ -23,9 +23,10 @@ from pathlib import Path
 from canopy import cli, locks
 from canopy.cli import UserError
 from canopy.contract import HAS_TRAINED, RUN_ID
-from trainer import cluster, config, data_info, hub, logs, supervise, weights
+from trainer import cluster, config, data_info, hub, logs, weights
 from trainer.halt import Halt
-from trainer.supervise import Crew, Ending
+from trainer.launching import supervise
+from trainer.launching.supervise import Crew, Ending
 
 BACKOFF_SECONDS = (1.0, 30.0)  # pause before the second restart in a row, doubled each time up to the second
 

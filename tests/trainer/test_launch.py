@@ -9,9 +9,10 @@ import pytest
 
 from canopy import cli
 from tests.conftest import SMALLEST
-from trainer import cluster, launch, supervise
+from trainer import cluster, launch
 from trainer.halt import Halt
-from trainer.supervise import Ending
+from trainer.launching import supervise
+from trainer.launching.supervise import Ending
 
 MISTAKES = [
     (["--local_workers", "-1"], [], "--local_workers"),

@@ -25,7 +25,7 @@ from typing import Any
 from canopy import cli
 from trainer import cluster
 from trainer.cluster import Place
-from trainer.wire import FOREIGN, Line, Port
+from trainer.launching.wire import FOREIGN, Line, Port
 
 BEAT_SECONDS = 1.0  # between lines on an open connection, whether there is news or not
 CONNECT_SECONDS = 3.0  # for one attempt: nobody may be at that address any more, and the next may know better

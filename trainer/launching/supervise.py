@@ -16,12 +16,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from canopy import cli
-from trainer import cluster, worker
+from trainer import cluster
 from trainer.cluster import Place
 from trainer.halt import Halt
-from trainer.rendezvous import End, Meeting, Start
-from trainer.watch import Watch
-from trainer.worker import Worker
+from trainer.launching import worker
+from trainer.launching.rendezvous import End, Meeting, Start
+from trainer.launching.watch import Watch
+from trainer.launching.worker import Worker
 
 log = logging.getLogger("canopy.launch")
 

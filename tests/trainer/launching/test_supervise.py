@@ -3,7 +3,7 @@
 import signal
 
 from canopy import cli
-from trainer import supervise
+from trainer.launching import supervise
 
 
 def test_what_a_restart_cannot_mend_is_the_runs_exit_code():

@@ -15,9 +15,10 @@ import pytest
 
 from canopy import machine
 from tests.trainer.surviving import wait_for
-from trainer import link, supervise, worker
+from trainer import link
 from trainer.cluster import Place
 from trainer.halt import Halt
+from trainer.launching import supervise, worker
 
 # Beats, and ends when told to: the far end's protocol, without TensorFlow behind it.
 ANSWERS = """

@@ -20,8 +20,8 @@ from typing import Any
 
 from trainer import cluster
 from trainer.cluster import Place
-from trainer.rendezvous import Start
-from trainer.wire import FOREIGN, GREETING
+from trainer.launching.rendezvous import Start
+from trainer.launching.wire import FOREIGN, GREETING
 
 PROBE_SECONDS = 1.0  # between two looks at a worker
 ANSWER_SECONDS = 5.0  # for which one look waits for the connection, and again for its first bytes

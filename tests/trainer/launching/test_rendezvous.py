@@ -9,10 +9,11 @@ import time
 import pytest
 
 from canopy import cli
-from trainer import cluster, watch
+from trainer import cluster
 from trainer.cluster import Place
-from trainer.rendezvous import End, Meeting, Start
-from trainer.wire import GREETING
+from trainer.launching import watch
+from trainer.launching.rendezvous import End, Meeting, Start
+from trainer.launching.wire import GREETING
 
 
 def places(workers):

@@ -7,10 +7,11 @@ import time
 
 import pytest
 
-from trainer import cluster, watch
+from trainer import cluster
 from trainer.cluster import Place
-from trainer.rendezvous import Meeting, Start
-from trainer.watch import Seen, Watch, look
+from trainer.launching import watch
+from trainer.launching.rendezvous import Meeting, Start
+from trainer.launching.watch import Seen, Watch, look
 
 SETTINGS = b"\x00\x00\x18\x04\x00\x00\x00\x00\x00"  # what TensorFlow's server begins with
 
