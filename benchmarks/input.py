@@ -108,7 +108,7 @@ def canopy_augmented(root: Path, size: int, kind: str) -> Iterator[int]:
     """And what the step does with it first: a flip or turn for each image, still uint8 or made float32."""
     import tensorflow as tf
 
-    from trainer import augmentation
+    from trainer.network import augmentation
 
     augment = tf.function(lambda images, seed: tf.cast(augmentation.augment(images, seed), kind))
     for number, (images, _, _) in enumerate(_canopy(root, size)):

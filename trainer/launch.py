@@ -23,10 +23,11 @@ from pathlib import Path
 from canopy import cli, locks
 from canopy.cli import UserError
 from canopy.contract import HAS_TRAINED, RUN_ID
-from trainer import cluster, config, data_info, hub, logs, weights
+from trainer import cluster, config, data_info, logs, weights
 from trainer.halt import Halt
 from trainer.launching import supervise
 from trainer.launching.supervise import Crew, Ending
+from trainer.network import hub
 
 BACKOFF_SECONDS = (1.0, 30.0)  # pause before the second restart in a row, doubled each time up to the second
 

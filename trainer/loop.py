@@ -19,8 +19,7 @@ import tf_keras
 
 from canopy.cli import PeerLostError, UserError, first_line
 from canopy.progress import Meter
-from trainer import alike, dataset, devices, export, gathering, model, precision
-from trainer.averaging import Average
+from trainer import alike, dataset, devices, export, gathering, model
 from trainer.checkpoints import Checkpoints
 from trainer.claim import Claim
 from trainer.cluster import Place
@@ -31,6 +30,8 @@ from trainer.files import REFUSED, refusal
 from trainer.integrity import Verification
 from trainer.journal import Journal
 from trainer.local import Local
+from trainer.network import precision
+from trainer.network.averaging import Average
 from trainer.pace import Pace
 from trainer.profiling import Profiler
 from trainer.results import LAG_STEPS, Results

@@ -13,9 +13,9 @@ import numpy as np
 import tf_keras
 
 from canopy.cli import UserError
-from trainer import hub, precision
-from trainer.adamw import FusedAdamW
 from trainer.config import Config
+from trainer.network import hub, precision
+from trainer.network.adamw import FusedAdamW
 
 HEAD = "logits"  # the layer that trains from the first step on
 

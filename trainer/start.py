@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import tf_keras
 
 from canopy.cli import UserError
-from trainer import data_info, devices, export, gathering, model, precision, weights
-from trainer.averaging import Average
+from trainer import data_info, devices, export, gathering, model, weights
 from trainer.claim import Claim, claim_model_dir, may_go_on, run_id
 from trainer.cluster import Place
 from trainer.config import Config, check_batch
@@ -24,6 +23,8 @@ from trainer.integrity import Verification
 from trainer.local import making_variables
 from trainer.loop import Outcome, Run
 from trainer.model_dir import check_sources
+from trainer.network import precision
+from trainer.network.averaging import Average
 from trainer.stopping import Stopping
 
 # Until all have joined, TensorFlow holds up the Python of those who are there, and a peer with many GPUs,

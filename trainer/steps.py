@@ -14,9 +14,10 @@ import numpy.typing as npt
 import tensorflow as tf
 import tf_keras
 
-from trainer import augmentation, devices, losses, model
+from trainer import devices, model
 from trainer.config import Config
 from trainer.local import Local
+from trainer.network import augmentation, losses
 from trainer.tracing import traced
 
 

@@ -23,10 +23,11 @@ from optuna.trial import Trial
 
 from canopy import cli
 from canopy.cli import TryAgainError, UserError
-from trainer import config, data_info, hub, outputs, weights
+from trainer import config, data_info, outputs, weights
 from trainer.config import Config
 from trainer.data_info import DataInfo
 from trainer.halt import Halt
+from trainer.network import hub
 from trainer.tuning import report, sampling, search, slots, storage, study, trial
 from trainer.tuning.search import Space
 from trainer.tuning.settings import Settings, parse

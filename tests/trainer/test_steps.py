@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer import augmentation, devices, model
+from trainer import devices, model
 from trainer.config import Config
+from trainer.network import augmentation
 from trainer.steps import Steps
 
 CLASSES = 3

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from canopy.cli import UserError
-from trainer import hub, weights
+from trainer import weights
+from trainer.network import hub
 
 
 @pytest.fixture

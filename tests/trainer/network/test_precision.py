@@ -7,8 +7,9 @@ import tf_keras
 
 from canopy import cli, machine
 from tests.conftest import SMALLEST
-from trainer import model, precision
+from trainer import model
 from trainer.config import Config
+from trainer.network import precision
 
 SMALL = Config(data="", model_dir="", image_size=32, alpha=0.35, weights="none")
 PRIOR = (0.1, 0.5, 0.9)

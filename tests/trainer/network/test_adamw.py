@@ -9,7 +9,7 @@ import tensorflow as tf
 import tf_keras
 
 from tests.trainer.replicas import passes_alone, two_replicas
-from trainer.adamw import FusedAdamW
+from trainer.network.adamw import FusedAdamW
 
 SHAPES = ((3, 3, 4), (4,), (7, 2))
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer import augmentation
+from trainer.network import augmentation
 
 
 @pytest.mark.parametrize(("side", "kind"), [(4, np.float32), (15, np.uint8)])

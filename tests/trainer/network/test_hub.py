@@ -12,8 +12,8 @@ import tf_keras
 from canopy.cli import UserError
 from tests.conftest import ROOT
 from trainer import model
-from trainer.averaging import Average
 from trainer.config import Config
+from trainer.network.averaging import Average
 from trainer.steps import Steps
 
 

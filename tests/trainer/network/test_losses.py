@@ -6,7 +6,7 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer import losses
+from trainer.network import losses
 
 KINDS = ("bce", "focal", "asymmetric")
 

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
-from trainer.averaging import EVERY, Average
+from trainer.network.averaging import EVERY, Average
 
 
 @pytest.fixture
