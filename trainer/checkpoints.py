@@ -23,7 +23,7 @@ import tensorflow as tf
 from canopy.cli import PeerLostError, UserError, first_line
 from trainer.files import REFUSED, make_folder, refusal
 from trainer.local import Local
-from trainer.results import ADVICE
+from trainer.training.results import ADVICE
 
 log = logging.getLogger("canopy")
 Gather = Callable[[int], Sequence[int]]

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from canopy import cli, quiet
 from canopy.contract import HAS_TRAINED
 from trainer import cluster, config, link, logs
-from trainer.stopping import Stopping, TerminatedError, leave
+from trainer.training.stopping import Stopping, TerminatedError, leave
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,7 +36,7 @@ def _train(argv: Sequence[str] | None, near: link.Near) -> None:
     with quiet.importing():
         import tensorflow as tf
 
-        from trainer import loop, start
+        from trainer.training import loop, start
 
     try:
         outcome = start.train(settings, place, stopping)

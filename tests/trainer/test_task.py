@@ -12,7 +12,8 @@ import json, os, sys
 from canopy import quiet
 with quiet.importing():
     import tensorflow as tf
-    from trainer import start, task
+    from trainer import task
+    from trainer.training import start
 
 def end(workers, steps, said):
     def train(config, place, stopping):

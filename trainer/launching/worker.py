@@ -18,8 +18,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from canopy import machine
-from trainer import link, logs, stopping
+from trainer import link, logs
 from trainer.cluster import Place
+from trainer.training import stopping
 
 START_SECONDS = 180.0  # of silence until it is ready: loading TensorFlow from a cold disk holds Python up
 FROZEN_SECONDS = 30.0  # of silence later on

@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 from trainer import model
 from trainer.config import Config
 from trainer.network.averaging import Average
-from trainer.steps import Steps
+from trainer.training.steps import Steps
 
 
 def build(folder, **settings):

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from trainer.pace import Pace
+from trainer.training.pace import Pace
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import tensorflow as tf
 from trainer import devices, model
 from trainer.config import Config
 from trainer.network import augmentation
-from trainer.steps import Steps
+from trainer.training.steps import Steps
 
 CLASSES = 3
 SMALL = Config(

@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 
 from tests.trainer.surviving import is_running, wait_for
-from trainer import link, stopping
+from trainer import link
+from trainer.training import stopping
 
 # A process as trainer.task makes it, which then does what the test says, and tells when it has come to it.
 BEGUN = """
 import signal, sys, threading, time
 from trainer.link import Near
-from trainer.stopping import Stopping
+from trainer.training.stopping import Stopping
 stopping = Stopping(Near(None))
 stopping.begin()
 def tell(word):
@@ -129,7 +130,7 @@ def test_after_the_last_step_sigterm_ends_it_at_once(doing):
 
 def test_that_sigterm_came_in_the_last_step_is_not_forgotten(doing):
     process = doing(
-        "from trainer.stopping import TerminatedError\n"
+        "from trainer.training.stopping import TerminatedError\n"
         "try:\n    with stopping.agreeing() as agree:\n        agree()\n        tell('in steps')\n"
         "        while not stopping.is_asked: time.sleep(0.01)\n"
         "except TerminatedError:\n    raise SystemExit(7)"

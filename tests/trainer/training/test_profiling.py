@@ -5,7 +5,7 @@ import logging
 import pytest
 import tensorflow as tf
 
-from trainer.profiling import PROFILED_STEPS, WARM_UP_STEPS, Profiler
+from trainer.training.profiling import PROFILED_STEPS, WARM_UP_STEPS, Profiler
 
 
 def take(profiler, steps):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from canopy.cli import UserError
-from trainer.results import Results
+from trainer.training.results import Results
 
 
 class Step:

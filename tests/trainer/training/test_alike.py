@@ -6,8 +6,8 @@ from threading import Barrier
 import pytest
 
 from canopy.cli import UserError
-from trainer import alike
 from trainer.config import Config
+from trainer.training import alike
 
 
 def settings(**changes):

@@ -19,7 +19,7 @@ import tf_keras
 
 from canopy.cli import PeerLostError, UserError, first_line
 from canopy.progress import Meter
-from trainer import alike, dataset, devices, export, gathering, model
+from trainer import dataset, devices, export, model
 from trainer.checkpoints import Checkpoints
 from trainer.claim import Claim
 from trainer.cluster import Place
@@ -32,11 +32,12 @@ from trainer.journal import Journal
 from trainer.local import Local
 from trainer.network import precision
 from trainer.network.averaging import Average
-from trainer.pace import Pace
-from trainer.profiling import Profiler
-from trainer.results import LAG_STEPS, Results
-from trainer.steps import Steps
-from trainer.stopping import Stopping, TerminatedError
+from trainer.training import alike, gathering
+from trainer.training.pace import Pace
+from trainer.training.profiling import Profiler
+from trainer.training.results import LAG_STEPS, Results
+from trainer.training.steps import Steps
+from trainer.training.stopping import Stopping, TerminatedError
 from trainer.validation import Validation
 
 log = logging.getLogger("canopy")

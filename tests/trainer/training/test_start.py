@@ -13,9 +13,10 @@ import tf_keras
 from canopy import cli
 from canopy.cli import UserError
 from tests.conftest import Command
-from trainer import config, data_info, start, weights
+from trainer import config, data_info, weights
 from trainer.claim import claim_model_dir
 from trainer.config import Config
+from trainer.training import start
 
 
 def test_a_batch_larger_than_the_training_split_is_told(

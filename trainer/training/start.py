@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import tf_keras
 
 from canopy.cli import UserError
-from trainer import data_info, devices, export, gathering, model, weights
+from trainer import data_info, devices, export, model, weights
 from trainer.claim import Claim, claim_model_dir, may_go_on, run_id
 from trainer.cluster import Place
 from trainer.config import Config, check_batch
@@ -21,11 +21,12 @@ from trainer.data_info import DataInfo
 from trainer.dataset import Reading
 from trainer.integrity import Verification
 from trainer.local import making_variables
-from trainer.loop import Outcome, Run
 from trainer.model_dir import check_sources
 from trainer.network import precision
 from trainer.network.averaging import Average
-from trainer.stopping import Stopping
+from trainer.training import gathering
+from trainer.training.loop import Outcome, Run
+from trainer.training.stopping import Stopping
 
 # Until all have joined, TensorFlow holds up the Python of those who are there, and a peer with many GPUs,
 # which its driver wakes one by one, takes its time. The watch notices sooner one that does not come at all.
