@@ -85,7 +85,7 @@ class Confused:
 def render(found: Findings) -> str:
     """The page's HTML."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("trainer"),
+        loader=jinja2.PackageLoader("trainer.report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
