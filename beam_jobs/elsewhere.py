@@ -13,7 +13,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from beam_jobs import gcs, storage
+from beam_jobs import storage
+from beam_jobs.stores import gcs
 from canopy.cli import UserError
 
 RETRY_SECONDS = 1.0

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import IO, Any
 
-from beam_jobs import gcs, s3
+from beam_jobs.stores import gcs, s3
 from canopy.cli import TryAgainError, UserError, first_line
 from canopy.passing import may_pass
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from beam_jobs import gcs, preprocess
+from beam_jobs import preprocess
+from beam_jobs.stores import gcs
 from tests.beam_jobs.gcs_server import Faulty, serving
 from tests.beam_jobs.making import Archive, Done, Run
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import google_crc32c
 import pytest
 
-from beam_jobs import commit, gcs, preprocess, staging
+from beam_jobs import commit, preprocess, staging
+from beam_jobs.stores import gcs
 from canopy.cli import UserError
 from tests.beam_jobs.gcs_server import Faulty
 from tests.beam_jobs.making import Archive, Run, noise, planet

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from beam_jobs import gcs, storage
+from beam_jobs import storage
 from beam_jobs.finding import files, is_passed_over
+from beam_jobs.stores import gcs
 from canopy.cli import UserError
 from canopy.progress import Meter
 from tests.beam_jobs.gcs_server import Faulty

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import IO, Any
 
-from beam_jobs import objects
-from beam_jobs.objects import CONNECTIONS, TRY_SECONDS, UnavailableError
+from beam_jobs.stores import objects
+from beam_jobs.stores.objects import CONNECTIONS, TRY_SECONDS, UnavailableError
 from canopy.cli import UserError
 
 SCHEME = "gs://"

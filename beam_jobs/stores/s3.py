@@ -18,8 +18,8 @@ import time
 from collections.abc import Iterator
 from typing import IO, Any
 
-from beam_jobs import objects
-from beam_jobs.objects import CONNECTIONS, UnavailableError
+from beam_jobs.stores import objects
+from beam_jobs.stores.objects import CONNECTIONS, UnavailableError
 from canopy.cli import UserError
 
 SCHEME = "s3://"

@@ -10,23 +10,24 @@ from types import SimpleNamespace
 
 import pytest
 
-from beam_jobs import gcs, runners, storage
-from beam_jobs.objects import UnavailableError
+from beam_jobs import runners, storage
 from beam_jobs.sources import list_images
+from beam_jobs.stores import gcs
+from beam_jobs.stores.objects import UnavailableError
 from canopy.cli import UserError
-from tests.beam_jobs import stores
 from tests.beam_jobs.gcs_server import Faulty
 from tests.beam_jobs.making import Archive, Done, Run, noise, planet
+from tests.beam_jobs.stores import each_store
 
 
 def test_objects_are_written_whole_and_read_in_parts(server: Faulty) -> None:
     server.share = 0.2
-    stores.writes_whole_and_reads_in_parts("gs://here")
+    each_store.writes_whole_and_reads_in_parts("gs://here")
     assert sum(server.faults.values()) > 0
 
 
 def test_a_failed_writer_leaves_no_object(server: Faulty) -> None:
-    stores.leaves_no_object_of_a_failed_writer("gs://here")
+    each_store.leaves_no_object_of_a_failed_writer("gs://here")
 
 
 def test_patterns_match_as_they_do_in_folders(server: Faulty) -> None:

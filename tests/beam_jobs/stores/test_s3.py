@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 from moto.server import ThreadedMotoServer
 
-from beam_jobs import s3, storage
-from beam_jobs.objects import UnavailableError
+from beam_jobs import storage
 from beam_jobs.sources import Reader, list_images
+from beam_jobs.stores import s3
+from beam_jobs.stores.objects import UnavailableError
 from canopy.cli import UserError
-from tests.beam_jobs import stores
 from tests.beam_jobs.gcs_server import Faulty, running
 from tests.beam_jobs.making import Archive, Run
+from tests.beam_jobs.stores import each_store
 
 
 @pytest.fixture(scope="module")
@@ -44,11 +45,11 @@ def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def test_objects_are_written_whole_and_read_in_parts(bucket: Any) -> None:
-    stores.writes_whole_and_reads_in_parts("s3://here")
+    each_store.writes_whole_and_reads_in_parts("s3://here")
 
 
 def test_a_failed_writer_leaves_no_object(bucket: Any) -> None:
-    stores.leaves_no_object_of_a_failed_writer("s3://here")
+    each_store.leaves_no_object_of_a_failed_writer("s3://here")
 
 
 def test_patterns_match_names_within_a_folder(bucket: Any) -> None:

@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 
-from beam_jobs import objects
+from beam_jobs.stores import objects
 
 
 @pytest.mark.parametrize("name", ["run[1]/a", "[[x]]/*?", "]a[!b]", "a[b", "[!x]/[&&~~||"])
