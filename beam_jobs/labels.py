@@ -14,7 +14,8 @@ from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from beam_jobs import packing, storage
+from beam_jobs import storage
+from beam_jobs.archives import packing
 from beam_jobs.images import NO_TAGS, UNKNOWN_TAG
 from beam_jobs.sources import without_ending
 from canopy.cli import UserError

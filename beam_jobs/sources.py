@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import overload
 
-from beam_jobs import archives, finding, packing, storage
+from beam_jobs import finding, storage
+from beam_jobs.archives import contents, packing
+from beam_jobs.archives.members import MAX_BYTES, Handles, rejecting
 from beam_jobs.images import UNREADABLE, RejectedImage
-from beam_jobs.members import MAX_BYTES, Handles, rejecting
 from canopy.cli import UserError
 from canopy.progress import Meter
 
@@ -56,7 +57,7 @@ class Source:
 
     container: str  # the folder or the archive
     member: str  # the file name in the folder, or the path in the archive
-    entry: archives.Entry | None = None  # where in the archive; None: a file of its own
+    entry: contents.Entry | None = None  # where in the archive; None: a file of its own
 
     def __reduce__(self) -> tuple[type[Source], tuple[object, ...]]:
         """How it is pickled: a dataclass' own way takes two to four times as long, and Beam goes it often."""
@@ -84,10 +85,10 @@ class Listing(Sequence[Source]):
         # Files that are no JPEG by their name, links, what is hidden, archives without a JPEG.
         self.ignored = 0
         self._container_of = array("i")
-        self._entries: dict[int, archives.Entries] = {}  # container -> where its members are
+        self._entries: dict[int, contents.Entries] = {}  # container -> where its members are
         self._first: list[int] = []  # container -> the position of its first image
 
-    def add(self, container: str, members: list[str], entries: archives.Entries | None = None) -> None:
+    def add(self, container: str, members: list[str], entries: contents.Entries | None = None) -> None:
         """Appends the images of one folder or archive, in the order given."""
         number = len(self.containers)
         self.containers.append(container)
@@ -154,7 +155,7 @@ def _list_images(patterns: Iterable[str], ours: Callable[[str], bool], meter: Me
     empty: set[str] = set()
     for folder in sorted({*folders, *packed}):
         if folder in packed:
-            members, entries, ignored = archives.index(folder, partial(_is_wanted, folder), meter)
+            members, entries, ignored = contents.index(folder, partial(_is_wanted, folder), meter)
             if members:
                 listing.ignored += ignored
                 listing.add(folder, members, entries)

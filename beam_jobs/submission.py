@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from beam_jobs import packing, storage
+from beam_jobs import storage
+from beam_jobs.archives import packing
 from beam_jobs.images import BAD_NAME, DUPLICATE_NAME
 from beam_jobs.sources import Source, without_ending
 from beam_jobs.work import Reject, utf8

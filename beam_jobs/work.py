@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from beam_jobs import storage
-from beam_jobs.archives import Entry
+from beam_jobs.archives.contents import Entry
 from beam_jobs.images import Encoding
 from beam_jobs.sources import Source
 

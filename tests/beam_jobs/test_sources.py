@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from beam_jobs import storage
+from beam_jobs.archives.members import MAX_BYTES
 from beam_jobs.images import UNREADABLE, RejectedImage
-from beam_jobs.members import MAX_BYTES
 from beam_jobs.sources import Reader, Source, list_images, name_of
 from canopy import progress
 from canopy.cli import UserError

@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from beam_jobs import packing, storage
+from beam_jobs import storage
+from beam_jobs.archives import packing
 from canopy.cli import UserError
 from canopy.progress import Meter
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import IO
 
 from beam_jobs import storage
-from beam_jobs.archives import DEFLATED, ENCRYPTED, IN_TAR, SPARSE, STORED, UNLINKED, Entry
+from beam_jobs.archives.contents import DEFLATED, ENCRYPTED, IN_TAR, SPARSE, STORED, UNLINKED, Entry
 from beam_jobs.images import UNREADABLE, RejectedImage
 from canopy.cli import TryAgainError
 from canopy.passing import may_pass
