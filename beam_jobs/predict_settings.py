@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from beam_jobs import engines, scoring, settings, storage
+from beam_jobs import settings, storage
+from beam_jobs.scoring import engines, scorer
 from canopy.cli import Parser, UserError
 
 WRITTEN = ("output", "scores")  # flags that name a file to write
@@ -57,7 +58,7 @@ def parse(argv: Sequence[str] | None) -> tuple[Settings, list[str]]:
     add(
         "--tta",
         type=int,
-        choices=scoring.TTA_VIEWS,
+        choices=scorer.TTA_VIEWS,
         default=1,
         help="8: average over all flips and quarter turns",
     )

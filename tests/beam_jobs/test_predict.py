@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from beam_jobs import runners, scoring, scoring_apart
+from beam_jobs import runners
+from beam_jobs.scoring import apart, scorer
 from tests.beam_jobs.making import noise, planet, truth
 from tests.beam_jobs.predicting import (
     CLASSES,
@@ -41,7 +42,7 @@ def test_a_trained_models_rows_are_the_samples_names_in_its_order(
     done = run("--images", chips, "--sample_submission", sample, "--tta", views, model=trained.export)
     assert done.code == 0, done.err
     assert [name for name, _ in done.rows] == names
-    known = set(scoring.read_model_info(str(trained.export)).classes)
+    known = set(scorer.read_model_info(str(trained.export)).classes)
     assert all(tags.split() and set(tags.split()) <= known for _, tags in done.rows)
     assert left_in(done.output.parent) == {"submission.csv"}
     assert "7 found, 7 scored, 0 rejected" in done.out
@@ -184,7 +185,7 @@ def test_processes_beside_beam_write_the_same_submission_and_rejects(
     flags = ("--images", chips, "--max_bad_fraction", 0.5)
     wanted = run(*flags)
     monkeypatch.setattr(runners, "MANY_IMAGES", 1)
-    monkeypatch.setattr(scoring_apart, "PIECE_PIXELS", 3 * 16**2)
+    monkeypatch.setattr(apart, "PIECE_PIXELS", 3 * 16**2)
     done = run(*flags, "--direct_num_workers", 2, output=tmp_path / "apart.csv")
     assert done.code == 0, done.err
     assert done.rows == wanted.rows
@@ -198,7 +199,7 @@ def test_a_process_lost_amid_scoring_is_one_sentence_and_leaves_no_submission(
     run: Run, chips: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runners, "MANY_IMAGES", 1)
-    monkeypatch.setattr(scoring_apart, "PIECE_PIXELS", 3 * 16**2)
+    monkeypatch.setattr(apart, "PIECE_PIXELS", 3 * 16**2)
 
     def kill_the_first() -> None:
         while not (found := working_for(os.getpid())):
@@ -231,7 +232,7 @@ def test_several_workers_write_the_same_submission(
     mode: str, run: Run, chips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = run("--images", chips).rows
-    monkeypatch.setattr(scoring, "LIST_IMAGES", 3)
+    monkeypatch.setattr(scorer, "LIST_IMAGES", 3)
     done = run(
         *("--images", chips, "--direct_running_mode", mode, "--direct_num_workers", 2),
         output=tmp_path / "several.csv",

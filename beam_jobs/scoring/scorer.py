@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beam_jobs import images, storage
-from beam_jobs.engines import Engine, Engines
-from beam_jobs.resize import Resizer
+from beam_jobs.scoring.engines import Engine, Engines
+from beam_jobs.scoring.resize import Resizer
 from beam_jobs.sources import Fetched, Reader, Source, content
 from beam_jobs.work import Reject
 from canopy import contract, model_info

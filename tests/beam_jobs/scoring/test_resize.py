@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from beam_jobs import images
-from beam_jobs.resize import MAX_PLANS, Resizer, even_blocks, weights
+from beam_jobs.scoring.resize import MAX_PLANS, Resizer, even_blocks, weights
 from canopy import contract
 from tests.beam_jobs.making import noise
 

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from beam_jobs import scoring
-from beam_jobs.engines import Engines
 from beam_jobs.images import DEFAULT_MAX_PIXELS, to_rgb
-from beam_jobs.scoring import (
+from beam_jobs.scoring import scorer
+from beam_jobs.scoring.engines import Engines
+from beam_jobs.scoring.scorer import (
     LIST_IMAGES,
     MOST_IMAGES,
     Scored,
@@ -39,7 +39,7 @@ BATCH = 8
 @pytest.fixture(autouse=True)
 def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two batches a group: so small are the pictures here that a group would hold thousands."""
-    monkeypatch.setattr(scoring, "GROUP_PIXELS", 2 * BATCH * SIZE * SIZE)
+    monkeypatch.setattr(scorer, "GROUP_PIXELS", 2 * BATCH * SIZE * SIZE)
 
 
 def test_an_exports_description_is_read_from_its_folder(tmp_path: Path) -> None:
@@ -161,17 +161,17 @@ def test_no_more_than_a_few_batches_are_begun_ahead(put: Put) -> None:
             return sources[index]
 
     assert len(run(Watching(), count=done.append).names) == len(sources)
-    assert max(ahead) <= scoring.AHEAD * 2 * 2 * BATCH
+    assert max(ahead) <= scorer.AHEAD * 2 * 2 * BATCH
 
 
 def test_of_large_files_a_group_holds_fewer(put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
     data = jpeg(noise(1, 40, 40))
-    monkeypatch.setattr(scoring, "GROUP_BYTES", 3 * len(data))
+    monkeypatch.setattr(scorer, "GROUP_BYTES", 3 * len(data))
     counted: list[int] = []
     sources = [put(f"chip_{i}", data) for i in range(100)]
     assert len(run(sources, threads=1, count=counted.append).names) == 100
-    first = scoring.AHEAD * BATCH  # begun before the first file's size is known
-    assert counted == [BATCH] * scoring.AHEAD + [3] * ((100 - first) // 3) + [1] * ((100 - first) % 3)
+    first = scorer.AHEAD * BATCH  # begun before the first file's size is known
+    assert counted == [BATCH] * scorer.AHEAD + [3] * ((100 - first) // 3) + [1] * ((100 - first) % 3)
 
 
 def test_files_are_read_while_the_model_computes(put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,14 +282,14 @@ def test_parts_in_which_no_image_was_scored_are_joined_with_those_in_which_some_
     bad = Reject("b", "empty", "the file is empty")
     parts = [Scored(rejects=[bad]), Scored(["a"], np.ones((1, 3), np.float32), engine="one"), Scored()]
     counted: list[int] = []
-    found = scoring.joined(iter(parts), counted.append)
+    found = scorer.joined(iter(parts), counted.append)
     assert (found.names, found.scores.tolist(), found.rejects) == (["a"], [[1.0, 1.0, 1.0]], [bad])
     assert counted == [1, 1, 0]
-    assert scoring.joined([]).scores.size == 0
+    assert scorer.joined([]).scores.size == 0
 
 
 def views(pictures: NDArray[np.uint8], count: int = 8) -> list[NDArray[np.uint8]]:
-    return list(scoring._views(pictures, count))
+    return list(scorer._views(pictures, count))
 
 
 def test_one_view_is_the_pictures_as_they_are() -> None:

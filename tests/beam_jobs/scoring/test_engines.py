@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from beam_jobs import engines, images, storage
-from beam_jobs.engines import AUTO, LITE, SAVED_MODEL
-from beam_jobs.scoring import Scorer, read_model_info
+from beam_jobs import images, storage
+from beam_jobs.scoring import engines
+from beam_jobs.scoring.engines import AUTO, LITE, SAVED_MODEL
+from beam_jobs.scoring.scorer import Scorer, read_model_info
 from beam_jobs.sources import Source
 from beam_jobs.submission import tags_of
 from canopy.cli import UserError

@@ -8,8 +8,9 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 
-from beam_jobs import engines, processes
-from beam_jobs.scoring import GROUP_PIXELS, Scored, Scorer, joined, read_model_info
+from beam_jobs import processes
+from beam_jobs.scoring import engines
+from beam_jobs.scoring.scorer import GROUP_PIXELS, Scored, Scorer, joined, read_model_info
 from beam_jobs.sources import Source
 from canopy.model_info import ModelInfo
 
