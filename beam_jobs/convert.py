@@ -15,10 +15,11 @@ from operator import add
 import numpy as np
 from numpy.typing import NDArray
 
-from beam_jobs import images, plan, processes, records, storage
+from beam_jobs import images, plan, records, storage
 from beam_jobs.images import Encoding, RejectedImage
 from beam_jobs.plan import Move
-from beam_jobs.processes import Crew
+from beam_jobs.runners import processes
+from beam_jobs.runners.processes import Crew
 from beam_jobs.sources import Fetched, Reader, content
 from beam_jobs.work import Item, Progress, Reject, Result, Work
 

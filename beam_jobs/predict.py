@@ -20,8 +20,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from beam_jobs import predict_settings, runners, running, sources, staging, storage, submission, summary
+from beam_jobs import predict_settings, sources, staging, storage, submission, summary
 from beam_jobs.predict_settings import Settings
+from beam_jobs.runners import choosing, running
 from beam_jobs.scoring import engines, scorer
 from beam_jobs.scoring.apart import ApartScorer
 from beam_jobs.scoring.scorer import Scored, Scorer, WorkList
@@ -50,8 +51,8 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
         UserError: see its text; nothing is written then but the list of rejects.
     """
     start = time.monotonic()
-    options = runners.parse_options(arguments)
-    runners.check(options, model=(job.model,), images=job.images, output=(job.output,))
+    options = choosing.parse_options(arguments)
+    choosing.check(options, model=(job.model,), images=job.images, output=(job.output,))
     model = scorer.read_model_info(job.model)
     if job.scores and submission.COLUMNS[0] in model.classes:
         raise UserError(f"--scores: the model has a tag {submission.COLUMNS[0]}, as the names' column has")
@@ -61,8 +62,8 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
     found = len(listing)
     unique, rejects = submission.usable_names(listing)
     # A GPU is for one process; on cores, threads wait for Python's lock between pictures.
-    few = math.inf if job.engine != engines.LITE and engines.has_gpu() else runners.MANY_IMAGES
-    choice = runners.choose(options, arguments, images=len(unique), remote=False, processes_from=few)
+    few = math.inf if job.engine != engines.LITE and engines.has_gpu() else choosing.MANY_IMAGES
+    choice = choosing.choose(options, arguments, images=len(unique), remote=False, processes_from=few)
     with staging.begun(job.output) as staged, running.progress_folder() as progress:
         # What is known by the names is told before hours of scoring, which would not change it.
         absent = submission.lacking({source.name for source in unique}, sample) if sample else []

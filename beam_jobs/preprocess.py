@@ -15,9 +15,10 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from beam_jobs import commit, prepare, runners, running, settings, storage, summary
+from beam_jobs import commit, prepare, settings, storage, summary
 from beam_jobs.convert import Change, changes, convert_apart, convert_shard, rebuild
-from beam_jobs.processes import crew
+from beam_jobs.runners import choosing, running
+from beam_jobs.runners.processes import crew
 from beam_jobs.work import Result, Work
 from canopy import cli, contract
 from canopy.cli import TryAgainError, UserError
@@ -107,8 +108,8 @@ def preprocess(job: settings.Settings, arguments: Sequence[str]) -> dict[str, An
     places = (*job.images, job.labels, job.output)
     options = None
     if arguments or any(map(storage.is_beams, places)):  # else later, when the plan's memory is given back
-        options = runners.parse_options(arguments)
-        runners.check(options, images=job.images, output=(job.output,))
+        options = choosing.parse_options(arguments)
+        choosing.check(options, images=job.images, output=(job.output,))
     run_id = os.environ.get(contract.RUN_ID, "")
     if (done := commit.done_by(job.output, run_id)) is not None:
         said = f"{job.output} is whole already: this very run has written it"
@@ -136,14 +137,14 @@ def _fill(
         prepared = prepared.summary()
         running.give_back_memory()
         planned = time.monotonic() - start
-        options = options or runners.parse_options(arguments)
-        choice = runners.choose(
+        options = options or choosing.parse_options(arguments)
+        choice = choosing.choose(
             options,
             arguments,
             images=total,
             remote=any(map(storage.is_remote, job.images)),
             # Other processes know nothing of how Beam's file systems were set up in this one.
-            processes_from=math.inf if storage.is_beams(job.output) else runners.MANY_IMAGES,
+            processes_from=math.inf if storage.is_beams(job.output) else choosing.MANY_IMAGES,
         )
         try:
             running.run(

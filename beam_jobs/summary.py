@@ -17,7 +17,7 @@ from typing import Any
 
 from beam_jobs.commit import TFDS_LABELS
 from beam_jobs.prepare import Prepared
-from beam_jobs.runners import Choice
+from beam_jobs.runners.choosing import Choice
 from beam_jobs.settings import Settings
 from beam_jobs.work import Reject, Result
 from canopy import __version__, contract

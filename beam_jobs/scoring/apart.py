@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 
-from beam_jobs import processes
+from beam_jobs.runners import processes
 from beam_jobs.scoring import engines
 from beam_jobs.scoring.scorer import GROUP_PIXELS, Scored, Scorer, joined, read_model_info
 from beam_jobs.sources import Source

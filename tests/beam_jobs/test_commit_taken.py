@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from beam_jobs import commit, running, staging, storage
+from beam_jobs import commit, staging, storage
 from beam_jobs.convert import convert_shard
-from beam_jobs.processes import crew
+from beam_jobs.runners import running
+from beam_jobs.runners.processes import crew
 from beam_jobs.work import Work
 from canopy import cli, locks
 from canopy.cli import UserError

@@ -17,7 +17,7 @@ from beam_jobs import images, records
 from beam_jobs.convert import FIRST, changes, convert_shard, rebuild
 from beam_jobs.images import Converted, Encoding
 from beam_jobs.plan import Move
-from beam_jobs.processes import crew
+from beam_jobs.runners.processes import crew
 from beam_jobs.sources import Reader, Source
 from beam_jobs.work import Item, Result, Work
 from tests.beam_jobs.making import jpeg, noise, planet, read_records, within

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from beam_jobs import runners
+from beam_jobs.runners import choosing
 from beam_jobs.scoring import apart, scorer
 from tests.beam_jobs.making import noise, planet, truth
 from tests.beam_jobs.predicting import (
@@ -28,7 +28,7 @@ from tests.beam_jobs.predicting import (
 from tests.beam_jobs.predicting import chips as chips
 from tests.beam_jobs.predicting import model as model
 from tests.beam_jobs.predicting import run as run
-from tests.beam_jobs.test_processes import SECOND_ENDS, started_as, working_for
+from tests.beam_jobs.runners.test_processes import SECOND_ENDS, started_as, working_for
 from tests.conftest import ROOT, Trained
 from tests.conftest import archive as archive  # the trained model's, not this folder's own
 
@@ -184,7 +184,7 @@ def test_processes_beside_beam_write_the_same_submission_and_rejects(
     (chips / "cut.jpg").write_bytes(planet(noise(99))[:300])
     flags = ("--images", chips, "--max_bad_fraction", 0.5)
     wanted = run(*flags)
-    monkeypatch.setattr(runners, "MANY_IMAGES", 1)
+    monkeypatch.setattr(choosing, "MANY_IMAGES", 1)
     monkeypatch.setattr(apart, "PIECE_PIXELS", 3 * 16**2)
     done = run(*flags, "--direct_num_workers", 2, output=tmp_path / "apart.csv")
     assert done.code == 0, done.err
@@ -198,7 +198,7 @@ def test_processes_beside_beam_write_the_same_submission_and_rejects(
 def test_a_process_lost_amid_scoring_is_one_sentence_and_leaves_no_submission(
     run: Run, chips: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runners, "MANY_IMAGES", 1)
+    monkeypatch.setattr(choosing, "MANY_IMAGES", 1)
     monkeypatch.setattr(apart, "PIECE_PIXELS", 3 * 16**2)
 
     def kill_the_first() -> None:
@@ -219,7 +219,7 @@ def test_a_process_lost_amid_scoring_is_one_sentence_and_leaves_no_submission(
 def test_a_process_lost_at_the_start_leaves_no_other_that_the_command_would_wait_for(
     run: Run, chips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runners, "MANY_IMAGES", 1)
+    monkeypatch.setattr(choosing, "MANY_IMAGES", 1)
     with started_as(SECOND_ENDS, tmp_path):
         done = run("--images", chips, "--direct_num_workers", 2)
         assert done.code == 2

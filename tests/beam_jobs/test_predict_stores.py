@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from beam_jobs import running, storage
+from beam_jobs import storage
+from beam_jobs.runners import running
 from tests.beam_jobs.gcs_server import Faulty
 from tests.beam_jobs.predicting import Run, is_one_sentence
 from tests.beam_jobs.predicting import chips as chips

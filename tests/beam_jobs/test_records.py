@@ -70,7 +70,7 @@ def test_the_writer_knows_the_files_checksum(parts: list[bytes]) -> None:
 
 def test_neither_driver_nor_worker_imports_tensorflow() -> None:
     code = (
-        "import sys; from beam_jobs import preprocess, convert; from beam_jobs.runners import parse_options; "
-        "parse_options([]); sys.exit('tensorflow' in sys.modules)"
+        "import sys; from beam_jobs import preprocess, convert; from beam_jobs.runners import choosing; "
+        "choosing.parse_options([]); sys.exit('tensorflow' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -10,7 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from beam_jobs import runners, storage
+from beam_jobs import storage
+from beam_jobs.runners import choosing
 from beam_jobs.sources import list_images
 from beam_jobs.stores import gcs
 from beam_jobs.stores.objects import UnavailableError
@@ -128,7 +129,7 @@ def test_a_job_from_and_to_a_store_that_misbehaves_gives_the_same_bytes(
     again = go()
     assert again.code == 2
     assert "--overwrite" in again.err
-    monkeypatch.setattr(runners, "MANY_IMAGES", 1)
+    monkeypatch.setattr(choosing, "MANY_IMAGES", 1)
     files = ("--images", archive.folder, "--labels", archive.labels, "--output", "gs://here/apart")
     apart = run(None, *map(str, files), *flags, "--direct_num_workers=2")
     assert apart.code == 0, apart.err

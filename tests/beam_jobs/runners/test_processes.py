@@ -18,13 +18,12 @@ from pathlib import Path
 
 import pytest
 
-from beam_jobs import processes, runners
 from beam_jobs.images import EMPTY, RejectedImage
-from beam_jobs.processes import Crew, crew
+from beam_jobs.runners import choosing, processes
+from beam_jobs.runners.processes import Crew, crew
 from canopy.cli import UserError
 from tests.beam_jobs.making import Archive
-
-ROOT = Path(__file__).parents[2]
+from tests.conftest import ROOT
 
 
 @pytest.fixture
@@ -166,8 +165,8 @@ def test_a_crew_that_lost_one_process_ends_though_another_does_not_end_when_told
 def test_processes_end_with_the_one_that_started_them_even_if_it_is_killed() -> None:
     code = (
         "import time\n"
-        "from beam_jobs.processes import crew\n"
-        "from tests.beam_jobs.test_processes import pid_after\n"
+        "from beam_jobs.runners.processes import crew\n"
+        "from tests.beam_jobs.runners.test_processes import pid_after\n"
         "if __name__ == '__main__':\n"
         "    two = crew(1, 2)\n"
         "    print(*map(two.outcome, [two.submit(pid_after, 1) for _ in range(2)]), flush=True)\n"
@@ -189,7 +188,7 @@ def test_processes_end_with_the_one_that_started_them_even_if_it_is_killed() -> 
 def test_a_job_that_lost_a_process_says_so_and_ends_in_the_same_bytes_when_run_again(
     archive: Archive, tmp_path: Path
 ) -> None:
-    archive.fill(runners.MANY_IMAGES)
+    archive.fill(choosing.MANY_IMAGES)
     flags = ["--images", archive.folder, "--labels", archive.labels, "--direct_num_workers", 2]
 
     def start(output: Path) -> subprocess.Popen[str]:

@@ -15,21 +15,21 @@ from pathlib import Path
 
 import pytest
 
-from beam_jobs import runners, running
+from beam_jobs.runners import choosing, running
 from canopy import progress
 from canopy.cli import TryAgainError, UserError
 from tests.beam_jobs.making import Archive, Run, noise, planet
+from tests.conftest import ROOT
 
 
 @contextmanager
 def server(module: str, port: int, flag: str, folder: Path) -> Iterator[None]:
     """One of Beam's own servers, in a process of its own and in another folder than the job's."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    source = str(Path(__file__).parents[2])
     with (folder / f"{port}.log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", module, flag, str(port)],
-            stdout=log, stderr=log, cwd=folder, env={**os.environ, "PATH": path, "PYTHONPATH": source},
+            stdout=log, stderr=log, cwd=folder, env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
         try:
             for _ in range(300):
@@ -103,7 +103,7 @@ def test_processes_beside_beam_give_the_same_bytes(
 ) -> None:
     flags = ["--num_shards", shards, "--max_bad_fraction", "0.5"]
     one = run(uneven, *flags, output=tmp_path / "one")
-    monkeypatch.setattr(runners, "MANY_IMAGES", 1)
+    monkeypatch.setattr(choosing, "MANY_IMAGES", 1)
     other = run(uneven, *flags, "--direct_num_workers=2", output=tmp_path / "other")
     assert other.code == 0, other.err
     assert other.canopy["run"]["processes"] == 2
@@ -166,7 +166,7 @@ def test_an_interrupt_ends_a_run_elsewhere_too(refused: bool) -> None:
     ("words", "kind", "said"),
     [
         ("UserError: labels.csv is gone [while running 'Convert']", UserError, "labels.csv is gone"),
-        ("Traceback:\nbeam_jobs.objects.UnavailableError: S3 fails\n", TryAgainError, "S3 fails"),
+        ("Traceback:\nbeam_jobs.stores.objects.UnavailableError: S3 fails\n", TryAgainError, "S3 fails"),
         (
             "canopy.cli.TryAgainError: cannot read a: Stale file handle",
             TryAgainError,

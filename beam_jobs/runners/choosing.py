@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from beam_jobs import elsewhere
+from beam_jobs.runners import elsewhere
 from canopy import machine, quiet
 from canopy.cli import Parser, UserError
 

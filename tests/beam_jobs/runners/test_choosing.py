@@ -6,19 +6,19 @@ import math
 
 import pytest
 
-from beam_jobs import runners
-from beam_jobs.runners import Choice
+from beam_jobs.runners import choosing
+from beam_jobs.runners.choosing import Choice
 from canopy import machine
 from canopy.cli import UserError
 
 
 def choose(*arguments: str, images: int = 1000, remote: bool = False) -> Choice:
-    return runners.choose(
-        runners.parse_options(arguments),
+    return choosing.choose(
+        choosing.parse_options(arguments),
         arguments,
         images=images,
         remote=remote,
-        processes_from=runners.MANY_IMAGES,
+        processes_from=choosing.MANY_IMAGES,
     )
 
 
@@ -42,8 +42,8 @@ def test_many_images_of_a_store_are_read_by_many_threads_of_several_workers(
 
 
 def test_work_that_keeps_all_cores_busy_by_itself_stays_in_one_process() -> None:
-    choice = runners.choose(
-        runners.parse_options([]), [], images=10**6, remote=False, processes_from=math.inf
+    choice = choosing.choose(
+        choosing.parse_options([]), [], images=10**6, remote=False, processes_from=math.inf
     )
     assert (choice.mode, choice.processes) == ("in_memory", 0)
 
@@ -64,7 +64,7 @@ def test_a_negative_number_of_workers_is_refused() -> None:
 
 def test_misspelt_beam_options_are_refused() -> None:
     with pytest.raises(UserError, match="--direct_num_worker "):
-        runners.parse_options(["--direct_num_worker", "3"])
+        choosing.parse_options(["--direct_num_worker", "3"])
     with pytest.raises(UserError, match="direct_running_mode"):
-        runners.parse_options(["--direct_running_mode=fast"])
-    runners.parse_options(["--runner=FlinkRunner", "--parallelism=4"])
+        choosing.parse_options(["--direct_running_mode=fast"])
+    choosing.parse_options(["--runner=FlinkRunner", "--parallelism=4"])

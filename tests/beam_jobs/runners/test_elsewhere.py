@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from beam_jobs import elsewhere, runners
+from beam_jobs.runners import choosing, elsewhere
 from canopy.cli import UserError
 from tests.beam_jobs.gcs_server import Faulty
 from tests.beam_jobs.making import Archive, Run
@@ -30,8 +30,8 @@ def test_a_runners_name_is_taken_as_beam_takes_it(given: str, found: str) -> Non
 
 
 def test_the_direct_runner_by_another_spelling_is_still_the_one_that_fits() -> None:
-    options = runners.parse_options(["--runner=direct"])
-    choice = runners.choose(options, ["--runner=direct"], images=1, remote=False, processes_from=10)
+    options = choosing.parse_options(["--runner=direct"])
+    choice = choosing.choose(options, ["--runner=direct"], images=1, remote=False, processes_from=10)
     assert (choice.runner, choice.mode) == ("FnApiRunner", "in_memory")
 
 
@@ -102,18 +102,18 @@ def test_a_bucket_that_dataflow_cannot_use_is_said_before_anything_is_read(
     server: Faulty, flag: str, place: str, denied: str, said: str
 ) -> None:
     server.denied = denied
-    options = runners.parse_options(
+    options = choosing.parse_options(
         ["--runner=DataflowRunner", "--project=p", "--dataflow_endpoint=http://localhost:1",
          "--temp_location=gs://here/t", f"--{flag}={place}"]
     )  # fmt: skip
     with pytest.raises(UserError, match=f"--{flag}: {said}"):
-        runners.check(options, images=["gs://here/i"])
+        choosing.check(options, images=["gs://here/i"])
 
 
 def test_options_that_beam_refuses_are_told_in_its_words() -> None:
-    options = runners.parse_options(["--runner=DataflowRunner", "--temp_location=gs://b/t", "--region=r"])
+    options = choosing.parse_options(["--runner=DataflowRunner", "--temp_location=gs://b/t", "--region=r"])
     with pytest.raises(UserError, match=r"--runner DataflowRunner: .*project"):
-        runners.check(options, images=["gs://b/i"])
+        choosing.check(options, images=["gs://b/i"])
 
 
 @pytest.mark.parametrize(
@@ -142,9 +142,9 @@ def test_a_job_server_may_come_up_a_little_later() -> None:
         endpoint = f"localhost:{server.getsockname()[1]}"
         starting = threading.Timer(1.5, server.listen)
         starting.start()
-        options = runners.parse_options(["--runner=PortableRunner", f"--job_endpoint={endpoint}"])
+        options = choosing.parse_options(["--runner=PortableRunner", f"--job_endpoint={endpoint}"])
         began = time.monotonic()
-        runners.check(options)
+        choosing.check(options)
         assert time.monotonic() - began > 1
         starting.join()
 

@@ -23,8 +23,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from beam_jobs import dataflow
-from beam_jobs.runners import Choice
+from beam_jobs.runners import dataflow
+from beam_jobs.runners.choosing import Choice
 from canopy.cli import TryAgainError, UserError
 from canopy.progress import Meter
 

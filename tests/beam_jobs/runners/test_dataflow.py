@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from beam_jobs import runners, running
+from beam_jobs.runners import choosing, running
 from canopy.cli import TryAgainError, UserError
 
 QUOTA = "Startup of the worker pool failed. QUOTA_EXCEEDED: Quota 'CPUS' exceeded."
@@ -89,7 +89,7 @@ def job(service: Service, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     quick = SimpleNamespace(sleep=lambda seconds: time.sleep(seconds / 100), time=time.time)
     monkeypatch.setattr(dataflow_runner, "time", quick)
-    options = runners.parse_options(
+    options = choosing.parse_options(
         ["--runner=DataflowRunner", "--project=p", "--region=r", "--temp_location=gs://b/t", "--no_auth",
          f"--dataflow_endpoint=http://localhost:{service.server_address[1]}"]
     )  # fmt: skip
