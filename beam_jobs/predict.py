@@ -23,9 +23,10 @@ from typing import Any
 from beam_jobs import predict_settings, sources, staging, storage, submission, summary
 from beam_jobs.predict_settings import Settings
 from beam_jobs.runners import choosing, running
-from beam_jobs.scoring import engines, scorer
+from beam_jobs.scoring import engines, worklist
 from beam_jobs.scoring.apart import ApartScorer
-from beam_jobs.scoring.scorer import Scored, Scorer, WorkList
+from beam_jobs.scoring.scorer import Scorer
+from beam_jobs.scoring.worklist import Scored, WorkList
 from beam_jobs.settings import exceeds
 from beam_jobs.work import Progress, Reject
 from canopy import cli, machine
@@ -53,7 +54,7 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
     start = time.monotonic()
     options = choosing.parse_options(arguments)
     choosing.check(options, model=(job.model,), images=job.images, output=(job.output,))
-    model = scorer.read_model_info(job.model)
+    model = engines.read_info(job.model)
     if job.scores and submission.COLUMNS[0] in model.classes:
         raise UserError(f"--scores: the model has a tag {submission.COLUMNS[0]}, as the names' column has")
     sample = submission.read_sample(job.sample_submission) if job.sample_submission else None
@@ -70,7 +71,7 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
         _check(job, found, rejects, missing=absent, extra=[], rows=len(sample or ()))
         for path in filter(None, (job.output, job.scores)):
             storage.make_folder(storage.split(path)[0])
-        lists = scorer.work_lists(unique, staged.own, progress, choice.workers, choice.processes)
+        lists = worklist.cut(unique, staged.own, progress, choice.workers, choice.processes)
         # Elsewhere each core mostly has a process of its own: two threads, for one to read meanwhile.
         threads = math.ceil(machine.cores() / choice.workers) if choice.mode else 2
         running.run(
@@ -83,7 +84,7 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
         )
         staged.check()
         outcomes = [_outcome(work) for work in lists]
-        scored = scorer.joined(outcomes)
+        scored = worklist.joined(outcomes)
         rejects += scored.rejects
         result = submission.assemble(scored.names, scored.scores, model, sample)
         staged.check()
@@ -147,7 +148,7 @@ def build(
                 except (UserError, TryAgainError) as error:
                     self._note(error)
             scored.error, scored.may_pass = self._error, self._may_pass
-            storage.write_bytes(work.path, scorer.pack(scored))
+            storage.write_bytes(work.path, worklist.pack(scored))
             Metrics.counter("canopy", running.COUNTER).inc(len(work.sources))
 
         def teardown(self) -> None:
@@ -161,7 +162,7 @@ def build(
 
 def _outcome(work: WorkList) -> Scored:
     """What became of a list; raises the error that ended its work."""
-    found = scorer.unpack(storage.read_bytes(work.path))
+    found = worklist.unpack(storage.read_bytes(work.path))
     if found.error:
         raise (TryAgainError if found.may_pass else UserError)(found.error)
     return found

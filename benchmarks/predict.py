@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from beam_jobs.scoring import engines, scorer
+from beam_jobs.scoring import engines
 from benchmarks.preprocess import Timing, find_chips, measure
 from canopy import cli, machine, quiet
 from canopy.cli import UserError
@@ -85,7 +85,7 @@ def make_export(folder: str, size: int) -> None:
 def bare(export: str, choice: str) -> float:
     """Images per second of the bare model, all cores, on a batch in memory."""
     threads = machine.cores() if choice == engines.LITE else 1
-    info = scorer.read_model_info(export)
+    info = engines.read_info(export)
     loaded = engines.load(info, choice, threads).loaded
     shape = (loaded[0].batch, info.image_size, info.image_size, 3)
     pictures = np.random.default_rng(0).integers(0, 256, shape, np.uint8)

@@ -1,5 +1,6 @@
 """Images to scores, behind `beam_jobs.predict`.
 
-`engines` computes them, of pictures that `resize` brought to the model's size; `scorer` takes images all the
-way with several threads, and `apart` has plain processes do so.
+A `worklist` is what a worker gets, and what comes of it; `scorer` takes its images all the way to scores with
+several threads, and `apart` has plain processes do so; `engines` compute, of pictures that `resize` brought
+to the model's size.
 """

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 
 from beam_jobs.runners import processes
 from beam_jobs.scoring import engines
-from beam_jobs.scoring.scorer import GROUP_PIXELS, Scored, Scorer, joined, read_model_info
+from beam_jobs.scoring.scorer import GROUP_PIXELS, Scorer
+from beam_jobs.scoring.worklist import Scored, joined
 from beam_jobs.sources import Source
 from canopy.model_info import ModelInfo
 
@@ -59,5 +60,5 @@ def _score(folder: str, engine: str, tta: int, max_pixels: int, sources: Sequenc
 @functools.lru_cache(maxsize=1)
 def _scorer(folder: str, engine: str, tta: int, max_pixels: int) -> Scorer:
     """A process' own, loaded with its first group."""
-    info = read_model_info(folder)
+    info = engines.read_info(folder)
     return Scorer(engines.load(info, engine, threads=1), info.image_size, tta, max_pixels)

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beam_jobs import storage
-from canopy import contract, machine, patterns, quiet
+from canopy import contract, machine, model_info, patterns, quiet
 from canopy.cli import TryAgainError, UserError, first_line
 from canopy.model_info import ModelInfo
 
@@ -53,6 +53,16 @@ class Engines:
 
 class _Unusable(Exception):  # noqa: N818 - what is said of a model.tflite, not a failure by itself
     """Why the TensorFlow Lite model cannot be used."""
+
+
+def read_info(folder: str) -> ModelInfo:
+    """Reads an export's `model.json`.
+
+    Raises:
+        UserError: there is none, it is damaged, or of a newer format version.
+    """
+    path = storage.join(folder, contract.MODEL_JSON)
+    return model_info.parse(storage.read_bytes(path) if storage.exists(path) else None, folder)
 
 
 def load(info: ModelInfo, choice: str, threads: int) -> Engines:

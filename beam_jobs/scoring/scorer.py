@@ -6,12 +6,10 @@ score; scores do not depend on which images are beside a picture; memory is that
 
 from __future__ import annotations
 
-import io
-import json
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from queue import SimpleQueue
 
 import numpy as np
@@ -20,79 +18,17 @@ from numpy.typing import NDArray
 from beam_jobs import images, storage
 from beam_jobs.scoring.engines import Engine, Engines
 from beam_jobs.scoring.resize import Resizer
+from beam_jobs.scoring.worklist import NONE, Scored, joined, stacked
 from beam_jobs.sources import Fetched, Reader, Source, content
 from beam_jobs.work import Reject
-from canopy import contract, model_info
 from canopy.cli import UserError
-from canopy.model_info import ModelInfo
 
-LIST_IMAGES, MOST_IMAGES = 512, 4096  # a work list: seconds of work, so that runners can share them out
 AHEAD = 3  # groups begun for each thread, so that none waits for the list to go on
 # Pixels at the model's size that a thread prepares before it computes: decoding and the model each find the
 # processor's caches as they left them, and 7 MB are little.
 GROUP_PIXELS = 256 * 96 * 96
 GROUP_BYTES = 8_000_000  # of files that a group should hold: of large images it takes fewer
 TTA_VIEWS = (1, 8)
-NONE: NDArray[np.float32] = np.empty((0, 0), np.float32)  # scores of no image
-
-
-@dataclass(frozen=True)
-class WorkList:
-    """One Beam element: images to score."""
-
-    sources: tuple[Source, ...]
-    path: str  # where the scores go
-    progress: str  # where to put the number of images done, by workers on the driver's machine
-
-
-@dataclass
-class Scored:
-    """What became of one work list."""
-
-    names: list[str] = field(default_factory=list)  # of the images scored
-    scores: NDArray[np.float32] = field(default_factory=lambda: NONE)  # [images, classes], in their order
-    rejects: list[Reject] = field(default_factory=list)  # images that could not be used
-    engine: str = ""  # the name of what computed the scores
-    error: str = ""  # the sentence that ended the work: raised in a worker, Beam would show its traceback
-    may_pass: bool = False  # whether that was a `TryAgainError`, and no `UserError`
-
-
-def read_model_info(folder: str) -> ModelInfo:
-    """Reads an export's `model.json`.
-
-    Raises:
-        UserError: there is none, it is damaged, or of a newer format version.
-    """
-    path = storage.join(folder, contract.MODEL_JSON)
-    return model_info.parse(storage.read_bytes(path) if storage.exists(path) else None, folder)
-
-
-def work_lists(
-    found: Sequence[Source], staging: str, progress: str, workers: int, processes: int = 0
-) -> list[WorkList]:
-    """Cuts the images into lists whose outcomes go to a staging folder.
-
-    Args:
-        found: the images.
-        staging: where outcomes go.
-        progress: a folder of this machine for the numbers of images done.
-        workers: that share the lists; 0: the runner knows.
-        processes: beside a worker, that share each of its lists.
-    """
-    # At a list's end all wait for the last of them: few lists, but enough to share out evenly.
-    size = LIST_IMAGES
-    if processes:
-        size = MOST_IMAGES * processes
-    elif workers:
-        size = min(max(len(found) // (8 * workers), LIST_IMAGES), MOST_IMAGES)
-    return [
-        WorkList(
-            tuple(found[begin : begin + size]),
-            storage.join(staging, f"scores-{number:05d}.npz"),
-            storage.join(progress, str(number)),
-        )
-        for number, begin in enumerate(range(0, len(found), size))
-    ]
 
 
 @dataclass(frozen=True)
@@ -213,60 +149,12 @@ class Scorer:
             batch = lane.pictures[begin : begin + self._batch]
             total = [lane.engine.scores(view)[: count - begin] for view in _views(batch, self._tta)]
             means.append(np.mean(total, axis=0, dtype=np.float32))
-        found = _stacked(means)
+        found = stacked(means)
         if not np.isfinite(found).all():
             raise UserError(
                 f"--model {self._engines.folder} gives scores that are no numbers: train it again"
             )
         return found
-
-
-def joined(parts: Iterable[Scored], count: Callable[[int], None] = lambda _: None) -> Scored:
-    """The outcome of several parts of a list, one after the other.
-
-    Args:
-        parts: of one engine.
-        count: called with the number of images of each, once it is there.
-    """
-    result = Scored()
-    scores = []
-    for part in parts:
-        result.names += part.names
-        scores.append(part.scores)
-        result.rejects += part.rejects
-        result.engine = part.engine
-        count(len(part.names) + len(part.rejects))
-    result.scores = _stacked(scores)
-    return result
-
-
-def _stacked(scores: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Below each other; those of no image do not know how many classes there are."""
-    return np.concatenate([each for each in scores if len(each)] or [NONE])
-
-
-def pack(scored: Scored) -> bytes:
-    """A work list's outcome as one file: what a worker can only write whole."""
-    out = io.BytesIO()
-    np.savez(
-        out,
-        names=np.array(json.dumps(scored.names)),
-        scores=scored.scores,
-        rejects=np.array(json.dumps([asdict(reject) for reject in scored.rejects])),
-        said=np.array(json.dumps([scored.engine, scored.error, scored.may_pass])),
-    )
-    return out.getvalue()
-
-
-def unpack(data: bytes) -> Scored:
-    """Reads what `pack` wrote."""
-    with np.load(io.BytesIO(data), allow_pickle=False) as found:
-        return Scored(
-            json.loads(str(found["names"])),
-            found["scores"],
-            [Reject(**reject) for reject in json.loads(str(found["rejects"]))],
-            *json.loads(str(found["said"])),
-        )
 
 
 def _views(pictures: NDArray[np.uint8], count: int) -> Iterator[NDArray[np.uint8]]:

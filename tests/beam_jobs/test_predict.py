@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 
 from beam_jobs.runners import choosing
-from beam_jobs.scoring import apart, scorer
+from beam_jobs.scoring import apart, engines, worklist
 from tests.beam_jobs.making import noise, planet, truth
 from tests.beam_jobs.predicting import (
     CLASSES,
@@ -42,7 +42,7 @@ def test_a_trained_models_rows_are_the_samples_names_in_its_order(
     done = run("--images", chips, "--sample_submission", sample, "--tta", views, model=trained.export)
     assert done.code == 0, done.err
     assert [name for name, _ in done.rows] == names
-    known = set(scorer.read_model_info(str(trained.export)).classes)
+    known = set(engines.read_info(str(trained.export)).classes)
     assert all(tags.split() and set(tags.split()) <= known for _, tags in done.rows)
     assert left_in(done.output.parent) == {"submission.csv"}
     assert "7 found, 7 scored, 0 rejected" in done.out
@@ -232,7 +232,7 @@ def test_several_workers_write_the_same_submission(
     mode: str, run: Run, chips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = run("--images", chips).rows
-    monkeypatch.setattr(scorer, "LIST_IMAGES", 3)
+    monkeypatch.setattr(worklist, "LEAST_IMAGES", 3)
     done = run(
         *("--images", chips, "--direct_running_mode", mode, "--direct_num_workers", 2),
         output=tmp_path / "several.csv",

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from beam_jobs import images, storage
 from beam_jobs.scoring import engines
 from beam_jobs.scoring.engines import AUTO, LITE, SAVED_MODEL
-from beam_jobs.scoring.scorer import Scorer, read_model_info
+from beam_jobs.scoring.scorer import Scorer
 from beam_jobs.sources import Source
 from beam_jobs.submission import tags_of
 from canopy.cli import UserError
@@ -35,6 +35,14 @@ from tests.conftest import ROOT, without_progress
 
 CLASSES = tuple(f"tag_{i}" for i in range(17))
 HEAD_DEVIATION = 0.001
+
+
+def test_an_exports_description_is_read_from_its_folder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--model .*there is no model\.json"):
+        engines.read_info(str(tmp_path))
+    described = {"format_version": 1, "classes": ["clear"], "thresholds": [0.2], "image_size": 16}
+    (tmp_path / "model.json").write_text(json.dumps({**described, "metrics": {"constant_tags": []}}))
+    assert engines.read_info(str(tmp_path)).classes == ("clear",)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +71,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> ModelInfo:
     built(np.stack([noise(i, 96, 96) for i in range(16)]).astype(np.float32), training=True)
     info = cast(DataInfo, SimpleNamespace(vocabulary=CLASSES, name="none", fingerprint="none"))
     thresholds = [0.3] * len(CLASSES)
-    return read_model_info(export.export(built, config, info, thresholds, {"constant_tags": []}))
+    return engines.read_info(export.export(built, config, info, thresholds, {"constant_tags": []}))
 
 
 def scores_of(
@@ -197,11 +205,11 @@ def test_without_a_usable_lite_model_the_saved_model_serves_and_the_name_says_wh
     damage: str, said: str, model: Path, pictures: list[Path], tmp_path: Path
 ) -> None:
     folder = damaged(model, tmp_path, damage)
-    name, found = scores_of(read_model_info(folder), AUTO, pictures)
+    name, found = scores_of(engines.read_info(folder), AUTO, pictures)
     assert name.startswith("SavedModel on the processor, for ")
     assert said in name
     if damage != "size":
-        _, wanted = scores_of(read_model_info(str(model)), LITE, pictures)
+        _, wanted = scores_of(engines.read_info(str(model)), LITE, pictures)
         np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
@@ -232,7 +240,7 @@ def test_asked_for_by_name_tensorflow_lite_is_never_replaced(
 ) -> None:
     folder = damaged(model, tmp_path, damage)
     with pytest.raises(UserError, match=r"--model .*export cannot be loaded \(.*model\.tflite"):
-        engines.load(read_model_info(folder), LITE, 1)
+        engines.load(engines.read_info(folder), LITE, 1)
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "noise"])
@@ -243,7 +251,7 @@ def test_a_missing_or_damaged_saved_model_is_one_sentence(model: Path, tmp_path:
     else:
         (folder / "saved_model.pb").write_bytes(b"" if damage == "empty" else bytes(range(256)))
     with pytest.raises(UserError, match="cannot be loaded") as caught:
-        engines.load(read_model_info(str(folder)), AUTO, 1)
+        engines.load(engines.read_info(str(folder)), AUTO, 1)
     assert str(folder) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -254,7 +262,7 @@ def test_variables_that_are_cut_short_are_one_sentence(model: Path, tmp_path: Pa
     for path in (folder / "variables").glob("variables.data*"):
         path.write_bytes(path.read_bytes()[:left])
     with pytest.raises(UserError, match=r"--model .* cannot be loaded") as caught:
-        engines.load(read_model_info(str(folder)), SAVED_MODEL, 1)
+        engines.load(engines.read_info(str(folder)), SAVED_MODEL, 1)
     assert "\n" not in str(caught.value)
 
 
@@ -268,12 +276,12 @@ def test_a_description_of_other_classes_than_the_saved_models_is_one_sentence(
     (folder / "model.json").write_text(json.dumps(described))
     count = len(described["classes"])
     with pytest.raises(UserError, match=f"it gives {count - 1} scores where model.json has {count}"):
-        engines.load(read_model_info(str(folder)), SAVED_MODEL, 1)
+        engines.load(engines.read_info(str(folder)), SAVED_MODEL, 1)
 
 
 def test_the_saved_model_is_loaded_whatever_its_folder_is_called(model: Path, tmp_path: Path) -> None:
     folder = str(shutil.copytree(model, tmp_path / "rate [1e-3]"))
-    assert engines.load(read_model_info(folder), SAVED_MODEL, 1).folder == folder
+    assert engines.load(engines.read_info(folder), SAVED_MODEL, 1).folder == folder
 
 
 def test_an_export_of_a_store_is_copied_alone_whatever_its_name(server: Faulty) -> None:
@@ -292,7 +300,7 @@ def test_where_tensorflow_cannot_use_the_gpu_tensorflow_lite_serves(
 
     monkeypatch.setattr(engines, "has_gpu", lambda: True)
     on_gpu = bool(tf.config.list_physical_devices("GPU"))
-    name = engines.load(read_model_info(str(model)), AUTO, 1).name
+    name = engines.load(engines.read_info(str(model)), AUTO, 1).name
     assert name == (
         "SavedModel on a GPU" if on_gpu else "TensorFlow Lite (TensorFlow finds no GPU it can use)"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -10,23 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from beam_jobs.images import DEFAULT_MAX_PIXELS, to_rgb
 from beam_jobs.scoring import scorer
 from beam_jobs.scoring.engines import Engines
-from beam_jobs.scoring.scorer import (
-    LIST_IMAGES,
-    MOST_IMAGES,
-    Scored,
-    Scorer,
-    pack,
-    read_model_info,
-    unpack,
-    work_lists,
-)
+from beam_jobs.scoring.scorer import Scorer
+from beam_jobs.scoring.worklist import Scored
 from beam_jobs.sources import Reader, Source
 from beam_jobs.work import Reject
 from canopy.cli import UserError
@@ -40,14 +31,6 @@ BATCH = 8
 def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two batches a group: so small are the pictures here that a group would hold thousands."""
     monkeypatch.setattr(scorer, "GROUP_PIXELS", 2 * BATCH * SIZE * SIZE)
-
-
-def test_an_exports_description_is_read_from_its_folder(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"--model .*there is no model\.json"):
-        read_model_info(str(tmp_path))
-    described = {"format_version": 1, "classes": ["clear"], "thresholds": [0.2], "image_size": 16}
-    (tmp_path / "model.json").write_text(json.dumps({**described, "metrics": {"constant_tags": []}}))
-    assert read_model_info(str(tmp_path)).classes == ("clear",)
 
 
 class Mean:
@@ -237,55 +220,6 @@ def test_the_order_of_the_work_and_the_number_of_threads_change_no_score(put: Pu
 def test_no_images_are_no_scores() -> None:
     found = run([])
     assert (found.names, found.scores.size, found.rejects) == ([], 0, [])
-
-
-@given(images=st.integers(0, 50_000), workers=st.integers(0, 40))
-@settings(deadline=None)
-def test_lists_hold_every_image_once_and_are_enough_for_all_workers(images: int, workers: int) -> None:
-    sources = [Source("folder", "a.jpg")] * images
-    lists = work_lists(sources, "staging", "progress", workers)
-    assert sum(len(work.sources) for work in lists) == images
-    assert len({work.path for work in lists}) == len(lists)
-    assert all(0 < len(work.sources) <= MOST_IMAGES for work in lists)
-    if images > workers * 8 * LIST_IMAGES:
-        assert len(lists) >= 8 * workers
-
-
-@pytest.mark.parametrize("processes", [2, 64])
-def test_processes_that_share_each_list_get_long_ones(processes: int) -> None:
-    images = 5 * processes * MOST_IMAGES + 1
-    lists = work_lists([Source("folder", "a.jpg")] * images, "staging", "progress", 1, processes)
-    assert [len(work.sources) for work in lists] == [processes * MOST_IMAGES] * 5 + [1]
-
-
-def test_outcomes_go_to_a_store_and_progress_to_this_machine() -> None:
-    (work,) = work_lists([Source("gs://here/chips", "a.jpg")], "gs://here/out.csv.partial", "/tmp/here", 0)
-    assert work.path == "gs://here/out.csv.partial/scores-00000.npz"
-    assert work.progress == "/tmp/here/0"
-
-
-@given(
-    names=st.lists(st.text(st.characters(exclude_categories=["Cs"])), max_size=5),
-    rejects=st.lists(st.builds(Reject, st.text(), st.sampled_from(["empty"]), st.text()), max_size=3),
-)
-def test_a_lists_outcome_survives_its_file(names: list[str], rejects: list[Reject]) -> None:
-    rng = np.random.default_rng(len(names))
-    scores = rng.random((len(names), 3), np.float32)
-    scored = Scored(names, scores, rejects, "one", "".join(names), bool(names))
-    found = unpack(pack(scored))
-    assert (found.names, found.rejects, found.engine, found.error) == (names, rejects, "one", "".join(names))
-    assert found.may_pass == bool(names)
-    assert np.array_equal(found.scores, scores)
-
-
-def test_parts_in_which_no_image_was_scored_are_joined_with_those_in_which_some_were() -> None:
-    bad = Reject("b", "empty", "the file is empty")
-    parts = [Scored(rejects=[bad]), Scored(["a"], np.ones((1, 3), np.float32), engine="one"), Scored()]
-    counted: list[int] = []
-    found = scorer.joined(iter(parts), counted.append)
-    assert (found.names, found.scores.tolist(), found.rejects) == (["a"], [[1.0, 1.0, 1.0]], [bad])
-    assert counted == [1, 1, 0]
-    assert scorer.joined([]).scores.size == 0
 
 
 def views(pictures: NDArray[np.uint8], count: int = 8) -> list[NDArray[np.uint8]]:
