@@ -1,1 +1,14 @@
-"""Apache Beam's part of Canopy: an archive to records, and records to scores."""
+"""Apache Beam's part of Canopy: an archive to records, and images to a submission.
+
+Two commands, each with its settings and its graph: `preprocess` (`settings`) and `predict`
+(`predict_settings`). Every module knows nothing of how training works.
+
+- Where images come from: `sources`, which reads `archives` in place and asks `finding` what a path means;
+  `storage` for every file, behind it the object `stores`.
+- A picture: `images`, any JPEG's bytes to RGB, with `markers` mended.
+- Preprocessing: `prepare` joins names with `labels` and lets `plan` say which go to which shard; `work` is
+  what a worker gets, `convert` what it does, `records` the bytes that it writes; `commit` makes the folder
+  whole, `summary` says what is in it.
+- Prediction: `scoring` takes images to scores, `submission` scores to rows.
+- Both: `runners` are where work is done, `staging` is where it lies until it is whole.
+"""

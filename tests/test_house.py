@@ -37,6 +37,18 @@ def test_a_room_does_not_know_what_it_must_not(room):
             assert name.split(".")[0] not in MUST_NOT[room], f"{path.relative_to(ROOT)} imports {name}"
 
 
+@pytest.mark.parametrize(
+    "opening",
+    [path for path in modules(*ROOMS) if path.name == "__init__.py"],
+    ids=lambda path: path.parent.name,
+)
+def test_a_folder_says_what_each_of_its_modules_is_for(opening):
+    said = re.findall(r"`(\w+)`", ast.get_docstring(ast.parse(opening.read_text())) or "")
+    inside = {path.stem for path in opening.parent.glob("*.py") if not path.stem.startswith("__")}
+    inside |= {path.parent.name for path in opening.parent.glob("*/__init__.py")}
+    assert not inside - set(said)
+
+
 def test_no_module_has_over_400_lines():
     for path in modules(*ROOMS, "tests", "benchmarks"):
         assert len(path.read_text().splitlines()) <= 400, path.relative_to(ROOT)
