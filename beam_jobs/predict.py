@@ -29,7 +29,7 @@ from beam_jobs.scoring.scorer import Scorer
 from beam_jobs.scoring.worklist import Scored, WorkList
 from beam_jobs.settings import exceeds
 from beam_jobs.work import Progress, Reject
-from canopy import cli, machine
+from canopy import cli, machine, quiet
 from canopy.cli import TryAgainError, UserError
 from canopy.model_info import ModelInfo
 
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         job, arguments = predict_settings.parse(argv)
         cli.tell(predict(job, arguments))
 
-    cli.quiet_libraries()
+    quiet.prepare_beam()
     return cli.run(command)
 
 
@@ -124,7 +124,7 @@ def build(
         """Loads the model once a worker, not once a list; after the first error it does nothing."""
 
         def setup(self) -> None:
-            self._error, self._may_pass = "", False
+            self._error, self._is_transient = "", False
             self._scorer: Scorer | ApartScorer | None = None
             if processes:
                 self._scorer = ApartScorer(model, job.engine, job.tta, job.max_pixels, processes)
@@ -136,7 +136,7 @@ def build(
                 self._note(error)
 
         def _note(self, error: Exception) -> None:
-            self._error, self._may_pass = str(error), isinstance(error, TryAgainError)
+            self._error, self._is_transient = str(error), isinstance(error, TryAgainError)
 
         def process(self, work: WorkList) -> None:
             scored = Scored()
@@ -147,7 +147,7 @@ def build(
                     progress.tell()
                 except (UserError, TryAgainError) as error:
                     self._note(error)
-            scored.error, scored.may_pass = self._error, self._may_pass
+            scored.error, scored.is_transient = self._error, self._is_transient
             storage.write_bytes(work.path, worklist.pack(scored))
             Metrics.counter("canopy", running.COUNTER).inc(len(work.sources))
 
@@ -164,7 +164,7 @@ def _outcome(work: WorkList) -> Scored:
     """What became of a list; raises the error that ended its work."""
     found = worklist.unpack(storage.read_bytes(work.path))
     if found.error:
-        raise (TryAgainError if found.may_pass else UserError)(found.error)
+        raise (TryAgainError if found.is_transient else UserError)(found.error)
     return found
 
 

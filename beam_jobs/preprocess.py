@@ -20,7 +20,7 @@ from beam_jobs.convert import Change, changes, convert_apart, convert_shard, reb
 from beam_jobs.runners import choosing, running
 from beam_jobs.runners.processes import crew
 from beam_jobs.work import Result, Work
-from canopy import cli, contract
+from canopy import cli, contract, quiet
 from canopy.cli import TryAgainError, UserError
 
 
@@ -193,7 +193,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         document = preprocess(job, arguments)
         cli.tell(summary.lines(document, job.output))
 
-    cli.quiet_libraries()
+    quiet.prepare_beam()
     return cli.run(command)
 
 

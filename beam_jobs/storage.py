@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from beam_jobs.stores import gcs, s3
 from canopy.cli import TryAgainError, UserError, first_line
-from canopy.passing import may_pass
+from canopy.transient import is_transient
 
 PART = ".part"  # ends the name of a file that is still being written
 SYNCS_NO_FOLDER = (errno.EINVAL, errno.EBADF)  # what some file systems answer: nothing is amiss with the rest
@@ -88,7 +88,7 @@ def explained(path: str, doing: str) -> Iterator[None]:
     except PermissionError as error:
         raise UserError(f"cannot {doing} {path}: access is denied") from error
     except OSError as error:
-        if may_pass(error):
+        if is_transient(error):
             raise TryAgainError(f"cannot {doing} {path}: {error.strerror}") from error
         if is_remote(path):
             raise UserError(f"cannot {doing} {path}: {first_line(error)}") from error

@@ -11,7 +11,6 @@ import argparse
 import atexit
 import contextlib
 import io
-import logging
 import os
 import select
 import signal
@@ -21,8 +20,6 @@ import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from typing import NoReturn
-
-from canopy import quiet
 
 EXIT_OK = 0
 EXIT_BUG = 1
@@ -271,9 +268,3 @@ def utf8(text: str) -> str:
 def folder(text: str) -> str:
     """A folder's path without slashes behind: in a store `run//export` is another place than `run/export`."""
     return text.rstrip("/") or text
-
-
-def quiet_libraries() -> None:
-    """Keeps Beam's and gRPC's start-up chatter off the screen; call before importing either."""
-    quiet.prepare_grpc()
-    logging.getLogger("apache_beam").setLevel(logging.ERROR)

@@ -58,6 +58,12 @@ def prepare_grpc() -> None:
     os.environ.setdefault("grpc_proxy", "")  # asked for first; set and empty, it is none
 
 
+def prepare_beam() -> None:
+    """Keeps Beam's start-up chatter, and gRPC's, off the screen; call before either is imported."""
+    prepare_grpc()
+    logging.getLogger("apache_beam").setLevel(logging.ERROR)
+
+
 @contextlib.contextmanager
 def uncollected() -> Iterator[None]:
     """Wraps an import of thousands of modules.

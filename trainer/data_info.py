@@ -15,7 +15,7 @@ from typing import Any
 
 from canopy import contract
 from canopy.cli import UserError, first_line
-from canopy.passing import told
+from canopy.transient import told
 
 MOST_TIMES = 100  # the training records that a global batch may be: what it has beyond them is padding
 

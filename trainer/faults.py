@@ -16,8 +16,8 @@ import google_crc32c
 
 from canopy import contract
 from canopy.cli import UserError
-from canopy.passing import told
 from canopy.progress import Meter
+from canopy.transient import told
 from trainer.data_info import Shard
 
 log = logging.getLogger("canopy")
@@ -52,7 +52,7 @@ def naming(
     """
     import tensorflow as tf
 
-    from trainer.files import PASSING, refusal
+    from trainer.files import TRANSIENT, refusal
 
     kinds = (
         tf.errors.DataLossError,  # a checksum differs, or the file ends within a record
@@ -74,7 +74,7 @@ def naming(
             if said is None:
                 raise
             raise UserError(said) from error
-        except (*PASSING, tf.errors.PermissionDeniedError) as error:
+        except (*TRANSIENT, tf.errors.PermissionDeniedError) as error:
             raise refusal(f"a shard cannot be read ({_plain(error)})", error) from error
         yield element
 

@@ -11,12 +11,12 @@ import contextlib
 import tensorflow as tf
 
 from canopy.cli import TryAgainError, UserError
-from canopy.passing import told
+from canopy.transient import told
 
 REFUSED = (OSError, tf.errors.OpError)  # what a full disk or a storage that says no raises
 
 # What may pass. EIO is an UnknownError, as is what TensorFlow has no name for.
-PASSING = (
+TRANSIENT = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
     tf.errors.DeadlineExceededError,
@@ -38,7 +38,7 @@ def refusal(text: str, error: BaseException) -> UserError | TryAgainError:
     """
     if isinstance(error, OSError):
         return told(text, error)
-    return TryAgainError(text) if isinstance(error, PASSING) else UserError(text)
+    return TryAgainError(text) if isinstance(error, TRANSIENT) else UserError(text)
 
 
 def make_folder(path: str) -> None:

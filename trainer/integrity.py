@@ -21,7 +21,7 @@ from pathlib import Path
 import google_crc32c
 
 from canopy.cli import UserError
-from canopy.passing import told
+from canopy.transient import told
 from trainer import faults
 from trainer.data_info import Shard
 

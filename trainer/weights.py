@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from canopy import cli
 from canopy.cli import UserError
-from canopy.passing import told
+from canopy.transient import told
 
 # tf_keras.applications.mobilenet_v2.BASE_WEIGHT_PATH; alphas and sizes are those published there.
 BASE_URL = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2/"

@@ -19,7 +19,7 @@ from beam_jobs import storage
 from beam_jobs.archives.contents import DEFLATED, ENCRYPTED, IN_TAR, SPARSE, STORED, UNLINKED, Entry
 from beam_jobs.images import UNREADABLE, RejectedImage
 from canopy.cli import TryAgainError
-from canopy.passing import may_pass
+from canopy.transient import is_transient
 
 HOW = {ENCRYPTED: "encrypted", SPARSE: "as a sparse file", UNLINKED: "as a link to what is not there"}
 HEADER_SLACK = 512  # bytes of name and extra field in a local header that are read along with it
@@ -39,7 +39,7 @@ def rejecting() -> Iterator[None]:
         yield
     except (OSError, zlib.error, struct.error) as error:
         # One bad block is its image's loss, but a file server that is gone would be that of all.
-        if isinstance(error, OSError) and error.errno != errno.EIO and may_pass(error):
+        if isinstance(error, OSError) and error.errno != errno.EIO and is_transient(error):
             raise TryAgainError(f"an image cannot be read: {error}") from error
         text = getattr(error, "strerror", None) or str(error)
         raise RejectedImage(UNREADABLE, text) from error

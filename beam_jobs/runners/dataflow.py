@@ -59,7 +59,7 @@ def wait(result: Any) -> None:
                 caught.clear()
                 if error is None:
                     raise
-                if not _may_pass(error):
+                if not _is_transient(error):
                     with contextlib.suppress(Exception):
                         result.cancel()
                     raise UserError(
@@ -74,7 +74,7 @@ def wait(result: Any) -> None:
             threading.excepthook = before
 
 
-def _may_pass(error: BaseException) -> bool:
+def _is_transient(error: BaseException) -> bool:
     from google.api_core.exceptions import GoogleAPICallError
     from google.auth.exceptions import DefaultCredentialsError, RefreshError
 
@@ -107,7 +107,7 @@ def explained(error: Exception) -> UserError | TryAgainError | None:
     if not isinstance(error, GoogleAPICallError):
         return None
     text = f"Dataflow does not take the job: {_said(error)}"
-    return TryAgainError(text) if _may_pass(error) else UserError(text)
+    return TryAgainError(text) if _is_transient(error) else UserError(text)
 
 
 def _said(error: BaseException) -> str:

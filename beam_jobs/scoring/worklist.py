@@ -40,7 +40,7 @@ class Scored:
     rejects: list[Reject] = field(default_factory=list)  # images that could not be used
     engine: str = ""  # the name of what computed the scores
     error: str = ""  # the sentence that ended the work: raised in a worker, Beam would show its traceback
-    may_pass: bool = False  # whether that was a `TryAgainError`, and no `UserError`
+    is_transient: bool = False  # whether that was a `TryAgainError`, and no `UserError`
 
 
 def cut(
@@ -103,7 +103,7 @@ def pack(scored: Scored) -> bytes:
         names=np.array(json.dumps(scored.names)),
         scores=scored.scores,
         rejects=np.array(json.dumps([asdict(reject) for reject in scored.rejects])),
-        said=np.array(json.dumps([scored.engine, scored.error, scored.may_pass])),
+        said=np.array(json.dumps([scored.engine, scored.error, scored.is_transient])),
     )
     return out.getvalue()
 

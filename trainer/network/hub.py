@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from canopy.cli import UserError, first_line
-from canopy.passing import told
+from canopy.transient import told
 from trainer.config import Config
 
 # The keyword of Hub's common signature for image models that are to be fine-tuned.

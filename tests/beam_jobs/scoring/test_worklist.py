@@ -48,7 +48,7 @@ def test_a_lists_outcome_survives_its_file(names: list[str], rejects: list[Rejec
     scored = Scored(names, scores, rejects, "one", "".join(names), bool(names))
     found = worklist.unpack(worklist.pack(scored))
     assert (found.names, found.rejects, found.engine, found.error) == (names, rejects, "one", "".join(names))
-    assert found.may_pass == bool(names)
+    assert found.is_transient == bool(names)
     assert np.array_equal(found.scores, scores)
 
 

@@ -1,4 +1,4 @@
-"""Which of a file system's errors may pass: those of a disk or a file server that fails for a while.
+"""Which of a file system's errors are transient: those of a disk or a file server that fails for a while.
 
 Promises: what only a person can mend (no room, no right, no such file) is none of them, nor what is unknown.
 """
@@ -9,7 +9,7 @@ import errno
 
 from canopy.cli import TryAgainError, UserError
 
-PASSING = frozenset(
+TRANSIENT = frozenset(
     {
         errno.EIO,
         errno.ESTALE,  # its server was moved, or is another one by now
@@ -22,11 +22,11 @@ PASSING = frozenset(
 )
 
 
-def may_pass(error: OSError) -> bool:
+def is_transient(error: OSError) -> bool:
     """Whether another try, or another pod with a new mount, may well get over an error."""
-    return error.errno in PASSING
+    return error.errno in TRANSIENT
 
 
 def told(text: str, error: OSError) -> UserError | TryAgainError:
     """The exception that tells of an error: whether another try is worth while is its type."""
-    return TryAgainError(text) if may_pass(error) else UserError(text)
+    return TryAgainError(text) if is_transient(error) else UserError(text)
