@@ -16,6 +16,8 @@ from canopy.contract import HAS_TRAINED
 from trainer import cluster, config, link, logs
 from trainer.training.stopping import Stopping, TerminatedError, leave
 
+UNLIKE = "is joining a group with"  # "incompatible device type" or "size"
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Trains one worker and returns its exit code."""
@@ -36,30 +38,43 @@ def _train(argv: Sequence[str] | None, near: link.Near) -> None:
     with quiet.importing():
         import tensorflow as tf
 
+        from trainer.tracing import words
         from trainer.training import loop, start
 
     try:
         outcome = start.train(settings, place, stopping)
     except loop.LOST as error:
-        raise cli.PeerLostError(cli.first_line(error)) from error
+        raise cli.PeerLostError(words(error)) from error
     except tf.errors.InternalError as error:
-        # What NCCL has met, by TensorFlow's nccl_manager.cc: of workers that have computed together, that one
-        # is gone. Before, it is set up wrongly, and no restart mends that.
-        together = stopping.has_stepped or os.environ.get(HAS_TRAINED)
-        if place.workers == 1 or not together or "NCCL" not in str(error):
-            raise
-        raise cli.PeerLostError(cli.first_line(error)) from error
+        together = stopping.has_stepped or bool(os.environ.get(HAS_TRAINED))
+        if place.workers > 1 and (told := _explained(words(error), together)):
+            raise told from error
+        raise
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
         if "No space left" in str(error):  # TensorFlow has one name for both
-            raise cli.UserError(
-                f"a disk is full: make room, and start again ({cli.first_line(error)})"
-            ) from error
+            raise cli.UserError(f"a disk is full: make room, and start again ({words(error)})") from error
         raise cli.UserError(
             "training does not fit into this machine's memory or its GPU's: take a smaller --batch_size or "
-            f"--image_size, or more workers ({cli.first_line(error)})"
+            f"--image_size, or more workers ({words(error)})"
         ) from error
     if place.is_chief:
         print(outcome.told())
+
+
+def _explained(words: str, together: bool) -> Exception | None:
+    """What an internal error of TensorFlow's says of other workers, if anything.
+
+    Args:
+        words: the error's. nccl_manager.cc tells what NCCL has met, collective_param_resolver_local.cc that a
+            worker's devices are of another kind or number than another's.
+        together: whether the workers have computed together: then one is gone, or a GPU of one has failed.
+            Before, they are set up wrongly, which no restart mends.
+    """
+    if together and ("NCCL" in words or UNLIKE in words):
+        return cli.PeerLostError(words)
+    if UNLIKE in words:
+        return cli.UserError(f"the workers have unlike devices: give each as many GPUs, or none ({words})")
+    return None
 
 
 if __name__ == "__main__":
