@@ -28,7 +28,8 @@ AUTO, LITE, SAVED_MODEL = "auto", "tflite", "savedmodel"
 CHOICES = (AUTO, LITE, SAVED_MODEL)
 # A batch whose activations stay in a core's cache: 8 pictures of 96 pixels, 1 or 2 of 224, were the fastest.
 LITE_PIXELS = 8 * 96 * 96
-CPU_BATCH, GPU_BATCH = 32, 64  # pictures a call of the SavedModel
+CPU_BATCH, GPU_BATCH = 32, 64  # pictures a call of the SavedModel, of FULL_SIZE at most; fewer of larger ones
+FULL_SIZE = 224  # pixels each way
 CALLS_AT_ONCE = 2  # of the SavedModel: one computes while the next one's pictures travel
 
 
@@ -145,7 +146,8 @@ class _SavedModel:
             import tensorflow as tf
         self.on_gpu = bool(tf.config.list_physical_devices("GPU"))
         self.name = f"SavedModel on {'a GPU' if self.on_gpu else 'the processor'}"
-        self.batch = GPU_BATCH if self.on_gpu else CPU_BATCH
+        most = GPU_BATCH if self.on_gpu else CPU_BATCH
+        self.batch = max(1, min(most, most * FULL_SIZE**2 // info.image_size**2))
         try:
             with _on_this_machine(info.folder) as folder:
                 self._model = tf.saved_model.load(folder)
@@ -160,12 +162,18 @@ class _SavedModel:
         except Exception as error:  # damaged files raise nearly anything: IndexError, DecodeError, OpError
             raise UserError(f"--model {info.folder} cannot be loaded ({first_line(error)})") from error
         self._constant: Any = tf.constant
+        self._exhausted: Any = tf.errors.ResourceExhaustedError
         self._turn = threading.BoundedSemaphore(CALLS_AT_ONCE)
 
     def scores(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         with self._turn:
-            rgb = self._constant(pictures)
-            result: NDArray[np.float32] = self._call(rgb=rgb)["scores"].numpy()
+            try:
+                rgb = self._constant(pictures)
+                result: NDArray[np.float32] = self._call(rgb=rgb)["scores"].numpy()
+            except self._exhausted as error:
+                raise UserError(
+                    "scoring does not fit into this machine's memory or its GPU's: --engine tflite needs less"
+                ) from error
         return result
 
 

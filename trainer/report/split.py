@@ -18,7 +18,7 @@ import tensorflow as tf
 from canopy import contract, patterns
 from canopy.cli import UserError, first_line
 from canopy.progress import Meter
-from trainer import faults, plan
+from trainer import faults, plan, tracing
 from trainer.data_info import DataInfo, Shard
 from trainer.dataset import decode, encoded
 from trainer.files import REFUSED, refusal
@@ -51,7 +51,8 @@ def score(model: str, info: DataInfo, split: str) -> Scored:
         split: one of its splits that holds records.
 
     Raises:
-        UserError: where the model or a record cannot be read, or the model's scores are no numbers.
+        UserError: where the model or a record cannot be read, the model's scores are no numbers, or memory
+            does not suffice.
         TryAgainError: where they cannot be read for a reason that may pass.
     """
     try:
@@ -68,7 +69,12 @@ def score(model: str, info: DataInfo, split: str) -> Scored:
     with Meter(f"evaluating {split}", total) as meter:
         for names, images, multi_hot, *looks in _looked_at(info, shards, total):
             gathered.add(names, images, *looks)
-            scores.append(call(image_bytes=images)["scores"].numpy())
+            try:
+                scores.append(call(image_bytes=images)["scores"].numpy())
+            except tf.errors.ResourceExhaustedError as error:
+                raise UserError(
+                    f"scoring does not fit into this machine's memory or its GPU's ({tracing.words(error)})"
+                ) from error
             if not np.isfinite(scores[-1]).all():
                 raise UserError(f"--model {model} gives scores that are no numbers: train it again")
             labels.append(multi_hot.numpy() > 0)

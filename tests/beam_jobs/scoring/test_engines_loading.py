@@ -1,0 +1,189 @@
+"""Which engine is loaded, and what is said of one that cannot be."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from beam_jobs import storage
+from beam_jobs.scoring import engines
+from beam_jobs.scoring.engines import AUTO, LITE, SAVED_MODEL
+from canopy.cli import UserError
+from tests.beam_jobs.gcs_server import Faulty
+from tests.beam_jobs.predicting import archive as archive
+from tests.beam_jobs.predicting import chips as chips
+from tests.beam_jobs.predicting import model as model
+from tests.beam_jobs.scoring.test_engines import pictures as pictures
+from tests.beam_jobs.scoring.test_engines import scores_of
+from tests.conftest import ROOT, without_progress
+
+
+def test_an_exports_description_is_read_from_its_folder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--model .*there is no model\.json"):
+        engines.read_info(str(tmp_path))
+    described = {"format_version": 1, "classes": ["clear"], "thresholds": [0.2], "image_size": 16}
+    (tmp_path / "model.json").write_text(json.dumps({**described, "metrics": {"constant_tags": []}}))
+    assert engines.read_info(str(tmp_path)).classes == ("clear",)
+
+
+def test_with_tensorflow_lite_the_command_never_imports_tensorflow(
+    model: Path, chips: Path, tmp_path: Path
+) -> None:
+    program = (
+        "import sys\n"
+        "from beam_jobs import predict\n"
+        "code = predict.main(sys.argv[1:])\n"
+        "print('heavy:', [name for name in ('tensorflow', 'keras') if name in sys.modules])\n"
+        "sys.exit(code)\n"
+    )
+    flags = ("--model", model, "--images", chips, "--output", tmp_path / "out.csv", "--engine", "tflite")
+    words = [sys.executable, "-c", program, *map(str, flags)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "heavy: []" in done.stdout
+    assert without_progress(done.stderr) == ""
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ("missing", "for the export has no model.tflite"),
+        ("noise", "for model.tflite cannot be used: "),
+        ("empty", "for model.tflite cannot be used: "),
+        ("middle", "for model.tflite is not the file whose checksum model.json has"),
+        ("size", "for model.tflite cannot be used: it does not take pictures of 32 x 32 pixels"),
+    ],
+)
+def test_without_a_usable_lite_model_the_saved_model_serves_and_the_name_says_why(
+    damage: str, said: str, model: Path, pictures: list[Path], tmp_path: Path
+) -> None:
+    folder = damaged(model, tmp_path, damage)
+    name, found = scores_of(engines.read_info(folder), AUTO, pictures)
+    assert name.startswith("SavedModel on the processor, for ")
+    assert said in name
+    if damage != "size":
+        _, wanted = scores_of(engines.read_info(str(model)), LITE, pictures)
+        np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
+def damaged(model: Path, tmp_path: Path, damage: str) -> str:
+    folder = tmp_path / "export"
+    shutil.copytree(model, folder)
+    lite = folder / "model.tflite"
+    if damage == "missing":
+        lite.unlink()
+    elif damage == "size":
+        described = json.loads((folder / "model.json").read_text())
+        (folder / "model.json").write_text(json.dumps({**described, "image_size": 32}))
+    elif damage == "middle":
+        content = bytearray(lite.read_bytes())
+        described = json.loads((folder / "model.json").read_text())
+        described["tflite_sha256"] = hashlib.sha256(content).hexdigest()
+        (folder / "model.json").write_text(json.dumps(described))
+        content[len(content) // 2] ^= 0x40
+        lite.write_bytes(content)
+    else:
+        lite.write_bytes(b"" if damage == "empty" else bytes(range(256)) * 40)
+    return str(folder)
+
+
+@pytest.mark.parametrize("damage", ["missing", "noise", "middle"])
+def test_asked_for_by_name_tensorflow_lite_is_never_replaced(
+    damage: str, model: Path, tmp_path: Path
+) -> None:
+    folder = damaged(model, tmp_path, damage)
+    with pytest.raises(UserError, match=r"--model .*export cannot be loaded \(.*model\.tflite"):
+        engines.load(engines.read_info(folder), LITE, 1)
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "noise"])
+def test_a_missing_or_damaged_saved_model_is_one_sentence(model: Path, tmp_path: Path, damage: str) -> None:
+    folder = Path(damaged(model, tmp_path, "missing"))
+    if damage == "missing":
+        (folder / "saved_model.pb").unlink()
+    else:
+        (folder / "saved_model.pb").write_bytes(b"" if damage == "empty" else bytes(range(256)))
+    with pytest.raises(UserError, match="cannot be loaded") as caught:
+        engines.load(engines.read_info(str(folder)), AUTO, 1)
+    assert str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("left", [0, 100])
+def test_variables_that_are_cut_short_are_one_sentence(model: Path, tmp_path: Path, left: int) -> None:
+    folder = Path(damaged(model, tmp_path, "missing"))
+    for path in (folder / "variables").glob("variables.data*"):
+        path.write_bytes(path.read_bytes()[:left])
+    with pytest.raises(UserError, match=r"--model .* cannot be loaded") as caught:
+        engines.load(engines.read_info(str(folder)), SAVED_MODEL, 1)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_description_of_other_classes_than_the_saved_models_is_one_sentence(
+    model: Path, tmp_path: Path
+) -> None:
+    folder = Path(damaged(model, tmp_path, "missing"))
+    described = json.loads((folder / "model.json").read_text())
+    described["classes"].append("another")
+    described["thresholds"].append(0.5)
+    (folder / "model.json").write_text(json.dumps(described))
+    count = len(described["classes"])
+    with pytest.raises(UserError, match=f"it gives {count - 1} scores where model.json has {count}"):
+        engines.load(engines.read_info(str(folder)), SAVED_MODEL, 1)
+
+
+def test_the_saved_model_is_loaded_whatever_its_folder_is_called(model: Path, tmp_path: Path) -> None:
+    folder = str(shutil.copytree(model, tmp_path / "rate [1e-3]"))
+    assert engines.load(engines.read_info(folder), SAVED_MODEL, 1).folder == folder
+
+
+def test_the_saved_model_scores_fewer_large_pictures_at_a_time(model: Path, tmp_path: Path) -> None:
+    folder = Path(damaged(model, tmp_path, "missing"))
+    described = json.loads((folder / "model.json").read_text())
+    batches = {}
+    for size in (96, 224, 448, 4096):
+        (folder / "model.json").write_text(json.dumps({**described, "image_size": size}))
+        batches[size] = engines.load(engines.read_info(str(folder)), SAVED_MODEL, 1).loaded[0].batch
+    assert batches[96] == batches[224] == 4 * batches[448]
+    assert batches[4096] == 1
+
+
+def test_memory_that_does_not_suffice_is_one_sentence(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tensorflow as tf
+
+    def exhausted(rgb: object) -> None:
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    (engine,) = engines.load(engines.read_info(str(model)), SAVED_MODEL, 1).loaded
+    monkeypatch.setattr(engine, "_call", exhausted)
+    with pytest.raises(UserError, match="does not fit into this machine's memory or its GPU's"):
+        engine.scores(np.zeros((engine.batch, 16, 16, 3), np.uint8))
+
+
+def test_an_export_of_a_store_is_copied_alone_whatever_its_name(server: Faulty) -> None:
+    for name in ("model[1]/saved_model.pb", "model[1]/variables/a", "model1/b"):
+        storage.write_bytes(f"gs://here/{name}", name.encode())
+    for given in ("gs://here/model[1]", "gs://here/model[1]/"):
+        with engines._on_this_machine(given) as folder:
+            found = {str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file()}
+            assert found == {"saved_model.pb", "variables/a"}
+
+
+def test_where_tensorflow_cannot_use_the_gpu_tensorflow_lite_serves(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tensorflow as tf
+
+    monkeypatch.setattr(engines, "has_gpu", lambda: True)
+    on_gpu = bool(tf.config.list_physical_devices("GPU"))
+    name = engines.load(engines.read_info(str(model)), AUTO, 1).name
+    assert name == (
+        "SavedModel on a GPU" if on_gpu else "TensorFlow Lite (TensorFlow finds no GPU it can use)"
+    )
