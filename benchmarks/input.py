@@ -86,7 +86,7 @@ def chunk_a_call(root: Path, size: int) -> Iterator[int]:
 
 def _canopy(root: Path, size: int) -> Iterator[Any]:
     from trainer import dataset
-    from trainer.data_info import Shard
+    from trainer.shard import Shard
 
     count = len(list((root / "jpg" / "all").iterdir()))
     held = [len(range(number, count, SHARDS)) for number in range(SHARDS)]

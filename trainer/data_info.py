@@ -16,18 +16,9 @@ from typing import Any
 from canopy import contract
 from canopy.cli import UserError, first_line
 from canopy.transient import told
+from trainer.shard import Shard
 
 MOST_TIMES = 100  # the training records that a global batch may be: what it has beyond them is padding
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One TFRecord file of a split."""
-
-    path: str  # where it lies, local or gs://
-    records: int  # how many records it holds
-    bytes: int = -1  # its size; -1: not known
-    crc32c: str = ""  # of the whole file, eight hexadecimal digits; empty: not known
 
 
 @dataclass(frozen=True)

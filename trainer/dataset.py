@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from canopy import contract, machine
 from trainer import faults, plan
-from trainer.data_info import Shard
+from trainer.shard import Shard
 from trainer.tracing import as_written
 
 SHUFFLE_RECORDS = 2048  # encoded records held for shuffling, over all streams: some 32 MB of chips

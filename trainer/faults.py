@@ -18,7 +18,7 @@ from canopy import contract
 from canopy.cli import UserError
 from canopy.progress import Meter
 from canopy.transient import told
-from trainer.data_info import Shard
+from trainer.shard import Shard
 
 log = logging.getLogger("canopy")
 

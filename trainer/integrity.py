@@ -23,7 +23,7 @@ import google_crc32c
 from canopy.cli import UserError
 from canopy.transient import told
 from trainer import faults
-from trainer.data_info import Shard
+from trainer.shard import Shard
 
 log = logging.getLogger("canopy")
 _READ_BYTES = 1 << 20

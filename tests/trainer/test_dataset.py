@@ -14,8 +14,8 @@ from beam_jobs.records import frame, serialise
 from canopy import contract
 from canopy.sample.encode import Kind, encode
 from trainer import dataset
-from trainer.data_info import Shard
 from trainer.dataset import Reading
+from trainer.shard import Shard
 
 SIZE = 32
 

@@ -9,7 +9,7 @@ from beam_jobs.images import Converted
 from beam_jobs.records import frame, serialise
 from canopy.cli import TryAgainError, UserError
 from trainer import data_info, dataset, faults
-from trainer.data_info import Shard
+from trainer.shard import Shard
 
 
 def example(encoded=b"", classes=2, name="chip"):

@@ -19,10 +19,11 @@ from canopy import contract, patterns
 from canopy.cli import UserError, first_line
 from canopy.progress import Meter
 from trainer import faults, plan, tracing
-from trainer.data_info import DataInfo, Shard
+from trainer.data_info import DataInfo
 from trainer.dataset import decode, encoded
 from trainer.files import REFUSED, refusal
 from trainer.report.looks import THUMB, Looks, difference_hash
+from trainer.shard import Shard
 
 BATCH = 64  # images a call of the SavedModel
 MEASURED_SIDE = 1024  # pixels each way that are measured of a large picture: all, as floats, take gigabytes
