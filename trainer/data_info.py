@@ -16,6 +16,7 @@ from typing import Any
 from canopy import contract
 from canopy.cli import UserError, first_line
 from canopy.transient import told
+from trainer import integrity
 from trainer.shard import Shard
 
 MOST_TIMES = 100  # the training records that a global batch may be: what it has beyond them is padding
@@ -81,8 +82,6 @@ class DataInfo:
             UserError: where there is no such split, or nothing in it, or where a local shard is missing or
                 has another size than canopy.json says.
         """
-        from trainer import integrity
-
         shards = self.splits.get(split, ())
         if not sum(shard.records for shard in shards):
             have = ", ".join(
