@@ -47,14 +47,14 @@ def read_labels(path: str) -> Labels:
     """Reads a CSV with at least the columns `image_name` and `tags` (tags parted by spaces).
 
     Raises:
-        UserError: the file is missing, packed, not UTF-8, lacks a column or has it twice, has a row of
-            another width, an empty name, or no row at all.
+        UserError: as `rows` does; or a name is empty, or there is no row at all.
     """
     names: list[str] = []
     set_of = array("i")
     numbers: dict[str, int] = {}  # the tags as spelled -> position in tag_sets
     positions: dict[tuple[str, ...], int] = {}
-    for line, name, tags in _rows(path):
+    for line, (spelled, tags) in rows(path, (NAME_COLUMN, TAGS_COLUMN), path):
+        name = spelled.strip()
         if not name:
             raise UserError(f"{path}, line {line}: the image_name is empty")
         number = numbers.get(tags)
@@ -69,8 +69,21 @@ def read_labels(path: str) -> Labels:
     return Labels(names, set_of, list(positions), path)
 
 
-def _rows(path: str) -> Iterator[tuple[int, str, str]]:
-    """Each row's line number (the first of several), name and tags."""
+def rows(path: str, columns: Sequence[str], told: str) -> Iterator[tuple[int, list[str]]]:
+    """Reads some columns of a CSV.
+
+    Args:
+        path: of the file.
+        columns: which it has to have, once each; spaces around the header's names are no part of them.
+        told: begins the sentences.
+
+    Yields:
+        Of each row that is not blank: its line number (the first of several), and its cells as they stand.
+
+    Raises:
+        UserError: the file is missing, packed, not UTF-8, lacks a column or has it twice, or has a row of
+            another width.
+    """
     with (
         storage.open_read(path) as file,
         storage.explained(path, "read"),
@@ -82,26 +95,26 @@ def _rows(path: str) -> Iterator[tuple[int, str, str]]:
         done = 0  # lines of the rows read: a quote that is left open makes one row of all that follows
         try:
             header = [column.strip() for column in next(reader, [])]
-            for column in (NAME_COLUMN, TAGS_COLUMN):
+            for column in columns:
                 if column not in header:
                     raise UserError(
-                        f"{path} lacks the column {column}: its header is {','.join(header)[:200]!r}"
+                        f"{told} has no column {column}: its header is {','.join(header)[:200]!r}"
                     )
                 if header.count(column) > 1:
-                    raise UserError(f"{path} has more than one column {column}")
-            name_at, tags_at = header.index(NAME_COLUMN), header.index(TAGS_COLUMN)
+                    raise UserError(f"{told} has more than one column {column}")
+            places = [header.index(column) for column in columns]
             done = reader.line_num
             for row in reader:
                 line, done = done + 1, reader.line_num
                 if len(row) != len(header):
                     if not row:
                         continue
-                    raise UserError(f"{path}, line {line}: {len(row)} fields where {len(header)} are due")
-                yield line, row[name_at].strip(), row[tags_at]
+                    raise UserError(f"{told}, line {line}: {len(row)} fields where {len(header)} are due")
+                yield line, [row[place] for place in places]
         except csv.Error as error:
-            raise UserError(f"{path}, line {done + 1}: {error}") from error
+            raise UserError(f"{told}, line {done + 1}: {error}") from error
         except UnicodeDecodeError as error:
-            raise UserError(f"{path} is not UTF-8 text (near line {reader.line_num + 1})") from error
+            raise UserError(f"{told} is not UTF-8 text (near line {reader.line_num + 1})") from error
 
 
 def read_vocabulary(path: str) -> tuple[str, ...]:

@@ -14,15 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from beam_jobs import storage
-from beam_jobs.archives import packing
+from beam_jobs import labels
 from beam_jobs.images import BAD_NAME, DUPLICATE_NAME
 from beam_jobs.sources import Source, without_ending
 from beam_jobs.work import Reject, utf8
 from canopy.cli import UserError
 from canopy.model_info import ModelInfo
 
-COLUMNS = ("image_name", "tags")
+COLUMNS = (labels.NAME_COLUMN, labels.TAGS_COLUMN)
 ROWS_TOGETHER = 4096  # whose scores are held against the thresholds by one call
 NO_IMAGE = "no_image"  # the reason listed for a name of the sample that no image has
 
@@ -123,36 +122,17 @@ def read_sample(path: str) -> list[str]:
     """The names of a sample submission, in order.
 
     Raises:
-        UserError: it is not there, is packed, is no UTF-8 text, has no column image_name or two, no row, a
-            row without a name, or a name twice.
+        UserError: as `labels.rows` does; or there is no row, one without a name, or a name twice.
     """
-    content = storage.read_bytes(path)
-    packing.refuse_csv(path, content)
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"--sample_submission {path} is not UTF-8 text ({error})") from error
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    told = f"--sample_submission {path}"
     names: dict[str, None] = {}
-    try:
-        reader.fieldnames = [column.strip() for column in reader.fieldnames or ()]
-        if COLUMNS[0] not in reader.fieldnames:
-            header = ",".join(reader.fieldnames)[:200]
-            raise UserError(
-                f"--sample_submission {path} has no column {COLUMNS[0]}: its header is {header!r}"
-            )
-        if reader.fieldnames.count(COLUMNS[0]) > 1:
-            raise UserError(f"--sample_submission {path} has more than one column {COLUMNS[0]}")
-        for row in reader:
-            name = row[COLUMNS[0]] or ""
-            if not name or name in names:
-                what = f"names {name!r} again" if name else "has no name"
-                raise UserError(f"--sample_submission {path}: line {reader.line_num} {what}")
-            names[name] = None
-    except csv.Error as error:
-        raise UserError(f"--sample_submission {path}: after line {reader.line_num}: {error}") from error
+    for line, (name,) in labels.rows(path, COLUMNS[:1], told):
+        if not name or name in names:
+            what = f"names {name!r} again" if name else "has no name"
+            raise UserError(f"{told}: line {line} {what}")
+        names[name] = None
     if not names:
-        raise UserError(f"--sample_submission {path} has no row")
+        raise UserError(f"{told} has no row")
     return list(names)
 
 

@@ -75,9 +75,9 @@ def test_common_spellings_of_a_csv_mean_the_same(tmp_path: Path, text: str) -> N
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("name,tags\na,b\n", "lacks the column image_name"),
-        ("image_name,label\na,b\n", "lacks the column tags"),
-        ("", "lacks the column image_name"),
+        ("name,tags\na,b\n", "has no column image_name"),
+        ("image_name,label\na,b\n", "has no column tags"),
+        ("", "has no column image_name"),
         ("image_name,tags\n", "no row below"),
         ("image_name,tags\na,b\nc\n", "line 3: 1 fields where 2"),
         ("image_name,tags\n,b\n", "line 2: the image_name is empty"),

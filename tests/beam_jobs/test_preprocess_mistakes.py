@@ -79,7 +79,7 @@ def test_a_csv_without_the_columns_is_refused(archive: Archive, run: Run) -> Non
     archive.labels.write_text("name,labels\ntrain_0,clear\n")
     done = run(archive)
     assert done.code == 2
-    assert "lacks the column image_name" in done.err
+    assert "has no column image_name" in done.err
 
 
 def test_rows_that_contradict_each_other_are_refused(archive: Archive, run: Run) -> None:

@@ -174,10 +174,11 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> Non
         (b"image_name,tags, image_name\na,clear,b\n", "has more than one column image_name"),
         (b"image_name,tags\na,clear\nb,clear\na,clear\n", "line 4 names 'a' again"),
         (b"image_name,tags\na,clear\n,clear\n", "line 3 has no name"),
-        (b"tags,image_name\nclear\n", "line 2 has no name"),
+        (b"tags,image_name\nclear\n", "line 2: 1 fields where 2 are due"),
+        (b"image_name,tags\na,b,clear\n", "line 2: 3 fields where 2 are due"),
         (b"image_name,tags\ncaf\xe9,clear\n", "is not UTF-8 text"),
-        (b'image_name,tags\n"' + b"a" * 200_000, "after line 1: field larger than"),
-        (b'image_name,tags\na,clear\n"b,clear\nc,clear\n', "after line 2: unexpected end of data"),
+        (b'image_name,tags\n"' + b"a" * 200_000, "line 2: field larger than"),
+        (b'image_name,tags\na,clear\n"b,clear\nc,clear\n', "line 3: unexpected end of data"),
     ],
 )
 def test_a_samples_mistake_is_one_sentence_with_its_line(tmp_path: Path, content: bytes, said: str) -> None:
