@@ -6,21 +6,23 @@ import itertools
 import re
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beam_jobs import images, records
-from beam_jobs.convert import FIRST, changes, convert_shard, rebuild
+from beam_jobs import convert, images, records
+from beam_jobs.convert import BATCH, FIRST, changes, convert_shard, rebuild
 from beam_jobs.images import Converted, Encoding
 from beam_jobs.plan import Move
 from beam_jobs.runners.processes import crew
 from beam_jobs.sources import Reader, Source
 from beam_jobs.work import Item, Result, Work
-from tests.beam_jobs.making import jpeg, noise, planet, read_records, within
+from tests.beam_jobs.making import jpeg, noise, planet, read_records, truth, within
 
 Put = Callable[..., Item]
 
@@ -36,9 +38,9 @@ def put(tmp_path: Path) -> Put:
     return put
 
 
-def work(folder: Path, items: Sequence[Item]) -> Work:
+def work(folder: Path, items: Sequence[Item], image_format: str = "jpeg") -> Work:
     shard, result = str(folder / "shard.tfrecord"), str(folder / "shard.json")
-    return Work("train", 0, "shard.tfrecord", shard, result, "", 3, Encoding(), list(items))
+    return Work("train", 0, "shard.tfrecord", shard, result, "", 3, Encoding(image_format), list(items))
 
 
 def run(job: Work, threads: int = 2, count: Callable[[int], None] = lambda _: None) -> Result:
@@ -85,6 +87,40 @@ def test_what_cannot_be_used_is_set_down_with_its_reason_and_the_rest_is_written
     ]
     assert (result.converted, result.tags) == (2, [1, 0, 2])
     assert names(result.path) == ["chip_0", "chip_1"]
+
+
+def test_the_figures_are_those_of_all_images_written_and_of_the_pixels_that_were_to_be_counted(
+    put: Put, tmp_path: Path
+) -> None:
+    empty = [put(f"empty_{i}", b"") for i in range(FIRST)]  # a batch of which nothing is written
+    kept = [put(f"chip_{i}", planet(noise(i, 20 + i, 30))) for i in range(2 * FIRST)]
+    flat = put("flat", jpeg(np.full((8, 8, 3), 77, np.uint8)))
+    uncounted = [replace(put(f"chip_{20 + i}", planet(noise(i))), statistics=False) for i in range(FIRST)]
+    result = run(work(tmp_path, [*empty, *kept, flat, *uncounted], "keep"))
+    pixels = np.concatenate(
+        [truth(Path(item.source.path).read_bytes()).reshape(-1, 3) for item in [*kept, flat]]
+    ).astype(np.int64)
+    assert result.channel_sums == [pixels.sum(0).tolist(), (pixels * pixels).sum(0).tolist()]
+    assert (result.channel_pixels, result.channel_images) == (len(pixels), len(kept) + 1)
+    assert (result.mended, result.suspicious) == (3 * FIRST, ["flat"])
+
+
+@pytest.mark.parametrize(("records", "sizes"), [(2.5, [FIRST] * 3 + [2] * 44), (0.5, [FIRST] * 3 + [1] * 88)])
+def test_of_large_images_a_batch_holds_fewer(
+    records: float, sizes: list[int], put: Put, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = [put(f"chip_{i:03}", jpeg(noise(1))) for i in range(100)]
+    (length,) = {*run(work(tmp_path, items)).lengths}
+    monkeypatch.setattr(convert, "BATCH_BYTES", int(records * length))
+    counted: list[int] = []
+    run(work(tmp_path, items), threads=1, count=counted.append)
+    assert counted == sizes
+
+
+def test_of_small_images_a_batch_holds_many_but_no_more_than_so_many(put: Put, tmp_path: Path) -> None:
+    counted: list[int] = []
+    run(work(tmp_path, [put(f"chip_{i}", jpeg(noise(1, 8, 8))) for i in range(300)]), count=counted.append)
+    assert max(counted) == BATCH
 
 
 def test_files_are_read_ahead_of_the_decoder(
@@ -154,10 +190,15 @@ def test_the_largest_number_of_shards_is_evened_out_in_seconds() -> None:
     assert len(changed) == 2 * 33_333
 
 
-@given(kept=st.integers(0, 4), moved=st.integers(0, 5), content=st.lists(st.binary(max_size=40), min_size=9))
+@given(
+    kept=st.integers(0, 4),
+    first=st.integers(0, 5),
+    moved=st.integers(0, 5),
+    content=st.lists(st.binary(max_size=40), min_size=9),
+)
 @settings(deadline=None, max_examples=30)
 def test_a_shard_that_is_evened_out_keeps_its_first_records_and_then_has_what_it_takes_also_when_done_again(
-    tmp_path_factory: pytest.TempPathFactory, kept: int, moved: int, content: list[bytes]
+    tmp_path_factory: pytest.TempPathFactory, kept: int, first: int, moved: int, content: list[bytes]
 ) -> None:
     folder = tmp_path_factory.mktemp("shards")
     halves = {"own": content[:4], "other": content[4:]}
@@ -166,8 +207,8 @@ def test_a_shard_that_is_evened_out_keeps_its_first_records_and_then_has_what_it
         framed = list(map(records.frame, half))
         (folder / name).write_bytes(b"".join(framed))
         found[name] = Result("train", 0, name, str(folder / name), "", lengths=list(map(len, framed)))
-    first = len(halves["other"]) - moved
+    moved = min(moved, len(halves["other"]) - first)
     for _ in range(2):
         result = rebuild(found["own"], kept, [(found["other"], Move(1, 0, first, moved))])
-        assert read_records(folder / "own") == halves["own"][:kept] + halves["other"][first:]
+        assert read_records(folder / "own") == halves["own"][:kept] + halves["other"][first : first + moved]
         assert result.bytes == (folder / "own").stat().st_size

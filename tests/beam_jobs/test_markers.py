@@ -62,7 +62,19 @@ def test_scans_are_counted_up_to_the_end_and_not_in_headers() -> None:
     assert count_scans(baseline) == 1
     assert count_scans(progressive) > 5
     assert count_scans(with_header(baseline, 0xFE, SOS * 100)) == 1
+    assert count_scans(with_header(baseline, 0xFE, b"")) == 1
     assert count_scans(baseline + progressive) == 1
+    assert count_scans(baseline + bytes(2) + progressive) == 1
+
+
+@pytest.mark.parametrize("code", [0x00, 0x01, 0xD0, 0xD7, 0xD8])
+def test_what_stands_behind_a_marker_without_a_length_is_not_taken_for_one(code: int) -> None:
+    assert count_scans(BARE[:2] + bytes([0xFF, code]) + BARE[2:]) == 1
+
+
+@pytest.mark.parametrize("code", [0xCF, 0xDB])
+def test_the_bodies_of_markers_with_the_codes_beside_those_are_passed_over(code: int) -> None:
+    assert count_scans(with_header(BARE, code, SOS)) == 1
 
 
 @settings(max_examples=300, deadline=None)

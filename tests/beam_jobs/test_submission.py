@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
+from beam_jobs import submission
 from beam_jobs.sources import Source
 from beam_jobs.submission import (
     as_csv,
@@ -64,6 +65,16 @@ def test_the_tags_are_exactly_those_at_or_above_their_threshold_and_never_none(
     else:
         assert len(tags) == 1
         assert tags[0] in CLASSES
+
+
+def test_of_more_images_than_are_looked_at_together_each_has_its_own_tags(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scores = np.random.default_rng(1).random((20, 4), np.float32)
+    alone = [tags_of(each[np.newaxis], model([0.5] * 4))[0] for each in scores]
+    assert len(set(alone)) > 5
+    monkeypatch.setattr(submission, "ROWS_TOGETHER", 8)
+    assert tags_of(scores, model([0.5] * 4)) == alone
 
 
 def test_a_score_at_its_threshold_counts() -> None:
@@ -122,8 +133,9 @@ def test_a_model_whose_best_constant_answer_is_none_still_fills_the_cell() -> No
 
 
 def test_names_without_any_image_are_listed_and_those_with_a_rejected_one_not_twice() -> None:
-    result = assemble(["a"], row(1, 0, 0, 0)[np.newaxis], model(), ["a", "gone", "broken"])
-    listed = unseen(result.missing, [Reject("broken", "undecodable", "cut")])
+    rejects = [Reject(name, "undecodable", "cut") for name in ("broken", "b.jpg")]
+    result = assemble(["a"], row(1, 0, 0, 0)[np.newaxis], model(), ["a", "gone", "broken", "b.jpg"])
+    listed = unseen(result.missing, rejects)
     assert [(reject.name, reject.reason) for reject in listed] == [("gone", "no_image")]
 
 

@@ -25,6 +25,12 @@ def test_lists_hold_every_image_once_and_are_enough_for_all_workers(images: int,
         assert len(lists) >= 8 * workers
 
 
+@pytest.mark.parametrize(("images", "workers", "lists"), [(40_000, 4, 32), (900, 4, 2), (900, 0, 2)])
+def test_lists_are_as_few_as_workers_share_evenly(images: int, workers: int, lists: int) -> None:
+    sources = [Source("folder", "a.jpg")] * images
+    assert len(worklist.cut(sources, "staging", "progress", workers)) == lists
+
+
 @pytest.mark.parametrize("processes", [2, 64])
 def test_processes_that_share_each_list_get_long_ones(processes: int) -> None:
     images = 5 * processes * MOST_IMAGES + 1
