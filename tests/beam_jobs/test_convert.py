@@ -22,6 +22,7 @@ from beam_jobs.plan import Move
 from beam_jobs.runners.processes import crew
 from beam_jobs.sources import Reader, Source
 from beam_jobs.work import Item, Result, Work
+from canopy.cli import UserError
 from tests.beam_jobs.making import jpeg, noise, planet, read_records, truth, within
 
 Put = Callable[..., Item]
@@ -212,3 +213,16 @@ def test_a_shard_that_is_evened_out_keeps_its_first_records_and_then_has_what_it
         result = rebuild(found["own"], kept, [(found["other"], Move(1, 0, first, moved))])
         assert read_records(folder / "own") == halves["own"][:kept] + halves["other"][first : first + moved]
         assert result.bytes == (folder / "own").stat().st_size
+
+
+def test_a_shard_that_was_cut_short_since_ends_the_evening_out_and_the_taker_stays(tmp_path: Path) -> None:
+    framed = records.frame(b"record")
+    own, other = (
+        Result("train", i, name, str(tmp_path / name), "", lengths=[len(framed)] * 3)
+        for i, name in enumerate(("own", "other"))
+    )
+    (tmp_path / "own").write_bytes(framed * 3)
+    (tmp_path / "other").write_bytes((framed * 3)[:-1])
+    with within(20), pytest.raises(UserError, match="other is shorter than it was"):
+        rebuild(own, 3, [(other, Move(1, 0, 2, 1))])
+    assert (tmp_path / "own").read_bytes() == framed * 3
