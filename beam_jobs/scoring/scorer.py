@@ -168,5 +168,5 @@ def _views(pictures: NDArray[np.uint8], count: int) -> Iterator[NDArray[np.uint8
         return
     for turns in range(4):
         turned = np.rot90(pictures, turns, axes=(1, 2))
-        yield np.ascontiguousarray(turned)
-        yield np.ascontiguousarray(turned[:, :, ::-1])
+        yield turned
+        yield turned[:, :, ::-1]

@@ -86,7 +86,22 @@ def test_every_image_gets_its_own_score_whatever_its_size_in_the_lists_order(put
         # Halving keeps a mean but for the weights at the edges and the rounding.
         np.testing.assert_allclose(scores, to_rgb(files[name]).mean(axis=(0, 1)) / 255, atol=0.02)
     assert sum(counted) == 90
-    assert max(counted) <= 2 * BATCH
+    assert max(counted) == 2 * BATCH
+
+
+def test_of_pictures_of_which_a_batch_is_more_than_a_group_may_hold_a_group_is_a_batch(
+    put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scorer, "GROUP_PIXELS", 1)
+    counted: list[int] = []
+    run([put(f"chip_{i}", jpeg(noise(i, 8, 8))) for i in range(3 * BATCH)], count=counted.append)
+    assert counted == [BATCH] * 3
+
+
+def test_its_threads_end_with_it(put: Put) -> None:
+    before = set(threading.enumerate())
+    run([put("chip", jpeg(noise(1)))])
+    assert set(threading.enumerate()) == before
 
 
 def test_batches_are_full_but_for_the_last_and_every_thread_has_its_share(put: Put) -> None:
@@ -147,14 +162,17 @@ def test_no_more_than_a_few_batches_are_begun_ahead(put: Put) -> None:
     assert max(ahead) <= scorer.AHEAD * 2 * 2 * BATCH
 
 
-def test_of_large_files_a_group_holds_fewer(put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("files", "most"), [(0.5, 1), (3, 3), (2 * BATCH - 1, BATCH)])
+def test_of_large_files_a_group_holds_fewer_whole_batches_if_it_can_be(
+    files: float, most: int, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = jpeg(noise(1, 40, 40))
-    monkeypatch.setattr(scorer, "GROUP_BYTES", 3 * len(data))
+    monkeypatch.setattr(scorer, "GROUP_BYTES", int(files * len(data)))
     counted: list[int] = []
-    sources = [put(f"chip_{i}", data) for i in range(100)]
-    assert len(run(sources, threads=1, count=counted.append).names) == 100
+    sources = [put(f"chip_{i}", data) for i in range(72)]
+    assert len(run(sources, threads=1, count=counted.append).names) == 72
     first = scorer.AHEAD * BATCH  # begun before the first file's size is known
-    assert counted == [BATCH] * scorer.AHEAD + [3] * ((100 - first) // 3) + [1] * ((100 - first) % 3)
+    assert counted == [BATCH] * scorer.AHEAD + [most] * ((72 - first) // most)
 
 
 def test_files_are_read_while_the_model_computes(put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,6 +198,18 @@ def test_files_are_read_while_the_model_computes(put: Put, monkeypatch: pytest.M
     assert len(run(sources, Waiting(), threads=1).names) == len(sources)
 
 
+def test_objects_of_a_store_are_read_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    together, data = threading.Barrier(BATCH), jpeg(noise(1))
+
+    def reading(self: Reader, source: Source) -> bytes:
+        together.wait(timeout=20)
+        return data
+
+    monkeypatch.setattr(Reader, "read", reading)
+    sources = [Source("gs://here/chips", f"chip_{i}.jpg") for i in range(BATCH)]
+    assert len(run(sources).names) == BATCH
+
+
 def test_scores_that_are_no_numbers_end_the_work(put: Put) -> None:
     sources = [put(f"chip_{i}", jpeg(noise(1))) for i in range(50)]
     with pytest.raises(UserError, match="--model export gives scores that are no numbers"):
@@ -199,8 +229,10 @@ def test_one_score_that_is_no_number_ends_the_work_as_all_do(put: Put) -> None:
 
 def test_images_that_cannot_be_used_are_counted_as_done_too(put: Put) -> None:
     done: list[int] = []
-    run([put("nothing", b""), put("good", jpeg(noise(1))), put("text", b"no picture")], count=done.append)
-    assert sum(done) == 3
+    bad = [put("nothing", b""), put("text", b"no picture")]
+    good = [put(f"chip_{i}", jpeg(noise(i))) for i in range(2)]
+    run([*bad, *good], count=done.append)
+    assert sum(done) == 4
 
 
 def test_the_order_of_the_work_and_the_number_of_threads_change_no_score(put: Put) -> None:
