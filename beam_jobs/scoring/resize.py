@@ -58,7 +58,7 @@ def weights(inputs: int, results: int, antialias: bool) -> NDArray[np.float32]:
     places = np.arange(inputs, dtype=np.float32) + half
     distance = np.abs((places - centres[:, np.newaxis]) * (one / reach))
     found = np.maximum(one - distance, np.float32(0))
-    scaled: NDArray[np.float32] = found * (one / found.sum(axis=1, keepdims=True, dtype=np.float32))
+    scaled: NDArray[np.float32] = found * (one / found.sum(axis=1, keepdims=True))
     return scaled
 
 

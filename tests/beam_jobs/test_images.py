@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, JpegImagePlugin
 
 from beam_jobs import images
 from beam_jobs.images import RejectedImage, to_rgb
+from beam_jobs.markers import count_scans
 from tests.beam_jobs.jpegs import damaged, kinds
 from tests.beam_jobs.making import jpeg, noise, ours, pillow, planet, truth, within
 
@@ -79,12 +80,51 @@ def test_what_a_header_holds_is_not_counted_as_scans(code: int) -> None:
     assert np.array_equal(to_rgb(data), truth(data))
 
 
-def test_a_file_of_endless_scans_is_rejected() -> None:
-    data = jpeg(noise(1), progressive=True)
-    at = data.rindex(b"\xff\xda")
-    scan = data[at:-2]
-    with pytest.raises(RejectedImage, match="scans"):
-        to_rgb(data[:-2] + scan * 2000 + data[-2:])
+def with_scans(count: int) -> bytes:
+    """A picture whose last scan comes again until there are so many."""
+    data = jpeg(noise(1, 8, 8), progressive=True)
+    scan = data[data.rindex(b"\xff\xda") : -2]
+    return data[:-2] + scan * (count - count_scans(data)) + data[-2:]
+
+
+def test_as_many_scans_as_are_allowed_are_decoded_and_one_more_is_not() -> None:
+    data = with_scans(images.MAX_SCANS)
+    assert np.array_equal(to_rgb(data), truth(data))
+    with pytest.raises(RejectedImage, match=r"1,001 scans") as caught:
+        to_rgb(with_scans(images.MAX_SCANS + 1))
+    assert caught.value.reason == images.TOO_LARGE
+
+
+@pytest.mark.parametrize("step", ["jpeg_factory", "load"])
+@pytest.mark.parametrize(
+    ("error", "detail"),
+    [(IndexError(), "IndexError"), (SyntaxError("broken\n  header"), "SyntaxError: broken header")],
+)
+def test_whatever_the_decoder_raises_is_a_reject_in_its_words_on_one_line(
+    step: str, error: Exception, detail: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing(step, error, monkeypatch)
+    for data in kinds().values():
+        with pytest.raises(RejectedImage) as caught:
+            to_rgb(data)
+        assert (caught.value.reason, caught.value.detail) == (images.UNDECODABLE, detail)
+
+
+@pytest.mark.parametrize("step", ["jpeg_factory", "load"])
+def test_a_lack_of_memory_is_no_fault_of_the_image(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(step, MemoryError(), monkeypatch)
+    with pytest.raises(MemoryError):
+        to_rgb(jpeg(noise(1)))
+
+
+def failing(step: str, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow raises an error when it reads the header, or the pixels."""
+
+    def fail(*_: object) -> None:
+        raise error
+
+    place = JpegImagePlugin if step == "jpeg_factory" else JpegImagePlugin.JpegImageFile
+    monkeypatch.setattr(place, step, fail)
 
 
 @settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -39,6 +39,29 @@ def test_jpeg_records_are_three_components_at_the_quality_and_chroma_asked_for(
     assert len(finer) > len(convert(planet(noise(1)), Encoding("jpeg", 50)).encoded)
 
 
+@pytest.mark.parametrize("quality", [1, 80, 95, 100])
+def test_colour_is_finer_than_the_quality_asked_for_by_two_fifths_of_what_is_left(quality: int) -> None:
+    def tables(data: bytes) -> list[list[int]]:
+        with Image.open(io.BytesIO(data)) as picture:
+            found: dict[int, list[int]] = picture.quantization  # type: ignore[attr-defined]
+        return list(found.values())
+
+    finer = quality + round(0.4 * (100 - quality))
+    wanted = [tables(jpeg(noise(1), quality=quality))[0], tables(jpeg(noise(1), quality=finer))[1]]
+    assert tables(convert(planet(noise(1)), Encoding("jpeg", quality)).encoded) == wanted
+
+
+@pytest.mark.parametrize("image_format", ["jpeg", "png", "keep"])
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_pixel_limit_is_that_of_the_encoding(image_format: str, wanted: bool) -> None:
+    for data in kinds(1, 40, 50).values():
+        done = convert(data, Encoding(image_format, max_pixels=2000), wanted)
+        assert (done.height, done.width) == (40, 50)
+        with pytest.raises(RejectedImage, match="50 x 40") as caught:
+            convert(data, Encoding(image_format, max_pixels=1999), wanted)
+        assert caught.value.reason == images.TOO_LARGE
+
+
 @pytest.mark.parametrize("image_format", ["jpeg", "png"])
 def test_a_record_holds_neither_the_comment_nor_the_profile_of_its_original(image_format: str) -> None:
     pixels = noise(1)

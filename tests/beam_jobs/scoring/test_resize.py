@@ -88,6 +88,7 @@ def test_any_picture_of_any_size_comes_out_as_from_tensorflow(
         (512, 192),
         (120, 224),
         (100, 96),
+        (187, 96),
     ],
 )
 def test_values_which_are_common_at_simple_ratios_are_rounded_alike(side: int, size: int) -> None:
@@ -131,7 +132,9 @@ def test_turning_the_result_is_resizing_the_turned_picture(
 
 @given(inputs=st.integers(1, 2000), results=st.integers(1, 300), antialias=st.booleans())
 def test_the_weights_of_each_result_add_up_to_one(inputs: int, results: int, antialias: bool) -> None:
-    assert weights(inputs, results, antialias).sum(axis=1) == pytest.approx(1, abs=1e-5)
+    found = weights(inputs, results, antialias)
+    assert found.dtype == np.float32
+    assert found.sum(axis=1) == pytest.approx(1, abs=1e-5)
 
 
 @given(inputs=st.integers(1, 2000), results=st.integers(1, 300))
@@ -151,7 +154,8 @@ def test_equal_blocks_are_found_only_where_no_weight_lies_outside_them(inputs: i
     blocks = even_blocks(matrix)
     if blocks is None:
         return
-    _, high, wide = blocks.shape
+    count, high, wide = blocks.shape
+    assert count > 1
     whole = np.zeros_like(matrix)
     for i, block in enumerate(blocks):
         whole[i * high : (i + 1) * high, i * wide : (i + 1) * wide] = block
