@@ -28,7 +28,7 @@ from tests.beam_jobs.predicting import (
 from tests.beam_jobs.predicting import chips as chips
 from tests.beam_jobs.predicting import model as model
 from tests.beam_jobs.predicting import run as run
-from tests.beam_jobs.runners.test_processes import SECOND_ENDS, started_as, working_for
+from tests.beam_jobs.runners.test_processes_lost import SECOND_ENDS, started_as, working_for
 from tests.conftest import ROOT, Trained
 from tests.conftest import archive as archive  # the trained model's, not this folder's own
 

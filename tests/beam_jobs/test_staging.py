@@ -117,6 +117,38 @@ def test_of_two_that_write_at_the_same_time_to_a_store_the_earlier_tells(server:
     assert storage.match("gs://here/**") == []
 
 
+def test_what_earlier_jobs_left_goes_but_for_what_is_kept_and_what_a_link_leads_to(tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "staging", tmp_path / "elsewhere"
+    for path in (folder / "job-1" / "part", folder / "run-1", folder / "plan.json", elsewhere / "theirs"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("left")
+    (folder / "link").symlink_to(elsewhere)
+    job = staging.Staging(str(folder), "out", "job")
+    job.begin(keep=["plan.json"])
+    job.check()
+    assert left_in(folder) == {"lock", "plan.json", Path(job.mark).name}
+    assert left_in(elsewhere) == {"theirs"}
+    with pytest.raises(UserError, match="another job is writing to out"):
+        staging.Staging(str(folder), "out", "job").begin()
+    job.leave()
+    assert left_in(folder) == {"plan.json"}
+    again = staging.Staging(str(folder), "out", "job")
+    again.begin()
+    again.leave()
+    assert left_in(tmp_path) == {"elsewhere"}
+
+
+def test_in_a_store_too_what_is_kept_stays(server: Faulty) -> None:
+    for name in ("job-1/part", "run-1", "plan.json"):
+        storage.write_bytes(f"gs://here/staging/{name}", b"left")
+    job = staging.Staging("gs://here/staging", "gs://here/out", "job")
+    job.begin(keep=["plan.json"])
+    job.check()
+    assert sorted(storage.below("gs://here/staging")) == ["gs://here/staging/plan.json", job.mark]
+    job.leave()
+    assert list(storage.below("gs://here/staging")) == ["gs://here/staging/plan.json"]
+
+
 def test_brackets_in_an_outputs_name_touch_no_other_outputs_folder(server: Faulty) -> None:
     with staging.begun("gs://here/sub1.csv") as other:
         with staging.begun("gs://here/sub[1].csv") as own:

@@ -1,0 +1,164 @@
+"""Processes beside Beam's that are killed, die while they are started, or are left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import filecmp
+import multiprocessing
+import multiprocessing.spawn
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from multiprocessing import resource_tracker
+from pathlib import Path
+
+import pytest
+
+from beam_jobs.runners import choosing
+from beam_jobs.runners.processes import Crew, crew
+from canopy.cli import UserError
+from tests.beam_jobs.making import Archive
+from tests.beam_jobs.runners.test_processes import pid_after
+from tests.beam_jobs.runners.test_processes import two as two
+from tests.conftest import ROOT
+
+
+def test_a_killed_process_is_one_sentence_for_what_it_did_and_for_what_comes_after(two: Crew) -> None:
+    pid = two.outcome(two.submit(pid_after, 0))
+    begun = [two.submit(pid_after, 60) for _ in range(2)]
+    os.kill(pid, signal.SIGKILL)
+    for future in begun:
+        with pytest.raises(UserError, match=r"was killed.*lack of memory"):
+            two.outcome(future)
+    with pytest.raises(UserError, match="was killed"):
+        two.submit(pid_after, 0)
+
+
+def start_and_use() -> None:
+    started = crew(threads=0, processes=30)
+    started.outcome(started.submit(int))  # where all were started before the first was missed
+
+
+def test_processes_that_die_while_others_are_started_are_the_same_sentence() -> None:
+    resource_tracker.ensure_running()  # with the real one
+    python = multiprocessing.spawn.get_executable()
+    multiprocessing.set_executable("/bin/false")
+    try:
+        with pytest.raises(UserError, match="was killed"):
+            start_and_use()
+    finally:
+        multiprocessing.set_executable(python)
+
+
+FIRST_ENDS = "mkdir {0}/first && exit 1\ntrap '' TERM\nexec sleep 600"
+SECOND_ENDS = "mkdir {0}/first || exit 1\ntrap '' TERM\nexec sleep 600"
+
+
+@contextlib.contextmanager
+def started_as(script: str, folder: Path) -> Iterator[None]:
+    """New processes are a shell script in Python's place; those that are left are ended."""
+    resource_tracker.ensure_running()  # with the real one
+    executable = folder / "python"
+    executable.write_text(f"#!/bin/sh\n{script.format(folder)}\n")
+    executable.chmod(0o755)
+    python = multiprocessing.spawn.get_executable()
+    multiprocessing.set_executable(str(executable))
+    try:
+        yield
+    finally:
+        multiprocessing.set_executable(python)
+        for left in multiprocessing.active_children():
+            left.kill()
+
+
+@pytest.mark.parametrize("script", [FIRST_ENDS, SECOND_ENDS], ids=["first", "second"])
+def test_a_crew_that_lost_one_process_ends_though_another_does_not_end_when_told(
+    script: str, tmp_path: Path
+) -> None:
+    said: list[str] = []
+
+    def use() -> None:
+        try:
+            started = crew(threads=0, processes=2)
+            try:
+                started.outcome(started.submit(int))
+            finally:
+                started.close()
+        except UserError as error:
+            said.append(str(error))
+
+    with started_as(script, tmp_path):
+        thread = threading.Thread(target=use, daemon=True)
+        thread.start()
+        thread.join(20)
+        assert not thread.is_alive()
+        assert "was killed" in said[0]
+        assert not multiprocessing.active_children()
+
+
+def test_processes_end_with_the_one_that_started_them_even_if_it_is_killed() -> None:
+    code = (
+        "import time\n"
+        "from beam_jobs.runners.processes import crew\n"
+        "from tests.beam_jobs.runners.test_processes import pid_after\n"
+        "if __name__ == '__main__':\n"
+        "    two = crew(1, 2)\n"
+        "    print(*map(two.outcome, [two.submit(pid_after, 1) for _ in range(2)]), flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        pids = [int(word) for word in parent.stdout.readline().split()]
+        assert len(set(pids)) == 2
+        parent.kill()
+    deadline = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_job_that_lost_a_process_says_so_and_ends_in_the_same_bytes_when_run_again(
+    archive: Archive, tmp_path: Path
+) -> None:
+    archive.fill(choosing.MANY_IMAGES)
+    flags = ["--images", archive.folder, "--labels", archive.labels, "--direct_num_workers", 2]
+
+    def start(output: Path) -> subprocess.Popen[str]:
+        words = [sys.executable, "-m", "beam_jobs.preprocess", *map(str, [*flags, "--output", output])]
+        return subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    with start(tmp_path / "out") as job:
+        while len(children := working_for(job.pid)) < 2:
+            assert job.poll() is None
+            time.sleep(0.01)
+        os.kill(children[0], signal.SIGKILL)
+        _, said = job.communicate(timeout=60)
+    assert job.returncode == 2, said
+    *progress, sentence = said.splitlines()
+    assert "was killed" in sentence
+    assert all(line.startswith("converting: ") for line in progress)
+    assert not (tmp_path / "out" / "dataset_info.json").exists()
+
+    for folder in ("out", "undisturbed"):
+        with start(tmp_path / folder) as job:
+            assert job.wait(60) == 0
+    shards = sorted(path.name for path in (tmp_path / "undisturbed").glob("*.tfrecord*"))
+    assert len(shards) > 1
+    assert filecmp.cmpfiles(tmp_path / "out", tmp_path / "undisturbed", shards, shallow=False)[0] == shards
+
+
+def working_for(parent: int) -> list[int]:
+    """The processes beside Beam's that a job has started."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            above = int(path.read_text().rpartition(")")[2].split()[1])
+            if above == parent and b"spawn_main" in (path.parent / "cmdline").read_bytes():
+                found.append(int(path.parent.name))
+    return found
