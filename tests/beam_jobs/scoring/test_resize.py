@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from beam_jobs import images
-from beam_jobs.scoring.resize import MAX_PLANS, Resizer, even_blocks, weights
+from beam_jobs.scoring.resize import MAX_PLANS, SCRATCH_FLOATS, Resizer, even_blocks, weights
 from canopy import contract
 from tests.beam_jobs.making import noise
 
@@ -180,6 +181,18 @@ def test_many_sizes_in_turn_change_no_result_and_are_not_all_remembered() -> Non
         resizer([picture], out)
         assert np.array_equal(out[0], ours(picture, 16))
     assert len(resizer._plans) <= MAX_PLANS
+
+
+def test_the_memory_that_a_wide_picture_takes_is_given_back() -> None:
+    picture, out = np.zeros((40, 9000, 3), np.uint8), np.empty((1, 224, 224, 3), np.uint8)
+    resizer = Resizer(224)
+    tracemalloc.start()
+    try:
+        resizer([picture], out)
+        kept, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 4 * SCRATCH_FLOATS < most
 
 
 SHAPES = st.sampled_from([(8, 8), (16, 16), (32, 32), (32, 40), (256, 256), (700, 900)])
