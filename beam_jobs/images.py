@@ -142,10 +142,7 @@ def _decode(data: bytes, max_pixels: int) -> Image.Image:
                 return Image.merge("RGB", image.split()[:3])
         image = _open(data, max_pixels)
     _load(image)
-    try:
-        return image.convert("RGB")
-    except (ValueError, OSError) as error:
-        raise RejectedImage(UNDECODABLE, _words(error)) from error
+    return image.convert("RGB")
 
 
 @functools.lru_cache(maxsize=1)

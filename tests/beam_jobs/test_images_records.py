@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,15 @@ def test_keep_leaves_a_file_that_has_its_end_whatever_comes_before_and_behind_it
         assert not done.mended
 
 
+@pytest.mark.parametrize("image_format", ["jpeg", "png"])
+def test_a_record_is_the_same_whether_its_pixels_are_counted_or_not(image_format: str) -> None:
+    for kind, data in kinds().items():
+        counted, bare = (convert(data, Encoding(image_format), wanted) for wanted in (True, False))
+        assert counted.histogram is not None
+        assert bare == replace(counted, histogram=None), kind
+        assert (counted.image_format, counted.mended) == (image_format, False), kind
+
+
 def test_keep_finds_the_same_faults_with_and_without_statistics() -> None:
     for data in kinds().values():
         with_, without = (convert(data, Encoding("keep"), wanted) for wanted in (True, False))
@@ -130,6 +140,7 @@ def test_keep_finds_the_same_faults_with_and_without_statistics() -> None:
         assert (with_.encoded, with_.height, with_.width, with_.mended) == (
             without.encoded, without.height, without.width, without.mended,
         )  # fmt: skip
+        assert with_.image_format == without.image_format == "jpeg"
         for cut in range(2, len(data) - 2, max(len(data) // 40, 1)):
             verdicts = []
             for wanted in (True, False):
