@@ -161,7 +161,9 @@ def test_a_picture_of_one_value_is_used_and_named_suspicious(image_format: str, 
         assert convert(jpeg(flat, "L"), Encoding(image_format), wanted).constant
     dotted = np.full((24, 24, 3), 128, np.uint8)
     dotted[3, 4] = 255
-    assert not convert(planet(dotted), Encoding(image_format), wanted).constant
+    striped = (60 + 100 * (np.indices((24, 24, 3))[1] % 2)).astype(np.uint8)  # at an eighth all of one value
+    for other in (dotted, striped):
+        assert not convert(planet(other), Encoding(image_format), wanted).constant
     assert not convert(planet(noise(1)), Encoding(image_format), wanted).constant
 
 
