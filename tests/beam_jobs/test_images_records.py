@@ -160,11 +160,23 @@ def test_a_picture_of_one_value_is_used_and_named_suspicious(image_format: str, 
         assert convert(planet(flat), Encoding(image_format), wanted).constant
         assert convert(jpeg(flat, "L"), Encoding(image_format), wanted).constant
     dotted = np.full((24, 24, 3), 128, np.uint8)
-    dotted[3, 4] = 255
+    dotted[3, 4, 0] = 255
     striped = (60 + 100 * (np.indices((24, 24, 3))[1] % 2)).astype(np.uint8)  # at an eighth all of one value
     for other in (dotted, striped):
         assert not convert(planet(other), Encoding(image_format), wanted).constant
     assert not convert(planet(noise(1)), Encoding(image_format), wanted).constant
+
+
+@pytest.mark.parametrize("image_format", ["jpeg", "png", "keep"])
+@pytest.mark.parametrize("wanted", [True, False])
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (2, 2)])
+def test_the_smallest_pictures_become_records_too(
+    image_format: str, wanted: bool, size: tuple[int, int]
+) -> None:
+    for kind, data in kinds(3, *size).items():
+        done = convert(data, Encoding(image_format), wanted)
+        assert (done.height, done.width) == size, kind
+        assert done.constant == (truth(data) == truth(data)[0, 0]).all(), kind
 
 
 @pytest.mark.parametrize("image_format", ["jpeg", "png", "keep"])
