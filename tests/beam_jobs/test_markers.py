@@ -49,6 +49,10 @@ def test_fill_bytes_before_a_marker_are_passed_over() -> None:
     assert has_adobe_marker(BARE[:2] + b"\xff\xff\xff" + ADOBE_MARKER + BARE[2:])
 
 
+def test_a_header_without_a_body_hides_nothing_behind_it() -> None:
+    assert has_adobe_marker(with_header(mend(BARE, 4), 0xFE, b""))
+
+
 def test_an_end_is_put_in_where_none_follows_the_first_scan() -> None:
     cut = BARE[:-2]
     assert with_end(cut) == BARE
@@ -62,7 +66,6 @@ def test_scans_are_counted_up_to_the_end_and_not_in_headers() -> None:
     assert count_scans(baseline) == 1
     assert count_scans(progressive) > 5
     assert count_scans(with_header(baseline, 0xFE, SOS * 100)) == 1
-    assert count_scans(with_header(baseline, 0xFE, b"")) == 1
     assert count_scans(baseline + progressive) == 1
     assert count_scans(baseline + bytes(2) + progressive) == 1
 
@@ -74,7 +77,7 @@ def test_what_stands_behind_a_marker_without_a_length_is_not_taken_for_one(code:
 
 @pytest.mark.parametrize("code", [0xCF, 0xDB])
 def test_the_bodies_of_markers_with_the_codes_beside_those_are_passed_over(code: int) -> None:
-    assert count_scans(with_header(BARE, code, SOS)) == 1
+    assert count_scans(with_header(BARE, code, SOS + bytes(2))) == 1
 
 
 @settings(max_examples=300, deadline=None)
