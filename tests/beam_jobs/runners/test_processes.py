@@ -91,7 +91,7 @@ def test_pieces_are_the_list_in_order_and_shrink_to_its_end(
     left = images
     for length in lengths:
         # None may be at work on much more than its share of what is left.
-        assert length == min(left, most) or length <= max(least, left / (2 * size))
+        assert length <= max(least, left / (2 * size))
         assert length == min(left, most) or length % least == 0
         assert length >= min(left, most, max(least, left // (2 * size) - least + 1))
         left -= length
