@@ -117,6 +117,21 @@ def test_what_threads_are_at_is_done_before_an_error_goes_on() -> None:
     threads.close()
 
 
+def test_work_that_has_not_begun_when_a_crew_is_closed_is_dropped() -> None:
+    begun, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        begun.set()
+        assert release.wait(20)
+
+    threads = crew(threads=1, processes=0)
+    first, second = threads.submit(hold), threads.submit(int)
+    assert begun.wait(20)
+    second.add_done_callback(lambda _: release.set())
+    threads.close()
+    assert (first.cancelled(), second.cancelled()) == (False, True)
+
+
 def test_outcomes_come_in_order_and_few_are_in_the_making() -> None:
     asked: list[int] = []
     threads = crew(threads=2, processes=0)

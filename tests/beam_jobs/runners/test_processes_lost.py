@@ -13,15 +13,18 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing import resource_tracker
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from beam_jobs.runners import choosing
+from beam_jobs.runners import choosing, processes
 from beam_jobs.runners.processes import Crew, crew
 from canopy.cli import UserError
-from tests.beam_jobs.making import Archive
+from tests.beam_jobs.making import Archive, within
 from tests.beam_jobs.runners.test_processes import pid_after
 from tests.beam_jobs.runners.test_processes import two as two
 from tests.conftest import ROOT
@@ -98,6 +101,46 @@ def test_a_crew_that_lost_one_process_ends_though_another_does_not_end_when_told
         assert not thread.is_alive()
         assert "was killed" in said[0]
         assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize(
+    ("pid", "exitcode"), [(1, -9), (None, None)], ids=["at work", "while it was started"]
+)
+def test_work_that_the_pool_forgot_when_a_process_died_is_not_waited_for(
+    pid: int | None, exitcode: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    died: Any = SimpleNamespace(pid=pid, exitcode=exitcode)
+    lost = Crew(ThreadPoolExecutor(1), 1, apart=True, started=[died])
+    monkeypatch.setattr(processes, "LOOK_SECONDS", 0.01)
+    with within(20), pytest.raises(UserError, match="was killed"):
+        lost.outcome(Future())
+    monkeypatch.setattr(processes, "LOOK_SECONDS", 20)
+    done: Future[int] = Future()
+    threading.Timer(0.1, done.set_result, [3]).start()
+    assert lost.outcome(done) == 3
+
+
+def test_a_crew_that_lost_a_process_ends_those_that_its_pool_would_wait_for() -> None:
+    context = multiprocessing.get_context("spawn")
+    dead, left = (
+        context.Process(target=os._exit, args=(1,)),
+        context.Process(target=time.sleep, args=(600,)),
+    )
+    dead.start()
+    left.start()
+    dead.join(20)
+
+    class Waiting(ThreadPoolExecutor):
+        def shutdown(self, *_: Any, **__: Any) -> None:
+            while left.is_alive():
+                time.sleep(0.01)
+
+    try:
+        with within(20):
+            Crew(Waiting(1), 2, apart=True, started=[dead, left]).close()
+        assert left.exitcode == -signal.SIGKILL
+    finally:
+        left.kill()
 
 
 def test_processes_end_with_the_one_that_started_them_even_if_it_is_killed() -> None:
