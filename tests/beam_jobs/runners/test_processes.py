@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 import threading
 import time
@@ -164,7 +165,18 @@ def test_where_the_system_has_no_semaphores_threads_take_the_processes_place(
 def test_processes_work_side_by_side(two: Crew) -> None:
     assert (two.size, two.apart) == (2, True)
     begun = [two.submit(pid_after, 1) for _ in range(2)]
-    assert len({os.getpid(), *map(two.outcome, begun)}) == 3
+    pids = set(map(two.outcome, begun))
+    assert len({os.getpid(), *pids}) == 3
+    assert pids == {process.pid for process in two.started}
+
+
+def blocks_ctrl_c() -> bool:
+    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, set())
+
+
+def test_ctrl_c_is_for_the_process_that_started_them(two: Crew) -> None:
+    assert two.outcome(two.submit(blocks_ctrl_c))
+    assert not blocks_ctrl_c()
 
 
 def test_a_process_does_without_what_is_slow_to_import(two: Crew) -> None:

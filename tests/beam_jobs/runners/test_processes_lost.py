@@ -57,6 +57,20 @@ def test_processes_that_die_while_others_are_started_are_the_same_sentence() -> 
         multiprocessing.set_executable(python)
 
 
+def test_where_one_dies_while_others_are_started_these_end_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    submit, calls = Crew.submit, iter(range(3))
+
+    def failing(self: Crew, *work: Any) -> Any:
+        if next(calls) == 1:
+            raise UserError("a process was killed")
+        return submit(self, *work)
+
+    monkeypatch.setattr(Crew, "submit", failing)
+    with pytest.raises(UserError, match="was killed"):
+        crew(threads=0, processes=3)
+    assert not multiprocessing.active_children()
+
+
 FIRST_ENDS = "mkdir {0}/first && exit 1\ntrap '' TERM\nexec sleep 600"
 SECOND_ENDS = "mkdir {0}/first || exit 1\ntrap '' TERM\nexec sleep 600"
 
