@@ -139,7 +139,7 @@ class Claim:
         try:
             yield
         except MISTAKES:
-            if self.writes and (self.is_alone or self.replaces):
+            if self.is_alone or self.replaces:
                 with contextlib.suppress(*REFUSED):
                     if self._holds() and not has_saved(self._folder):
                         self.write(void=True)

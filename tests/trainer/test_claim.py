@@ -47,6 +47,12 @@ def test_a_worker_compares_itself_with_an_earlier_run_and_not_with_what_its_own_
         claim_model_dir(settings(tmp_path, **changes), data, False, "first")  # `alike` compares these
 
 
+def test_other_settings_are_refused_also_where_another_start_of_the_same_run_had_them(tmp_path):
+    claim_model_dir(settings(tmp_path), "data", True, "first")
+    with pytest.raises(UserError, match="--batch_size: was 64, is 8"):
+        claim_model_dir(settings(tmp_path, batch_size=8), "data", True, "first")
+
+
 def leave_things(folder):
     for name in ("checkpoints", "export", "logs", "notes"):
         (folder / name).mkdir()
@@ -67,11 +73,14 @@ def test_restart_deletes_once_a_run_and_not_what_the_run_itself_has_reached(tmp_
     assert (tmp_path / "checkpoints").exists()
 
 
-def test_a_worker_that_is_not_the_chief_deletes_nothing(tmp_path):
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_worker_that_is_not_the_chief_deletes_and_takes_over_nothing(tmp_path, restart):
     claim_model_dir(settings(tmp_path), "data", True, "first")
     leave_things(tmp_path)
-    claim_model_dir(settings(tmp_path, restart=True), "data", False, "second").begin()
+    before = files(tmp_path)
+    claim_model_dir(settings(tmp_path, restart=restart), "data", False, "second").begin()
     assert (tmp_path / "checkpoints").exists()
+    assert files(tmp_path) == before
 
 
 def test_the_number_of_a_run_is_the_same_at_all_its_starts_and_no_other_runs(tmp_path):
@@ -124,6 +133,9 @@ def test_one_that_goes_on_with_a_run_takes_no_other_that_has_replaced_it_meanwhi
     with pytest.raises(UserError, match="another run has taken"):
         second.begin()
     assert json.loads((tmp_path / "run.json").read_text())["run"] == "third"
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(UserError, match="another run has taken"):
+        second.begin()
 
 
 @pytest.mark.parametrize("restart", [False, True])
@@ -140,9 +152,10 @@ def test_a_displaced_run_that_restarts_in_place_does_not_take_the_folder_back(tm
 
 def test_a_run_whose_run_json_is_gone_or_damaged_ends(tmp_path):
     claim = by_hand(settings(tmp_path))
-    (tmp_path / "run.json").write_text("{")
-    with pytest.raises(UserError, match="another run has taken"):
-        claim.check()
+    for content in ("{", "[]", '{"id": [7]}'):
+        (tmp_path / "run.json").write_text(content)
+        with pytest.raises(UserError, match="another run has taken"):
+            claim.check()
     (tmp_path / "run.json").unlink()
     with pytest.raises(UserError, match=r"run\.json is gone"):
         claim.check()
@@ -248,7 +261,7 @@ def test_a_newer_run_json_is_refused_with_what_to_do(tmp_path):
         by_hand(settings(tmp_path))
 
 
-@pytest.mark.parametrize("content", [b"{", b'{"run": "\xff"}'], ids=["cut", "no_text"])
+@pytest.mark.parametrize("content", [b"{", b'{"run": "\xff"}', b"7"], ids=["cut", "no_text", "a_number"])
 def test_a_damaged_run_json_is_one_sentence_and_nobodys(tmp_path, content):
     (tmp_path / "run.json").write_bytes(content)
     with pytest.raises(UserError, match=r"run\.json cannot be understood .*--restart"):

@@ -83,8 +83,9 @@ def test_what_a_run_begins_with_has_to_be_there_unless_a_checkpoint_may_be_taken
     (tmp_path / "checkpoints" / "step-00000008.npz").touch()
     assert f"--{mistake} nowhere" in str(start.look_for_beginning(settings, info, "job").mistake)
     anew = dataclasses.replace(settings, restart=True)
-    for holder in ("", '{"run": "earlier", "id": 7}'):
-        (tmp_path / "run.json").write_text(holder)
+    for holder in (None, "", '{"run": "earlier", "id": 7}'):
+        if holder is not None:
+            (tmp_path / "run.json").write_text(holder)
         with pytest.raises(UserError, match=f"--{mistake} nowhere"):
             start.look_for_beginning(anew, info, "job")
     (tmp_path / "run.json").write_text('{"run": "job", "id": 7}')  # what it replaced is gone
