@@ -1,0 +1,82 @@
+"""How attempts of several launchers end, from how the workers of all did."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from canopy import cli
+from tests.trainer.launching.conftest import MEETS
+from trainer import cluster
+from trainer.cluster import Place
+from trainer.halt import Halt
+from trainer.launching import supervise, watch
+from trainer.launching.supervise import Crew
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(watch, "PROBE_SECONDS", 0.1)
+    monkeypatch.setattr(supervise, "TELL_SECONDS", 3.0)
+
+
+def attempts(again=()):
+    """The endings of two pods' attempts; those in `again` try again for as long as a restart may mend it."""
+    addresses = tuple(f"127.0.0.1:{port}" for port in cluster.free_ports(2))
+
+    def run(index):
+        found = []
+        while not found or (index in again and not found[-1].is_final and len(found) < 5):
+            found.append(supervise.attempt(Crew(0, Place(index, addresses)), [], Halt(), 20.0))
+        return found
+
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(run, range(2)))
+
+
+def test_pods_begin_together_in_the_cluster_that_they_met_in_and_are_done(pretending, tmp_path):
+    words = f"open(r'{tmp_path}/' + str(index), 'w').write(told[0])\n"
+    pretending(MEETS + words, f"time.sleep(0.5)\n{MEETS}{words}")
+    assert [[ending.code for ending in each] for each in attempts()] == [[cli.EXIT_OK]] * 2
+    first, second = ((tmp_path / str(index)).read_text() for index in range(2))
+    assert first.replace('"index": 0', '"index": 1') == second
+
+
+FINDS_A_MISTAKE = "cli.leave_word('no such chip')\nend(cli.EXIT_USER)"
+WAITS = f"{MEETS}lost.wait()\nend(cli.EXIT_PEER_LOST)"
+
+
+@pytest.mark.parametrize("finder", [0, 1])
+def test_a_mistake_that_one_pod_finds_before_they_have_met_ends_all(pretending, finder):
+    programs = [WAITS, WAITS]
+    programs[finder] = FINDS_A_MISTAKE
+    pretending(*programs)
+    endings = [each[-1] for each in attempts()]
+    assert [(each.code, each.why) for each in endings] == [(cli.EXIT_USER, "no such chip")] * 2
+    assert endings[finder].is_told
+    assert not endings[1 - finder].is_told
+
+
+@pytest.mark.parametrize("finder", [0, 1])
+def test_a_mistake_that_one_pod_finds_while_they_train_ends_all(pretending, finder):
+    programs = [WAITS, WAITS]
+    programs[finder] = MEETS + FINDS_A_MISTAKE
+    pretending(*programs)
+    lost, *others = attempts(again=(1 - finder,))[1 - finder]
+    assert (lost.code, lost.is_final) == (cli.EXIT_PEER_LOST, False)
+    assert f"worker {finder} at " in lost.why
+    assert [(each.code, each.why) for each in others] == [(cli.EXIT_USER, "no such chip")]
+
+
+def test_a_worker_that_fails_because_its_peer_is_gone_has_lost_it(pretending, tmp_path):
+    once = str(tmp_path / "once")
+    later_starts = f"if os.path.exists({once!r}): end(cli.EXIT_PEER_LOST)\nopen({once!r}, 'w').close()\n"
+    pretending(f"{MEETS}end(cli.EXIT_BUG)", f"{later_starts}{MEETS}os.kill(os.getpid(), signal.SIGKILL)")
+    (lost,), _ = attempts(again=(1,))
+    assert (lost.code, lost.is_final) == (cli.EXIT_PEER_LOST, False)
+    assert "peer lost: worker 1 at " in lost.why
+
+
+def test_a_pod_that_is_done_with_the_others_does_not_miss_them(pretending, monkeypatch):
+    monkeypatch.setattr(supervise, "LAST_WORDS_SECONDS", 0.3)
+    pretending(f"{MEETS}near.say(link.DONE)\ntime.sleep(1.5)", f"{MEETS}end(cli.EXIT_BUG)")
+    assert attempts()[0][-1].code == cli.EXIT_OK
