@@ -277,6 +277,7 @@ class Meeting:
                     return
                 if "end" in news:
                     self._result = End(int(news["end"]), str(news["why"]))
+                    self._told.add(0)
                     return
                 self._missing = {int(i): why for i, why in news["missing"].items()}
 
