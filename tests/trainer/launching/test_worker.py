@@ -3,58 +3,37 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from canopy import machine
 from tests.trainer.surviving import wait_for
-from trainer import link
 from trainer.cluster import Place
 from trainer.halt import Halt
 from trainer.launching import supervise, worker
 
-# Beats, and ends when told to: the far end's protocol, without TensorFlow behind it.
-ANSWERS = """
-import sys, threading, time
-from trainer import link
-near = link.Near(int(sys.argv[1]))
-gone = threading.Event()
-near.start(lambda kind, value: (time.sleep(float(sys.argv[2])), gone.set()), gone.set)
-near.say(link.READY)
-gone.wait()
-"""
-
 
 @pytest.fixture
-def started() -> Iterator[Any]:
-    """Starts a process that answers `seconds` after it was told, as `Worker` holds it."""
-    found: list[SimpleNamespace] = []
+def started(pretending: Callable[..., None]) -> Iterator[Callable[[float], worker.Worker]]:
+    """Starts a worker that ends `seconds` after it was told that a peer is lost."""
+    found: list[worker.Worker] = []
 
-    def start(seconds: float) -> SimpleNamespace:
-        line = link.Far()
-        process = subprocess.Popen(
-            [sys.executable, "-c", ANSWERS, str(line.descriptor), str(seconds)], pass_fds=[line.descriptor]
-        )
-        line.start()
-        found.append(SimpleNamespace(line=line, process=process))
-        deadline = time.monotonic() + 60
-        while not line.is_ready and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert line.is_ready
-        return found[-1]
+    def start(seconds: float) -> worker.Worker:
+        pretending(f"near.say(link.READY)\nlost.wait()\ntime.sleep({seconds})")
+        made = worker.Worker(Place(1, ()), [], here=1)
+        found.append(made)
+        wait_for(lambda: made.line.is_ready, seconds=60)
+        return made
 
     yield start
     for each in found:
         each.process.kill()
         each.process.wait()
-        each.line.close()
+        each.close(show_errors=False)
 
 
 def test_one_that_still_has_to_do_is_waited_for(started: Any) -> None:
@@ -84,9 +63,8 @@ def test_one_that_gives_no_sign_is_not_waited_for(started: Any, monkeypatch: Any
 def supervised(started: Any, monkeypatch: Any) -> worker.Worker:
     """A process that beats, and counts as frozen after two seconds."""
     monkeypatch.setattr(worker, "FROZEN_SECONDS", 2.0)
-    found, made = started(60), object.__new__(worker.Worker)
-    made.index, made.process, made.line = 1, found.process, found.line
-    made._looked_at = made._ran_at = time.monotonic()
+    made: worker.Worker = started(60)
+    assert not made.seems_frozen()
     return made
 
 
