@@ -25,7 +25,7 @@ def attempts(again=()):
 
     def run(index):
         found = []
-        while not found or (index in again and not found[-1].is_final and len(found) < 5):
+        while not found or (index in again and not found[-1].is_final and len(found) < 3):
             found.append(supervise.attempt(Crew(0, Place(index, addresses)), [], Halt(), 20.0))
         return found
 
@@ -69,8 +69,9 @@ def test_a_mistake_that_one_pod_finds_while_they_train_ends_all(pretending, find
 
 def test_a_worker_that_fails_because_its_peer_is_gone_has_lost_it(pretending, tmp_path):
     once = str(tmp_path / "once")
-    later_starts = f"if os.path.exists({once!r}): end(cli.EXIT_PEER_LOST)\nopen({once!r}, 'w').close()\n"
-    pretending(f"{MEETS}end(cli.EXIT_BUG)", f"{later_starts}{MEETS}os.kill(os.getpid(), signal.SIGKILL)")
+    later = f"if os.path.exists({once!r}):\n    time.sleep(2)\n    end(cli.EXIT_PEER_LOST)\n"
+    killed = f"open({once!r}, 'w').close()\n{MEETS}os.kill(os.getpid(), signal.SIGKILL)"
+    pretending(f"{MEETS}end(cli.EXIT_BUG)", later + killed)
     (lost,), _ = attempts(again=(1,))
     assert (lost.code, lost.is_final) == (cli.EXIT_PEER_LOST, False)
     assert "peer lost: worker 1 at " in lost.why
