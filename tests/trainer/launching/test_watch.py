@@ -1,6 +1,7 @@
 """Who is gone is noticed within seconds, and who is busy is not."""
 
 import contextlib
+import itertools
 import socket
 import threading
 import time
@@ -74,6 +75,19 @@ def test_a_look_tells_training_from_meeting_from_nothing():
         assert look("127.0.0.1", port) == (Seen.MEETS, meeting.token)
 
 
+def test_a_look_at_what_is_no_launcher_and_no_server_of_tensorflows_tells_too():
+    for words in (b"canopy \n", b"canopy [7]\n", b"canopy {}\n"):
+        with serving(words) as port:
+            assert look("127.0.0.1", port) == (Seen.MEETS, "")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def let_go():
+            server.accept()[0].close()
+
+        threading.Thread(target=let_go, daemon=True).start()
+        assert look("127.0.0.1", server.getsockname()[1]) == (Seen.CLOSED, "")
+
+
 def test_one_that_trains_is_there():
     with serving(SETTINGS) as port, watching(port) as watched:
         assert lost_within(watched, 1.5) == ""
@@ -86,6 +100,14 @@ def test_one_whose_process_ended_is_gone():
     assert still == ""
     with watching(port) as watched:
         assert "nobody listens" in lost_within(watched, 3.0)
+
+
+def test_a_port_that_refuses_for_once_is_no_loss(monkeypatch):
+    """Its backlog may be full."""
+    seen = itertools.cycle([Seen.TRAINS, Seen.CLOSED])
+    monkeypatch.setattr(watch, "look", lambda *_: (next(seen), ""))
+    with watching(1) as watched:
+        assert lost_within(watched, 0.6) == ""
 
 
 def test_one_that_was_never_there_gets_time_to_start():
@@ -151,6 +173,10 @@ def test_nobody_is_missed_after_the_last_step():
     with watching(cluster.free_ports(1)[0]) as watched:
         watched.stop()
         assert lost_within(watched, 1.5) == ""
+    with serving(b'canopy {"token": "later"}\n') as port, watching(port) as watched:
+        assert lost_within(watched, 3.0)
+        watched.stop()
+        assert watched.lost() == ""
 
 
 def test_a_name_that_is_gone_is_told_from_a_name_server_that_is_down(monkeypatch):
