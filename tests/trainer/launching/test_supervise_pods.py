@@ -10,7 +10,7 @@ from trainer import cluster
 from trainer.cluster import Place
 from trainer.halt import Halt
 from trainer.launching import supervise, watch
-from trainer.launching.supervise import Crew
+from trainer.launching.supervise import Crew, Ending
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +24,7 @@ def attempts(again=()):
     addresses = tuple(f"127.0.0.1:{port}" for port in cluster.free_ports(2))
 
     def run(index):
-        found = []
+        found: list[Ending] = []
         while not found or (index in again and not found[-1].is_final and len(found) < 3):
             found.append(supervise.attempt(Crew(0, Place(index, addresses)), [], Halt(), 20.0))
         return found
