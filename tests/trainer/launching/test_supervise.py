@@ -118,7 +118,7 @@ def test_a_signal_reaches_the_workers_and_they_get_the_time_to_save(pretending, 
 
 def test_one_that_is_frozen_is_lost(pretending, monkeypatch):
     monkeypatch.setattr(worker, "FROZEN_SECONDS", 1.0)
-    monkeypatch.setattr(worker, "STALLED_SECONDS", 0.5)
+    monkeypatch.setattr(worker, "STALLED_SECONDS", 3.0)
     pretending(WAITS, f"{MEETS}os.kill(os.getpid(), signal.SIGSTOP)")
     why = "peer lost: worker 1 is frozen: it gives no sign of life"
     assert attempt() == Ending(cli.EXIT_PEER_LOST, why, saved=7, is_final=False)

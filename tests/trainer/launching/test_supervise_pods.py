@@ -16,7 +16,6 @@ from trainer.launching.supervise import Crew, Ending
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(watch, "PROBE_SECONDS", 0.1)
-    monkeypatch.setattr(supervise, "TELL_SECONDS", 3.0)
 
 
 def attempts(again=()):
