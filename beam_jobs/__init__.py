@@ -1,7 +1,7 @@
 """Apache Beam's part of Canopy: an archive to records, and images to a submission.
 
 Two commands, each with its settings and its graph: `preprocess` (`settings`) and `predict`
-(`predict_settings`). Every module knows nothing of how training works.
+(`predict_settings`). None of the modules knows how training works.
 
 - Where images come from: `sources`, which reads `archives` in place and asks `finding` what a path means;
   `storage` for every file, behind it the object `stores`.

@@ -47,7 +47,7 @@ def _train(argv: Sequence[str] | None, near: link.Near) -> None:
         raise cli.PeerLostError(words(error)) from error
     except tf.errors.InternalError as error:
         together = stopping.has_stepped or bool(os.environ.get(HAS_TRAINED))
-        if place.workers > 1 and (told := _explained(words(error), together)):
+        if place.workers > 1 and (told := _explained(str(error), words(error), together)):
             raise told from error
         raise
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
@@ -61,18 +61,20 @@ def _train(argv: Sequence[str] | None, near: link.Near) -> None:
         print(outcome.told())
 
 
-def _explained(words: str, together: bool) -> Exception | None:
+def _explained(said: str, words: str, together: bool) -> Exception | None:
     """What an internal error of TensorFlow's says of other workers, if anything.
 
     Args:
-        words: the error's. nccl_manager.cc tells what NCCL has met, collective_param_resolver_local.cc that a
-            worker's devices are of another kind or number than another's.
+        said: all that it says, for another error may come first. nccl_manager.cc tells what NCCL has met, and
+            collective_param_resolver_local.cc that a worker's devices are of another kind or number than
+            another's.
+        words: of it for people.
         together: whether the workers have computed together: then one is gone, or a GPU of one has failed.
             Before, they are set up wrongly, which no restart mends.
     """
-    if together and ("NCCL" in words or UNLIKE in words):
+    if together and ("NCCL" in said or UNLIKE in said):
         return cli.PeerLostError(words)
-    if UNLIKE in words:
+    if UNLIKE in said:
         return cli.UserError(f"the workers have unlike devices: give each as many GPUs, or none ({words})")
     return None
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from beam_jobs import images, storage
 from beam_jobs.scoring.engines import Engine, Engines
 from beam_jobs.scoring.resize import Resizer
-from beam_jobs.scoring.worklist import NONE, Scored, joined, stacked
+from beam_jobs.scoring.worklist import Scored, joined, stacked
 from beam_jobs.sources import Fetched, Reader, Source, content
 from beam_jobs.work import Reject
 from canopy.cli import UserError
@@ -144,7 +144,7 @@ class Scorer:
 
     def _scores(self, lane: _Lane, count: int) -> NDArray[np.float32]:
         """float32[count, classes], averaged over the views, of the first pictures of a lane."""
-        means = [NONE]
+        means: list[NDArray[np.float32]] = []
         for begin in range(0, count, self._batch):
             batch = lane.pictures[begin : begin + self._batch]
             total = [lane.engine.scores(view)[: count - begin] for view in _views(batch, self._tta)]
