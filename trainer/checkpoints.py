@@ -23,7 +23,6 @@ import tensorflow as tf
 from canopy.cli import PeerLostError, UserError, first_line
 from trainer.files import REFUSED, make_folder, refusal
 from trainer.local import Local
-from trainer.training.results import ADVICE
 
 log = logging.getLogger("canopy")
 Gather = Callable[[int], Sequence[int]]
@@ -42,6 +41,11 @@ DAMAGED = (
 KEPT = 2  # the newest may be damaged by whatever ended the run
 REFUSALS = 3  # failures to save in a row that end a run
 FORMAT_VERSION = 1  # of a checkpoint: a newer one is refused
+# Advice where a loss or a weight is no number: a run goes on only with the settings that it began with.
+NOT_FINITE = (
+    "what was saved before it stands: begin anew with a smaller --learning_rate, and with --restart or in "
+    "another --model_dir"
+)
 
 
 class AnotherRunsError(ValueError):
@@ -137,7 +141,7 @@ class Checkpoints:
         """
         values = list(map(self._local.value, self._variables))
         if not all(np.isfinite(value).all() for value in values if value.dtype.kind == "f"):
-            raise UserError(f"a weight is no number any more at step {step}, and {ADVICE}")
+            raise UserError(f"a weight is no number any more at step {step}, and {NOT_FINITE}")
         if not self._writes:
             return True
         partial = f"{self._folder}/partial"

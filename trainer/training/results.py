@@ -15,12 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canopy.cli import UserError
+from trainer.checkpoints import NOT_FINITE
 
-# A run goes on with no other settings than those that it began with.
-ADVICE = (
-    "what was saved before it stands: begin anew with a smaller --learning_rate, and with --restart or in "
-    "another --model_dir"
-)
 LAG_STEPS = 2  # results of steps that may be unknown while the next one is prepared
 
 
@@ -64,5 +60,5 @@ class Results:
             self.loss, told = map(float, result.numpy())
             self.stop = self.stop or told > 0
             if not math.isfinite(self.loss):
-                raise UserError(f"the loss is {self.loss} at step {known}, and {ADVICE}")
+                raise UserError(f"the loss is {self.loss} at step {known}, and {NOT_FINITE}")
             self._stepped(known)
