@@ -21,6 +21,7 @@ from beam_jobs.runners.choosing import Choice
 from beam_jobs.settings import Settings
 from beam_jobs.work import Reject, Result
 from canopy import __version__, contract
+from canopy.cli import several
 
 _FEATURES = "tensorflow_datasets.core.features"
 SHOWN_TAGS = 20  # on the screen: enough to see whether the CSV was understood
@@ -224,9 +225,8 @@ def lines(document: Mapping[str, Any], output: str) -> list[str]:
         f"{pictures['rejected']:,} rejected" + (f" ({reasons})" if reasons else "")
     ]
     for name, split in document["splits"].items():
-        count = len(split["shards"])
         result.append(
-            f"{name:<10} {split['records']:,} records in {count:,} shard{'s' if count != 1 else ''}, "
+            f"{name:<10} {several(split['records'], 'record')} in {several(len(split['shards']), 'shard')}, "
             f"{split['bytes'] / 1e6:,.1f} MB"
         )
     if empty := [name for name, split in document["splits"].items() if not split["records"]]:

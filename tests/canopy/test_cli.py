@@ -263,3 +263,7 @@ def test_a_termination_log_that_cannot_be_written_hides_nothing(tmp_path, monkey
 
     assert cli.run(command) == cli.EXIT_USER
     assert "chip.jpg is no JPEG" in capsys.readouterr().err
+
+
+def test_things_are_counted_in_words() -> None:
+    assert [cli.several(count, "shard") for count in (0, 1, 1000)] == ["0 shards", "1 shard", "1,000 shards"]

@@ -131,7 +131,7 @@ class Run:
 
     def starts(self) -> int:
         """How often the chief's training process has formed a cluster."""
-        return self.told().count(" replicas on ")
+        return self.told().count(", global batch ")
 
     def seconds_to_next_step(self, fault: Callable[[], Any]) -> float:
         """Does `fault`, and returns the seconds until the first step of the start that follows it."""

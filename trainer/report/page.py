@@ -19,6 +19,7 @@ import markupsafe
 import numpy as np
 import numpy.typing as npt
 
+from canopy.cli import several
 from trainer import metrics
 from trainer.report import plots, statistics
 from trainer.report.check import Check
@@ -133,11 +134,11 @@ def headline(checks: Sequence[Check]) -> str:
     if verdicts.get("beats_constant") == "fail":
         return "No better than one answer for all"
     if failed:
-        return f"Do not trust this score yet: {_several(failed, 'check')} failed"
+        return f"Do not trust this score yet: {several(failed, 'check')} failed"
     if verdicts.get("beats_constant") == "look":
-        return f"Not shown to be better than one answer for all: {_several(looks, 'thing')} to look at"
+        return f"Not shown to be better than one answer for all: {several(looks, 'thing')} to look at"
     if looks:
-        return f"Better than one answer for all, with {_several(looks, 'thing')} to look at"
+        return f"Better than one answer for all, with {several(looks, 'thing')} to look at"
     return "Better than one answer for all, and every check passed"
 
 
@@ -149,10 +150,6 @@ def isolated(sentence: str) -> markupsafe.Markup:
     parts = re.split(rf"({_LEFTWARD}(?: +{_LEFTWARD})*)", sentence)  # every other one is such a name
     parts[1::2] = [markupsafe.Markup("<bdi>{}</bdi>").format(name) for name in parts[1::2]]
     return markupsafe.Markup("").join(parts)
-
-
-def _several(count: int, thing: str) -> str:
-    return f"{count} {thing}{'s' if count != 1 else ''}"
 
 
 def _figure(value: float | None, digits: int = 3) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import tf_keras
 
-from canopy.cli import UserError
+from canopy.cli import UserError, several
 from trainer import data_info, devices, export, model, weights
 from trainer.claim import Claim, claim_model_dir, may_go_on, run_id
 from trainer.cluster import Place
@@ -61,7 +61,8 @@ def train(config: Config, place: Place, stopping: Stopping) -> Outcome:
     begins = claim.is_new or claim.replaces  # else its backbone has learned already
     if begins and (config.backbone, config.weights, beginning.weights) == ("keras", "auto", None):
         log.warning(weights.NONE_FOUND)
-    log.info("meeting the %d workers", place.workers)
+    if place.workers > 1:
+        log.info("meeting the %d workers", place.workers)
     verification = Verification(shards, place.workers, place.index)
     with claim.until_it_begins():
         place = stopping.meet()
@@ -138,9 +139,9 @@ def _made(
         )
     chosen = precision.settle(config.mixed_precision, lambda mine: gathering.numbers(strategy, place, mine))
     log.info(
-        "%d replicas on %d workers, %s, global batch %d",
-        strategy.num_replicas_in_sync,
-        place.workers,
+        "%s on %s, %s, global batch %d",
+        several(strategy.num_replicas_in_sync, "replica"),
+        several(place.workers, "worker"),
         chosen,
         config.batch_size,
     )
