@@ -36,6 +36,9 @@ def importing() -> Iterator[None]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     prepare_grpc()
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # TensorFlow Hub's layer is one of tf_keras
+    # Else the first process on a GPU takes nearly all of its memory: another worker would find none, and
+    # neither would a run that needs more while a report is made beside it.
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     cuda.load_left_out()
     if not _HOLDING.acquire(blocking=False):  # waiting could deadlock with Python's own lock on imports

@@ -134,3 +134,11 @@ def test_grpc_asks_no_proxy_unless_the_user_has_named_one_for_it(monkeypatch):
         monkeypatch.setenv("grpc_proxy", named) if named else monkeypatch.delenv("grpc_proxy")
         _, _, out = told("with quiet.importing():\n    pass\nprint(os.environ['grpc_proxy'])\n")
         assert out == f"{named or ''}\n"
+
+
+def test_a_process_takes_of_a_gpus_memory_what_it_needs_unless_the_user_has_it_otherwise(monkeypatch):
+    for named in ("false", None):
+        name = "TF_FORCE_GPU_ALLOW_GROWTH"
+        monkeypatch.setenv(name, named) if named else monkeypatch.delenv(name)
+        _, _, out = told(f"with quiet.importing():\n    pass\nprint(os.environ['{name}'])\n")
+        assert out == f"{named or 'true'}\n"

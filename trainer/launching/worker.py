@@ -169,12 +169,7 @@ def _shares(here: int) -> dict[str, str]:
     # TensorFlow starts a thread for every core of the node, whatever the container's CPU limit: several
     # workers would take turns.
     threads = str(max(1, machine.cores() // here))
-    return {
-        "TF_NUM_INTRAOP_THREADS": threads,
-        "OMP_NUM_THREADS": threads,
-        # Else the first worker on a GPU takes nearly all of its memory, and the next one finds none.
-        "TF_FORCE_GPU_ALLOW_GROWTH": "true",
-    }
+    return {"TF_NUM_INTRAOP_THREADS": threads, "OMP_NUM_THREADS": threads}
 
 
 def _own_gpus(index: int, here: int) -> dict[str, str]:

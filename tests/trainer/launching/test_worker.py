@@ -148,18 +148,15 @@ def test_a_training_process_takes_its_share_of_the_cores_that_the_container_may_
     cores: int, here: int, threads: str, monkeypatch: Any
 ) -> None:
     monkeypatch.setattr(machine, "cores", lambda: cores)
-    for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS", "TF_FORCE_GPU_ALLOW_GROWTH"):
+    for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
     found = environment_of(here)
     assert (found["TF_NUM_INTRAOP_THREADS"], found["OMP_NUM_THREADS"]) == (threads, threads)
-    assert found["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"
 
 
 def test_what_the_user_has_set_for_tensorflow_stays(monkeypatch: Any) -> None:
     monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "3")
-    monkeypatch.setenv("TF_FORCE_GPU_ALLOW_GROWTH", "false")
-    found = environment_of(2)
-    assert (found["TF_NUM_INTRAOP_THREADS"], found["TF_FORCE_GPU_ALLOW_GROWTH"]) == ("3", "false")
+    assert environment_of(2)["TF_NUM_INTRAOP_THREADS"] == "3"
 
 
 @pytest.mark.parametrize(
