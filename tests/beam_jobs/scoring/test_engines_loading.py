@@ -182,8 +182,10 @@ def test_where_tensorflow_cannot_use_the_gpu_tensorflow_lite_serves(
     import tensorflow as tf
 
     monkeypatch.setattr(engines, "has_gpu", lambda: True)
+    tf.config.experimental.enable_tensor_float_32_execution(True)
     on_gpu = bool(tf.config.list_physical_devices("GPU"))
     name = engines.load(engines.read_info(str(model)), AUTO, 1).name
     assert name == (
         "SavedModel on a GPU" if on_gpu else "TensorFlow Lite (TensorFlow finds no GPU it can use)"
     )
+    assert not tf.config.experimental.tensor_float_32_execution_enabled()
