@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beam_jobs import storage
-from canopy import contract, machine, model_info, patterns, quiet
+from canopy import contract, cuda, machine, model_info, patterns, quiet
 from canopy.cli import TryAgainError, UserError, first_line
 from canopy.model_info import ModelInfo
 
@@ -83,6 +83,8 @@ def load(info: ModelInfo, choice: str, threads: int) -> Engines:
         if found.on_gpu or choice == SAVED_MODEL:
             return Engines(found.name, info.folder, [found] * threads)
         why = " (TensorFlow finds no GPU it can use)"
+    elif choice == AUTO and machine.gpus():
+        why = " (for the GPU CUDA's Python packages are missing: the extra gpu)"
     try:
         return Engines(f"TensorFlow Lite{why}", info.folder, _lite(info, threads))
     except _Unusable as error:
@@ -93,8 +95,8 @@ def load(info: ModelInfo, choice: str, threads: int) -> Engines:
 
 
 def has_gpu() -> bool:
-    """Whether this machine has a GPU of NVIDIA's."""
-    return machine.gpus() > 0
+    """Whether this machine has a GPU of NVIDIA's, and libraries with which TensorFlow may use it."""
+    return machine.gpus() > 0 and cuda.is_installed()
 
 
 def _lite(info: ModelInfo, threads: int) -> list[Engine]:

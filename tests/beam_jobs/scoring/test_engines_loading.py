@@ -15,6 +15,7 @@ import pytest
 from beam_jobs import storage
 from beam_jobs.scoring import engines
 from beam_jobs.scoring.engines import AUTO, LITE, SAVED_MODEL
+from canopy import cuda, machine
 from canopy.cli import UserError
 from tests.beam_jobs.gcs_server import Faulty
 from tests.beam_jobs.predicting import archive as archive
@@ -189,3 +190,14 @@ def test_where_tensorflow_cannot_use_the_gpu_tensorflow_lite_serves(
         "SavedModel on a GPU" if on_gpu else "TensorFlow Lite (TensorFlow finds no GPU it can use)"
     )
     assert not tf.config.experimental.tensor_float_32_execution_enabled()
+
+
+def test_a_gpu_without_cudas_libraries_is_left_alone_and_the_name_says_why(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "gpus", lambda: 1)
+    for there in (True, False):
+        monkeypatch.setattr(cuda, "is_installed", lambda there=there: there)
+        assert engines.has_gpu() is there
+    name = engines.load(engines.read_info(str(model)), AUTO, 1).name
+    assert name == "TensorFlow Lite (for the GPU CUDA's Python packages are missing: the extra gpu)"
