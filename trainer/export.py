@@ -50,14 +50,16 @@ class Tagger(tf.Module):
     @traced(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def from_jpeg(self, image_bytes: Any) -> dict[str, Any]:
         """string[batch], JPEG or PNG files as they are, to float32[batch, classes] under `scores`."""
-        images = tf.map_fn(
-            lambda image: tf.ensure_shape(
-                resize(decode(mend(image)), self._size), [self._size, self._size, 3]
-            ),
-            image_bytes,
-            fn_output_signature=tf.TensorSpec([self._size, self._size, 3], tf.uint8),
-            parallel_iterations=16,
-        )
+        # A GPU would walk a file's markers, too, and wait for the processor, which decodes, at each of them.
+        with tf.device("/CPU:0"):
+            images = tf.map_fn(
+                lambda image: tf.ensure_shape(
+                    resize(decode(mend(image)), self._size), [self._size, self._size, 3]
+                ),
+                image_bytes,
+                fn_output_signature=tf.TensorSpec([self._size, self._size, 3], tf.uint8),
+                parallel_iterations=16,
+            )
         return {"scores": self._scores(images)}
 
     def lite(self) -> bytes:

@@ -75,6 +75,16 @@ def test_pictures_of_several_sizes_may_stand_in_one_batch_of_files(made):
     assert served(made[1], "serving_default", image_bytes=tf.constant(files)).shape[0] == 3
 
 
+def test_files_become_pictures_on_the_processor_and_are_scored_wherever_the_caller_likes(made):
+    def devices(method):
+        (concrete,) = getattr(load(made[1]), method).concrete_functions
+        return {op.type: op.device for op in concrete.graph.get_operations()}
+
+    by_bytes, by_pixels = devices("from_jpeg"), devices("from_rgb")
+    assert by_bytes["StatelessWhile" if "StatelessWhile" in by_bytes else "While"].endswith("CPU:0")
+    assert by_bytes["Conv2D"] == by_pixels["Conv2D"] == ""
+
+
 def test_the_tensorflow_lite_file_gives_the_same_scores(made):
     network, folder, _ = made
     images = np.asarray(resize(PICTURE[None], 32), np.float32)
