@@ -87,4 +87,5 @@ class Average:
         """Moves every replica's part by itself: with `strategy.run` it takes twice as long to trace."""
         for variable, average in zip(self._followed, self.variables, strict=True):
             for here, there in zip(self._local.parts(variable), self._local.parts(average), strict=True):
-                there.assign_sub((there - here) * share)
+                with tf.device(here.device):  # else the first GPU computes it for all, and each sends it both
+                    there.assign_sub((there - here) * share)

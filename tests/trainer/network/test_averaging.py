@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
+from tests.trainer.replicas import passes_alone, two_replicas
 from trainer.network.averaging import EVERY, Average
 
 
@@ -121,3 +122,14 @@ def test_the_replicas_own_statistics_are_told_apart(strategy):
     _, average = followed(strategy, 0.9)
     assert len(average.variables) == 6  # kernel, bias, gamma, beta, mean, variance
     assert len(average.statistics) == 2
+
+
+def _follow_on_two_replicas():
+    strategy = two_replicas()
+    _, average = followed(strategy, 0.9)
+    graph = average._move.get_concrete_function(tf.TensorSpec([], tf.float32)).graph
+    assert {op.device[-5:] for op in graph.get_operations() if op.type == "Sub"} == {"CPU:0", "CPU:1"}
+
+
+def test_each_device_computes_its_own_replicas_average():
+    assert passes_alone(_follow_on_two_replicas)
