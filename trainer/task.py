@@ -17,6 +17,7 @@ from trainer import cluster, config, link, logs
 from trainer.training.stopping import Stopping, TerminatedError, leave
 
 UNLIKE = "is joining a group with"  # "incompatible device type" or "size"
+SHARED = "NCCL: invalid usage"  # ncclInvalidUsage, which init.cc of NCCL returns for a "Duplicate GPU"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,6 +77,11 @@ def _explained(said: str, words: str, together: bool) -> Exception | None:
         return cli.PeerLostError(words)
     if UNLIKE in said:
         return cli.UserError(f"the workers have unlike devices: give each as many GPUs, or none ({words})")
+    if SHARED in said:
+        return cli.UserError(
+            "NCCL refuses these workers, as it does where two are on one GPU: give each a GPU of its own, or "
+            f"take --communication ring ({words})"
+        )
     return None
 
 
