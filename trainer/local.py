@@ -7,6 +7,7 @@ seconds where each of them is a talk of all workers.
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -37,9 +38,12 @@ def making_variables(strategy: Any) -> Iterator[None]:
     def use(create: Any, **settings: Any) -> Any:
         return create(**{**settings, "initial_value": first[0]})
 
-    # The creator outside the scope is the last to be asked, after the strategy's own.
-    with tf.variable_creator_scope(use), strategy.scope(), tf.variable_creator_scope(note):
-        yield
+    with warnings.catch_warnings():
+        # Keras would say of an initializer that it is asked again, for the next replica.
+        warnings.filterwarnings("ignore", message="The initializer .* is unseeded and being called multiple")
+        # The creator outside the scope is the last to be asked, after the strategy's own.
+        with tf.variable_creator_scope(use), strategy.scope(), tf.variable_creator_scope(note):
+            yield
 
 
 class Local:

@@ -1,5 +1,7 @@
 """A worker's own values: all its replicas get them, and none of the ways to read them differs."""
 
+import warnings
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -63,6 +65,16 @@ def _make_on_two_replicas():
 
 def test_each_replica_begins_with_a_value_of_its_own():
     assert passes_alone(_make_on_two_replicas)
+
+
+def _initialize_on_two_replicas():
+    warnings.simplefilter("error")
+    with making_variables(two_replicas()):
+        tf_keras.layers.Dense(2).build((None, 3))
+
+
+def test_nothing_is_said_of_an_initializer_that_serves_several_replicas():
+    assert passes_alone(_initialize_on_two_replicas)
 
 
 def _spread_over_two_replicas():
