@@ -11,7 +11,8 @@ metrics.jsonl, of which the first lines are left out:
   multiplies in bfloat16.
 - PyTorch: the same network, batch and size on all cores, on a synthetic batch, where an interpreter has it.
 - on a GPU: float32 and mixed precision, each with and without XLA (TF_XLA_FLAGS=--tf_xla_auto_jit=2); on
-  several, each with --communication ring and nccl.
+  several, each with --communication ring and nccl. Workers of a core each leave GPUs alone: all of them would
+  share one.
 
 Two cores of a virtual machine may be two threads of one core (see lscpu), and share memory and caches anyway:
 one worker alone has more than its part of them, so the efficiency against it reads low. The one against runs
@@ -45,6 +46,7 @@ from canopy import cli, machine, quiet
 from canopy.cli import UserError
 
 LEFT_OUT = 2  # lines of each kind: tracing, and the memory's and the processor's first steps
+NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 
 
 @dataclass
@@ -139,7 +141,8 @@ def contest(root: Path, size: int, batch: int, steps: int, rounds: int) -> dict[
     def add(way: str, rates: Sequence[float]) -> None:
         found[way].rates += rates[LEFT_OUT:]
 
-    pins = [["taskset", "-c", str(core)] for core in sorted(os.sched_getaffinity(0))]
+    # A container may be limited to fewer cores than it may run on.
+    pins = [["taskset", "-c", str(core)] for core in sorted(os.sched_getaffinity(0))[:cores]]
     common = ["--image_size", str(size), "--epochs", "1", "--log_steps", str(steps)]
     alone = ["--batch_size", str(batch // cores)]
     together = ["--batch_size", str(batch // cores * cores)]
@@ -148,15 +151,18 @@ def contest(root: Path, size: int, batch: int, steps: int, rounds: int) -> dict[
         add("real", rates[::2])
         add("memory", rates[1::2])
         if cores > 1:
-            add("one", train(root, [*common, *alone], workers=1, taskset=pins[0]))
-            add("together", train(root, [*common, *together], workers=cores))
+            add("one", train(root, [*common, *alone], workers=1, taskset=pins[0], **NO_GPU))
+            add("together", train(root, [*common, *together], workers=cores, **NO_GPU))
             with ThreadPoolExecutor(cores) as pool:
-                runs = pool.map(lambda pin: train(root, [*common, *alone], workers=1, taskset=pin), pins)
+                runs = pool.map(
+                    lambda pin: train(root, [*common, *alone], workers=1, taskset=pin, **NO_GPU), pins
+                )
                 add("apart", list(map(sum, zip(*runs, strict=True))))
-            add("halved", train(root, [*common, *together, "--exchange", "bfloat16"], workers=cores))
+            exchange = ["--exchange", "bfloat16"]
+            add("halved", train(root, [*common, *together, *exchange], workers=cores, **NO_GPU))
             if machine.multiplies_bfloat16():
                 precision = ["--mixed_precision", "native"]
-                add("native", train(root, [*common, *together, *precision], workers=cores))
+                add("native", train(root, [*common, *together, *precision], workers=cores, **NO_GPU))
     return found
 
 
@@ -203,11 +209,12 @@ def show(found: dict[str, Measured], title: str) -> None:
             console.print(f"efficiency a worker, against runs side by side{how}: {share:.3f}")
     if found["native"].rates:
         console.print(f"bfloat16 / float32: {rate['native'] / rate['together']:.3f}")
+    gpu = [way for way in rate if way.startswith("GPU")]
     if "torch" in rate:
         console.print(f"real / PyTorch: {rate['real'] / rate['torch']:.3f}")
-        if found["together"].rates:
+        if found["together"].rates and not gpu:  # with one, PyTorch computes there
             console.print(f"{found['together'].what} / PyTorch: {rate['together'] / rate['torch']:.3f}")
-    if gpu := [way for way in rate if way.startswith("GPU")]:
+    if gpu:
         console.print(f"best on the GPU: {max(gpu, key=lambda way: rate[way])}")
 
 
