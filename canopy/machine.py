@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import os
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # Linux' names, in /proc/cpuinfo
 ROOT = Path("/")  # tests put another system's files elsewhere
 DEVICES = Path("/dev")
+VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"  # CUDA's word: numbers or names, parted by commas
 
 
 def cores(root: Path = ROOT) -> int:
@@ -38,12 +40,18 @@ def multiplies_bfloat16(root: Path = ROOT) -> bool:
 
 
 def gpus(devices: Path = DEVICES) -> int:
-    """How many of NVIDIA's GPUs this machine or container has; nothing is imported to find out.
+    """How many of NVIDIA's GPUs this process may use; nothing is imported to find out.
 
     Args:
         devices: where their files are; there are none where Windows lends them (WSL).
     """
-    return sum(1 for _ in devices.glob("nvidia[0-9]*"))
+    there = sum(1 for _ in devices.glob("nvidia[0-9]*"))
+    named = os.environ.get(VISIBLE_GPUS)
+    if named is None:
+        return there
+    # CUDA takes those before the first that is none (CUDA C++ Programming Guide, "Environment Variables").
+    usable = itertools.takewhile(lambda name: name.strip() not in ("", "-1"), named.split(","))
+    return min(there, len(list(usable)))
 
 
 def _limit(root: Path) -> float:

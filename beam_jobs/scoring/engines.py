@@ -95,7 +95,7 @@ def load(info: ModelInfo, choice: str, threads: int) -> Engines:
 
 
 def has_gpu() -> bool:
-    """Whether this machine has a GPU of NVIDIA's, and libraries with which TensorFlow may use it."""
+    """Whether this process may use a GPU of NVIDIA's, and TensorFlow finds libraries for it."""
     return machine.gpus() > 0 and cuda.is_installed()
 
 

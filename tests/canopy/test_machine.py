@@ -89,8 +89,19 @@ def test_a_system_that_tells_nothing_of_its_cpu_has_no_bfloat16(tmp_path):
     assert not multiplies_bfloat16(tmp_path)
 
 
-def test_gpus_are_counted_by_their_device_files(tmp_path):
+def test_gpus_are_counted_by_their_device_files(tmp_path, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert gpus(tmp_path) == 0
     for name in ("nvidiactl", "nvidia-uvm", "nvidia3", "nvidia12"):
         (tmp_path / name).touch()
     assert gpus(tmp_path) == 2
+
+
+@pytest.mark.parametrize(
+    ("named", "usable"), [("", 0), ("-1", 0), ("1", 1), ("0, 1", 2), ("GPU-a,-1,GPU-b", 1), ("0,1,2,3", 2)]
+)
+def test_gpus_that_the_user_hides_do_not_count(tmp_path, monkeypatch, named, usable):
+    for name in ("nvidia0", "nvidia1"):
+        (tmp_path / name).touch()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert gpus(tmp_path) == usable

@@ -29,7 +29,6 @@ PAUSED_SECONDS = 3.0
 # Of silence once a peer is lost: what it computes is lost anyway, and half a checkpoint does no harm.
 STALLED_SECONDS = 5.0
 POLL_SECONDS = 0.02
-VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"  # CUDA's word: numbers or names, parted by commas
 
 
 class Worker:
@@ -177,13 +176,13 @@ def _own_gpus(index: int, here: int) -> dict[str, str]:
 
     Left to themselves, all workers take all GPUs, and every GPU computes for every worker.
     """
-    named = os.environ.get(VISIBLE_GPUS)
+    named = os.environ.get(machine.VISIBLE_GPUS)
     gpus = [str(i) for i in range(machine.gpus())] if named is None else named.split(",")
     if here == 1 or len(gpus) < 2:
         return {}
     each = max(1, len(gpus) // here)
     first = index * each % len(gpus)
-    return {VISIBLE_GPUS: ",".join(gpus[first : first + each])}
+    return {machine.VISIBLE_GPUS: ",".join(gpus[first : first + each])}
 
 
 def stop(workers: Sequence[Worker], how: signal.Signals, seconds: float) -> None:
