@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import IO, Any
 
 from beam_jobs.stores import gcs, s3
-from canopy.cli import TryAgainError, UserError, first_line
+from canopy.cli import TryAgainError, UserError, check_place, first_line
 from canopy.transient import is_transient
 
 PART = ".part"  # ends the name of a file that is still being written
@@ -48,7 +48,12 @@ def join(folder: str, *names: str) -> str:
 
 
 def absolute(path: str) -> str:
-    """A local path from the root, since workers may run in another folder; an address as it is."""
+    """A local path from the root, since workers may run in another folder; an address as it is.
+
+    Raises:
+        UserError: it is an address of nothing.
+    """
+    check_place(path)
     return path if is_remote(path) else os.path.abspath(path)  # noqa: PTH100 - keeps links as they are
 
 

@@ -270,6 +270,22 @@ def utf8(text: str) -> str:
     return text
 
 
+def check_place(path: str) -> None:
+    """Refuses an address of nothing: `gs://`, less its slashes, would be a folder `gs:` of this machine.
+
+    Raises:
+        UserError: nothing stands behind its `://`, as where a variable in it was not set.
+    """
+    _, scheme_ends, place = path.partition("://")
+    if scheme_ends and not place.strip("/"):
+        raise UserError(f"{path} names no bucket")
+
+
 def folder(text: str) -> str:
-    """A folder's path without slashes behind: in a store `run//export` is another place than `run/export`."""
+    """A folder's path without slashes behind: in a store `run//export` is another place than `run/export`.
+
+    Raises:
+        UserError: it is an address of nothing.
+    """
+    check_place(text)
     return text.rstrip("/") or text

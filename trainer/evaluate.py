@@ -52,7 +52,9 @@ def _flags(argv: Sequence[str] | None) -> Settings:
     )
     flags.add(parser, Settings)
     given = vars(parser.parse_args(argv))
-    settings = Settings(**{**given, "model": cli.folder(given["model"])})
+    for name in ("model", "data", "output"):
+        given[name] = cli.folder(given[name])
+    settings = Settings(**given)
     if settings.train_records < 0:
         raise UserError(f"--train_records must not be negative, and is {settings.train_records}")
     outputs.check_folder("--output", settings.output)
@@ -74,7 +76,6 @@ def _evaluate(settings: Settings) -> None:
     others = split.look(info, "train", 0 if settings.split == "train" else settings.train_records)
     result = Validation.of(scored.scores, scored.labels, info.vocabulary, model.thresholds)
     found = findings.gather(model, info, settings.split, scored=scored, others=others, summary=result.summary)
-    output = settings.output.rstrip("/")
     files = {
         "metrics.json": json.dumps(found.document, indent=1),
         "predictions.csv": _predictions(model, scored),
@@ -82,15 +83,16 @@ def _evaluate(settings: Settings) -> None:
     }
     try:
         for name, text in files.items():
-            write_text(f"{output}/{name}", text)
+            write_text(f"{settings.output}/{name}", text)
     except REFUSED as error:
-        raise refusal(f"--output {output} cannot be written to ({cli.first_line(error)})", error) from error
+        text = f"--output {settings.output} cannot be written to ({cli.first_line(error)})"
+        raise refusal(text, error) from error
     raised = [check for check in found.checks if check.verdict != "pass"]
     cli.tell(
         [
             f"{settings.split}: {len(scored.names):,} records, {result.sentence()}",
             *(f"{check.verdict}: {check.sentence}" for check in raised),
-            f"report: {output}/report.html",
+            f"report: {settings.output}/report.html",
         ]
     )
 

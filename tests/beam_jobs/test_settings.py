@@ -49,6 +49,21 @@ def test_an_empty_path_does_not_mean_the_working_folder(
 
 
 @pytest.mark.parametrize(
+    ("parse", "flags"),
+    [
+        (settings.parse, (*PREPROCESS, "--output=gs://")),
+        (settings.parse, (*PREPROCESS, "--images=gs:///")),
+        (predict_settings.parse, (*PREDICT, "--model=gs://")),
+    ],
+)
+def test_an_address_of_nothing_is_no_folder_of_this_machine(
+    parse: Callable[[Sequence[str]], object], flags: tuple[str, ...]
+) -> None:
+    with pytest.raises(UserError, match="names no bucket"):
+        parse(flags)
+
+
+@pytest.mark.parametrize(
     ("given", "expected"), [((), False), (("--overwrite",), True), (("--overwrite=true",), True)]
 )
 def test_a_switch_takes_a_value_or_none(given: tuple[str, ...], expected: bool) -> None:

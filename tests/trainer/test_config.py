@@ -148,3 +148,10 @@ def test_the_recipes_flags_are_understood(recipe):
 def test_a_slash_behind_a_folder_makes_no_other_folder(given, meant):
     found = config.parse(["--data", given, "--model_dir", given, "--init_from", given])
     assert (found.data, found.model_dir, found.init_from) == (meant, meant, meant)
+
+
+@pytest.mark.parametrize("flag", ["--data", "--model_dir", "--init_from"])
+@pytest.mark.parametrize("nothing", ["gs://", "gs:///"])
+def test_an_address_of_nothing_is_no_folder_of_this_machine(flag, nothing):
+    with pytest.raises(UserError, match=f"{nothing} names no bucket"):
+        config.parse([*NEEDED, flag, nothing])

@@ -105,6 +105,13 @@ def test_a_mistake_is_one_sentence(change, named, trained, records, tmp_path, ca
     assert not (tmp_path / "report").exists()
 
 
+def test_an_address_of_nothing_is_no_folder_of_this_machine(trained, records, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    assert evaluate.main(words(trained, records, "gs://")) == cli.EXIT_USER
+    assert capfd.readouterr().err.splitlines()[-1] == "error: gs:// names no bucket"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_report_that_cannot_be_written_is_one_sentence(trained, records, tmp_path, capfd):
     (tmp_path / "report.html.tmp").mkdir()
     assert evaluate.main(words(trained, records, tmp_path)) == cli.EXIT_USER
