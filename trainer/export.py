@@ -60,7 +60,10 @@ class Tagger(tf.Module):
                 fn_output_signature=tf.TensorSpec([self._size, self._size, 3], tf.uint8),
                 parallel_iterations=16,
             )
-        return {"scores": self._scores(images)}
+        # On a processor TensorFlow's convolutions fail for an empty batch, as a caller's last one may be.
+        count = tf.shape(images)[0]
+        spare = tf.zeros([tf.cast(count == 0, tf.int32), self._size, self._size, 3], images.dtype)
+        return {"scores": self._scores(tf.concat([images, spare], axis=0))[:count]}
 
     def lite(self) -> bytes:
         """A TensorFlow Lite model: float32[batch, size, size, 3] in 0..255, resized already, to scores."""

@@ -70,6 +70,11 @@ def test_the_archives_own_files_score_as_their_pixels_do(made, kind):
     assert to_rgb(data).mean() > 20, "the picture itself is black"
 
 
+def test_no_files_have_no_scores(made):
+    scores = served(made[1], "serving_default", image_bytes=tf.constant([], tf.string))
+    assert scores.shape == (0, len(made[2].vocabulary))
+
+
 def test_pictures_of_several_sizes_may_stand_in_one_batch_of_files(made):
     files = [encode(PICTURE[:side, :side], Kind.PLANET) for side in (64, 40, 17)]
     assert served(made[1], "serving_default", image_bytes=tf.constant(files)).shape[0] == 3
