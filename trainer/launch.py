@@ -77,7 +77,11 @@ def _parse(argv: Sequence[str] | None) -> Settings:
         metavar="SECONDS",
         help="how long to wait for the other pods at each start",
     )
-    flags = parser.parse_args(own)
+    flags, unknown = parser.parse_known_args(own)
+    if unknown:
+        raise UserError(
+            f"unrecognized arguments: {' '.join(unknown)}: trainer.task's flags stand behind -- (see --help)"
+        )
     if flags.local_workers < 0 or flags.max_restarts < 0:
         raise UserError("--local_workers and --max_restarts must not be negative")
     if not flags.rendezvous_timeout > 0:

@@ -28,6 +28,7 @@ MISTAKES = [
     ),
     (["--local_workers", "2"], ["--init_from", "nowhere", "--weights", "none"], "--init_from nowhere"),
     (["--local_worker", "2"], [], "--local_worker"),
+    (["--local_workers", "2", "--epochs", "3"], [], "--epochs 3: trainer.task's flags stand behind --"),
     (["--local_workers", "2", "--rendezvous_timeout", "0"], [], "--rendezvous_timeout"),
     ([], [], "JOB_COMPLETION_INDEX"),
 ]
