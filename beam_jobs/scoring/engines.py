@@ -146,8 +146,8 @@ class _SavedModel:
     def __init__(self, info: ModelInfo) -> None:
         with quiet.importing():
             import tensorflow as tf
-        # On newer GPUs convolutions would cut float32 to 11 significant bits, and scores differ by far more
-        # than 1e-4. What limits prediction there is decoding.
+        # On newer GPUs convolutions would cut float32 to 11 significant bits (TensorFloat-32), too few for
+        # both engines to agree within 1e-4 behind dozens of layers.
         tf.config.experimental.enable_tensor_float_32_execution(False)
         self.on_gpu = bool(tf.config.list_physical_devices("GPU"))
         self.name = f"SavedModel on {'a GPU' if self.on_gpu else 'the processor'}"
