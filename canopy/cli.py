@@ -13,13 +13,14 @@ import contextlib
 import io
 import os
 import select
-import signal
 import sys
 import threading
 import time
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import NoReturn
+
+from canopy import interrupts
 
 EXIT_OK = 0
 EXIT_BUG = 1
@@ -65,7 +66,7 @@ def run(command: Callable[[], None]) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     lost = ""
     try:
-        with _heeding_sigterm() as came:
+        with interrupts.heeded() as came:
             code = _ending(command, came)
     except BrokenPipeError:
         if not _nobody_reads():
@@ -91,35 +92,6 @@ def _open_streams() -> None:
     # Not the descriptors themselves: a library's file may have one by now.
     sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
-
-
-@contextlib.contextmanager
-def _heeding_sigterm() -> Iterator[list[int]]:
-    """Makes SIGTERM unwind a command as Ctrl-C does, once; yields a list that tells whether it came.
-
-    A container's first process ignores a signal that it has no handler for: its pod would only end by
-    SIGKILL, after its grace period.
-    """
-    came: list[int] = []
-    owner = os.getpid()
-
-    def unwind(number: int, _: object) -> None:
-        if os.getpid() != owner:  # a fork's copy: it has nothing to tidy up
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        came.append(number)
-        if len(came) == 1:
-            raise KeyboardInterrupt
-
-    mine = threading.current_thread() is threading.main_thread()
-    if not mine or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield came
-        return
-    signal.signal(signal.SIGTERM, unwind)
-    try:
-        yield came
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _ending(command: Callable[[], None], terminated: list[int]) -> int:
