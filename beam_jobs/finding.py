@@ -36,7 +36,10 @@ def is_passed_over(below: str) -> bool:
     Args:
         below: that part. Both kinds of slash part folders, as in archives made on Windows.
     """
-    parts = below.replace("\\", "/").split("/")
+    path = below.replace("\\", "/")
+    if "/." not in f"/{path}" and MACOS not in path:  # at a glance: listing asks it of millions
+        return False
+    parts = path.split("/")
     return MACOS in parts or any(part.startswith(".") and part not in (".", "..") for part in parts)
 
 

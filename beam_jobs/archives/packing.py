@@ -75,7 +75,10 @@ def refuse_csv(path: str, start: bytes) -> None:
 
 def _packed(path: str) -> str | None:
     """The ending by which `UNPACK` knows it, if it does."""
-    return next((ending for ending in UNPACK if path.lower().endswith(ending)), None)
+    name = path.lower()
+    if not name.endswith(tuple(UNPACK)):  # all at once: listing asks it of millions
+        return None
+    return next(ending for ending in UNPACK if name.endswith(ending))
 
 
 def _not_in_place(path: str, command: str, result: str = "the folder", what: str = "") -> UserError:
