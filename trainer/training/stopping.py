@@ -139,9 +139,7 @@ class Stopping:
             # A launcher says it, once for all its workers.
             self._end(cli.EXIT_INTERRUPTED, "" if self._near.has_launcher else "interrupted")
         self.is_asked = True
-        with self._lock:
-            alone = not self._in_steps
-        if not alone:
+        if self._in_steps:  # without the lock: a checkpoint being written may never end
             time.sleep(AGREE_SECONDS)
         self._end(cli.EXIT_TERMINATED, "stopped by SIGTERM: the newest checkpoint stands")
 

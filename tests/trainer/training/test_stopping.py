@@ -19,10 +19,10 @@ from trainer.training import stopping
 
 # A process as trainer.task makes it, which then does what the test says, and tells when it has come to it.
 BEGUN = """
-import signal, sys, threading, time
+import os, signal, sys, threading, time
 from trainer.link import Near
-from trainer.training.stopping import Stopping
-stopping = Stopping(Near(None))
+from trainer.training import stopping as module
+stopping = module.Stopping(Near(None))
 stopping.begin()
 def tell(word):
     print(word, flush=True)
@@ -87,6 +87,25 @@ def test_ctrl_c_does_not_wait_until_the_workers_agree(doing):
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == 130
     assert time.monotonic() - began < stopping.AGREE_SECONDS / 2
+
+
+IN_STEPS = "with stopping.agreeing() as agree:\n    agree()\n    tell('in steps')\n    time.sleep(600)"
+SAVING = (
+    "with stopping.agreeing() as agree:\n    agree()\n"
+    "    with stopping.unbroken():\n        tell('saving')\n        time.sleep(600)"
+)
+
+
+@pytest.mark.parametrize(
+    ("what", "number", "code"),
+    [(IN_STEPS, signal.SIGTERM, 143), (SAVING, signal.SIGTERM, 143), (SAVING, signal.SIGINT, 130)],
+)
+def test_workers_that_do_not_agree_and_a_checkpoint_that_takes_too_long_are_given_up(
+    doing, what, number, code
+):
+    process = doing(f"module.AGREE_SECONDS = module.SAVING_SECONDS = 0.2\n{what}")
+    process.send_signal(number)
+    assert process.wait(20) == code
 
 
 def test_while_steps_are_taken_sigterm_only_asks(doing):
