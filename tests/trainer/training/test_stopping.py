@@ -15,6 +15,8 @@ import pytest
 
 from tests.trainer.surviving import is_running, wait_for
 from trainer import link
+from trainer.cluster import Place
+from trainer.launching import supervise
 from trainer.training import stopping
 
 # A process as trainer.task makes it, which then does what the test says, and tells when it has come to it.
@@ -79,17 +81,27 @@ def test_a_signal_ends_it_in_one_line_wherever_it_is(doing, what, number, code, 
     assert (process.returncode, words) == (code, said)
 
 
-def test_ctrl_c_does_not_wait_until_the_workers_agree(doing):
-    process = doing(
-        "with stopping.agreeing() as agree:\n    agree()\n    tell('in steps')\n    time.sleep(60)"
-    )
-    began = time.monotonic()
-    process.send_signal(signal.SIGINT)
-    assert process.wait(20) == 130
-    assert time.monotonic() - began < stopping.AGREE_SECONDS / 2
-
-
+AT_A_FIRST_STEP = "with stopping.agreeing():\n    tell('it is traced')\n    time.sleep(600)"
 IN_STEPS = "with stopping.agreeing() as agree:\n    agree()\n    tell('in steps')\n    time.sleep(600)"
+AFTER_THE_LAST = "with stopping.agreeing() as agree:\n    agree()\ntell('after')\ntime.sleep(600)"
+
+
+@pytest.mark.parametrize(
+    ("what", "number", "code"),
+    [
+        (AT_A_FIRST_STEP, signal.SIGTERM, 143),
+        (IN_STEPS, signal.SIGINT, 130),
+        (AFTER_THE_LAST, signal.SIGTERM, 143),
+    ],
+)
+def test_after_ctrl_c_or_where_no_step_is_lost_it_does_not_wait_until_the_workers_agree(
+    doing, what, number, code
+):
+    process = doing(f"module.AGREE_SECONDS = 600\n{what}")
+    process.send_signal(number)
+    assert process.wait(20) == code
+
+
 SAVING = (
     "with stopping.agreeing() as agree:\n    agree()\n"
     "    with stopping.unbroken():\n        tell('saving')\n        time.sleep(600)"
@@ -106,6 +118,11 @@ def test_workers_that_do_not_agree_and_a_checkpoint_that_takes_too_long_are_give
     process = doing(f"module.AGREE_SECONDS = module.SAVING_SECONDS = 0.2\n{what}")
     process.send_signal(number)
     assert process.wait(20) == code
+
+
+def test_a_launcher_waits_for_as_long_as_its_worker_may_take_to_end():
+    assert stopping.AGREE_SECONDS + stopping.SAVING_SECONDS <= supervise.STOP_SECONDS
+    assert stopping.SAVING_SECONDS < supervise.DISMISS_SECONDS
 
 
 def test_while_steps_are_taken_sigterm_only_asks(doing):
@@ -139,20 +156,11 @@ def test_a_signal_from_before_it_began_is_not_lost():
     assert (process.returncode, words) == (130, b"interrupted\n")
 
 
-def test_after_the_last_step_sigterm_ends_it_at_once(doing):
-    process = doing("with stopping.agreeing() as agree:\n    agree()\ntell('after')\ntime.sleep(60)")
-    began = time.monotonic()
-    process.terminate()
-    assert process.wait(20) == 143
-    assert time.monotonic() - began < stopping.AGREE_SECONDS / 2
-
-
 def test_that_sigterm_came_in_the_last_step_is_not_forgotten(doing):
     process = doing(
-        "from trainer.training.stopping import TerminatedError\n"
         "try:\n    with stopping.agreeing() as agree:\n        agree()\n        tell('in steps')\n"
         "        while not stopping.is_asked: time.sleep(0.01)\n"
-        "except TerminatedError:\n    raise SystemExit(7)"
+        "except module.TerminatedError:\n    raise SystemExit(7)"
     )
     process.terminate()
     assert process.wait(20) == 7
@@ -167,6 +175,23 @@ def test_its_last_word_and_what_it_has_printed_are_not_lost(doing, tmp_path, mon
     out, _ = process.communicate(timeout=20)
     assert out == b"in the buffer\n"
     assert (tmp_path / "word").read_text() == "stopped by SIGTERM: the newest checkpoint stands"
+
+
+def test_it_ends_also_where_nobody_reads_what_it_says(doing, monkeypatch):
+    monkeypatch.setenv("PYTHONUNBUFFERED", "")
+    process = doing("tell('there')\nprint('in the buffer')\nos.write(2, b'it is\\n')\ntime.sleep(60)")
+    process.stderr.readline()
+    process.stdout.close()
+    process.stderr.close()
+    process.terminate()
+    assert process.wait(20) == 143
+
+
+def test_one_that_was_started_by_hand_waits_for_nobody_and_is_where_its_environment_says(doing, monkeypatch):
+    place = Place(1, ("a:1", "b:1"))
+    monkeypatch.setenv("TF_CONFIG", place.tf_config())
+    process = doing("tell('begun')\nprint(stopping.meet(), file=sys.stderr)")
+    assert process.communicate(timeout=20)[1].decode() == f"{place}\n"
 
 
 @pytest.fixture
@@ -209,12 +234,27 @@ def test_what_its_launcher_tells_it_or_would_tell_the_user_ends_it(led, act, cod
     assert (process.returncode, words) == (code, said)
 
 
-def test_a_single_worker_gets_no_cluster_not_even_one_of_its_environment(led, monkeypatch):
-    monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"index": 1}}')
-    process, line = led("import os\ntell(stopping.meet().workers)\ntell('TF_CONFIG' in os.environ)")
-    wait_for(lambda: line.is_ready)
+@pytest.mark.parametrize("place", [Place(0, ()), Place(0, ("a:1", "c:1"))])
+def test_it_gets_the_cluster_that_its_launcher_names_and_not_one_of_its_environment(led, monkeypatch, place):
+    monkeypatch.setenv("TF_CONFIG", Place(1, ("a:1", "b:1")).tf_config())
+    process, line = led("tell(stopping.meet())\ntell(os.environ.get('TF_CONFIG'))")
+    wait_for(lambda: line.is_ready, seconds=20)
+    line.say(link.GO, place.tf_config())
+    assert process.communicate(timeout=20)[0].decode() == f"{place}\n{place.tf_config() or None}\n"
+
+
+def test_its_launcher_learns_when_to_be_patient_and_what_it_has_come_to(led):
+    process, line = led(
+        "with stopping.patience(600):\n    stopping.meet()\n"
+        "stopping.stepped(3)\nstopping.saved(2)\nstopping.done()\ntell(stopping.has_stepped)"
+    )
+    wait_for(lambda: line.is_ready, seconds=20)
+    assert line.silent_for() < -300
     line.say(link.GO)
-    assert process.communicate(timeout=20)[0] == b"1\nFalse\n"
+    wait_for(lambda: line.is_done, seconds=20)
+    assert line.silent_for() > -300
+    assert (line.steps, line.saved) == (3, 2)
+    assert process.communicate(timeout=20)[0] == b"True\n"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
@@ -236,3 +276,13 @@ def test_a_frozen_process_does_not_outlive_its_launcher():
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+def test_one_that_was_started_by_hand_outlives_the_shell_that_did():
+    what = "shell = os.getppid()\ntell('begun')\nwhile os.getppid() == shell: time.sleep(0.01)\ntell('alone')"
+    shell = "import subprocess, sys\nsubprocess.run([sys.executable, '-c', *sys.argv[1:]])"
+    with subprocess.Popen([sys.executable, "-c", shell, BEGUN, what], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.kill()
+        assert process.stdout.read() == b"alone\n"
