@@ -1,5 +1,6 @@
 """Which record stopped a run, and with what sentence."""
 
+import dataclasses
 import errno
 
 import pytest
@@ -7,35 +8,83 @@ import tensorflow as tf
 
 from beam_jobs.images import Converted
 from beam_jobs.records import frame, serialise
+from canopy import contract
 from canopy.cli import TryAgainError, UserError
 from trainer import data_info, dataset, faults
 from trainer.shard import Shard
 
 
 def example(encoded=b"", classes=2, name="chip"):
-    return serialise(name, Converted(encoded, "jpeg", 8, 8, None, False, False), [0], classes)
+    return serialise(name, Converted(encoded, "jpeg", 8, 12, None, False, False), [0], classes)
 
 
-def test_a_record_that_breaks_the_contract_is_named(tmp_path):
-    picture = tf.io.encode_jpeg(tf.zeros([8, 8, 3], tf.uint8)).numpy()
-    larger = tf.io.encode_jpeg(tf.zeros([16, 16, 3], tf.uint8)).numpy()
-    sound = example(picture)
+def jpeg(height, width):
+    return tf.io.encode_jpeg(tf.zeros([height, width, 3], tf.uint8)).numpy()
+
+
+@pytest.fixture
+def picture():
+    return jpeg(8, 12)
+
+
+@pytest.fixture
+def sound(picture):
+    return example(picture)
+
+
+def write(path, *records):
+    path.write_bytes(b"".join(map(frame, records)))
+    return Shard(str(path), 3)
+
+
+def read(*shards):
+    """Reads shards as training does."""
+    settings = dataset.Reading(
+        shards=shards, classes=2, image_size=32, replica_batch=3, workers=1, index=0, shuffle=False
+    )
+    return list(dataset.iterate(settings))
+
+
+def test_a_record_that_breaks_the_contract_is_named(tmp_path, picture, sound):
     for bad, said in [
         (example(b"no picture", name="chip_7"), r"record 1 .*chip_7.*cannot be decoded"),
+        (example(b"no picture", name="chip_7").replace(b"_7", b"\xff7"), "record 1 .*chip\ufffd7.*decoded"),
         (example(picture[:200]), "record 1 .*cannot be decoded"),
-        (example(larger), "record 1 .*16 x 16 pixels"),
+        (example(jpeg(16, 12)), "record 1 .*16 x 12 pixels"),
+        (example(jpeg(8, 16)), "record 1 .*8 x 16 pixels"),
         (example(picture, classes=5), "record 1 .*has 5 numbers .*2 classes"),
+        (example(picture, classes=1), "record 1 .*has 1 numbers .*2 classes"),
         (sound.replace(b"image/encoded", b"image/ENCODED"), "record 1 .*lacks image/encoded"),
         (b"\xff\xff", "record 1 .*no tf.train.Example"),
     ]:
-        path = tmp_path / "shard"
-        path.write_bytes(b"".join(map(frame, (sound, bad, sound))))
-        settings = dataset.Reading(
-            shards=(Shard(str(path), 3),),
-            classes=2, image_size=32, replica_batch=3, workers=1, index=0, shuffle=False,
-        )  # fmt: skip
         with pytest.raises(UserError, match=said):
-            list(dataset.iterate(settings))
+            read(write(tmp_path / "shard", sound, bad, sound))
+
+
+def test_a_record_that_has_not_one_name_or_not_one_picture_is_named(tmp_path, picture, sound):
+    two = tf.train.Example.FromString(sound)
+    two.features.feature[contract.KEY_ENCODED].bytes_list.value.append(picture)
+    nameless = sound.replace(b"image/filename", b"image/FILENAME")
+    for bad, lacking in [(two.SerializeToString(), "encoded"), (nameless, "filename")]:
+        shards = [write(tmp_path / "shard", sound, bad, sound)]
+        with pytest.raises(UserError, match=f"record 1 .*lacks image/{lacking}"):
+            list(faults.naming(dataset.encoded(shards, 2), shards, 2))
+
+
+@pytest.mark.parametrize("address", ["", "file://"])  # TensorFlow's own file system, as of a store
+def test_what_tensorflow_cannot_read_is_named_in_whatever_shard_it_is(tmp_path, sound, address):
+    whole, path = write(tmp_path / "whole", sound, sound, sound), tmp_path / "bad"
+    bad = dataclasses.replace(write(path, sound, sound, sound), path=f"{address}{path}")
+    data, begins = path.read_bytes(), 2 * len(frame(sound))
+    for content, said in [
+        (data[:-1] + b"?", "bad: record 2 of 3, .* is corrupt: its checksum differs"),
+        (data[: begins + 5], "bad: record 2 of 3, .* is cut off"),
+        (data[:begins], "bad ends before record 2,"),
+        (None, "bad is missing: canopy.json promises 3 records"),
+    ]:
+        path.unlink() if content is None else path.write_bytes(content)
+        with pytest.raises(UserError, match=said):
+            read(whole, bad)
 
 
 def test_more_records_than_promised_are_named(tmp_path):
