@@ -13,6 +13,7 @@ from trainer.network import precision
 
 SMALL = Config(data="", model_dir="", image_size=32, alpha=0.35, weights="none")
 PRIOR = (0.1, 0.5, 0.9)
+DEPTHWISE = tf_keras.layers.DepthwiseConv2D
 
 
 @pytest.fixture(autouse=True)
@@ -28,9 +29,14 @@ def cpu():
 
 
 def test_float16_has_a_scale_that_is_kept_and_other_types_have_none():
-    for policy, names in (("float32", set()), ("mixed_float16", {"loss_scale", "good_steps"})):
+    for policy, start in (("float32", {}), ("mixed_float16", {"loss_scale": 2.0**15, "good_steps": 0})):
         tf_keras.mixed_precision.set_global_policy(policy)
-        assert set(precision.scale_of(model.optimizer(SMALL, 10))) == names
+        optimizer = model.optimizer(SMALL, 10)
+        scale = precision.scale_of(optimizer)
+        assert {name: float(variable) for name, variable in scale.items()} == start
+    for variable, value in ((scale["loss_scale"], 8.0), (scale["good_steps"], 3)):  # as from a checkpoint
+        variable.assign(value)
+    assert (float(optimizer.loss_scale), int(optimizer.dynamic_counter)) == (8.0, 3)
 
 
 @pytest.mark.usefixtures("cpu")
@@ -100,7 +106,7 @@ def test_a_type_that_is_named_is_taken():
 def test_a_strided_convolution_has_the_gradients_of_keras_own(side, dtype, error):
     mine, keras = (
         kind(3, strides=2, padding="same", use_bias=False, depthwise_initializer="ones", dtype=dtype)
-        for kind in (precision.StridedDepthwise, tf_keras.layers.DepthwiseConv2D)
+        for kind in (precision.StridedDepthwise, DEPTHWISE)
     )
     pictures = tf.random.stateless_uniform([2, side, side, 4], [1, 2], -1, 1)
     found = []
@@ -130,3 +136,27 @@ def test_the_slow_gradient_is_avoided_where_it_is_slow_alone():
         precision.settle(policy)
         backbone = model.build(SMALL, len(PRIOR), PRIOR, None).get_layer("backbone")
         assert sum(isinstance(layer, precision.StridedDepthwise) for layer in backbone.layers) == expected
+
+
+@pytest.mark.parametrize(("gpus", "kind"), [([], precision.StridedDepthwise), (["a GPU"], DEPTHWISE)])
+def test_a_gpu_keeps_the_gradient_that_is_fast_there(monkeypatch, gpus, kind):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda _: gpus)
+    layer = DEPTHWISE(3, strides=2, padding="same", use_bias=False, dtype="mixed_bfloat16")
+    precision.suit(layer)
+    assert type(layer) is kind
+
+
+def test_the_slow_operation_alone_is_computed_in_float32():
+    layer = precision.StridedDepthwise(3, strides=2, padding="same", use_bias=False, dtype="mixed_bfloat16")
+
+    @tf.function
+    def gradient(pictures):
+        with tf.GradientTape() as tape:
+            tape.watch(pictures)
+            out = layer(pictures)
+        return tape.gradient(out, pictures)
+
+    graph = gradient.get_concrete_function(tf.TensorSpec([1, 8, 8, 4], tf.bfloat16)).graph
+    assert graph.structured_outputs.dtype == tf.bfloat16
+    found = [each for each in graph.get_operations() if each.type.endswith("NativeBackpropInput")]
+    assert [each.get_attr("T") for each in found] == [tf.float32]
