@@ -28,6 +28,7 @@ FROZEN_SECONDS = 30.0  # of silence later on
 PAUSED_SECONDS = 3.0
 # Of silence once a peer is lost: what it computes is lost anyway, and half a checkpoint does no harm.
 STALLED_SECONDS = 5.0
+RELAY_SECONDS = 5.0  # for the rest of what it wrote: a child that outlives it may keep its stderr open
 POLL_SECONDS = 0.02
 
 
@@ -140,7 +141,7 @@ class Worker:
         Args:
             show_errors: whether nobody else has said why the run ends.
         """
-        self._relay.join(5.0)
+        self._relay.join(RELAY_SECONDS)
         if show_errors:
             _write(b"".join(self._held))
         self.line.close()
