@@ -20,6 +20,7 @@ UNPACK = {
     ".tar.lzma": "tar --lzma -xf", ".tar.lz": "tar --lzip -xf", ".tar.z": "tar -xZf",
     ".7z": "7z x", ".rar": "unrar x", ".gz": "gunzip -k",
 }  # fmt: skip
+PACKED = tuple(UNPACK)
 # How a tar begins that is packed, whatever its name, and the ending by which `UNPACK` knows it.
 MAGIC = {b"\x1f\x8b": ".tar.gz", b"BZh": ".tar.bz2", b"\xfd7zXZ": ".tar.xz", b"\x28\xb5\x2f\xfd": ".tar.zst"}
 # How a packed CSV begins, and what unpacks it, whatever its name, to the screen.
@@ -76,9 +77,9 @@ def refuse_csv(path: str, start: bytes) -> None:
 def _packed(path: str) -> str | None:
     """The ending by which `UNPACK` knows it, if it does."""
     name = path.lower()
-    if not name.endswith(tuple(UNPACK)):  # all at once: listing asks it of millions
+    if not name.endswith(PACKED):  # all at once: listing asks it of millions
         return None
-    return next(ending for ending in UNPACK if name.endswith(ending))
+    return next(ending for ending in PACKED if name.endswith(ending))
 
 
 def _not_in_place(path: str, command: str, result: str = "the folder", what: str = "") -> UserError:

@@ -98,7 +98,7 @@ class Stopping:
             raise TerminatedError
 
     def _begin_agreement(self) -> None:
-        with self._lock:
+        with self._lock:  # whoever ends the process has it for good: no step is begun that nobody saves
             self._in_steps = True
 
     @contextlib.contextmanager
