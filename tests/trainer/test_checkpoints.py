@@ -42,6 +42,10 @@ def test_it_tells_how_the_epoch_was_cut_when_it_was_saved(tmp_path):
     assert later.streams_then == 3
     later.restore()
     assert later.streams_then == 8
+    later.save(2)
+    last = of(tmp_path, value, streams=8)
+    last.restore()
+    assert last.streams_then == 3
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "emptied"])
@@ -95,6 +99,8 @@ def test_a_checkpoint_of_another_network_is_not_taken_up(tmp_path):
     other = tf.Variable([5.0, 5.0])
     with pytest.raises(UserError, match=r"has shape \(2,\) and there is \(1,\)"):
         of(tmp_path, other).restore()
+    with pytest.raises(UserError, match=r"no checkpoint .* can be read"):
+        of(tmp_path, tf.Variable([0.0]), other).restore()
     assert other.numpy().tolist() == [5.0, 5.0]
 
 
@@ -231,6 +237,8 @@ def test_checkpoints_from_before_runs_had_numbers_are_taken_up_by_such_a_run_alo
     np.savez(path, **content)
     assert of(tmp_path, tf.Variable(0.0)).restore() == 10
     assert of(tmp_path, tf.Variable(0.0)).restore(run=7) == 0
+    of_run(tmp_path, 7, 20)
+    assert of(tmp_path, tf.Variable(0.0)).restore() == 10
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -253,7 +261,8 @@ def test_one_bad_number_among_the_good_ones_of_all_variables_is_enough(tmp_path)
     assert saved(tmp_path) == ["step-00000001.npz"]
 
 
-def test_a_newer_format_is_refused_with_what_to_do(tmp_path, monkeypatch):
+def test_a_newer_format_is_refused_with_what_to_do_and_not_passed_over(tmp_path, monkeypatch):
+    at_steps(tmp_path, 4)
     monkeypatch.setattr(checkpoints, "FORMAT_VERSION", 2)
     _, kept = at_steps(tmp_path, 5)
     monkeypatch.setattr(checkpoints, "FORMAT_VERSION", 1)

@@ -60,6 +60,7 @@ def test_on_a_full_disk_the_run_goes_on_for_a_while_and_the_older_checkpoints_st
     for step in range(3, 2 + REFUSALS):
         assert not kept.save(step)
         assert f"checkpoint of step {step} could not be saved" in logged.text
+        assert saved(small_disk) == before
     with pytest.raises(UserError, match=f"refused {REFUSALS} checkpoints in a row.*mend that"):
         kept.save(2 + REFUSALS)
     assert saved(small_disk) == before
@@ -77,6 +78,43 @@ def test_a_storage_that_does_not_list_what_was_saved_before_does_not_end_a_run(t
         patch.setattr(tf.io.gfile, "listdir", refuse)
         assert kept.save(3)
     assert "cannot be listed (Input/output error): older checkpoints stay" in logged.text
+    assert kept.save(4)
+    assert saved(tmp_path) == ["step-00000003.npz", "step-00000004.npz"]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (tf.errors.UnavailableError(None, None, "busy"), TryAgainError),
+        (tf.errors.ResourceExhaustedError(None, None, "full"), UserError),
+    ],
+)
+def test_a_storage_that_takes_none_of_them_is_tried_again_where_that_may_pass(
+    tmp_path, monkeypatch, error, kind
+):
+    _, kept = at_steps(tmp_path, 1)
+
+    def refuse(*_, **__):
+        raise error
+
+    monkeypatch.setattr(tf.io.gfile, "rename", refuse)
+    for step in range(2, 1 + REFUSALS):
+        assert not kept.save(step)
+    with pytest.raises(kind, match=f"refused {REFUSALS} checkpoints in a row"):
+        kept.save(9)
+    assert saved(tmp_path) == ["step-00000001.npz"]
+
+
+def test_an_older_checkpoint_that_cannot_be_removed_does_not_end_a_run(tmp_path, monkeypatch, logged):
+    _, kept = at_steps(tmp_path, 1, 2)
+
+    def refuse(*_):
+        raise tf.errors.PermissionDeniedError(None, None, "no right")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tf.io.gfile, "remove", refuse)
+        assert kept.save(3)
+    assert "step-00000001.npz could not be removed (no right)" in logged.text
     assert kept.save(4)
     assert saved(tmp_path) == ["step-00000003.npz", "step-00000004.npz"]
 
