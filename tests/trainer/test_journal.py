@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import tensorflow as tf
 
 from trainer.config import Config
@@ -29,12 +30,32 @@ def test_a_resumed_run_goes_on_with_the_same_file(tmp_path):
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
 
 
-def test_a_line_that_was_cut_off_spoils_no_other(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "epo')
+@pytest.mark.parametrize("earlier", ["", '{"step": 1, "epo'])
+def test_a_line_that_was_cut_off_spoils_no_other(tmp_path, earlier):
+    (tmp_path / "metrics.jsonl").write_text(earlier)
     with Journal(config(tmp_path), is_chief=True) as journal:
         journal.write(LINE)
         journal.write(LINE)
-    assert (tmp_path / "metrics.jsonl").read_text().splitlines()[1:] == [json.dumps(LINE)] * 2
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert lines == [*earlier.splitlines(), *[json.dumps(LINE)] * 2]
+
+
+def test_a_line_that_the_disk_took_half_of_spoils_no_later_one(tmp_path, monkeypatch):
+    whole = tf.io.gfile.GFile.write
+
+    def half(file, text):
+        whole(file, text[:9])
+        raise tf.errors.ResourceExhaustedError(None, None, "no space left")
+
+    with Journal(config(tmp_path), is_chief=True) as journal:
+        journal.write(LINE)
+        with monkeypatch.context() as patch:
+            patch.setattr(tf.io.gfile.GFile, "write", half)
+            with pytest.raises(tf.errors.ResourceExhaustedError):
+                journal.write(LINE)
+        journal.write(LINE)
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert lines == [json.dumps(LINE), json.dumps(LINE)[:9], json.dumps(LINE)]
 
 
 def test_a_folder_that_takes_no_plots_is_warned_of_and_keeps_its_lines(tmp_path, logged):
@@ -56,7 +77,7 @@ def test_it_knows_whether_an_epoch_was_validated_also_where_a_line_is_cut(tmp_pa
     with Journal(config(tmp_path), is_chief=True) as journal:
         assert journal.lacks_validation(3)
         journal.write(LINE)
-        (tmp_path / "metrics.jsonl").open("a").write('[]\n{"step": 3, "valid\n')
+        (tmp_path / "metrics.jsonl").open("a").write('["validation"]\n{"step": 3, "validation": {"f\n')
         assert journal.lacks_validation(3)
         journal.write({"step": 3, "epoch": 1, "validation": {"f2": 0.9}})
         assert not journal.lacks_validation(3)
@@ -83,13 +104,13 @@ def test_tensorboard_plots_the_numbers_and_those_of_validation(tmp_path):
     with Journal(config(tmp_path), is_chief=True) as journal:
         journal.write(LINE)
         journal.write({"step": 3, "epoch": 1, "validation": {"f2": 0.9, "tags": {}}})
-    tags = {
-        value.tag
+    found = {
+        (value.tag, event.step)
         for path in (tmp_path / "logs").iterdir()
         for event in tf.compat.v1.train.summary_iterator(str(path))
         for value in event.summary.value
     }
-    assert tags == {"loss", "images_per_second", "validation/f2"}
+    assert found == {("loss", 3), ("images_per_second", 3), ("validation/f2", 3)}
 
 
 def test_the_chief_alone_writes(tmp_path):
