@@ -100,12 +100,13 @@ class Verification:
     def _first_local(self) -> str | None:
         for shard in self._own:
             try:
-                if self._known.holds(shard):
+                file = self._known.line(shard)  # before it is read: it may be written over meanwhile
+                if self._known.holds(file):
                     continue
                 found = checksum(shard.path)
                 if found != shard.crc32c:
                     return _differs(shard, f"has CRC-32C {found}, and canopy.json says {shard.crc32c}")
-                self._known.add(shard)
+                self._known.add(file)
             except OSError as error:
                 raise told(f"{shard.path} cannot be read ({error.strerror or error})", error) from error
         return None
@@ -180,20 +181,20 @@ class _Known:
             self._path = folder / "verified.txt"
             self._lines = set(self._path.read_text(encoding="utf-8").splitlines())
 
-    def holds(self, shard: Shard) -> bool:
+    def holds(self, line: str) -> bool:
         """Whether this very file was checked."""
-        return self._line(shard) in self._lines
+        return line in self._lines
 
-    def add(self, shard: Shard) -> None:
+    def add(self, line: str) -> None:
         """Notes that a file was checked."""
-        line = self._line(shard)
         self._lines.add(line)
         if self._path is not None:
             with contextlib.suppress(OSError), self._path.open("a", encoding="utf-8") as file:
                 file.write(f"{line}\n")
 
     @staticmethod
-    def _line(shard: Shard) -> str:
+    def line(shard: Shard) -> str:
+        """What stands for the file that a shard is now."""
         path = Path(shard.path).resolve()
         status = path.stat()
         return f"{path} {status.st_size} {status.st_mtime_ns} {status.st_ino} {shard.crc32c}"

@@ -163,6 +163,24 @@ def test_a_shard_that_is_written_over_while_a_run_reads_it_is_found_at_the_next_
     assert read == [str(path)]
 
 
+def test_a_shard_that_is_written_over_while_it_is_checked_is_not_taken_for_checked(folder, monkeypatch):
+    path = shard_path(folder)
+    whole = integrity.checksum
+
+    def checksum(name):
+        found = whole(name)
+        if name == str(path):
+            flip(path, frames(path)[2] + 30)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(integrity, "checksum", checksum)
+        verification = Verification(data_info.read(str(folder)).shards("train")[:1], 1, 0)
+        verification._thread.join()
+    with pytest.raises(UserError, match=rf"{path.name}: record 2 of "):
+        verification.finish()
+
+
 @pytest.mark.parametrize(
     ("number", "kind"), [(errno.ESTALE, TryAgainError), (errno.EIO, TryAgainError), (errno.EACCES, UserError)]
 )
