@@ -1,18 +1,16 @@
 """Shards that are not what preprocessing wrote end a run, which names the shard and the record."""
 
-import dataclasses
 import errno
 import json
-import logging
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
 
 from canopy import cli
 from canopy.cli import TryAgainError, UserError
-from tests.beam_jobs.gcs_server import serving
 from tests.conftest import SMALLEST
 from trainer import data_info, integrity
 from trainer.integrity import Verification
@@ -60,6 +58,13 @@ def test_a_missing_shard_is_named(folder):
         data_info.read(str(folder)).shards("train")
 
 
+def test_a_shard_that_has_grown_is_named(folder):
+    path = shard_path(folder, 1)
+    path.write_bytes(path.read_bytes() * 2)
+    with pytest.raises(UserError, match=rf"{path.name} holds more than the "):
+        data_info.read(str(folder)).shards("train")
+
+
 @pytest.mark.parametrize("cut", [1, 20])
 def test_a_shard_that_is_cut_off_is_named_with_its_last_record(folder, cut):
     path = shard_path(folder)
@@ -86,8 +91,9 @@ def flip(path, position):
 def test_a_flipped_bit_is_found_and_its_record_named(folder, within, what):
     path = shard_path(folder)
     flip(path, frames(path)[2] + within)
-    with pytest.raises(UserError, match=rf"{path.name}: record 2 of .* corrupt: .*{what}"):
-        verify(folder)
+    for _ in range(2):  # a later start, too
+        with pytest.raises(UserError, match=rf"{path.name}: record 2 of .* corrupt: .*{what}"):
+            verify(folder)
 
 
 @pytest.mark.parametrize(("content", "expected"), [(b"", "00000000"), (b"x" * 3_000_000, "90cbdf17")])
@@ -113,6 +119,7 @@ def test_each_shard_is_verified_by_one_of_the_workers(folder):
 
 
 def test_sound_records_that_are_not_those_promised_are_refused(folder):
+    verify(folder)
     path, facts = shard_path(folder), json.loads((folder / "canopy.json").read_text())
     facts["splits"]["train"]["shards"][0]["crc32c"] = "01234567"
     (folder / "canopy.json").write_text(json.dumps(facts))
@@ -156,6 +163,7 @@ def test_a_shard_that_is_written_over_while_a_run_reads_it_is_found_at_the_next_
     other = tmp_path / "other"
     shutil.copy(path, other)
     flip(other, frames(other)[2] + 30)
+    shutil.copystat(path, other)
     other.replace(path)
     read = spied(monkeypatch)
     with pytest.raises(UserError, match=rf"{path.name}: record 2 of "):
@@ -181,6 +189,46 @@ def test_a_shard_that_is_written_over_while_it_is_checked_is_not_taken_for_check
         verification.finish()
 
 
+@pytest.mark.parametrize("notes", ["a link", "another's", "a folder", "no text"])
+def test_notes_that_are_not_the_users_own_or_cannot_be_read_count_for_nothing(
+    folder, tmp_path, monkeypatch, notes
+):
+    verify(folder)
+    own, uid = tmp_path / "tmp" / f"canopy-{os.getuid()}", os.getuid()
+    assert own.stat().st_mode & 0o077 == 0
+    if notes == "a link":
+        own.rename(tmp_path / "elsewhere")
+        own.symlink_to(tmp_path / "elsewhere")
+    elif notes == "another's":
+        own.rename(own.with_name(f"canopy-{uid + 1}"))
+        monkeypatch.setattr(os, "getuid", lambda: uid + 1)
+    elif notes == "a folder":
+        (own / "verified.txt").unlink()
+        (own / "verified.txt").mkdir()
+    else:
+        (own / "verified.txt").write_bytes(b"\xff")
+    read = spied(monkeypatch)
+    verify(folder)
+    assert read == [shard.path for shard in data_info.read(str(folder)).shards("train")]
+
+
+def test_a_check_waits_for_nothing_and_tells_what_was_found_meanwhile(folder, monkeypatch):
+    going = threading.Event()
+
+    def fails(_):
+        going.wait(10)
+        raise OSError(errno.ESTALE, "it says no")
+
+    monkeypatch.setattr(integrity, "checksum", fails)
+    verification = Verification(data_info.read(str(folder)).shards("train"), 1, 0)
+    verification.check()
+    assert verification._thread.daemon, "a run that ends would wait for the checksums"
+    going.set()
+    verification._thread.join()
+    with pytest.raises(TryAgainError, match="it says no"):
+        verification.check()
+
+
 @pytest.mark.parametrize(
     ("number", "kind"), [(errno.ESTALE, TryAgainError), (errno.EIO, TryAgainError), (errno.EACCES, UserError)]
 )
@@ -189,67 +237,14 @@ def test_a_disk_that_fails_for_a_while_is_no_fault_of_the_shards(folder, monkeyp
         raise OSError(number, "it says no")
 
     path = shard_path(folder)
-    monkeypatch.setattr(integrity, "checksum", fails)
-    with pytest.raises(kind, match=rf"{path} cannot be read \(it says no\)"):
-        verify(folder)
-
-
-@pytest.fixture
-def objects(folder, tmp_path, monkeypatch):
-    """The training shards as objects of a bucket."""
-    from google.cloud import storage
-
-    with serving(tmp_path / "store", "here") as server:
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
-        bucket = storage.Client().bucket("here")
-        shards = []
-        for shard in data_info.read(str(folder)).shards("train"):
-            name = f"data/{Path(shard.path).name}"
-            bucket.blob(name).upload_from_filename(shard.path)
-            shards.append(dataclasses.replace(shard, path=f"gs://here/{name}"))
-        yield server, bucket, tuple(shards)
-
-
-def test_a_bucket_is_asked_for_its_objects_sizes_and_checksums(objects):
-    _, bucket, shards = objects
-    verification = Verification(shards, 2, 0)
-    verification.finish()
-    blob = bucket.blob(shards[1].path.removeprefix("gs://here/"))
-    blob.upload_from_string(b"x" * shards[1].bytes)
-    with pytest.raises(UserError, match=rf"{shards[1].path} has CRC-32C"):
-        verification.finish()
-    with pytest.raises(UserError, match=rf"{shards[1].path} has CRC-32C"):
-        Verification(shards, 2, 0).finish()
-    blob.upload_from_string(b"x")
-    with pytest.raises(UserError, match=rf"{shards[1].path} has 1 bytes"):
-        Verification(shards, 2, 0).finish()
-    blob.delete()
-    with pytest.raises(UserError, match=rf"{shards[1].path} is missing"):
-        Verification(shards, 2, 0).finish()
-
-
-def test_a_bucket_that_does_not_answer_for_long_is_no_mistake_of_the_data(objects, monkeypatch, caplog):
-    from google.api_core.exceptions import RetryError
-    from google.cloud import storage
-
-    def fails(*_, **__):
-        raise RetryError("Timeout of 120.0s exceeded", None)
-
-    _, _, shards = objects
-    monkeypatch.setattr(storage.Client, "list_blobs", fails)
-    with caplog.at_level(logging.WARNING, "canopy"):
-        Verification(shards, 1, 0).finish()
-    assert "cannot be asked for" in caplog.text
-
-
-def test_a_bucket_that_may_not_be_listed_is_no_mistake_of_the_data(objects, caplog):
-    server, _, shards = objects
-    server.denied = "/o?"
-    with caplog.at_level(logging.WARNING, "canopy"):
-        verification = Verification(shards, 1, 0)
-        for _ in range(3):
-            verification.finish()
-    assert caplog.text.count("cannot be asked for") == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(integrity, "checksum", fails)
+        with pytest.raises(kind, match=rf"{path} cannot be read \(it says no\)"):
+            verify(folder)
+    info = data_info.read(str(folder))
+    monkeypatch.setattr(Path, "stat", fails)
+    with pytest.raises(kind, match=rf"{path} is missing \(it says no\)"):
+        info.shards("train")
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
