@@ -38,7 +38,17 @@ def test_any_other_jpeg_stays_as_it_is(kind):
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"\xff", b"\xff\xd8\xff", b"<html>", b"\xff\xd8" + b"\xff" * 40, bytes(64)]
+    "data",
+    [
+        b"",
+        b"\xff",
+        b"\xff\xd8\xff",
+        b"<html>",
+        b"\xff\xd8" + b"\xff" * 40,
+        bytes(64),
+        b"\x89P" + encode(PICTURE, Kind.PLANET)[2:],  # another format's bytes may look like any header
+    ],
+    ids=len,
 )
 def test_what_is_no_jpeg_stays_as_it_is(data):
     assert in_graph(data) == data
@@ -48,11 +58,18 @@ def test_what_is_no_jpeg_stays_as_it_is(data):
     "stray",
     [
         b"\0\1\2",  # between two markers
+        b"\5\6\7",
+        b"\xff\1\2\2",  # a marker without a length
+        b"\xff\xd0\2\2",  # another
         b"\xff\0",  # a stuffed byte
         b"\xff\xd8",  # a second start
         b"\xff\xe2\0\0",  # a length that does not hold itself
         b"\xff\xee\0\x0dAdobe" + bytes(6),  # a marker too short to count
         b"\xff\xee\0\x0eAdobe" + bytes(7),  # one that counts, and stays alone
+        b"\xff\xee\0\x0eOther" + bytes(7),  # somebody else's
+        b"\xff\xfe\0\x11Adobe Photoshop",  # a comment
+        b"\xff\xe1\2\2" + bytes(510) + b"\xff\xe2",  # a long header that ends like the start of one
+        b"\xff\xcc\0\x0a" + b"\3" * 8,  # no frame, though its code lies among theirs
         bytes(200_000),
         b"\xff" * 200_000,  # fill bytes
         b"\xff\0" * 100_001,
@@ -60,10 +77,13 @@ def test_what_is_no_jpeg_stays_as_it_is(data):
     ],
     ids=len,
 )
-@pytest.mark.parametrize("behind", ["the start", "the first header"])
+@pytest.mark.parametrize("behind", ["the start", "the first header", "the frame", "the scan"])
 def test_headers_with_stray_bytes_are_mended_as_preprocessing_does(stray, behind):
     data = encode(PICTURE, Kind.PLANET)
-    place = 2 if behind == "the start" else 4 + int.from_bytes(data[4:6], "big")
+    place = {"the start": 2, "the scan": len(data) - 2}.get(behind, 0)
+    if not place:
+        header = 2 if behind == "the first header" else data.index(b"\xff\xc0")
+        place = header + 2 + int.from_bytes(data[header + 2 : header + 4], "big")
     odd = data[:place] + stray + data[place:]
     assert in_graph(odd) == markers.with_adobe_marker(odd, components=4)
 
