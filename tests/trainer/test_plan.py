@@ -21,6 +21,12 @@ def test_the_streams_parts_hold_every_record_once(counts, streams, seed, epoch):
     assert sorted(seen) == [(shard, i) for shard, count in enumerate(counts) for i in range(count)]
 
 
+def test_shards_are_read_in_the_epochs_order_and_an_empty_one_not_at_all():
+    parts = plan.stream_parts([3, 0, 2], [2, 1, 0], 2, 0)
+    assert parts == [plan.Part(2, 0, 2)]
+    assert plan.stream_parts([3, 0, 2], [2, 1, 0], 1, 0) == [*parts, plan.Part(0, 0, 3)]
+
+
 @given(counts=COUNTS, streams=st.integers(1, 9))
 def test_no_stream_has_more_than_one_record_above_another(counts, streams):
     order = range(len(counts))
