@@ -1,16 +1,19 @@
 """What a data folder says of itself, and when it is refused."""
 
+import errno
 import json
+from pathlib import Path
 
 import pytest
+import tensorflow as tf
 
-from canopy.cli import UserError
+from canopy.cli import TryAgainError, UserError
 from trainer import data_info
 
 FACTS = {
     "format_version": 1,
     "dataset": "planet",
-    "vocabulary": ["clear", "water"],
+    "vocabulary": ["water", "clear"],
     "fingerprint": "f" * 64,
     "splits": {
         "train": {
@@ -18,7 +21,7 @@ FACTS = {
             "tags": {"clear": 2},
             "shards": [{"name": "a", "records": 2}, {"name": "b", "records": 1}],
         },
-        "validation": {"records": 0, "tags": {}, "shards": []},
+        "validation": {"records": 0, "tags": {}, "shards": [{"name": "c", "records": 0}]},
     },
 }
 
@@ -28,18 +31,18 @@ def folder(tmp_path):
     (tmp_path / "canopy.json").write_text(json.dumps(FACTS))
     (tmp_path / "dataset_info.json").write_text("{}")
     for name in ("a", "b"):
-        (tmp_path / name).write_bytes(b"")
+        (tmp_path / name).write_bytes(b"records")
     return tmp_path
 
 
 def test_a_whole_folder_is_read(folder):
     info = data_info.read(f"{folder}/")
-    assert info.vocabulary == ("clear", "water")
+    assert (info.name, info.vocabulary, info.fingerprint) == ("planet", ("water", "clear"), "f" * 64)
     assert [(s.path, s.records) for s in info.shards("train")] == [(f"{folder}/a", 2), (f"{folder}/b", 1)]
 
 
 def test_a_tags_prior_is_its_share_of_the_training_records(folder):
-    assert data_info.read(str(folder)).prior == [2 / 3, 0.0]
+    assert data_info.read(str(folder)).prior == [0.0, 2 / 3]
 
 
 def test_what_preprocessing_writes_is_read(records):
@@ -72,17 +75,53 @@ def test_a_missing_folder_is_refused(tmp_path):
 
 def test_a_newer_format_is_refused_with_what_to_do(folder):
     (folder / "canopy.json").write_text(json.dumps({**FACTS, "format_version": 2}))
-    with pytest.raises(UserError, match="upgrade"):
+    with pytest.raises(UserError, match=r"^\S+ has data format version 2, .*upgrade"):
         data_info.read(str(folder))
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "[]", "{}", '{"format_version": 1}', '{"format_version": 1, "splits": []}']
+    "text", [b"\xff", b"{", b"[]", b"{}", b'{"format_version": 1}', b'{"format_version": 1, "splits": []}']
 )
-def test_a_damaged_canopy_json_is_refused(folder, text):
-    (folder / "canopy.json").write_text(text)
-    with pytest.raises(UserError, match=r"canopy\.json"):
-        data_info.read(str(folder))
+@pytest.mark.parametrize("scheme", ["", "file://"], ids=["local", "by TensorFlow"])
+def test_a_damaged_canopy_json_is_refused(folder, text, scheme):
+    (folder / "canopy.json").write_bytes(text)
+    with pytest.raises(UserError, match=r"canopy\.json cannot be understood"):
+        data_info.read(f"{scheme}{folder}")
+
+
+def test_a_folder_with_a_scheme_is_read_or_refused_as_any_other(folder):
+    assert data_info.read(f"file://{folder}").shards("train")[1].path == f"file://{folder}/b"
+    (folder / "dataset_info.json").unlink()
+    with pytest.raises(UserError, match=r"no dataset_info\.json"):
+        data_info.read(f"file://{folder}")
+
+
+@pytest.mark.parametrize(
+    ("scheme", "error", "kind"),
+    [
+        ("", OSError(errno.ESTALE, "Stale file handle"), TryAgainError),
+        ("", OSError(errno.EACCES, "Permission denied"), UserError),
+        ("file://", tf.errors.UnavailableError(None, None, "busy"), TryAgainError),
+        ("file://", tf.errors.PermissionDeniedError(None, None, "no right"), UserError),
+    ],
+)
+def test_a_storage_that_fails_for_a_while_is_no_mistake_of_the_users(
+    folder, monkeypatch, scheme, error, kind
+):
+    def refuse(*_):
+        raise error
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    monkeypatch.setattr(tf.io.gfile, "exists", refuse)
+    with pytest.raises(kind, match=r"dataset_info\.json cannot be read"):
+        data_info.read(f"{scheme}{folder}")
+
+
+def test_a_batch_may_be_mostly_padding_and_not_all_but_nothing_else(folder):
+    info = data_info.read(str(folder))
+    info.check_batch(300)
+    with pytest.raises(UserError, match="--batch_size 301 is over 100 times the 3 training records"):
+        info.check_batch(301)
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])
@@ -98,15 +137,16 @@ def test_a_run_starts_from_an_export_of_the_same_tags_in_the_same_order_alone(fo
     for text, said in [
         ("{", "cannot be understood"),
         ("[]", "cannot be understood"),
+        ("{}", "cannot be understood"),
         (
-            '{"classes": ["water", "clear"]}',
-            "its 2 tags are not the data set's 2 in their order: number 1 is water there and clear here",
+            '{"classes": ["clear", "water"]}',
+            "its 2 tags are not the data set's 2 in their order: number 1 is clear there and water here",
         ),
-        ('{"classes": ["clear"]}', "number 2 is missing there and water here"),
-        ('{"classes": ["clear", "water", "none"]}', "number 3 is none there and missing here"),
+        ('{"classes": ["water"]}', "number 2 is missing there and clear here"),
+        ('{"classes": ["water", "clear", "none"]}', "number 3 is none there and missing here"),
     ]:
         (tmp_path / "model.json").write_text(text)
         with pytest.raises(UserError, match=said):
             info.check_start(str(tmp_path))
-    (tmp_path / "model.json").write_text('{"classes": ["clear", "water"]}')
+    (tmp_path / "model.json").write_text('{"classes": ["water", "clear"]}')
     info.check_start(str(tmp_path))
