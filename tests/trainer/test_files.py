@@ -33,8 +33,34 @@ def test_a_store_is_never_asked_for_a_folder(monkeypatch):
     monkeypatch.setattr(tf.io.gfile, "makedirs", asked.append)
     files.make_folder("gs://bucket/run/checkpoints")
     assert asked == []
-    files.make_folder("run/checkpoints")
-    assert asked == ["run/checkpoints"]
+    for path in ("run/checkpoints", "file:///run/checkpoints"):
+        files.make_folder(path)
+        assert asked.pop() == path
+
+
+def test_what_stands_for_a_folder_is_made_in_a_store_alone(monkeypatch):
+    made: list[str] = []
+    monkeypatch.setattr(tf.io.gfile, "mkdir", made.append)
+    for path in ("run/logs", "file:///run/logs", "gs://bucket/run/logs"):
+        files.stand_for_folder(path)
+    assert made == ["gs://bucket/run/logs"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), tf.errors.UnavailableError(None, None, "busy")])
+def test_whatever_ends_the_writing_of_a_file_leaves_nothing_and_is_told(tmp_path, monkeypatch, error):
+    def ends(*_, **__):
+        raise error
+
+    def refuses(_):
+        raise tf.errors.PermissionDeniedError(None, None, "no right")
+
+    monkeypatch.setattr(tf.io.gfile, "rename", ends)
+    with pytest.raises(type(error)):
+        files.write_text(f"{tmp_path}/run.json", "one")
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(tf.io.gfile, "remove", refuses)
+    with pytest.raises(type(error)):
+        files.write_text(f"{tmp_path}/run.json", "one")
 
 
 @pytest.mark.parametrize(
@@ -55,6 +81,7 @@ def test_a_store_is_never_asked_for_a_folder(monkeypatch):
     ],
 )
 def test_a_refusal_that_may_pass_is_told_from_one_that_lasts(error, kind):
+    assert isinstance(error, files.REFUSED)
     found = files.refusal("a sentence", error)
     assert type(found) is kind
     assert str(found) == "a sentence"
