@@ -13,7 +13,7 @@ from beam_jobs.images import Converted, Encoding, convert
 from beam_jobs.records import frame, serialise
 from canopy import contract
 from canopy.sample.encode import Kind, encode
-from trainer import dataset
+from trainer import dataset, plan
 from trainer.dataset import Reading
 from trainer.shard import Shard
 
@@ -54,7 +54,7 @@ def read(settings, epoch=0, first_step=0):
     return [(numbers(labels), weights) for _, labels, weights in batches]
 
 
-@pytest.mark.parametrize(("counts", "workers"), [([5, 0, 7, 3], 1), ([5, 7, 3], 2), ([2, 1], 4), ([9], 3)])
+@pytest.mark.parametrize(("counts", "workers"), [([5, 0, 7, 3], 1), ([5, 7, 3], 2), ([0, 2, 1], 4), ([9], 3)])
 def test_the_workers_together_see_every_record_once_an_epoch(tmp_path, counts, workers):
     shards = write_shards(tmp_path, counts)
     seen: Counter[int] = Counter()
@@ -109,18 +109,36 @@ def test_every_worker_takes_the_same_steps(tmp_path):
     assert steps == {reading(shards, workers=3).steps}
 
 
-def test_the_order_is_the_seeds_and_another_each_epoch(tmp_path):
-    settings = reading(write_shards(tmp_path, [10, 10]), seed=5)
-    orders = [np.concatenate([batch for batch, _ in read(settings, epoch)]).tolist() for epoch in (0, 0, 1)]
-    assert orders[0] == orders[1] != orders[2]
+@pytest.mark.parametrize("counts", [[10, 10], [20]])
+def test_the_order_is_the_seeds_and_another_each_epoch(tmp_path, counts):
+    shards = write_shards(tmp_path, counts)
+    orders = [
+        [batch.tolist() for batch, _ in read(reading(shards, seed=seed), epoch)]
+        for seed, epoch in ((5, 0), (5, 0), (5, 1), (6, 0))
+    ]
+    assert orders[0] == orders[1]
+    assert orders[0] not in orders[2:]
+
+
+@pytest.mark.parametrize("limit", ["SHUFFLE_RECORDS", "HELD_BYTES"])
+def test_all_streams_together_hold_no_more_records_for_shuffling_than_they_may(tmp_path, monkeypatch, limit):
+    (shard,) = write_shards(tmp_path, [40])
+    settings = reading((dataclasses.replace(shard, bytes=40 * 1000),))  # four streams of ten records
+    monkeypatch.setattr(dataset, limit, 8 if limit == "SHUFFLE_RECORDS" else 8 * 1000)
+    found = np.array([batch for batch, _ in read(settings)])
+    ahead = found % 10 - np.arange(10)[:, None]
+    assert ahead.max() == 1, "each has two to choose from"
 
 
 def test_an_epoch_can_be_entered_at_any_step(tmp_path):
     settings = reading(write_shards(tmp_path, [10, 9]))
     whole = read(settings, epoch=2)
     for step in range(len(whole)):
-        late = read(settings, epoch=2, first_step=step)
-        assert [batch.tolist() for batch, _ in late] == [batch.tolist() for batch, _ in whole[step:]]
+        late = list(dataset.iterate(settings, epoch=2, first_step=step))
+        assert [numbers(labels.numpy()).tolist() for _, labels, _ in late] == [
+            batch.tolist() for batch, _ in whole[step:]
+        ]
+        assert [each.numpy().tolist() for _, _, each in late] == [each.tolist() for _, each in whole[step:]]
 
 
 def test_without_shuffling_the_records_come_in_their_own_order(tmp_path):
@@ -177,6 +195,9 @@ def test_evaluation_reads_names_pictures_and_labels(tmp_path):
         number = int(name.decode().removeprefix("chip_"))
         assert numbers(labels[None])[0] == number
         assert abs(np.asarray(Image.open(io.BytesIO(picture))).astype(int) - number).max() <= 1
+    some = dataset.encoded(shards, 40, [plan.Part(2, 1, 2)]).as_numpy_iterator()
+    assert [name for name, _, _ in some] == [b"chip_3", b"chip_4"]
+    assert not list(dataset.encoded(shards, 40, []))
 
 
 def test_a_shard_with_fewer_records_than_promised_is_an_error_and_no_shorter_epoch(tmp_path):
@@ -191,27 +212,35 @@ def noise(height, width):
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
 
 
+def test_decoding_gives_pillows_pixels_to_the_bit():
+    out = io.BytesIO()
+    Image.fromarray(noise(40, 48)).save(out, "JPEG", quality=90, subsampling=0)
+    np.testing.assert_array_equal(dataset.decode(out.getvalue()), np.asarray(Image.open(out)))
+
+
+SIZES = [(32, 96), (32, 64), (64, 100), (40, 33), (256, 224), (96, 64), (97, 64), (256, 96), (7, 7)]
+
+
 @pytest.mark.parametrize(
-    ("side", "size"),
-    [(32, 96), (32, 64), (64, 100), (40, 33), (256, 224), (96, 64), (97, 64), (256, 96), (7, 7)],
+    ("height", "width", "size"), [*((side, side, size) for side, size in SIZES), (32, 40, 32), (40, 56, 32)]
 )
-def test_resizing_is_bilinear_and_antialiased_where_it_shrinks_to_less_than_two_thirds(side, size):
+def test_resizing_is_bilinear_and_antialiased_where_it_shrinks_to_less_than_two_thirds(height, width, size):
     import tensorflow as tf
 
-    picture = noise(side, side)
-    exact = tf.image.resize(picture, [size, size], antialias=side > 1.5 * size).numpy()
+    picture = noise(height, width)
+    exact = tf.image.resize(picture, [size, size], antialias=max(height, width) > 1.5 * size).numpy()
     expected = np.floor(exact + np.float32(contract.ROUNDING))
     found = dataset.resize(tf.constant(picture), size).numpy()
     assert found.dtype == np.uint8
-    assert np.abs(found - expected).max() <= (0 if side != 64 else 1), "a tie may round either way"
-    if side == size:
+    assert np.abs(found - expected).max() <= (0 if height != 64 else 1), "a tie may round either way"
+    if height == width == size:
         np.testing.assert_array_equal(found, picture)
 
 
 def test_pictures_of_several_sizes_may_stand_in_one_shard(tmp_path):
     import tensorflow as tf
 
-    pictures = [noise(32, 32), noise(64, 48), noise(8, 8), noise(32, 32)]
+    pictures = [noise(32, 32), noise(32, 48), noise(8, 8), noise(32, 32)]
     encoded = [
         Converted(tf.io.encode_png(each).numpy(), "png", each.shape[0], each.shape[1], None, False, False)
         for each in pictures
