@@ -9,7 +9,7 @@ import tensorflow as tf
 from canopy.cli import TryAgainError, UserError
 from tests.trainer.test_claim import by_hand, settings
 from trainer import claim as claims
-from trainer.model_dir import check_sources
+from trainer.model_dir import check_sources, has_saved
 
 
 @pytest.mark.parametrize("flag", ["init_from", "weights", "data", "backbone"])
@@ -29,9 +29,18 @@ def test_restart_refuses_to_begin_with_what_it_deletes(tmp_path, flag):
 
 def test_restart_knows_what_it_deletes_in_a_store(tmp_path):
     with pytest.raises(UserError, match="--init_from gs://ours/model/export "):
-        check_sources(settings("gs://ours/model", restart=True, init_from="gs://ours/model/export"))
+        check_sources(settings("gs://ours/model/", restart=True, init_from="gs://ours/model/export"))
     for elsewhere in ("gs://ours/model/export-2", "gs://ours/earlier/export", str(tmp_path)):
         check_sources(settings("gs://ours/model", restart=True, init_from=elsewhere))
+
+
+def test_a_checkpoint_is_seen_whatever_characters_the_folders_name_has(tmp_path):
+    folder = tmp_path / "rate [1e-3]*" / "checkpoints"
+    assert not has_saved(str(folder.parent))
+    folder.mkdir(parents=True)
+    assert not has_saved(str(folder.parent))
+    (folder / "step-00000008.npz").touch()
+    assert has_saved(str(folder.parent))
 
 
 def test_a_model_dir_that_cannot_be_written_is_one_sentence(tmp_path):
