@@ -40,7 +40,9 @@ def told(*workers):
 
 def test_workers_that_were_started_alike_are_no_mistake():
     first = Config(data="a", model_dir="b", seed=3)
-    second = Config(data="c", model_dir="d", seed=3, log_format="json", restart=True, profile=True)
+    second = Config(
+        data="c", model_dir="d", seed=3, log_format="json", restart=True, profile=True, require_gpu=True
+    )
     assert told((first, "data"), (second, "data")) == ["", ""]
     assert told((first, "data")) == [""]
 
