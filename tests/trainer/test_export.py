@@ -28,6 +28,10 @@ PICTURE = np.asarray(
 )
 
 
+def thresholds(info):
+    return [0.5 - number / 100 for number in range(len(info.vocabulary))]
+
+
 @pytest.fixture(scope="module")
 def made(records, tmp_path_factory):
     """An untrained network's export, with the network."""
@@ -38,8 +42,7 @@ def made(records, tmp_path_factory):
     network = model.build(config, len(info.vocabulary), [0.3] * len(info.vocabulary), None)
     head = network.get_layer("logits")
     head.kernel.assign(tf.random.stateless_normal(head.kernel.shape, [1, 2]))
-    thresholds = [0.2] * len(info.vocabulary)
-    return network, export.export(network, config, info, thresholds, {"f2": 0.5}), info
+    return network, export.export(network, config, info, thresholds(info), {"f2": 0.5}), info
 
 
 @functools.cache
@@ -107,7 +110,7 @@ def test_model_json_says_what_prediction_and_report_need(made):
     assert found["format_version"] == 1
     assert found["canopy_version"] == __version__
     assert found["classes"] == list(info.vocabulary)
-    assert len(found["thresholds"]) == len(info.vocabulary)
+    assert found["thresholds"] == thresholds(info)
     assert found["image_size"] == 32
     assert found["metrics"] == {"f2": 0.5}
     assert found["config"]["alpha"] == 0.35
@@ -131,24 +134,27 @@ def test_a_network_that_tensorflow_lite_cannot_take_is_exported_without_it(recor
     network = tf_keras.Model(images, tf_keras.layers.Dense(len(info.vocabulary))(patches))
     config = Config(data=str(records), model_dir=str(tmp_path), image_size=32)
     with caplog.at_level("WARNING", logger="canopy"):
-        folder = export.export(network, config, info, [0.2] * len(info.vocabulary), {})
+        folder = export.export(network, config, info, thresholds(info), {"absent_tags": ["mine"]})
     assert "prediction uses the SavedModel" in caplog.text
+    assert "stays where no validation record has the tag: mine" in caplog.text
     assert not (tmp_path / "export" / "model.tflite").exists()
     assert served(folder, "rgb", rgb=tf.zeros([1, 32, 32, 3], tf.uint8)).shape == (1, len(info.vocabulary))
 
 
-def put(folder, text):
+def put(folder, text, scheme=""):
     """A finished export's folder, but for model.json, put in the place of an earlier one."""
     fresh = folder / "export.partial"
     fresh.mkdir()
     (fresh / "saved_model.pb").write_text(text)
-    export._put_in_place(str(fresh), str(folder / "export"), text)
+    export._put_in_place(f"{scheme}{fresh}", f"{scheme}{folder}/export", text)
 
 
-def test_a_new_export_takes_the_place_of_the_earlier_one(tmp_path):
-    put(tmp_path, "first")
+@pytest.mark.parametrize("scheme", ["", "file://"], ids=["at once", "file by file"])
+def test_a_new_export_takes_the_place_of_the_earlier_one(tmp_path, scheme):
+    put(tmp_path, "first", scheme)
     (tmp_path / "export" / "of_the_first").touch()
-    put(tmp_path, "second")
+    shutil.copytree(tmp_path / "export", tmp_path / "export.earlier")  # of one that was killed
+    put(tmp_path, "second", scheme)
     assert [path.name for path in tmp_path.iterdir()] == ["export"]
     assert sorted(path.name for path in (tmp_path / "export").iterdir()) == ["model.json", "saved_model.pb"]
     assert (tmp_path / "export" / "model.json").read_text() == "second"
@@ -167,16 +173,32 @@ def test_an_earlier_export_stands_until_the_new_one_is_complete(tmp_path, monkey
     assert (tmp_path / "export" / "model.json").read_text() == "first"
 
 
+def test_an_export_that_moves_file_by_file_has_no_model_json_until_all_are_there(tmp_path, monkeypatch):
+    put(tmp_path, "first", "file://")
+    rename, before = tf.io.gfile.rename, {}
+
+    def noted(source, target, overwrite=False):
+        before[Path(source).name] = list(tmp_path.glob("*/model.json"))
+        rename(source, target, overwrite)
+
+    monkeypatch.setattr(tf.io.gfile, "rename", noted)
+    put(tmp_path, "second", "file://")
+    assert before["export.partial"] == []
+
+
 def test_an_earlier_export_stands_where_another_run_has_taken_the_folder_meanwhile(made, tmp_path):
     def taken():
         raise UserError("another run has taken the folder")
 
     network, _, info = made
     put(tmp_path, "first")
+    (tmp_path / "export.partial" / "assets").mkdir(parents=True)
+    (tmp_path / "export.partial" / "assets" / "of one that was killed").touch()
     config = Config(data="", model_dir=str(tmp_path), image_size=32, alpha=0.35, weights="none")
     with pytest.raises(UserError, match="another run"):
         export.export(network, config, info, [0.2] * len(info.vocabulary), {}, check=taken)
     assert (tmp_path / "export" / "model.json").read_text() == "first"
+    assert not list(tmp_path.glob("*/assets/of one*"))
 
 
 def test_another_run_can_start_from_an_export(made, tmp_path):
@@ -194,6 +216,9 @@ def test_an_export_of_another_network_is_refused(made):
     other = model.build(config, 4, [0.5] * 4, None)
     with pytest.raises(UserError, match="its network is not this one"):
         export.load_weights(other, made[1])
+    longer = tf_keras.Sequential([made[0], tf_keras.layers.Dense(1)])
+    with pytest.raises(UserError, match="its network is not this one"):
+        export.load_weights(longer, made[1])
 
 
 def test_an_export_whose_weights_are_cut_short_is_refused(made, tmp_path):
