@@ -17,7 +17,7 @@ def told(said, replicas, gather=gathering.rows):
         def reduce(operation, part, axis):
             assert (operation, axis) == (tf.distribute.ReduceOp.SUM, None)
             parts[index] = [part] * replicas
-            return tf.add_n([each for several in parts.values() for each in several])
+            return sum(each for several in parts.values() for each in several)
 
         strategy = SimpleNamespace(
             num_replicas_in_sync=len(said) * replicas, run=lambda function: function(), reduce=reduce
@@ -29,7 +29,7 @@ def told(said, replicas, gather=gathering.rows):
     return [of(index) for index in range(len(said))]
 
 
-@pytest.mark.parametrize("replicas", [1, 3, 8])
+@pytest.mark.parametrize("replicas", [1, 6])  # six sixths are less than one
 def test_all_are_told_the_same_whole_numbers_in_the_workers_order(replicas):
     said = [[0, 7], [2**32 - 1, 1], [10**12 + 1, 0]]
     assert told(said, replicas) == [said] * 3
