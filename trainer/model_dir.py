@@ -16,7 +16,8 @@ from canopy.cli import UserError
 from trainer.config import Config
 from trainer.files import REFUSED, refusal
 
-WRITTEN = ("metrics.jsonl", "checkpoints", "export", "export.partial", "logs")  # besides run.json
+# Besides run.json; of the export's other two one is half-written, and one was about to be replaced.
+WRITTEN = ("metrics.jsonl", "checkpoints", "export", "export.partial", "export.earlier", "logs")
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Whose run a model_dir holds."""
 
 import json
+import re
 
 import pytest
 import tensorflow as tf
@@ -54,7 +55,7 @@ def test_other_settings_are_refused_also_where_another_start_of_the_same_run_had
 
 
 def leave_things(folder):
-    for name in ("checkpoints", "export", "export.partial", "logs", "notes"):
+    for name in ("checkpoints", "export", "export.partial", "export.earlier", "logs", "notes"):
         (folder / name).mkdir()
     (folder / "metrics.jsonl").write_text("{}")
 
@@ -235,9 +236,8 @@ def test_restart_refuses_what_no_run_is_known_to_have_left(tmp_path):
     leave_things(tmp_path)
     (tmp_path / "export" / "model.json").write_text("{}")
     before = files(tmp_path)
-    with pytest.raises(
-        UserError, match=r"holds metrics\.jsonl, checkpoints, export, export\.partial, logs and no run\.json"
-    ):
+    left = "metrics.jsonl, checkpoints, export, export.partial, export.earlier, logs"
+    with pytest.raises(UserError, match=f"holds {re.escape(left)} and no run.json"):
         claim_model_dir(settings(tmp_path, restart=True), "data", True, "first")
     assert files(tmp_path) == before
 
