@@ -161,11 +161,12 @@ def _zip_name(info: zipfile.ZipInfo) -> str:
 
 def _target(archive: zipfile.ZipFile, link: zipfile.ZipInfo) -> str:
     """What a zip's symbolic link names, which is its content; nothing where that cannot be a path."""
-    if link.file_size > MAX_TARGET_BYTES:
+    if link.file_size > MAX_TARGET_BYTES or link.compress_type not in (STORED, DEFLATED):
         return ""
     try:
-        return os.fsdecode(archive.read(link))
-    except (zipfile.BadZipFile, NotImplementedError, zlib.error):
+        with archive.open(link) as content:
+            return os.fsdecode(content.read(link.file_size))  # with no number it unpacks all that is there
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, zlib.error):
         return ""
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import subprocess
 import sys
 import tarfile
+import tracemalloc
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -121,3 +124,54 @@ def test_a_hard_link_is_the_member_that_comes_before_it_or_a_reject(tmp_path: Pa
     assert found == {"a": b"a", "first": b"blob", "chain": b"blob", "late": b"later"}
     assert rejected == {"early": "unreadable", "gone": "unreadable"}
     assert listing.ignored == 2
+
+
+def zip_with_link(path: Path, target: bytes, method: int, **index: int) -> Path:
+    """A zip of a chip and a symbolic link, of which the index says something that is not so."""
+    places = {"stored": 20, "size": 24}  # in the index, from the member's signature on
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.jpg", b"chip")
+        link = zipfile.ZipInfo("link.jpg")
+        link.external_attr = (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(link, target, method)
+    data = bytearray(path.read_bytes())
+    at = data.rindex(b"PK\x01\x02")
+    for field, value in index.items():
+        data[at + places[field] : at + places[field] + 4] = value.to_bytes(4, "little")
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("method", "damage"),
+    [
+        (zipfile.ZIP_STORED, "another byte"), (zipfile.ZIP_DEFLATED, "another byte"),
+        (zipfile.ZIP_BZIP2, "another byte"), (zipfile.ZIP_LZMA, "another byte"),
+        (zipfile.ZIP_STORED, "beyond the end"),
+    ],
+)  # fmt: skip
+def test_a_damaged_link_is_a_reject_and_the_rest_of_its_zip_is_read(
+    tmp_path: Path, method: int, damage: str
+) -> None:
+    path = zip_with_link(tmp_path / "a.zip", b"a.jpg", method)
+    if damage == "another byte":
+        data = bytearray(path.read_bytes())
+        data[data.index(b"link.jpg") + 8 + 4] ^= 0x5A
+        path.write_bytes(data)
+    else:
+        zip_with_link(path, b"a.jpg", method, stored=10**6, size=4_000)
+    with Reader() as reader:
+        chip, link = list_images([str(path)])
+        assert reader.read(chip) == b"chip"
+        with pytest.raises(RejectedImage, match="as a link to what is not there"):
+            reader.read(link)
+
+
+def test_a_link_unpacks_to_no_more_than_its_zips_index_says(tmp_path: Path) -> None:
+    path = zip_with_link(tmp_path / "a.zip", bytes(20_000_000), zipfile.ZIP_DEFLATED, size=5)
+    tracemalloc.start()
+    try:
+        assert len(list_images([str(path)])) == 2
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
