@@ -119,6 +119,15 @@ def test_overlapping_patterns_count_an_image_once_and_their_order_does_not_matte
         ]
 
 
+@pytest.mark.parametrize("kind", ["a.zip", "a.tar"])
+def test_an_archives_images_come_in_the_order_of_their_paths(tmp_path: Path, kind: str) -> None:
+    names = ["t/b.jpg", "t/notes.txt", "s/c.jpg", "t/a.jpg"]
+    pack(tmp_path / kind, {name: name.encode() for name in names})
+    with Reader() as reader:
+        found = [(source.member, reader.read(source).decode()) for source in list_images([str(tmp_path)])]
+    assert found == [(name, name) for name in ("s/c.jpg", "t/a.jpg", "t/b.jpg")]
+
+
 def test_links_in_a_circle_end(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "a.jpg").write_bytes(b"x")
@@ -154,12 +163,12 @@ def test_a_folder_with_magic_characters_is_taken_literally(tmp_path: Path) -> No
     assert len(list_images([str(folder)])) == 1
 
 
-@pytest.mark.parametrize("kind", ["stored.zip", "deflated.zip", "plain.tar"])
+@pytest.mark.parametrize("kind", ["stored.zip", "deflated.zip", "plain.tar", "LOUD.ZIP", "LOUD.TAR"])
 def test_hostile_names_in_archives_are_only_names(tmp_path: Path, kind: str) -> None:
     members = {name: os.urandom(50) + name.encode() for name in HOSTILE}
     path = tmp_path / "in" / kind
     path.parent.mkdir()
-    if kind.endswith("tar"):
+    if kind.lower().endswith("tar"):
         tar_of(path, members)
     else:
         zip_of(path, members, zipfile.ZIP_STORED if kind.startswith("stored") else zipfile.ZIP_DEFLATED)

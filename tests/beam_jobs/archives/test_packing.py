@@ -38,8 +38,12 @@ def test_what_cannot_be_read_in_place_is_refused_with_the_command_that_unpacks_i
 
 
 @pytest.mark.parametrize(
-    "name", ["b.tar.gz", "B.TGZ", "b.tbz2", "b.txz", "b.tar.lz4", "b.7z", "b.jpg.gz", "b.zip"]
-)
+    "name",
+    [
+        "b.tar.gz", "B.TGZ", "b.tbz2", "b.txz", "b.tar.lz4", "b.tar.lzma", "b.tar.Z", "b.7z", "b.jpg.gz",
+        "b.zip",
+    ],
+)  # fmt: skip
 def test_what_lies_beside_images_and_may_hold_more_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "a.jpg").write_bytes(b"1")
     (tmp_path / name).write_bytes(b"?")
@@ -94,3 +98,9 @@ def test_a_tar_that_is_packed_by_another_name_is_refused_with_what_unpacks_it(
     _, command, _ = str(refused.value).split("`")
     subprocess.run(command, shell=True, cwd=tmp_path, check=True)
     assert (tmp_path / "a.jpg").exists()
+
+
+def test_a_tar_that_is_packed_by_zstd_is_refused_with_what_unpacks_it(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(b"\x28\xb5\x2f\xfd" + bytes(1024))
+    with pytest.raises(UserError, match=r"cannot be read in place; unpack it with `tar --zstd -xf a\.tar`"):
+        list_images([str(tmp_path / "a.tar")])
