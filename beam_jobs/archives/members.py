@@ -54,8 +54,8 @@ class Handles:
 
     def read(self, archive: str, entry: Entry) -> bytes:
         """A member's unpacked bytes, checked against the archive's checksum where it has one."""
-        if entry.size > MAX_BYTES or entry.stored > MAX_BYTES:
-            raise RejectedImage(UNREADABLE, f"{entry.size:,} bytes, over the limit of {MAX_BYTES:,}")
+        if (size := max(entry.size, entry.stored)) > MAX_BYTES:
+            raise RejectedImage(UNREADABLE, f"{size:,} bytes, over the limit of {MAX_BYTES:,}")
         if entry.method == IN_TAR:
             return self._range(archive, entry.offset, entry.stored)
         if entry.method not in (STORED, DEFLATED):

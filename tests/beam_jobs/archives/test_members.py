@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from beam_jobs.archives.members import MAX_BYTES
 from beam_jobs.images import UNREADABLE, RejectedImage
 from beam_jobs.sources import Reader, list_images
-from tests.beam_jobs.making import pack, tar_of, zip_of
+from canopy.cli import TryAgainError
+from tests.beam_jobs.making import pack, tar_of, within, zip_of
 
 
 def test_a_damaged_member_is_rejected_by_itself(tmp_path: Path) -> None:
@@ -36,6 +40,38 @@ def test_a_zip_bomb_is_rejected_before_it_bursts(tmp_path: Path) -> None:
         reader.read(list_images([str(path)])[0])
 
 
+@pytest.mark.parametrize("field", ["a tar's size", "a zip's size", "a zip's stored"])
+def test_a_member_that_no_memory_holds_is_rejected_unread(tmp_path: Path, field: str) -> None:
+    size = MAX_BYTES + 1
+    if field == "a tar's size":
+        path = tmp_path / "a.tar"
+        info = tarfile.TarInfo("a.jpg")
+        info.size = size
+        path.write_bytes(info.tobuf())
+        os.truncate(path, size + 4 * 512)
+    else:
+        path = zip_of(tmp_path / "a.zip", {"a.jpg": b"chip"})
+        data = bytearray(path.read_bytes())
+        at = data.index(b"PK\x01\x02") + {"a zip's stored": 20, "a zip's size": 24}[field]
+        data[at : at + 4] = size.to_bytes(4, "little")
+        path.write_bytes(data)
+    (source,) = list_images([str(path)])
+    with Reader() as reader, within(20), pytest.raises(RejectedImage, match="1,073,741,825 bytes, over"):
+        reader.read(source)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_a_member_that_an_archive_has_lost_since_it_was_listed_is_rejected(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"a.{kind}"
+    pack(path, {"a.jpg": os.urandom(1_000), "b.jpg": b"chip"})
+    first, second = list_images([str(path)])
+    os.truncate(path, 1_000)
+    with Reader() as reader:
+        for source in (first, second):
+            with pytest.raises(RejectedImage, match=r"the archive ends within it, \d+ bytes after"):
+                reader.read(source)
+
+
 def test_a_member_packed_in_a_way_unknown_here_is_rejected(tmp_path: Path) -> None:
     path = zip_of(tmp_path / "a.zip", {"a.jpg": b"A" * 100}, zipfile.ZIP_LZMA)
     with Reader() as reader, pytest.raises(RejectedImage, match="method 14"):
@@ -54,6 +90,37 @@ def test_what_the_system_gives_in_parts_is_read_whole(
     monkeypatch.setattr(os, "pread", lambda handle, size, start: pread(handle, min(size, 100), start))
     with Reader() as reader:
         assert reader.read(list_images([str(tmp_path)])[0]) == data
+
+
+@pytest.mark.parametrize("kind", ["file", "zip", "tar"])
+@pytest.mark.parametrize(
+    ("number", "raised", "said"),
+    [
+        (errno.EIO, RejectedImage, "'Input/output error'"),
+        (errno.ESTALE, TryAgainError, "^an image cannot be read: .*Stale file handle"),
+    ],
+    ids=["a bad block", "a file server that is gone"],
+)
+def test_a_bad_block_is_one_images_loss_and_a_file_server_that_is_gone_ends_the_job(
+    kind: str,
+    number: int,
+    raised: type[Exception],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if kind == "file":
+        (tmp_path / "a.jpg").write_bytes(b"chip")
+    else:
+        pack(tmp_path / f"a.{kind}", {"a.jpg": b"chip"})
+
+    def fails(*_: object) -> bytes:
+        raise OSError(number, os.strerror(number))
+
+    (source,) = list_images([str(tmp_path)])
+    monkeypatch.setattr(os, "pread", fails)
+    with Reader() as reader, pytest.raises(raised, match=said):
+        reader.read(source)
 
 
 def test_more_archives_are_read_at_once_than_a_process_may_have_open(tmp_path: Path) -> None:
