@@ -6,16 +6,19 @@ import errno
 import os
 import resource
 import tarfile
+import tracemalloc
 import zipfile
 from pathlib import Path
+from typing import IO
 
 import pytest
 
+from beam_jobs import storage
 from beam_jobs.archives.members import MAX_BYTES
 from beam_jobs.images import UNREADABLE, RejectedImage
 from beam_jobs.sources import Reader, list_images
 from canopy.cli import TryAgainError
-from tests.beam_jobs.making import pack, tar_of, within, zip_of
+from tests.beam_jobs.making import pack, read_all, tar_of, within, zip_of
 
 
 def test_a_damaged_member_is_rejected_by_itself(tmp_path: Path) -> None:
@@ -36,8 +39,42 @@ def test_a_zip_bomb_is_rejected_before_it_bursts(tmp_path: Path) -> None:
     at = data.index(b"PK\x01\x02")
     data[at + 24 : at + 28] = (100).to_bytes(4, "little")  # the index says 100 bytes
     path.write_bytes(data)
-    with Reader() as reader, pytest.raises(RejectedImage, match="checksum"):
-        reader.read(list_images([str(path)])[0])
+    source = list_images([str(path)])[0]
+    tracemalloc.start()
+    try:
+        with Reader() as reader, pytest.raises(RejectedImage, match="checksum"):
+            reader.read(source)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("length", [24, 2_000], ids=["times and owners", "more than is read with the header"])
+def test_what_programs_add_to_a_members_header_is_not_taken_for_its_data(tmp_path: Path, length: int) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in "ab":
+            member = zipfile.ZipInfo(f"{name}.jpg")
+            member.extra = b"UT" + (length - 4).to_bytes(2, "little") + bytes(length - 4)
+            archive.writestr(member, name * 1_000)
+    assert read_all(tmp_path) == {name: name.encode() * 1_000 for name in "ab"}
+
+
+def test_an_archive_is_opened_once_for_all_its_members(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tar_of(tmp_path / "a.tar", {f"{name}.jpg": name.encode() for name in "abc"})
+    opened: list[str] = []
+    open_read = storage.open_read
+
+    def opening(path: str) -> IO[bytes]:
+        opened.append(path)
+        return open_read(path)
+
+    found = list_images([str(tmp_path)])
+    monkeypatch.setattr(storage, "open_read", opening)
+    with Reader() as reader:
+        assert [reader.read(source) for source in found] == [b"a", b"b", b"c"]
+    assert opened == [f"{tmp_path}/a.tar"]
 
 
 @pytest.mark.parametrize("field", ["a tar's size", "a zip's size", "a zip's stored"])
