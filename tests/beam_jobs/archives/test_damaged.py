@@ -24,7 +24,7 @@ from beam_jobs.images import UNREADABLE, RejectedImage
 from beam_jobs.sources import Reader, list_images
 from canopy.cli import TryAgainError, UserError
 from tests.beam_jobs.gcs_server import Faulty
-from tests.beam_jobs.making import Archive, pack, tar_of, within
+from tests.beam_jobs.making import Archive, pack, read_all, tar_of, within, zip_of
 
 FOUR = {f"t/{name}.jpg": name.encode() * 700 for name in "abcd"}
 
@@ -146,6 +146,22 @@ def test_the_last_part_of_a_split_zip_is_refused_with_the_command_that_joins_the
         command.replace("NAME", "split.zip").split(), cwd=tmp_path, check=True, stdout=subprocess.DEVNULL
     )
     assert [source.name for source in list_images([str(tmp_path / "whole.zip")])] == ["0", "1", "2", "3"]
+
+
+@pytest.mark.parametrize("part", [0, 1, 0xFFFF])
+def test_a_zip_says_of_a_member_that_it_is_in_another_part_or_that_zip64_knows(
+    tmp_path: Path, part: int
+) -> None:
+    path = zip_of(tmp_path / "a.zip", {"a.jpg": b"a"})
+    data = bytearray(path.read_bytes())
+    at = data.index(b"PK\x01\x02") + 34
+    data[at : at + 2] = part.to_bytes(2, "little")
+    path.write_bytes(data)
+    if part == 1:
+        with pytest.raises(UserError, match="it is the last of several parts"):
+            list_images([str(path)])
+    else:
+        assert read_all(path) == {"a": b"a"}
 
 
 def test_a_hole_of_zeros_in_a_tar_is_refused(tmp_path: Path) -> None:

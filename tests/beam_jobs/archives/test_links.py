@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -23,7 +24,7 @@ ZIP_WITH_LINKS = """
 import pathlib, zipfile
 with zipfile.ZipFile("a.zip", "w") as archive:
     for path in sorted(pathlib.Path("t").rglob("*.jpg")):
-        info = zipfile.ZipInfo(str(path))
+        info = zipfile.ZipInfo(f"./{path}")
         info.external_attr = path.lstat().st_mode << 16
         archive.writestr(info, str(path.readlink()) if path.is_symlink() else path.read_bytes())
 """
@@ -41,7 +42,7 @@ def with_links_and_holes(folder: Path, pack: list[str]) -> Path:
     with (inside / "sparse.jpg").open("wb") as file:
         file.write(planet(noise(8)))
         file.truncate(4 << 20)
-    subprocess.run(["tar", "--sort=name", "-S", *pack, "-cf", "a.tar", "t"], cwd=folder, check=True)
+    subprocess.run(["tar", "--sort=name", "-S", *pack, "-cf", "a.tar", "./t"], cwd=folder, check=True)
     return folder / "a.tar"
 
 
@@ -81,7 +82,7 @@ def test_symbolic_links_are_the_images_that_they_lead_to_or_rejects(
     (inside / "view" / "out.jpg").symlink_to("../../../outside.jpg")
     if kind != "folder":
         (tmp_path / "outside.jpg").write_bytes(planet(noise(2)))
-    packed = {"tar": ["tar", "-cf", "a.tar", "t"], "zip": [sys.executable, "-c", ZIP_WITH_LINKS]}
+    packed = {"tar": ["tar", "-cf", "a.tar", "./t"], "zip": [sys.executable, "-c", ZIP_WITH_LINKS]}
     if kind in packed:
         subprocess.run(packed[kind], cwd=tmp_path / "in", check=True)
     path = tmp_path / "in" / ("t" if kind == "folder" else f"a.{kind}")
@@ -147,24 +148,38 @@ def zip_with_link(path: Path, target: bytes, method: int, **index: int) -> Path:
     [
         (zipfile.ZIP_STORED, "another byte"), (zipfile.ZIP_DEFLATED, "another byte"),
         (zipfile.ZIP_BZIP2, "another byte"), (zipfile.ZIP_LZMA, "another byte"),
-        (zipfile.ZIP_STORED, "beyond the end"),
+        (zipfile.ZIP_STORED, "beyond the end"), (zipfile.ZIP_STORED, "no text"),
     ],
 )  # fmt: skip
 def test_a_damaged_link_is_a_reject_and_the_rest_of_its_zip_is_read(
     tmp_path: Path, method: int, damage: str
 ) -> None:
-    path = zip_with_link(tmp_path / "a.zip", b"a.jpg", method)
+    target = b"\xff.jpg" if damage == "no text" else b"a.jpg"
+    path = zip_with_link(tmp_path / "a.zip", target, method)
     if damage == "another byte":
         data = bytearray(path.read_bytes())
         data[data.index(b"link.jpg") + 8 + 4] ^= 0x5A
         path.write_bytes(data)
-    else:
-        zip_with_link(path, b"a.jpg", method, stored=10**6, size=4_000)
+    elif damage == "beyond the end":
+        zip_with_link(path, target, method, stored=10**6, size=4_000)
     with Reader() as reader:
         chip, link = list_images([str(path)])
         assert reader.read(chip) == b"chip"
         with pytest.raises(RejectedImage, match="as a link to what is not there"):
             reader.read(link)
+
+
+def test_what_wants_a_password_is_a_reject_be_it_an_image_or_a_link(tmp_path: Path) -> None:
+    path = zip_with_link(tmp_path / "a.zip", b"a.jpg", zipfile.ZIP_STORED)
+    data = bytearray(path.read_bytes())
+    for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        for found in re.finditer(signature, data):
+            data[found.start() + flags] |= 1
+    path.write_bytes(data)
+    with Reader() as reader:
+        for source in list_images([str(path)]):
+            with pytest.raises(RejectedImage, match="the archive holds it encrypted"):
+                reader.read(source)
 
 
 def test_a_link_unpacks_to_no_more_than_its_zips_index_says(tmp_path: Path) -> None:
