@@ -159,10 +159,10 @@ def open_write(path: str) -> Iterator[IO[bytes]]:
             file = _file_systems().create(path, "application/octet-stream", "uncompressed")
             try:
                 yield file
+                file.close()
             except BaseException:
-                _abandon(file)
+                _abandon(file, path)
                 raise
-            file.close()
             return
         part = Path(path + PART)
         try:
@@ -176,12 +176,12 @@ def open_write(path: str) -> Iterator[IO[bytes]]:
             raise
 
 
-def _abandon(file: Any) -> None:
-    """Drops an upload: closing it would make half a file an object."""
-    raw = getattr(file, "raw", file)
-    terminate = getattr(raw, "terminate", None)
-    if terminate is not None:
-        terminate()
+def _abandon(file: Any, path: str) -> None:
+    """Takes half a file away: Beam's streams finish it however they end, once nobody holds them as well."""
+    with contextlib.suppress(Exception):
+        file.close()
+    with contextlib.suppress(Exception):  # it may not have come to be there
+        _file_systems().delete([path])
 
 
 def read_range(path: str, start: int, length: int) -> bytes:
