@@ -61,6 +61,33 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> Non
     monkeypatch.setattr(locks, "take", taking)
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_all_is_on_the_disk_before_the_marker_and_the_marker_before_the_job_ends(
+    overwrite: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if overwrite:
+        finish(begun(tmp_path))
+    job, synced = begun(tmp_path, overwrite), list[set[str]]()
+    monkeypatch.setattr(storage, "sync_folder", lambda folder: synced.append(names_in(folder)))
+    finish(job)
+    rest = {SHARD, "canopy.json", commit.STAGING}
+    gone = [rest] if overwrite else []  # the earlier set's marker goes first
+    assert synced == [*gone, rest, rest | {"dataset_info.json"}]
+
+
+@pytest.mark.parametrize(
+    ("path", "ours"),
+    [
+        ("labels.txt", True), (SHARD, True), (f"{commit.STAGING}/run.json", True), ("a.jpg", False),
+        ("below/labels.txt", False), ("../labels.txt", False),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("folder", ["/out", "gs://here/out/"])
+def test_of_the_files_in_its_folder_a_job_knows_its_own(folder: str, path: str, ours: bool) -> None:
+    assert commit.writes(folder, f"{folder.rstrip('/')}/{path}") is ours
+    assert not commit.writes(folder, path)
+
+
 def test_two_jobs_at_a_time_do_not_write_to_one_folder(tmp_path: Path) -> None:
     first = commit.Output(str(tmp_path))
     first.begin(overwrite=False)
