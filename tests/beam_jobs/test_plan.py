@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,6 +29,12 @@ def test_splits_get_their_fractions() -> None:
     counts = np.bincount(plan.split_of(digest, [0.7, 0.2, 0.1]))
     # Three standard deviations of a binomial count are 307, 268 and 201.
     assert np.abs(counts - [35_000, 10_000, 5_000]).max() < 310
+
+
+@pytest.mark.parametrize("fractions", [[0.5, 0.499999], [1.0, 1e-20]], ids=["less than 1", "all in one"])
+def test_the_last_split_takes_what_rounding_leaves(fractions: list[float]) -> None:
+    last = np.array([[2**64 - 1, 0]], np.uint64)
+    assert plan.split_of(last, fractions).tolist() == [1]
 
 
 def test_there_may_be_hundreds_of_splits() -> None:
