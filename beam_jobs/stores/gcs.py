@@ -1,7 +1,8 @@
 """Objects in Google Cloud Storage, by google-cloud-storage itself.
 
-Promises: whatever is worth a second try gets it (429, 5xx, a cut connection), for minutes; an upload is
-whole or not there; what is refused for good comes out as the exception that a local file would raise.
+Promises: whatever is worth a second try gets it (429, 5xx, a cut connection, a checksum that does not fit),
+for minutes; an upload is whole or not there; what is refused for good comes out as the exception that a local
+file would raise.
 Beam's own gcsio opens a new client for each object and takes several requests for a small one.
 """
 
@@ -64,6 +65,15 @@ def _retry() -> Any:
     return DEFAULT_RETRY.with_delay(initial=0.2, maximum=20.0).with_timeout(TRY_SECONDS)
 
 
+@functools.cache
+def _sound() -> Any:
+    """Repeats what its checksum tells was damaged on the way: the library itself asks for it once."""
+    from google.api_core.retry import Retry, if_exception_type
+    from google.cloud.storage.exceptions import DataCorruption
+
+    return Retry(if_exception_type(DataCorruption), initial=0.2, maximum=20.0, timeout=TRY_SECONDS)
+
+
 def _blob(path: str) -> Any:
     bucket, name = objects.parts(path)
     if not name:
@@ -99,7 +109,8 @@ def read(path: str, start: int = 0, length: int | None = None) -> bytes:
     with _errors(path):
         end = None if length is None else start + length - 1
         try:
-            data: bytes = _blob(path).download_as_bytes(start=start or None, end=end, retry=_retry())
+            fetch = _sound()(_blob(path).download_as_bytes)
+            data: bytes = fetch(start=start or None, end=end, retry=_retry())
         except exceptions.RequestRangeNotSatisfiable:
             return b""
         return data
@@ -127,7 +138,7 @@ def open_write(path: str) -> Iterator[IO[bytes]]:
             )
 
         with _errors(path):
-            _retry()(upload)()
+            _sound()(_retry()(upload))()
 
 
 def exists(path: str) -> bool:

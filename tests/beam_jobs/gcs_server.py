@@ -29,7 +29,7 @@ class Faulty(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Proxy)
         self.upstream = upstream
         self.share = 0.0  # of requests that go wrong
-        self.kinds = ["503", "cut before", "cut after", "cut within"]  # of what goes wrong
+        self.kinds = ["503", "cut before", "cut after", "cut within"]  # of what goes wrong; also "damaged"
         self.denied = ""  # requests whose path has this text get 403
         self.random = random.Random(7)
         self.faults: Counter[str] = Counter()
@@ -74,6 +74,8 @@ class Proxy(http.server.BaseHTTPRequestHandler):
             answer = upstream.getresponse()
             data = answer.read()
             upstream.close()
+            if fault == "damaged":
+                data = bytes([data[0] ^ 1]) + data[1:]
             if fault == "cut after":
                 self._cut()
             else:

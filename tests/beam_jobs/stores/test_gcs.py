@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import zipfile
+from functools import partialmethod
 from pathlib import Path
 from types import SimpleNamespace
+from typing import IO, Any
+from unittest.mock import MagicMock
+from urllib.parse import parse_qs, urlsplit
 
+import google.cloud.storage
 import pytest
+from google.api_core import exceptions
+from google.auth import exceptions as auth
+from google.cloud.storage.exceptions import DataCorruption
 
 from beam_jobs import storage
 from beam_jobs.runners import choosing
@@ -16,7 +25,7 @@ from beam_jobs.sources import list_images
 from beam_jobs.stores import gcs
 from beam_jobs.stores.objects import UnavailableError
 from canopy.cli import UserError
-from tests.beam_jobs.gcs_server import Faulty
+from tests.beam_jobs.gcs_server import Faulty, Proxy
 from tests.beam_jobs.making import Archive, Done, Run, noise, planet
 from tests.beam_jobs.stores import each_store
 
@@ -47,6 +56,7 @@ def test_what_is_missing_or_denied_is_one_clear_sentence(server: Faulty) -> None
     storage.write_bytes("gs://here/t/a.jpg", b"x")
     for doing in (
         lambda: storage.read_bytes("gs://here/gone.csv"),
+        lambda: storage.read_bytes("gs://gone"),
         lambda: list_images(["gs://gone/t"]),
         lambda: list_images(["gs://here/gone"]),
         lambda: storage.write_bytes("gs://gone/a", b"x"),
@@ -63,6 +73,98 @@ def test_what_is_missing_or_denied_is_one_clear_sentence(server: Faulty) -> None
     ):
         with pytest.raises(UserError, match=r"here.*access is denied"):
             doing()
+
+
+def test_a_listing_goes_on_behind_its_first_page(server: Faulty, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "abc":
+        storage.write_bytes(f"gs://here/{name}.jpg", b"x")
+    in_pages = partialmethod(google.cloud.storage.Client.list_blobs, page_size=2)
+    monkeypatch.setattr(google.cloud.storage.Client, "list_blobs", in_pages)
+    answer = Proxy._answer
+
+    def with_what_was_asked_for(
+        proxy: Proxy, status: int, headers: Any, data: bytes, cut: bool = False
+    ) -> None:
+        fields = parse_qs(urlsplit(proxy.path).query).get("fields", [""])[0]
+        if "nextPageToken" not in fields and data.startswith(b"{"):
+            data = json.dumps({**json.loads(data), "nextPageToken": ""}).encode()
+        answer(proxy, status, headers, data, cut)
+
+    monkeypatch.setattr(Proxy, "_answer", with_what_was_asked_for)
+    assert [source.name for source in list_images(["gs://here"])] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind"),
+    [
+        (exceptions.NotFound(""), FileNotFoundError), (exceptions.Forbidden(""), PermissionError),
+        (exceptions.Unauthorized(""), PermissionError), (auth.RefreshError(), PermissionError),
+        (exceptions.ServiceUnavailable(""), UnavailableError), (auth.TransportError(), UnavailableError),
+        (exceptions.RetryError("", None), UnavailableError), (ConnectionResetError(), UnavailableError),
+        (FileNotFoundError("gs://here/a"), FileNotFoundError),
+    ],
+)  # fmt: skip
+def test_what_the_store_refuses_is_what_a_disk_would_raise(raised: Exception, kind: type[Exception]) -> None:
+    with pytest.raises(kind, match="gs://here/a"), gcs._errors("gs://here/a"):
+        raise raised
+
+
+def next_goes_wrong(server: Faulty, kind: str) -> None:
+    """The next request goes wrong, and none after it."""
+    rolls = iter([0.0])
+    server.random = SimpleNamespace(random=lambda: next(rolls, 1.0), choice=lambda _: kind)  # type: ignore[assignment]
+    server.share = 0.5
+
+
+def test_whatever_is_asked_of_a_busy_store_is_asked_again(server: Faulty) -> None:
+    storage.write_bytes("gs://here/a.jpg", b"x")
+    for doing in (
+        lambda: storage.read_bytes("gs://here/a.jpg"),
+        lambda: storage.open_read("gs://here/a.jpg"),
+        lambda: storage.exists("gs://here/a.jpg"),
+        lambda: storage.match("gs://here/*"),
+        lambda: gcs.find_bucket("gs://here/a"),
+        lambda: storage.write_bytes("gs://here/b.jpg", b"x"),
+        lambda: storage.delete(["gs://here/b.jpg"]),
+    ):
+        next_goes_wrong(server, "503")
+        before = server.requests
+        doing()
+        assert server.requests > before + 1
+
+
+def test_an_object_that_is_damaged_on_its_way_is_fetched_again(server: Faulty) -> None:
+    storage.write_bytes("gs://here/a.jpg", b"chip")
+    next_goes_wrong(server, "damaged")
+    assert storage.read_bytes("gs://here/a.jpg") == b"chip"
+    assert server.faults["damaged"] == 1
+
+
+def test_an_upload_that_is_damaged_on_its_way_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[bytes] = []
+
+    def upload(file: IO[bytes], **_: Any) -> None:
+        sent.append(file.read())
+        if len(sent) < 3:
+            raise DataCorruption(None, "another checksum")
+
+    monkeypatch.setattr(gcs, "_blob", lambda _: SimpleNamespace(upload_from_file=upload))
+    storage.write_bytes("gs://here/a", b"whole")
+    assert sent == [b"whole"] * 3
+
+
+def test_each_process_has_a_client_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def client(process: int) -> Any:
+        asked.append(process)
+        return MagicMock()
+
+    monkeypatch.setattr(gcs, "_client", client)
+    gcs.delete("gs://here/a")
+    gcs.find_bucket("gs://here")
+    assert list(gcs.match("gs://here/*")) == []
+    assert asked == [os.getpid()] * 3
 
 
 def test_a_store_that_never_answers_fails_the_job_and_rejects_no_image(
@@ -150,14 +252,12 @@ def test_a_job_from_and_to_a_store_that_misbehaves_gives_the_same_bytes(
 def test_a_new_pod_waits_for_its_credentials_and_another_machine_does_not(
     monkeypatch: pytest.MonkeyPatch, in_pod: bool, tries: int
 ) -> None:
-    from google.auth import exceptions
-
     asked: list[int] = []
 
     def client() -> object:
         asked.append(1)
         if len(asked) < 3:
-            raise exceptions.DefaultCredentialsError("the server does not know this pod yet")
+            raise auth.DefaultCredentialsError("the server does not know this pod yet")
         return SimpleNamespace(_http=SimpleNamespace(mount=lambda *_: None))
 
     monkeypatch.setattr("google.cloud.storage.Client", client)
@@ -170,3 +270,9 @@ def test_a_new_pod_waits_for_its_credentials_and_another_machine_does_not(
         with pytest.raises(UserError, match="needs credentials"):
             gcs._client.__wrapped__(0)
     assert len(asked) == tries
+
+
+def test_credentials_that_cannot_be_read_are_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("google.cloud.storage.Client", MagicMock(side_effect=PermissionError("key.json")))
+    with pytest.raises(UserError, match="needs credentials: run"):
+        gcs._client.__wrapped__(0)
