@@ -65,6 +65,8 @@ def _errors(path: str) -> Iterator[Any]:
         raise UserError(
             "S3 needs credentials: run `aws configure`, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         ) from error
+    except exceptions.ParamValidationError as error:  # boto3 asked nobody
+        raise UserError(f"S3 has no {path}: {_words(error)}") from error
     except exceptions.BotoCoreError as error:
         raise UnavailableError(f"S3 fails at {path}: {_words(error)}") from error
 

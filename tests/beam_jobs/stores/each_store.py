@@ -24,6 +24,7 @@ def writes_whole_and_reads_in_parts(bucket: str) -> None:
     assert storage.exists(path)
     assert not storage.exists(f"{bucket}/a/b")
     assert storage.read_bytes(path) == data
+    assert storage.read_range(path, 0, 10) == data[:10]
     assert storage.read_range(path, 5, 10) == data[5:15]
     assert storage.read_range(path, len(data) - 5, 10) == data[-5:]
     assert storage.read_range(path, len(data), 10) == b""
@@ -37,13 +38,14 @@ def writes_whole_and_reads_in_parts(bucket: str) -> None:
 
 
 def leaves_no_object_of_a_failed_writer(bucket: str) -> None:
-    """A writer that raises leaves nothing under the name."""
+    """A writer that raises, or that Ctrl-C ends, leaves nothing under the name."""
 
-    def work() -> None:
+    def work(ends: type[BaseException]) -> None:
         with storage.open_write(f"{bucket}/half") as file:
             file.write(b"half")
-            raise ZeroDivisionError
+            raise ends
 
-    with pytest.raises(ZeroDivisionError):
-        work()
-    assert not storage.exists(f"{bucket}/half")
+    for ends in (ZeroDivisionError, KeyboardInterrupt):
+        with pytest.raises(ends):
+            work(ends)
+        assert not storage.exists(f"{bucket}/half")
