@@ -44,7 +44,7 @@ def is_beams(path: str) -> bool:
 
 def join(folder: str, *names: str) -> str:
     """Joins a folder and names below it; the empty folder is the working one."""
-    return "/".join([folder if folder == "/" else folder.rstrip("/"), *names]) if folder else "/".join(names)
+    return "/".join([folder.rstrip("/"), *names] if folder else names)
 
 
 def absolute(path: str) -> str:

@@ -34,6 +34,35 @@ def test_of_an_address_no_slash_is_lost(path: str, folder: str, name: str) -> No
     assert storage.split(path) == (folder, name)
 
 
+@pytest.mark.parametrize(
+    ("folder", "joined"),
+    [
+        ("", "a/b"), ("/", "/a/b"), ("in", "in/a/b"), ("in/", "in/a/b"), ("gs://here", "gs://here/a/b"),
+        ("gs://here/", "gs://here/a/b"),
+    ],
+)  # fmt: skip
+def test_names_are_joined_by_one_slash(folder: str, joined: str) -> None:
+    assert storage.join(folder, "a", "b") == joined
+
+
+def test_a_local_path_is_told_from_the_root_with_its_links_and_an_address_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link").symlink_to("there")
+    monkeypatch.chdir(tmp_path)
+    assert storage.absolute("link/a") == f"{tmp_path}/link/a"
+    for address in ("gs://here/in//a", "hdfs://here/a"):
+        assert storage.absolute(address) == address
+    with pytest.raises(UserError):
+        storage.absolute("gs://")
+
+
+def test_a_link_that_leads_nowhere_is_there(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("gone")
+    assert storage.exists(f"{tmp_path}/link")
+    assert not storage.exists(f"{tmp_path}/gone")
+
+
 def test_a_folder_of_a_store_is_no_pattern(server: Faulty) -> None:
     for name in ("run[1]/a", "run[1]/t/b", "run1/c", "run[1]x/d"):
         storage.write_bytes(f"gs://here/{name}", b"x")
@@ -43,14 +72,17 @@ def test_a_folder_of_a_store_is_no_pattern(server: Faulty) -> None:
     assert storage.below("gs://here/run[2]") == []
 
 
-def test_a_writer_that_fails_leaves_the_file_of_before_and_nothing_else(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ends", [ZeroDivisionError, KeyboardInterrupt])
+def test_a_writer_that_fails_leaves_the_file_of_before_and_nothing_else(
+    ends: type[BaseException], tmp_path: Path
+) -> None:
     def fail() -> None:
         with storage.open_write(f"{tmp_path}/a") as file:
             file.write(b"half")
-            raise ZeroDivisionError
+            raise ends
 
     storage.write_bytes(f"{tmp_path}/a", b"whole")
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ends):
         fail()
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"whole"}
 
@@ -58,9 +90,61 @@ def test_a_writer_that_fails_leaves_the_file_of_before_and_nothing_else(tmp_path
 def test_a_folder_that_is_not_there_holds_no_files_and_others_do_not_count(tmp_path: Path) -> None:
     assert storage.list_files(f"{tmp_path}/none") == []
     (tmp_path / "folder").mkdir()
-    for name in "ba":
+    for name in "hgfedcba":
         storage.write_bytes(f"{tmp_path}/{name}", b"")
-    assert storage.list_files(str(tmp_path)) == ["a", "b"]
+    assert storage.list_files(str(tmp_path)) == list("abcdefgh")
+
+
+def test_a_folder_is_made_with_those_above_it_unless_a_file_is_in_the_way(tmp_path: Path) -> None:
+    for _ in range(2):
+        storage.make_folder(f"{tmp_path}/a/b")
+    assert (tmp_path / "a" / "b").is_dir()
+    storage.write_bytes(f"{tmp_path}/file", b"")
+    with pytest.raises(UserError, match=r"cannot make the folder .*/file/c: a part of its path is a file"):
+        storage.make_folder(f"{tmp_path}/file/c")
+
+
+def test_a_file_that_is_gone_is_no_mistake_to_remove_and_a_folder_is_one(tmp_path: Path) -> None:
+    storage.write_bytes(f"{tmp_path}/a", b"")
+    storage.delete([f"{tmp_path}/gone", f"{tmp_path}/a"])
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(UserError, match="cannot remove "):
+        storage.delete([str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "said"),
+    [
+        ("a", FileNotFoundError(), "it does not exist"), ("a", PermissionError(), "access is denied"),
+        ("a", NotADirectoryError(), "a part of its path is a file"), ("a", UserError("its own"), "^its own$"),
+        ("a", OSError("no number"), "no number"), ("hdfs://h/a", OSError("said\nmore"), "said$"),
+        ("hdfs://h/a", ValueError("no address"), "no address"),
+    ],
+)  # fmt: skip
+def test_what_is_refused_is_one_sentence(path: str, error: Exception, said: str) -> None:
+    with pytest.raises(UserError, match=said), storage.explained(path, "read"):
+        raise error
+
+
+def test_a_value_error_about_a_local_path_is_a_bug_and_stays_one() -> None:
+    with pytest.raises(ValueError, match="a bug"), storage.explained("a", "read"):
+        raise ValueError("a bug")
+
+
+def test_a_file_that_opens_and_cannot_be_read_is_worth_another_try() -> None:
+    with pytest.raises(TryAgainError, match="cannot read /proc/self/mem: Input/output error"):
+        storage.read_bytes("/proc/self/mem")
+
+
+def test_a_file_system_may_give_less_than_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage.write_bytes(f"{tmp_path}/a", b"0123456789")
+    pread = os.pread
+    monkeypatch.setattr(os, "pread", lambda handle, length, start: pread(handle, min(length, 3), start))
+    with (tmp_path / "a").open("rb") as file:
+        assert storage.read_at(file.fileno(), 1, 8) == b"12345678"
+        assert storage.read_at(file.fileno(), 5, 8) == b"56789"
 
 
 @pytest.mark.parametrize(
@@ -79,8 +163,8 @@ def test_what_a_disk_may_get_over_is_told_from_what_it_does_not(number: int, kin
 
 @pytest.mark.parametrize(
     ("number", "said"),
-    [(errno.EINVAL, None), (errno.EIO, TryAgainError), (errno.ENOSPC, UserError)],
-    ids=["it has no such thing", "it fails", "it is full"],
+    [(errno.EINVAL, None), (errno.EBADF, None), (errno.EIO, TryAgainError), (errno.ENOSPC, UserError)],
+    ids=["it has no such thing", "nor for this handle", "it fails", "it is full"],
 )
 def test_a_disk_that_cannot_sync_a_folder_is_told_unless_it_never_can(
     number: int, said: type[Exception] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -89,8 +173,11 @@ def test_a_disk_that_cannot_sync_a_folder_is_told_unless_it_never_can(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "fsync", refuse)
+    before = os.listdir("/proc/self/fd")  # noqa: PTH208
     with pytest.raises(said, match="cannot write to") if said else contextlib.nullcontext():
         storage.sync_folder(str(tmp_path))
+    assert os.listdir("/proc/self/fd") == before  # noqa: PTH208
+    storage.sync_folder("gs://here/out")  # a store has none
 
 
 def test_a_file_is_on_the_disk_whole_before_it_has_its_name(
@@ -178,6 +265,41 @@ def test_a_failed_writer_leaves_no_object_where_beam_writes(memory: str) -> None
     each_store.leaves_no_object_of_a_failed_writer(memory)
     gc.collect()  # a stream that nobody holds any more finishes its upload
     assert not Memory.files
+
+
+@pytest.mark.parametrize("put", [b"", b"ha"], ids=["nothing is there", "a part is there"])
+def test_a_whole_file_that_cannot_be_finished_where_beam_writes_is_told_and_taken_away(
+    put: bytes, memory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = [put]
+
+    def finish(upload: Upload) -> None:
+        if left and (part := left.pop()):
+            Memory.files[upload.path] = part
+        raise OSError("the quota is used up")
+
+    monkeypatch.setattr(Upload, "finish", finish)
+    with pytest.raises(UserError, match=f"cannot write {memory}/a: the quota is used up"):
+        storage.write_bytes(f"{memory}/a", b"half")
+    assert not Memory.files
+
+
+def test_what_beam_lists_is_sorted(memory: str) -> None:
+    for name in ("b/c", "b/a", "a"):
+        storage.write_bytes(f"{memory}/{name}", b"")
+    assert storage.below(memory) == [f"{memory}/{name}" for name in ("a", "b/a", "b/c")]
+    assert storage.match(f"{memory}/b/*") == [f"{memory}/b/a", f"{memory}/b/c"]
+    assert storage.list_files(f"{memory}/b") == ["a", "c"]
+
+
+def test_what_beam_cannot_remove_is_told(memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise PermissionError
+
+    storage.write_bytes(f"{memory}/a", b"")
+    monkeypatch.setattr(Memory, "delete", refuse)
+    with pytest.raises(UserError, match=f"cannot remove {memory}/a: access is denied"):
+        storage.delete([f"{memory}/a"])
 
 
 @pytest.mark.parametrize("scheme", ["file", "https"])
