@@ -289,7 +289,7 @@ def test_what_beam_lists_is_sorted(memory: str) -> None:
         storage.write_bytes(f"{memory}/{name}", b"")
     assert storage.below(memory) == [f"{memory}/{name}" for name in ("a", "b/a", "b/c")]
     assert storage.match(f"{memory}/b/*") == [f"{memory}/b/a", f"{memory}/b/c"]
-    assert storage.list_files(f"{memory}/b") == ["a", "c"]
+    assert storage.list_files(f"{memory}/b") == storage.list_files(f"{memory}/b/") == ["a", "c"]
 
 
 def test_what_beam_cannot_remove_is_told(memory: str, monkeypatch: pytest.MonkeyPatch) -> None:

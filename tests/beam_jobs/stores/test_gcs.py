@@ -41,13 +41,13 @@ def test_a_failed_writer_leaves_no_object(server: Faulty) -> None:
 
 
 def test_patterns_match_as_they_do_in_folders(server: Faulty) -> None:
-    for name in ("t/a.jpg", "t/b.jpg", "t/s/c.jpg", "t/[x].jpg", "other.txt"):
+    for name in ("t/a.jpg", "t/b.jpg", "t/s/c.jpg", "t/[x].jpg", "t/a.jpg.old"):
         storage.write_bytes(f"gs://here/{name}", b"x")
     assert storage.match("gs://here/t/*.jpg") == [f"gs://here/t/{x}.jpg" for x in ("[x]", "a", "b")]
     assert storage.match("gs://here/t/?.jpg") == ["gs://here/t/a.jpg", "gs://here/t/b.jpg"]
     assert storage.match("gs://here/t/[!a].jpg") == ["gs://here/t/b.jpg"]
     assert len(storage.match("gs://here/**")) == 5
-    assert storage.list_files("gs://here/t") == ["[x].jpg", "a.jpg", "b.jpg"]
+    assert storage.list_files("gs://here/t") == ["[x].jpg", "a.jpg", "a.jpg.old", "b.jpg"]
     assert [source.name for source in list_images(["gs://here/t"])] == ["[x]", "a", "b", "c"]
     assert len(list_images(["gs://here"])) == 4
 
@@ -65,7 +65,11 @@ def test_what_is_missing_or_denied_is_one_clear_sentence(server: Faulty) -> None
         with pytest.raises(UserError, match=r"gone.*does not exist") as caught:
             doing()
         assert "\n" not in str(caught.value)
+    with pytest.raises(FileNotFoundError):
+        gcs.find_bucket("gs://gone/a")
     server.denied = "here"
+    with pytest.raises(PermissionError):
+        gcs.find_bucket("gs://here/a")
     for doing in (
         lambda: storage.read_bytes("gs://here/t/a.jpg"),
         lambda: list_images(["gs://here/t"]),
@@ -76,7 +80,7 @@ def test_what_is_missing_or_denied_is_one_clear_sentence(server: Faulty) -> None
 
 
 def test_a_listing_goes_on_behind_its_first_page(server: Faulty, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in "abc":
+    for name in ("in/a", "in/b", "in/c", "other/d", "other/e"):
         storage.write_bytes(f"gs://here/{name}.jpg", b"x")
     in_pages = partialmethod(google.cloud.storage.Client.list_blobs, page_size=2)
     monkeypatch.setattr(google.cloud.storage.Client, "list_blobs", in_pages)
@@ -91,7 +95,9 @@ def test_a_listing_goes_on_behind_its_first_page(server: Faulty, monkeypatch: py
         answer(proxy, status, headers, data, cut)
 
     monkeypatch.setattr(Proxy, "_answer", with_what_was_asked_for)
-    assert [source.name for source in list_images(["gs://here"])] == ["a", "b", "c"]
+    before = server.requests
+    assert storage.match("gs://here/in/*") == [f"gs://here/in/{name}.jpg" for name in "abc"]
+    assert server.requests == before + 2  # and none for what lies elsewhere
 
 
 @pytest.mark.parametrize(
@@ -143,7 +149,8 @@ def test_an_object_that_is_damaged_on_its_way_is_fetched_again(server: Faulty) -
 def test_an_upload_that_is_damaged_on_its_way_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[bytes] = []
 
-    def upload(file: IO[bytes], **_: Any) -> None:
+    def upload(file: IO[bytes], checksum: str, **_: Any) -> None:
+        assert checksum == "crc32c"
         sent.append(file.read())
         if len(sent) < 3:
             raise DataCorruption(None, "another checksum")

@@ -57,11 +57,11 @@ def test_a_failed_writer_leaves_no_object(bucket: Any) -> None:
 
 
 def test_patterns_match_names_within_a_folder(bucket: Any) -> None:
-    for name in ("t/a.jpg", "t/b.jpg", "t/u/c.jpg", "v.jpg"):
+    for name in ("t/a.jpg", "t/b.jpg", "t/u/c.jpg", "t/a.jpg.old"):
         storage.write_bytes(f"s3://here/{name}", b"x")
     assert storage.match("s3://here/t/*.jpg") == ["s3://here/t/a.jpg", "s3://here/t/b.jpg"]
     assert len(storage.match("s3://here/**")) == 4
-    assert storage.list_files("s3://here/t") == ["a.jpg", "b.jpg"]
+    assert storage.list_files("s3://here/t") == ["a.jpg", "a.jpg.old", "b.jpg"]
     assert [source.name for source in list_images(["s3://here/t"])] == ["a", "b", "c"]
 
 
