@@ -135,11 +135,7 @@ def open_write(path: str) -> Iterator[IO[bytes]]:
         file.seek(0)
         address = _address(path)
         with _errors(path) as client:
-            try:
-                client.upload_fileobj(file, address["Bucket"], address["Key"])
-            except Exception as error:
-                # The transfer manager hides the client's error in one of its own.
-                raise error.__cause__ or error.__context__ or error from None
+            client.upload_fileobj(file, address["Bucket"], address["Key"])
 
 
 def exists(path: str) -> bool:

@@ -170,6 +170,26 @@ def test_an_image_that_cannot_be_fetched_stops_the_job_where_the_store_fails(
         reader.read(source)
 
 
+@pytest.mark.parametrize("size", [1, 20_000_000], ids=["in one request", "in parts"])
+def test_an_upload_that_reaches_no_store_is_worth_another_try(
+    size: int, bucket: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # where nobody listens
+    monkeypatch.setattr(s3, "ATTEMPTS", 1)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    s3._client.cache_clear()
+    with pytest.raises(UnavailableError, match="S3 fails at s3://here/a: Could not connect"):
+        storage.write_bytes("s3://here/a", b"x" * size)
+
+
+def test_an_upload_tells_its_own_error_where_another_is_being_handled(bucket: Any) -> None:
+    try:
+        raise ZeroDivisionError
+    except ZeroDivisionError:
+        with pytest.raises(UserError, match="cannot write s3://gone/a: it does not exist"):
+            storage.write_bytes("s3://gone/a", b"x")
+
+
 @pytest.fixture
 def cutting(bucket: Any, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faulty]:
     """A proxy before the server that cuts answers within their body; so far it cuts none."""
