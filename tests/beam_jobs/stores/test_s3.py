@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from botocore import exceptions
 from moto.server import ThreadedMotoServer
 
 from beam_jobs import storage
@@ -88,40 +85,6 @@ def test_a_listing_goes_on_behind_its_first_page(bucket: Any) -> None:
     assert [source.name for source in list_images(["s3://here"])] == ["a", "b", "c"]
 
 
-def answering(monkeypatch: pytest.MonkeyPatch, answer: Any) -> None:
-    """Every request gets this answer, or raises it."""
-
-    def request(**_: Any) -> Any:
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    client = SimpleNamespace(get_object=request, head_object=request, delete_object=request)
-    monkeypatch.setattr(s3, "_client", lambda _: client)
-
-
-@pytest.mark.parametrize(
-    ("code", "kind"),
-    [
-        ("404", FileNotFoundError), ("NoSuchKey", FileNotFoundError), ("NoSuchBucket", FileNotFoundError),
-        ("NotFound", FileNotFoundError), ("401", PermissionError), ("403", PermissionError),
-        ("AccessDenied", PermissionError),
-        ("InvalidAccessKeyId", PermissionError), ("SignatureDoesNotMatch", PermissionError),
-        ("ExpiredToken", PermissionError), ("SlowDown", UnavailableError), ("500", UnavailableError),
-    ],
-)  # fmt: skip
-def test_what_the_store_refuses_is_what_a_disk_would_raise(
-    code: str, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    answering(monkeypatch, exceptions.ClientError({"Error": {"Code": code}}, "any"))
-    for doing in (s3.read, s3.open_read, s3.delete):
-        with pytest.raises(kind, match="s3://here/a"):
-            doing("s3://here/a")
-    if kind is not FileNotFoundError:
-        with pytest.raises(kind, match="s3://here/a"):
-            s3.exists("s3://here/a")
-
-
 def test_a_name_that_no_bucket_can_have_is_a_mistake_and_nothing_to_try_again(bucket: Any) -> None:
     for doing in (
         lambda: storage.read_bytes("s3://my chips/a"),
@@ -144,18 +107,6 @@ def test_without_credentials_the_sentence_says_what_to_set(
     s3._client.cache_clear()
     with pytest.raises(UserError, match="S3 needs credentials: run `aws configure`, or set"):
         storage.read_bytes("s3://here/a")
-
-
-def test_without_boto3_the_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "boto3", None)
-    with pytest.raises(UserError, match=r"s3:// needs boto3: run `pip install 'canopy\[aws\]'`"):
-        s3._client.__wrapped__(0)
-
-
-def test_each_process_has_a_client_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3, "_client", lambda process: process)
-    with s3._errors("s3://here") as client:
-        assert client == os.getpid()
 
 
 def test_an_image_that_cannot_be_fetched_stops_the_job_where_the_store_fails(
@@ -228,30 +179,6 @@ def test_a_store_that_is_busy_is_asked_again(cutting: Faulty, monkeypatch: pytes
     with pytest.raises(UnavailableError, match="s3://here/a"):
         s3.exists("s3://here/a")
     assert cutting.requests == 1 + 3
-
-
-@pytest.mark.parametrize(
-    "cut",
-    [
-        exceptions.ResponseStreamingError(error="cut"),
-        exceptions.ReadTimeoutError(endpoint_url="here"),
-        exceptions.IncompleteReadError(actual_bytes=1, expected_bytes=2),
-    ],
-    ids=lambda cut: type(cut).__name__,
-)
-def test_however_a_body_is_cut_the_pauses_before_another_try_grow_to_20_seconds(
-    cut: Exception, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def read() -> bytes:
-        raise cut
-
-    answering(monkeypatch, {"Body": SimpleNamespace(read=read)})
-    monkeypatch.setattr("random.random", lambda: 1.0)
-    pauses: list[float] = []
-    monkeypatch.setattr(time, "sleep", pauses.append)
-    with pytest.raises(UnavailableError, match="s3://here/a"):
-        s3.read("s3://here/a")
-    assert pauses == [0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 20.0, 20.0, 20.0]
 
 
 def test_names_that_differ_by_a_slash_are_different_images(bucket: Any) -> None:
