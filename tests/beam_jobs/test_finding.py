@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import subprocess
 import sys
@@ -44,6 +45,30 @@ def test_files_come_in_the_order_of_their_names_each_folder_in_its_place(tmp_pat
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     assert paths(str(tmp_path)) == [f"{tmp_path}/{name}" for name in made]
+
+
+def test_what_a_glob_matches_comes_in_the_order_of_names_whatever_the_systems(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.jpg", "b.jpg", "c.jpg"):
+        (tmp_path / name).touch()
+    found = sorted(map(str, tmp_path.iterdir()))
+    monkeypatch.setattr(glob, "iglob", lambda *_, **__: iter(found[::-1]))
+    assert paths(f"{tmp_path}/*") == found
+
+
+def test_a_folder_that_a_glob_matches_has_the_path_that_its_name_alone_gives(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").touch()
+    for pattern in ("i*", "i*/", "./i*", ".//i*//", "in"):
+        assert paths(f"{tmp_path}/{pattern}") == [f"{tmp_path}/in/a.jpg"]
+
+
+def test_below_a_file_is_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").touch()
+    assert paths(f"{tmp_path}/a.jpg/*") == []
+    with pytest.raises(UserError, match=r"a\.jpg/b does not exist"):
+        paths(f"{tmp_path}/a.jpg/b")
 
 
 def test_folders_may_be_nested_deeper_than_pythons_calls(tmp_path: Path) -> None:

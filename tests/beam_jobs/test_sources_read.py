@@ -1,0 +1,64 @@
+"""Reading images where they lie, and what becomes of those that cannot be read."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+import pytest
+
+from beam_jobs.archives.members import MAX_BYTES
+from beam_jobs.images import UNREADABLE, RejectedImage
+from beam_jobs.sources import Reader, content, list_images
+from tests.beam_jobs.making import pack
+
+
+def test_no_file_stays_open(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    pack(tmp_path / "b.zip", {"b.jpg": b"y"})
+    before = os.listdir("/proc/self/fd")  # noqa: PTH208
+    with Reader() as reader:
+        for source in list_images([str(tmp_path)]):
+            with contextlib.suppress(RejectedImage):
+                reader.read(source)
+    assert os.listdir("/proc/self/fd") == before  # noqa: PTH208
+
+
+def test_of_images_that_are_read_together_one_that_cannot_be_is_told_in_its_place(tmp_path: Path) -> None:
+    for name in "abc":
+        (tmp_path / f"{name}.jpg").write_bytes(name.encode())
+    listing = list_images([str(tmp_path)])
+    (tmp_path / "b.jpg").unlink()
+    with Reader() as reader:
+        first, second, third = reader.begin(listing).result()
+    assert (content(first), content(third)) == (b"a", b"c")
+    with pytest.raises(RejectedImage, match="No such file"):
+        content(second)
+
+
+def test_an_image_that_vanishes_or_is_denied_is_rejected_not_fatal(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    source = list_images([str(tmp_path)])[0]
+    (tmp_path / "a.jpg").unlink()
+    with Reader() as reader, pytest.raises(RejectedImage) as caught:
+        reader.read(source)
+    assert caught.value.reason == UNREADABLE
+
+
+def test_what_no_memory_holds_or_may_never_end_is_rejected_unread(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "sparse.jpg").touch()
+    os.truncate(tmp_path / "sparse.jpg", MAX_BYTES + 1)
+    said = {}
+    with Reader() as reader:
+        for source in list_images([str(tmp_path)]):
+            with pytest.raises(RejectedImage) as caught:
+                reader.read(source)
+            assert caught.value.reason == UNREADABLE
+            said[source.name] = caught.value.detail
+    assert said == {
+        "pipe": "it is no regular file",
+        "sparse": "1,073,741,825 bytes, over the limit of 1,073,741,824",
+    }
