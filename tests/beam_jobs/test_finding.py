@@ -62,6 +62,7 @@ def test_a_folder_that_a_glob_matches_has_the_path_that_its_name_alone_gives(tmp
     (tmp_path / "in" / "a.jpg").touch()
     for pattern in ("i*", "i*/", "./i*", ".//i*//", "in"):
         assert paths(f"{tmp_path}/{pattern}") == [f"{tmp_path}/in/a.jpg"]
+    assert [found.below for found in files(f"{tmp_path}//i*", METER)] == ["in/a.jpg"]
 
 
 def test_below_a_file_is_nothing(tmp_path: Path) -> None:
