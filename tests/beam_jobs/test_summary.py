@@ -5,12 +5,18 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from beam_jobs import summary
-from beam_jobs.work import Reject
+from beam_jobs import settings, summary
+from beam_jobs.prepare import Prepared
+from beam_jobs.runners.choosing import Choice
+from beam_jobs.sources import Listing
+from beam_jobs.work import Reject, Result
 from tests.beam_jobs.making import Archive, Run, jpeg, noise, planet
 from tests.conftest import ROOT, without_progress
 
@@ -23,6 +29,73 @@ def test_the_same_rejects_are_the_same_lines_in_whatever_order_they_come() -> No
         '{"name": "b"',
         '{"name": "ét',
     ]
+
+
+RUN = summary.Run(id="", seconds=2.0, plan_seconds=1.0, choice=Choice("DirectRunner", "in_memory", 1, 1))
+
+
+def results() -> list[Result]:
+    """Those of three shards, five records in all."""
+    told = [("train", 0, [10, 20], [1, 1]), ("train", 1, [30, 40], [2, 0]), ("validation", 0, [50], [0, 1])]
+    return [
+        Result(split, index, f"{split}-{index}", "", "", crc32c=f"{split}{index}", lengths=lengths, tags=tags)
+        for split, index, lengths, tags in told
+    ]
+
+
+def document(
+    shards: list[Result],
+    *flags: str,
+    run: summary.Run = RUN,
+    found: int = 6,
+    vocabulary: tuple[str, ...] = ("clear", "water"),
+) -> dict[str, Any]:
+    """The content of canopy.json of a job with one reject."""
+    given = settings.parse(("--images=in", "--labels=l.csv", "--output=out", *flags))[0]
+    none = np.empty(0, np.int32)
+    prepared = Prepared(found, 0, Listing(), vocabulary, [], none, {}, {}, [], 6, 0)
+    return summary.canopy_json(prepared, given, shards, [Reject("x", "empty", "")], run)
+
+
+def test_the_same_shards_make_the_same_document_in_whatever_order_they_are_done() -> None:
+    told = document(results())
+    for order in itertools.permutations(results()):
+        assert document(list(order)) == told
+    train = told["splits"]["train"]
+    assert (train["records"], train["bytes"], train["tags"]) == (4, 100, {"clear": 3, "water": 1})
+    assert [shard["crc32c"] for shard in train["shards"]] == ["train0", "train1"]
+    assert told["splits"]["validation"]["tags"] == {"clear": 0, "water": 1}
+
+
+@pytest.mark.parametrize("found", [5, 7])
+def test_an_image_too_many_or_too_few_is_a_bug(found: int) -> None:
+    with pytest.raises(RuntimeError, match=f"{found} images found, but 5 written and 1 rejected"):
+        document(results(), found=found)
+
+
+def test_the_fingerprint_is_of_what_shapes_the_records_and_not_of_how_the_job_ran() -> None:
+    other_run = replace(RUN, id="r", seconds=9.0, choice=Choice("FlinkRunner", "", 0, 4))
+    other_shard = results()
+    other_shard[0].crc32c = "another"
+    seen = {
+        document(results())["fingerprint"],
+        document(other_shard)["fingerprint"],
+        document(results(), "--seed=1")["fingerprint"],
+        document(results(), "--jpeg_quality=90")["fingerprint"],
+        document(results(), "--dataset=forest")["fingerprint"],
+        document(results(), vocabulary=("clear", "lake"))["fingerprint"],
+    }
+    assert len(seen) == 6
+    assert document(results(), run=other_run)["fingerprint"] == document(results())["fingerprint"]
+
+
+@pytest.mark.parametrize(("shown", "said"), [(20, "tags       20: t0 "), (21, "tags       21: t0 ")])
+def test_of_many_tags_the_screen_shows_twenty_and_the_last(shown: int, said: str) -> None:
+    tags = tuple(f"t{i}" for i in range(shown))
+    shards = [replace(result, tags=[0] * shown) for result in results()]
+    (line,) = (line for line in summary.lines(document(shards, vocabulary=tags), "out") if "tags" in line)
+    assert line.startswith(said)
+    assert line.endswith("t18 t19" if shown == 20 else "t19 … t20")
 
 
 @pytest.mark.parametrize(("given", "told"), [("png", "png"), ("jpeg", "jpeg"), ("keep", "jpeg")])
