@@ -65,6 +65,14 @@ def test_a_folder_that_a_glob_matches_has_the_path_that_its_name_alone_gives(tmp
     assert [found.below for found in files(f"{tmp_path}//i*", METER)] == ["in/a.jpg"]
 
 
+def test_a_link_to_a_folder_is_a_folder(tmp_path: Path) -> None:
+    for name in ("in", "elsewhere"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.jpg").touch()
+    (tmp_path / "in" / "link").symlink_to("../elsewhere")
+    assert paths(f"{tmp_path}/in") == [f"{tmp_path}/in/a.jpg", f"{tmp_path}/in/link/a.jpg"]
+
+
 def test_below_a_file_is_nothing(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").touch()
     assert paths(f"{tmp_path}/a.jpg/*") == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -65,6 +66,16 @@ def test_the_same_shards_make_the_same_document_in_whatever_order_they_are_done(
     assert (train["records"], train["bytes"], train["tags"]) == (4, 100, {"clear": 3, "water": 1})
     assert [shard["crc32c"] for shard in train["shards"]] == ["train0", "train1"]
     assert told["splits"]["validation"]["tags"] == {"clear": 0, "water": 1}
+    assert told["run"]["images_per_second"] == 6 / 2.0
+
+
+def test_the_files_beside_the_shards_hold_the_tags_in_order_and_the_format() -> None:
+    told = document(results(), "--image_format=png", vocabulary=("water", "clear"))
+    files = summary.files(told, [])
+    assert files["labels.txt"] == files["image.class.label.labels.txt"] == b"water\nclear\n"
+    features = json.loads(files["features.json"])["featuresDict"]["features"]
+    assert features["image/encoded"]["image"]["encodingFormat"] == "png"
+    assert b"\\udcff" in summary.as_json({"suspicious_names": ["no text: \udcff"]})
 
 
 @pytest.mark.parametrize("found", [5, 7])
