@@ -80,7 +80,7 @@ def test_a_reader_asks_for_nothing_outside_the_object() -> None:
         assert file.read(3) == data[5:8]
         file.seek(2, io.SEEK_CUR)
         assert file.read(200) == data[10:]
-    assert all(start + length <= len(data) or not length for start, length in asked)
+    assert all(length == 0 or 0 < length <= len(data) - start for start, length in asked)
 
 
 def test_a_reader_goes_on_behind_what_it_was_given_where_that_is_less() -> None:
