@@ -154,7 +154,7 @@ def _as_admitted(item: KubeObject, there: KubeObject | None) -> KubeObject:
 
     Kueue adds a flavor's to the Job that it admits. Server-side apply would set both fields as a whole.
     """
-    if there is None or QUEUE_LABEL not in (there["metadata"].get("labels") or {}):
+    if there is None or not is_job(item) or QUEUE_LABEL not in (there["metadata"].get("labels") or {}):
         return item
     item = copy.deepcopy(item)
     own, admitted = (each["spec"]["template"]["spec"] for each in (item, there))

@@ -113,6 +113,17 @@ def test_what_a_queue_has_added_for_its_nodes_makes_no_other_job(server, submit,
     assert "runs with other settings (job/train: spec.template)" in done.stderr
 
 
+def test_a_queues_name_on_what_is_no_job_changes_nothing_about_it(server, submit, write):
+    play(server)
+    named = settings_map("train", EPOCHS="1")
+    named["metadata"]["labels"] = {"kueue.x-k8s.io/queue-name": "canopy"}  # as an overlay's `labels` sets it
+    path = write("t.yaml", named, queued())
+    assert submit(path).returncode == 0
+    again = submit(path)
+    assert again.returncode == 0, again.stderr
+    assert "configmap/train unchanged" in again.stderr
+
+
 def test_a_result_of_other_settings_is_not_taken_for_this_ones(server, submit, write):
     play(server)
     assert submit(write("t.yaml", settings_map("train", EPOCHS="1"), job("train"))).returncode == 0
