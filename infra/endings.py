@@ -89,7 +89,11 @@ def pod_end(pod: KubeObject) -> End | None:
         The sentence names the first of these that there is: the user's mistake, a limit, the disruption, the
         node's reason, the container's exit code; and what it left behind as its last word.
     """
-    disrupted = next((c for c in conditions(pod) if c.get("type") == "DisruptionTarget"), None)
+    # "False" is what is left of an eviction that did not come about.
+    disrupted = next(
+        (c for c in conditions(pod) if c.get("type") == "DisruptionTarget" and c.get("status") == "True"),
+        None,
+    )
     ended = [
         state["terminated"]
         for status in containers(pod)

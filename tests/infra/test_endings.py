@@ -50,6 +50,16 @@ def test_a_disrupted_pod_is_worth_another_try_where_it_was_killed(reason):
     assert "why" in end.sentence
 
 
+def test_an_eviction_that_did_not_come_about_disrupts_nothing():
+    condition = {"type": "DisruptionTarget", "status": "False"}
+    assert endings.pod_end(pod({"phase": "Running", "conditions": [condition]})) is None
+    failed = {"name": "canopy", "state": {"terminated": {"exitCode": 1, "reason": "Error"}}}
+    end = endings.pod_end(pod({"phase": "Failed", "conditions": [condition], "containerStatuses": [failed]}))
+    assert end
+    assert end.code == cli.EXIT_BUG
+    assert "a bug" in end.sentence
+
+
 def test_a_mistake_stays_one_where_the_pod_was_being_evicted_as_well():
     state = {"terminated": {"exitCode": 2, "reason": "Error", "message": "error: --data: no such folder"}}
     condition = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}
