@@ -22,6 +22,10 @@ def unschedulable(message):
         ),
         ("pod has unbound immediate PersistentVolumeClaims.", "canopy-data is not bound", False),
         ('persistentvolumeclaim "canopy-data" not found', "its claim canopy-data is not there", True),
+        ('persistentvolumeclaim "canopy-data" is being deleted', "its claim canopy-data is not there", True),
+        ("1 Insufficient cpu, 1 Insufficient amd.com/gpu.", "no node has a free GPU (amd.com/gpu)", False),
+        ("1 Insufficient memory, 2 Insufficient memory.", "enough memory free", False),
+        ("2 node(s) didn't match node selector.", "the labels that it asks for", False),
         ("1 node(s) had untolerated taint {spot: true}.", "a taint that it does not tolerate", False),
         ("2 node(s) didn't match Pod's node affinity/selector.", "the labels that it asks for", False),
         ("1 node(s) had volume node affinity conflict.", "no node that reaches its volume", False),
@@ -44,6 +48,16 @@ def test_why_no_node_takes_a_pod(message, words, hopeless):
             'pods "train-x" is forbidden: exceeded quota: compute, requested: cpu=8',
             "quota has no room",
             False,
+        ),
+        (
+            'pods "train-x" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot',
+            "Pod Security level forbids its pods",
+            True,
+        ),
+        (
+            'error looking up service account lab/train: serviceaccount "train" not found',
+            "its ServiceAccount is not there",
+            True,
         ),
         ('pods "train-x" is forbidden: failed quota: compute: must specify cpu', "wants limits", True),
         ('pods "train-x" is forbidden: nobody may', "the cluster forbids its pods", True),
@@ -71,14 +85,23 @@ def test_pods_that_could_be_created_after_all_are_no_trouble_any_more():
     ("reason", "words"),
     [
         ("CreateContainerConfigError", "its container cannot be started"),
+        ("CreateContainerError", "its container cannot be started"),
+        ("RunContainerError", "its container cannot be started"),
+        ("StartError", "its container cannot be started"),
+        ("ErrImagePull", "the image canopy:0.1.0 cannot be pulled"),
+        ("ImagePullBackOff", "the image canopy:0.1.0 cannot be pulled"),
+        ("ErrImageNeverPull", "the image canopy:0.1.0 cannot be pulled"),
         ("InvalidImageName", "the image canopy:0.1.0 cannot be pulled"),
+        ("RegistryUnavailable", "the image canopy:0.1.0 cannot be pulled"),
     ],
 )
-def test_a_container_that_cannot_start_is_not_mended_by_waiting(kind, reason, words):
-    waiting = {"reason": reason, "message": 'secret "key" not found'}
+@pytest.mark.parametrize("message", ['secret "key" not found', ""])
+def test_a_container_that_cannot_start_is_not_mended_by_waiting(kind, reason, words, message):
+    starts = {"name": "first", "state": {"waiting": {"reason": "PodInitializing"}}}
+    waiting = {"reason": reason, "message": message}
     status = {"name": "canopy", "image": "canopy:0.1.0", "state": {"waiting": waiting}}
-    trouble = diagnosis.pod_trouble(pod({"phase": "Pending", kind: [status]}), ())
-    assert trouble == diagnosis.Trouble(words, 'secret "key" not found', hopeless=True)
+    trouble = diagnosis.pod_trouble(pod({"phase": "Pending", kind: [starts, status]}), ())
+    assert trouble == diagnosis.Trouble(words, message or reason, hopeless=True)
 
 
 @pytest.mark.parametrize(
@@ -97,9 +120,10 @@ def test_a_pod_that_waits_for_a_volume_or_a_network_says_what_was_said_last(reas
     )
 
 
-def test_a_volume_that_was_mounted_after_all_is_no_trouble_while_the_image_is_pulled():
+@pytest.mark.parametrize("after", ["Pulling", "Pulled", "Created", "Started"])
+def test_a_volume_that_was_mounted_after_all_is_no_trouble_while_the_container_starts(after):
     mount = {"reason": "FailedMount", "message": 'configmap "x" not found'}
-    events = [mount, {"reason": "Scheduled"}, {"reason": "Pulling", "message": "Pulling image"}]
+    events = [mount, {"reason": "Scheduled"}, {"reason": after, "message": "the image"}]
     assert diagnosis.pod_trouble(pod({"phase": "Pending"}), events) is None
 
 
@@ -111,11 +135,37 @@ def test_a_container_that_ends_again_and_again_says_how_it_ended_last():
     }
     trouble = diagnosis.pod_trouble(pod({"phase": "Running", "containerStatuses": [status]}), ())
     assert "again and again, the last time with exit code 1" in str(trouble)
+    assert trouble
+    assert not trouble.hopeless  # what it waits for may come
+    del status["lastState"]
+    trouble = diagnosis.pod_trouble(pod({"phase": "Running", "containerStatuses": [status]}), ())
+    assert trouble == diagnosis.Trouble("its container ends again and again")
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        {"type": "PodScheduled", "status": "True"},
+        {"type": "PodScheduled", "status": "False", "reason": "SchedulingGated"},
+        {"type": "Ready", "status": "False", "reason": "ContainersNotReady"},
+    ],
+)
+def test_a_pod_that_simply_starts_has_no_trouble(condition):
+    assert diagnosis.pod_trouble(pod({"phase": "Pending", "conditions": [condition]}), ()) is None
+
+
+def test_a_claim_is_named_beside_volumes_of_other_kinds():
+    waits = unschedulable("pod has unbound immediate PersistentVolumeClaims.")
+    waits["spec"]["volumes"].insert(0, {"name": "tmp", "emptyDir": {}})
+    assert "canopy-data is not bound" in str(diagnosis.pod_trouble(waits, ()))
+    waits["spec"]["volumes"].clear()
+    assert "its claim is not bound" in str(diagnosis.pod_trouble(waits, ()))
 
 
 @pytest.mark.parametrize("phase", ["Running", "Succeeded"])
 def test_a_pod_that_runs_or_is_done_has_no_trouble(phase):
-    assert diagnosis.pod_trouble(pod({"phase": phase}), ()) is None
+    mounted_late = [{"reason": "FailedMount", "message": 'configmap "x" not found'}]
+    assert diagnosis.pod_trouble(pod({"phase": phase}), mounted_late) is None
     assert endings.pod_end(pod({"phase": phase})) is None
 
 
@@ -124,3 +174,4 @@ def test_a_suspended_job_says_that_somebody_holds_it():
     assert trouble
     assert "suspended" in str(trouble)
     assert not trouble.hopeless
+    assert diagnosis.job_trouble({"metadata": {"name": "t"}, "spec": {"suspend": False}}, ()) is None

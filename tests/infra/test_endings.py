@@ -7,6 +7,42 @@ from infra import endings
 from tests.infra.made import pod
 
 
+@pytest.mark.parametrize(
+    ("labels", "annotations", "index"),
+    [
+        ({"": "0"}, None, 0),
+        (None, {"": "1"}, 1),
+        ({"": "2"}, {}, 2),
+        ({"": "12"}, {"": "12"}, 12),
+        ({}, {}, None),
+    ],
+)
+def test_a_pods_index_is_read_from_its_label_or_its_annotation(labels, annotations, index):
+    named = [keys and {endings.INDEX_LABEL: keys[""]} for keys in (labels, annotations)]
+    assert endings.worker({"metadata": dict(zip(("labels", "annotations"), named, strict=True))}) == index
+    kept = {key: value for key, value in zip(("labels", "annotations"), named, strict=True) if value}
+    assert endings.worker({"metadata": kept}) == index
+
+
+@pytest.mark.parametrize(
+    ("condition", "succeeded", "sentence"),
+    [
+        ({"type": "Complete"}, True, "succeeded"),
+        (
+            {"type": "Failed", "reason": "DeadlineExceeded", "message": "too long"},
+            False,
+            "failed (DeadlineExceeded: too long)",
+        ),
+        ({"type": "Failed", "reason": "DeadlineExceeded"}, False, "failed (DeadlineExceeded)"),
+        ({"type": "Failed", "message": "", "reason": ""}, False, "failed"),
+    ],
+)
+def test_how_a_job_ended_is_told_in_its_clusters_words(condition, succeeded, sentence):
+    end = endings.job_end({"status": {"conditions": [condition | {"status": "True"}]}})
+    assert end
+    assert (end.succeeded, end.sentence) == (succeeded, sentence)
+
+
 @pytest.mark.parametrize("kind", ["Suspended", "SuccessCriteriaMet", "FailureTarget"])
 def test_a_job_has_not_ended_before_its_cluster_says_complete_or_failed(kind):
     conditions = [{"type": kind, "status": "True"}, {"type": "Failed", "status": "False"}]
@@ -21,6 +57,7 @@ def test_a_job_has_not_ended_before_its_cluster_says_complete_or_failed(kind):
         (75, "Error", "another worker was lost", cli.EXIT_PEER_LOST),
         (126, "ContainerCannotRun", "no program", cli.EXIT_USER),
         (127, "ContainerCannotRun", "not in the image", cli.EXIT_USER),
+        (130, "Error", "interrupted", cli.EXIT_BUG),
         (137, "OOMKilled", "more memory than its limit", cli.EXIT_BUG),
         (137, "Error", "killed by SIGKILL", cli.EXIT_BUG),
         (139, "Error", "killed by SIGSEGV", cli.EXIT_BUG),
@@ -47,7 +84,16 @@ def test_a_disrupted_pod_is_worth_another_try_where_it_was_killed(reason):
     end = endings.pod_end(pod({"phase": "Failed", "conditions": [condition], "containerStatuses": [killed]}))
     assert end
     assert end.code == cli.EXIT_PEER_LOST
-    assert "why" in end.sentence
+    assert "(why)" in end.sentence
+    assert reason in end.sentence or endings.DISRUPTIONS.get(reason)
+
+
+def test_a_pod_that_runs_on_for_its_grace_period_is_told_to_be_disrupted():
+    condition = {"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"}
+    end = endings.pod_end(pod({"phase": "Running", "conditions": [condition]}))
+    assert end
+    assert end.sentence == "it made room for a pod of higher priority"
+    assert end.code == cli.EXIT_PEER_LOST
 
 
 def test_an_eviction_that_did_not_come_about_disrupts_nothing():
@@ -60,6 +106,21 @@ def test_an_eviction_that_did_not_come_about_disrupts_nothing():
     assert "a bug" in end.sentence
 
 
+def test_of_several_containers_that_failed_the_first_says_why():
+    codes = [{"name": str(code), "state": {"terminated": {"exitCode": code}}} for code in (1, 139, 2, 127)]
+    statuses = {"phase": "Failed", "initContainerStatuses": codes[:1], "containerStatuses": codes[1:2]}
+    assert "exit code 1 " in str(endings.pod_end(pod(statuses)))
+    statuses |= {"containerStatuses": codes[1:]}
+    assert "exit code 2 " in str(endings.pod_end(pod(statuses)))
+
+
+def test_a_pod_that_failed_without_a_word_is_not_worth_another_try():
+    end = endings.pod_end(pod({"phase": "Failed"}))
+    assert end
+    assert end.code == cli.EXIT_BUG
+    assert "does not say why" in end.sentence
+
+
 def test_a_mistake_stays_one_where_the_pod_was_being_evicted_as_well():
     state = {"terminated": {"exitCode": 2, "reason": "Error", "message": "error: --data: no such folder"}}
     condition = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}
@@ -70,6 +131,7 @@ def test_a_mistake_stays_one_where_the_pod_was_being_evicted_as_well():
     assert "--data: no such folder" in end.sentence
 
 
+@pytest.mark.parametrize("code", [137, 143])
 @pytest.mark.parametrize(
     "message",
     [
@@ -78,8 +140,8 @@ def test_a_mistake_stays_one_where_the_pod_was_being_evicted_as_well():
         'Container canopy exceeded its local ephemeral storage limit "4Gi". ',
     ],
 )
-def test_a_limit_of_the_pods_own_is_named_and_met_again_by_the_next_one(message):
-    killed = {"name": "canopy", "state": {"terminated": {"exitCode": 137, "reason": "Error"}}}
+def test_a_limit_of_the_pods_own_is_named_and_met_again_by_the_next_one(message, code):
+    killed = {"name": "canopy", "state": {"terminated": {"exitCode": code, "reason": "Error"}}}
     status = {"phase": "Failed", "reason": "Evicted", "message": message, "containerStatuses": [killed]}
     end = endings.pod_end(pod(status))
     assert end
@@ -135,6 +197,24 @@ def test_a_work_queue_has_no_number_of_pods_to_be_done():
 
 
 def test_how_a_job_stands_counts_its_pods():
-    job = {"spec": {"completions": 4}, "status": {"succeeded": 1}}
-    pods = [pod({"phase": phase}) for phase in ("Succeeded", "Running", "Running", "Pending")]
-    assert endings.standing(job, pods) == "pods: 1 of 4 done, 2 running, 1 waiting"
+    job = {"spec": {"completions": 4}, "status": {"succeeded": 2}}  # a pod may be gone by now that succeeded
+    pods = [pod({"phase": phase}) for phase in ("Succeeded", "Running", "Running", "Pending", "Failed")]
+    assert endings.standing(job, pods) == "pods: 2 of 4 done, 2 running, 1 waiting, 1 failed"
+
+
+def test_a_job_that_has_no_pods_yet_has_none_done():
+    assert endings.standing({"spec": {"completions": 4}, "status": {}}, []) == "pods: 0 of 4 done"
+
+
+@pytest.mark.parametrize(
+    ("status", "over"),
+    [
+        (None, False),
+        ({"phase": "Running"}, False),
+        ({"phase": "Succeeded"}, True),
+        ({"phase": "Failed"}, True),
+    ],
+)
+def test_a_pod_is_over_once_it_has_succeeded_or_failed(status, over):
+    assert endings.is_over(pod(status)) is over
+    assert (endings.phase(pod(status)) == "Pending") is (status is None)
