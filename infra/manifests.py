@@ -113,7 +113,8 @@ def _documents(path: str) -> list[Any]:
 
 def _taken_apart(document: Any) -> list[Any]:
     if isinstance(document, Mapping) and document.get("kind") == "List":
-        return list(document.get("items") or [])
+        items = document.get("items") or []
+        return items if isinstance(items, list) else [items]
     return [document]
 
 

@@ -11,9 +11,17 @@ from tests.infra.conftest import job, settings_map
     ("text", "words"),
     [
         ("", "holds no Kubernetes object"),
-        ("kind: Job\n  name: x", "is not valid YAML at line 2"),
+        ("kind: Job\n  name: x", "is not valid YAML at line 2, column 7"),
+        ("a: \a", "is not valid YAML: it cannot be parsed"),
         ("- a\n- b\n", "document 1 is no Kubernetes object but list"),
+        ("kind: List\nitems: 3\n", "document 1 is no Kubernetes object but int"),
+        ("kind: List\n", "holds no Kubernetes object"),
+        ("---\n---\n3\n", "document 2 is no Kubernetes object but int"),
         ("kind: Job\nmetadata: {name: x}\n", "document 1 has no apiVersion"),
+        ("apiVersion: v1\nmetadata: {name: x}\n", "document 1 has no kind"),
+        ("apiVersion: v1\nkind: 1\nmetadata: {name: x}\n", "document 1 has no kind"),
+        ("apiVersion: v1\nkind: Job\nmetadata: x\n", "(Job) has no metadata.name"),
+        ("apiVersion: v1\nkind: Job\nmetadata: {name: 1}\n", "(Job) has no metadata.name"),
         ("apiVersion: batch/v1\nkind: Job\nmetadata: {generateName: x-}\n", "has no metadata.name"),
         ("apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n", "--overlay takes its folder"),
     ],
@@ -25,6 +33,14 @@ def test_a_file_that_is_no_manifest_is_refused_by_name_and_place(tmp_path, capsy
     shown = capsys.readouterr().err
     assert str(path) in shown
     assert words in shown
+    assert shown.count("\n") == 1
+
+
+def test_words_of_any_language_are_read(write):
+    path = write("t.yaml")
+    path.write_text("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\ndata: {a: Müll}\n", "utf-8")
+    (found,) = manifests.load([str(path)])
+    assert found.objects[0]["data"] == {"a": "Müll"}
 
 
 def test_a_file_that_is_no_text_is_refused_by_name(tmp_path, capsys):
@@ -37,16 +53,18 @@ def test_a_file_that_is_no_text_is_refused_by_name(tmp_path, capsys):
 def test_a_list_is_taken_apart_and_kubernetes_own_jobs_alone_are_followed(write):
     stranger = {"apiVersion": "batch.volcano.sh/v1alpha1", "kind": "Job", "metadata": {"name": "other"}}
     items = [settings_map("one", A="1"), stranger, job("train")]
-    path = write("t.yaml", {"apiVersion": "v1", "kind": "List", "items": items})
+    path = write("t.yaml", None, {"apiVersion": "v1", "kind": "List", "items": items})
     (found,) = manifests.load([str(path)])
     assert [*map(manifests.title, found.objects)] == ["configmap/one", "job/other", "job/train"]
     assert [*map(manifests.title, found.jobs)] == ["job/train"]
 
 
-@pytest.mark.parametrize("name", ["missing.yaml", "."])
-def test_a_path_that_is_no_file_is_refused(tmp_path, capsys, name):
+@pytest.mark.parametrize(("name", "words"), [("missing.yaml", "no such manifest"), (".", "is a folder")])
+def test_a_path_that_is_no_file_is_refused(tmp_path, capsys, name, words):
     assert main([str(tmp_path / name)]) == 2
-    assert str(tmp_path) in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert str(tmp_path) in shown
+    assert words in shown
 
 
 def test_objects_of_another_namespace_are_refused_before_anything_is_applied(server, submit, write):
