@@ -4,6 +4,7 @@ import pytest
 
 from canopy import cli
 from infra import endings
+from infra.manifests import INDEX_LABEL
 from tests.infra.made import pod
 
 
@@ -18,7 +19,7 @@ from tests.infra.made import pod
     ],
 )
 def test_a_pods_index_is_read_from_its_label_or_its_annotation(labels, annotations, index):
-    named = [keys and {endings.INDEX_LABEL: keys[""]} for keys in (labels, annotations)]
+    named = [keys and {INDEX_LABEL: keys[""]} for keys in (labels, annotations)]
     assert endings.worker({"metadata": dict(zip(("labels", "annotations"), named, strict=True))}) == index
     kept = {key: value for key, value in zip(("labels", "annotations"), named, strict=True) if value}
     assert endings.worker({"metadata": kept}) == index
