@@ -1,13 +1,17 @@
 """A log through lost connections: each line once and in order."""
 
+import threading
 import time
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.logs import DRAIN_SECONDS, Deduplicator
+from infra.cluster_api import UnreachableError
+from infra.logs import DRAIN_SECONDS, Deduplicator, LogTail
 from tests.infra.conftest import job
+from tests.infra.made import pod
 from tests.infra.playing import play
 from tests.infra.store import RefusalError
 
@@ -55,7 +59,7 @@ def test_blanks_and_empty_lines_are_kept():
     assert told.fresh("2026-11-22T10:00:00.6Z ") == ""
 
 
-@pytest.mark.parametrize(("status", "said"), [(403, 1), (404, 0)])
+@pytest.mark.parametrize(("status", "said"), [(400, 0), (401, 1), (403, 1), (404, 0)])
 def test_a_log_that_is_not_to_be_had_is_not_waited_for(server, submit, write, status, said):
     server.refusals += [("get", "pods", RefusalError(status, "Refused", "no log"))] * 50
     play(server)
@@ -104,3 +108,50 @@ def test_a_page_in_place_of_a_watch_or_a_log_is_passed_over_and_no_line_of_it_is
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[:-1] == ["first", "last"]
     assert not server.paged
+
+
+class Readings:
+    """A cluster whose log is read one time after the other."""
+
+    def __init__(self, *readings):
+        self.readings = list(readings)
+
+    def log(self, *_, **__):
+        yield from self.readings.pop(0)()
+
+
+def lines_of(*numbers):
+    return [f"{stamp(number, False)} line {number}" for number in numbers]
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_container_that_ends_while_its_log_is_read_is_read_once_more(monkeypatch, broken):
+    monkeypatch.setattr("infra.logs.PAUSE_SECONDS", 0.01)
+
+    def ends():
+        began.set()
+        yield from lines_of(1)
+        tail.look(pod({"phase": "Succeeded"}, uid="1"))
+        if broken:
+            raise UnreachableError("cut off")
+
+    told: list[str] = []
+    began = threading.Event()
+    cluster: Any = Readings(*([ends, ends] if broken else [ends]), lambda: lines_of(1, 2))
+    tail = LogTail(cluster, pod({}, uid="1"), "canopy", told.append)
+    tail.look(pod({"phase": "Running"}, uid="1"))
+    assert began.wait(10)
+    tail.finish()
+    assert told == ["line 1", "line 2"]
+    assert not cluster.readings
+
+
+def test_a_line_that_cannot_be_printed_is_an_error_when_the_log_ends_too():
+    def full(_):
+        raise OSError("the disk is full")
+
+    cluster: Any = Readings(lambda: lines_of(1))
+    tail = LogTail(cluster, pod({}, uid="1"), "canopy", full)
+    tail.look(pod({"phase": "Running"}, uid="1"))
+    with pytest.raises(OSError, match="the disk is full"):
+        tail.finish()
