@@ -97,7 +97,9 @@ class Store:
             entries[manager] = owned(manager, wanted)
             item["metadata"]["managedFields"] = list(entries.values())
             same = {**old["metadata"], "managedFields": 0} == {**item["metadata"], "managedFields": 0}
-            if same and all(item.get(key) == old.get(key) for key in ("spec", "data", "status")):
+            if same and all(
+                item.get(key) == old.get(key) for key in ("spec", "data", "binaryData", "status")
+            ):
                 return old, False
             return (item if only_try else self.put(resource, item)), False
 

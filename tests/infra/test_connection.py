@@ -9,6 +9,8 @@ import time
 import pytest
 import yaml
 
+from infra.connection import connect
+from infra.submit import main
 from tests.conftest import ROOT
 from tests.infra.conftest import job
 from tests.infra.playing import play
@@ -67,6 +69,60 @@ def test_a_page_in_place_of_an_answer_is_told(server, submit, write):
     assert done.returncode == 2
     assert "cannot be reached: it answers with what is no JSON" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_a_page_with_an_errors_status_is_told_by_its_status(server, submit, write):
+    server.pages, server.page_status = 9, 451
+    done = submit(write("t.yaml", job("train")))
+    assert done.returncode == 2
+    assert (
+        done.stderr == "error: asking the cluster: the cluster refuses it (Unavailable For Legal Reasons)\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked_for", "of_context", "to"), [("a", "b", "a"), (None, "b", "b"), (None, None, "default")]
+)
+def test_everything_goes_to_the_namespace_of_the_flag_else_the_contexts(
+    server, tmp_path, monkeypatch, asked_for, of_context, to
+):
+    config = server.kubeconfig(tmp_path / "kubeconfig", namespace=of_context)
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(config))
+    assert connect(None, asked_for).namespace == to
+
+
+def test_without_a_kubeconfig_the_pod_that_it_runs_in_knows_the_cluster(
+    server, tmp_path, monkeypatch, capsys, write
+):
+    def inside(client_configuration):
+        client_configuration.host = server.url
+
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
+    monkeypatch.setattr("kubernetes.config.load_incluster_config", inside)
+    assert connect(None, "lab").namespace == "lab"
+    assert connect(None, None).namespace == "default"
+    assert main([str(write("t.yaml", job("train"))), "--context", "other"]) == 2
+    assert capsys.readouterr().err.startswith("error: no cluster: ")
+
+
+def test_events_come_oldest_first_and_are_those_of_one_object(server, tmp_path, monkeypatch):
+    config = server.kubeconfig(tmp_path / "kubeconfig")
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(config))
+    times = (
+        ("last", "lastTimestamp", "09Z"),
+        ("first", "eventTime", "07.5Z"),
+        ("second", "lastTimestamp", "08Z"),
+    )
+    for name, key, second in times:
+        event = {
+            "metadata": {"name": name},
+            "involvedObject": {"uid": "1"},
+            key: f"2026-11-22T10:00:{second}",
+        }
+        server.store.put("events", event)
+    server.store.put("events", {"metadata": {"name": "other"}, "involvedObject": {"uid": "2"}})
+    found = connect(None, None).events({"metadata": {"uid": "1"}})
+    assert [each["metadata"]["name"] for each in found] == ["first", "second", "last"]
 
 
 def test_credentials_that_a_missing_login_plugin_did_not_bring_are_no_missing_right(server, tmp_path, write):

@@ -12,10 +12,16 @@ from tests.infra.store import RefusalError
     [
         (403, 'User "ci" cannot patch resource "jobs"', "k8s/rbac.yaml"),
         (403, "exceeded quota: compute, requested: cpu=8", "quota has no room"),
+        (403, 'violates PodSecurity "restricted:latest"', "Pod Security level forbids it"),
+        (403, "nobody may", "the cluster forbids it"),
+        (409, "the server is being upgraded", "the cluster refuses it"),
         (422, "Job.batch is invalid: spec.backoffLimit: Invalid value: -1", "the cluster refuses it"),
     ],
 )
-def test_what_the_cluster_refuses_is_told_in_a_sentence(server, submit, write, status, message, words):
+@pytest.mark.parametrize("there", [False, True])
+def test_what_the_cluster_refuses_is_told_in_a_sentence(server, submit, write, status, message, words, there):
+    if there:
+        server.store.apply("jobs", job("train"), "canopy", force=False)
     server.refusals.append(("patch", "jobs", RefusalError(status, "Forbidden", message)))
     path = write("t.yaml", job("train"))
     done = submit(path)
@@ -49,3 +55,24 @@ def test_a_namespace_that_is_not_there_is_told(server, submit, write):
     done = submit(write("t.yaml", job("train")), "--namespace", "elsewhere")
     assert done.returncode == 2
     assert "--namespace" in done.stderr
+
+
+def test_a_cluster_that_goes_away_before_a_job_is_followed_is_worth_another_try(
+    server, submit, write, monkeypatch
+):
+    monkeypatch.setattr("infra.connection.TRIES", 0)
+    server.refusals.append(("patch", "jobs", RefusalError(503, "ServiceUnavailable", "etcd leader changed")))
+    done = submit(write("t.yaml", job("train")))
+    assert done.returncode == 75
+    assert done.stderr == "error: the cluster does not answer any more: etcd leader changed\n"
+
+
+@pytest.mark.parametrize(("verb", "flags"), [("get", ()), ("watch", ()), ("delete", ("--delete",))])
+def test_a_right_that_is_missing_is_told_whatever_it_is_for(server, submit, write, verb, flags):
+    message = f'User "ci" cannot {verb} resource "jobs"'
+    server.refusals.append((verb, "jobs", RefusalError(403, "Forbidden", message)))
+    play(server, train=lambda stage: stage.run(stage.pod()))
+    done = submit(write("t.yaml", job("train")), *flags)
+    assert done.returncode == 2
+    assert f"a right is missing ({message})" in done.stderr
+    assert not done.stdout

@@ -47,6 +47,45 @@ def test_a_job_that_has_succeeded_is_not_run_again_unless_asked_to(server, submi
     assert server.store.get("jobs", "train")["metadata"]["uid"] != uid
 
 
+def test_of_a_files_jobs_each_is_seen_to_where_one_has_succeeded_before(server, submit, write):
+    play(server, second=lambda stage: stage.fail())
+    server.store.apply("jobs", job("first"), "canopy", force=False)
+    Stage(server, server.store.get("jobs", "first")).complete()
+    path = write("t.yaml", job("first"), job("second"))
+    done = submit(path)
+    assert done.returncode == 1
+    assert "job/second failed" in done.stderr
+    uids = {each["metadata"]["uid"] for each in server.store.list("jobs")}
+    submit(path, "--replace")
+    assert not uids & {each["metadata"]["uid"] for each in server.store.list("jobs")}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "keys"),
+    [
+        ({"data": {"A": "1", "B": "1"}}, {"data": {"A": "1"}}, "B"),
+        ({"data": {"A": "1"}}, {"data": {"A": "1", "C": "1"}}, "C"),
+        ({"data": None}, {"data": {"A": "1"}}, "A"),
+        ({"binaryData": {"A": "MQ=="}}, {"binaryData": {"A": "Mg=="}}, "A"),
+    ],
+)
+def test_settings_that_came_went_or_are_binary_differ_too(server, submit, write, before, after, keys):
+    apart = {key: value for key, value in settings_map("train").items() if key != "data"}
+    server.store.apply("configmaps", apart | before, "canopy", force=False)
+    server.store.apply("jobs", job("train"), "canopy", force=False)
+    done = submit(write("t.yaml", apart | after, job("train")))
+    assert done.returncode == 2
+    assert f"runs with other settings (configmap/train: {keys})" in done.stderr
+
+
+def test_settings_that_a_job_that_runs_never_had_are_created_beside_it(server, submit, write):
+    server.store.apply("jobs", job("train"), "canopy", force=False)
+    done = submit(write("t.yaml", settings_map("more", A="1"), job("train")), "--timeout", 0.1)
+    assert done.returncode == 75, done.stderr
+    assert "configmap/more created" in done.stderr
+    assert "job/train is there already, unchanged" in done.stderr
+
+
 def test_a_job_that_failed_before_says_how_and_is_not_run_again(server, submit, write):
     def fails(stage):
         pod = stage.pod()
