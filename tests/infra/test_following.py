@@ -56,11 +56,12 @@ def test_a_pod_that_is_being_deleted_is_left_for_one_that_takes_its_place():
     leaving = of_age(0, "old", deletionTimestamp="2026-11-22T10:06:00Z")
     assert shown([leaving], "old") == "old"
     assert shown([leaving, of_age(6, "new")], "old") == "new"
+    assert shown([leaving, of_age(6, "new", phase="Succeeded")], "old", "new") == "new"
 
 
 def test_the_log_of_a_pod_that_failed_before_is_not_gone_back_to():
     failed, done = of_age(0, "old", phase="Failed"), of_age(5, "new", phase="Succeeded")
-    assert shown([failed, done]) == "new"
+    assert shown([failed, done]) == shown([done, failed]) == "new"
     assert shown([failed, done], "new") == "new"
 
 
@@ -294,7 +295,8 @@ class Played:
     """A cluster that gives a Job's states one after the other, ten seconds between two."""
 
     def __init__(self, monkeypatch, *states):
-        self.states, self.now, self.slept, self.logs_read = list(states), 0.0, 0, []
+        self.states, self.now, self.slept = list(states), 0.0, 0
+        self.logs_read, self.watched_from = [], []
         monkeypatch.setattr(following, "time", self)
 
     def monotonic(self):
@@ -308,9 +310,11 @@ class Played:
         status = self.states.pop(0) if self.states else {}
         if status is None:
             raise UnreachableError("no answer")
-        return {**job("train"), "metadata": {"name": "train", "uid": "1"}, "status": status}
+        metadata = {"name": "train", "uid": "1", "resourceVersion": str(self.now)}
+        return {**job("train"), "metadata": metadata, "status": status}
 
-    def job_changes(self, *_):
+    def job_changes(self, seen, _):
+        self.watched_from.append(seen["metadata"]["resourceVersion"])
         return ()
 
     def pods(self, _):
@@ -348,6 +352,26 @@ def test_a_job_has_all_the_time_that_it_takes_unless_a_timeout_is_named(monkeypa
     with pytest.raises(UnfinishedError, match=r"has not ended after 60 s \(--timeout\)") as end:
         wait(Played(monkeypatch, *[{}] * 6, DONE), "--timeout", "60")
     assert end.value.code == 75
+
+
+def test_a_watch_begins_where_the_job_was_seen_last(monkeypatch):
+    cluster = Played(monkeypatch, {}, {}, DONE)
+    wait(cluster)
+    assert cluster.watched_from == ["10.0", "20.0", "30.0"]
+
+
+@pytest.mark.parametrize("of_pod", [False, True])
+def test_what_waiting_may_mend_is_waited_for_beyond_the_patience(monkeypatch, capsys, of_pod):
+    cluster = Played(monkeypatch, *[{}] * 99, DONE)
+    quota = {"reason": "FailedCreate", "message": "exceeded quota: gpus"}
+    room = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": NO_GPU}
+    if of_pod:
+        waits = pod({"phase": "Pending", "conditions": [room]}, uid="2")
+        monkeypatch.setattr(cluster, "pods", lambda _: [waits])
+    else:
+        monkeypatch.setattr(cluster, "events", lambda _: [quota])
+    assert wait(cluster) == 1000
+    assert ("no node has a free GPU" if of_pod else "quota has no room") in capsys.readouterr().err
 
 
 def stuck(name, message):

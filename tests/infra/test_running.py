@@ -147,9 +147,10 @@ def test_what_a_queue_has_added_for_its_nodes_makes_no_other_job(server, submit,
     assert done.returncode == 75, done.stderr
     assert "job/train is there already, unchanged" in done.stderr
     assert server.store.get("jobs", "train") == admitted
-    done = submit(write("t.yaml", queued(nodeSelector={"gpu": "h100"})))
-    assert done.returncode == 2
-    assert "runs with other settings (job/train: spec.template)" in done.stderr
+    for other in ({"nodeSelector": {"gpu": "h100"}}, {"tolerations": [{"key": "amd.com/gpu"}]}):
+        done = submit(write("t.yaml", queued(**other)))
+        assert done.returncode == 2
+        assert "runs with other settings (job/train: spec.template)" in done.stderr
 
 
 def test_a_queues_name_on_what_is_no_job_changes_nothing_about_it(server, submit, write):
