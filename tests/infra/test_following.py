@@ -392,7 +392,7 @@ def test_a_trouble_is_told_once_of_each_pod_however_its_wording_changes(monkeypa
 
 
 def test_patience_is_five_minutes_of_the_same_trouble_unless_it_is_named(monkeypatch):
-    for flags, given_up in ((), 330), (("--patience", "60"), 90):
+    for flags, given_up in ((), 330), (("--patience", "60"), 90), (("--patience", "0"), 10):
         cluster = Played(monkeypatch, *[{}] * 99)
         # the first time it is over at once
         monkeypatch.setattr(cluster, "pods", lambda _, c=cluster: [stuck("a", "")] if c.now != 20 else [])

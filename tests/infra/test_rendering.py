@@ -1,6 +1,7 @@
 """`infra.submit --overlay`: each stage at its turn, as the overlay has it."""
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,22 @@ def test_an_overlay_may_name_the_namespace_that_files_leave_open(server, submit,
     done = submit(path, "--overlay", overlay(path, namespace="elsewhere"))
     assert done.returncode == 2
     assert "names the namespace elsewhere" in done.stderr
+    named = job("train")
+    named["metadata"]["namespace"] = "lab"
+    path = write("t.yaml", named)
+    done = submit(path, "--overlay", overlay(path, namespace="elsewhere"))
+    assert done.returncode == 2
+    assert "has no job/train" in done.stderr
+
+
+def test_a_warning_of_kubectls_is_no_failure(server, submit, write, overlay):
+    play(server)
+    path = write("t.yaml", job("train"))
+    folder = overlay(path, commonLabels={"team": "forest"})
+    warned = subprocess.run([kubectl(), "kustomize", folder], capture_output=True, check=True)
+    assert warned.stderr
+    assert submit(path, "--overlay", folder).returncode == 0
+    assert server.store.get("jobs", "train")["metadata"]["labels"] == {"team": "forest"}
 
 
 def test_an_object_that_the_overlay_lacks_is_named_with_its_file(server, submit, write, overlay):
