@@ -59,7 +59,7 @@ def test_blanks_and_empty_lines_are_kept():
     assert told.fresh("2026-11-22T10:00:00.6Z ") == ""
 
 
-@pytest.mark.parametrize(("status", "said"), [(400, 0), (401, 1), (403, 1), (404, 0)])
+@pytest.mark.parametrize(("status", "said"), [(400, 0), (403, 1), (404, 0)])
 def test_a_log_that_is_not_to_be_had_is_not_waited_for(server, submit, write, status, said):
     server.refusals += [("get", "pods", RefusalError(status, "Refused", "no log"))] * 50
     play(server)
@@ -155,3 +155,15 @@ def test_a_line_that_cannot_be_printed_is_an_error_when_the_log_ends_too():
     tail.look(pod({"phase": "Running"}, uid="1"))
     with pytest.raises(OSError, match="the disk is full"):
         tail.finish()
+
+
+def test_the_log_of_a_pod_that_is_gone_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr("infra.logs.PAUSE_SECONDS", 0.01)
+    told: list[str] = []
+    cluster: Any = Readings(*[lambda: lines_of(1)] * 10_000)
+    tail = LogTail(cluster, pod({}, uid="1"), "canopy", told.append)
+    tail.look(pod({"phase": "Running"}, uid="1"))
+    began = time.monotonic()
+    tail.finish()
+    assert time.monotonic() - began < DRAIN_SECONDS / 2
+    assert told == ["line 1"]
