@@ -148,8 +148,11 @@ def test_a_queues_name_on_what_is_no_job_changes_nothing_about_it(server, submit
     named = settings_map("train", EPOCHS="1")
     named["metadata"]["labels"] = {"kueue.x-k8s.io/queue-name": "canopy"}  # as an overlay's `labels` sets it
     server.store.apply("configmaps", named, "canopy", force=False)
-    server.store.apply("jobs", queued(), "canopy", force=False)
-    done = submit(write("t.yaml", settings_map("more", A="1"), named, queued()), "--timeout", 0.001)
+    anywhere = queued()
+    for key in ("tolerations", "nodeSelector"):
+        del anywhere["spec"]["template"]["spec"][key]
+    server.store.apply("jobs", anywhere, "canopy", force=False)
+    done = submit(write("t.yaml", settings_map("more", A="1"), named, anywhere), "--timeout", 0.001)
     assert done.returncode == 75, done.stderr
     assert "configmap/more created" in done.stderr
     assert "configmap/train unchanged" in done.stderr
