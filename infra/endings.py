@@ -68,9 +68,7 @@ def job_end(job: KubeObject) -> End | None:
     Returns:
         Its end; the code of a failure is EXIT_BUG, for want of its pods' codes.
     """
-    for condition in conditions(job):
-        if condition.get("status") != "True":
-            continue
+    for condition in _true(job):
         if condition.get("type") == "Complete":
             return End(True, "succeeded", cli.EXIT_OK)
         if condition.get("type") == "Failed":
@@ -89,11 +87,7 @@ def pod_end(pod: KubeObject) -> End | None:
         The sentence names the first of these that there is: the user's mistake, a limit, the disruption, the
         node's reason, the container's exit code; and what it left behind as its last word.
     """
-    # "False" is what is left of an eviction that did not come about.
-    disrupted = next(
-        (c for c in conditions(pod) if c.get("type") == "DisruptionTarget" and c.get("status") == "True"),
-        None,
-    )
+    disrupted = next((c for c in _true(pod) if c.get("type") == "DisruptionTarget"), None)
     ended = [
         state["terminated"]
         for status in containers(pod)
@@ -194,6 +188,11 @@ def phase(pod: KubeObject) -> str:
 def conditions(item: KubeObject) -> list[dict[str, Any]]:
     """Those of a pod's or a Job's status."""
     return list((item.get("status") or {}).get("conditions") or [])
+
+
+def _true(item: KubeObject) -> list[dict[str, Any]]:
+    """The conditions that hold: one that is "False" may be left of an eviction that did not come about."""
+    return [condition for condition in conditions(item) if condition.get("status") == "True"]
 
 
 def containers(pod: KubeObject) -> list[dict[str, Any]]:
