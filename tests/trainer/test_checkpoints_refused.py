@@ -68,16 +68,33 @@ def test_on_a_full_disk_the_run_goes_on_for_a_while_and_the_older_checkpoints_st
     assert of(small_disk, value).restore() == 2
 
 
-def test_a_storage_that_does_not_list_what_was_saved_before_does_not_end_a_run(tmp_path, monkeypatch, logged):
+@pytest.mark.parametrize(
+    ("what", "error", "said"),
+    [
+        (
+            "listdir",
+            tf.errors.UnknownError(None, None, "Input/output error"),
+            "cannot be listed (Input/output error): older checkpoints stay",
+        ),
+        (
+            "remove",
+            tf.errors.PermissionDeniedError(None, None, "no right"),
+            "step-00000001.npz could not be removed (no right)",
+        ),
+    ],
+)
+def test_older_checkpoints_that_cannot_be_listed_or_removed_do_not_end_a_run(
+    tmp_path, monkeypatch, logged, what, error, said
+):
     _, kept = at_steps(tmp_path, 1, 2)
 
     def refuse(*_):
-        raise tf.errors.UnknownError(None, None, "Input/output error")
+        raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(tf.io.gfile, "listdir", refuse)
+        patch.setattr(tf.io.gfile, what, refuse)
         assert kept.save(3)
-    assert "cannot be listed (Input/output error): older checkpoints stay" in logged.text
+    assert said in logged.text
     assert kept.save(4)
     assert saved(tmp_path) == ["step-00000003.npz", "step-00000004.npz"]
 
@@ -103,20 +120,6 @@ def test_a_storage_that_takes_none_of_them_is_tried_again_where_that_may_pass(
     with pytest.raises(kind, match=f"refused {REFUSALS} checkpoints in a row"):
         kept.save(9)
     assert saved(tmp_path) == ["step-00000001.npz"]
-
-
-def test_an_older_checkpoint_that_cannot_be_removed_does_not_end_a_run(tmp_path, monkeypatch, logged):
-    _, kept = at_steps(tmp_path, 1, 2)
-
-    def refuse(*_):
-        raise tf.errors.PermissionDeniedError(None, None, "no right")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(tf.io.gfile, "remove", refuse)
-        assert kept.save(3)
-    assert "step-00000001.npz could not be removed (no right)" in logged.text
-    assert kept.save(4)
-    assert saved(tmp_path) == ["step-00000003.npz", "step-00000004.npz"]
 
 
 def test_room_that_is_made_in_time_ends_the_trouble(tmp_path, monkeypatch):
