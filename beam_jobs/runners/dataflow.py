@@ -12,6 +12,7 @@ import threading
 import time
 from typing import Any
 
+from beam_jobs.stores import gcs
 from canopy.cli import TryAgainError, UserError
 
 PASSING_CODES = (408, 429)  # and all from 500
@@ -80,7 +81,9 @@ def _is_transient(error: BaseException) -> bool:
 
     if isinstance(error, GoogleAPICallError):
         return error.code is None or error.code in PASSING_CODES or error.code >= 500
-    return not isinstance(error, (DefaultCredentialsError, RefreshError))
+    if isinstance(error, RefreshError):
+        return gcs.is_passing(error)
+    return not isinstance(error, DefaultCredentialsError)
 
 
 def explained(error: Exception) -> UserError | TryAgainError | None:

@@ -88,7 +88,7 @@ def expression(pattern: str) -> re.Pattern[str]:
         elif part in ("*", "?"):
             result += "[^/]*" if part == "*" else "[^/]"
         elif len(part) > 1:
-            inner = re.sub(r"[\\\[&~|]", r"\\\g<0>", part[1:-1])
+            inner = re.sub(r"[\\\[&~|^]", r"\\\g<0>", part[1:-1])
             result += "[" + inner.replace("!", "^", part[1] == "!") + "]"
         else:
             result += re.escape(part)

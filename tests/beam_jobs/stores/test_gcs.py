@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 import google.cloud.storage
 import pytest
 from google.api_core import exceptions
+from google.auth import compute_engine
 from google.auth import exceptions as auth
 from google.cloud.storage.exceptions import DataCorruption
 
@@ -107,12 +108,30 @@ def test_a_listing_goes_on_behind_its_first_page(server: Faulty, monkeypatch: py
         (exceptions.Unauthorized(""), PermissionError), (auth.RefreshError(), PermissionError),
         (exceptions.ServiceUnavailable(""), UnavailableError), (auth.TransportError(), UnavailableError),
         (exceptions.RetryError("", None), UnavailableError), (ConnectionResetError(), UnavailableError),
-        (FileNotFoundError("gs://here/a"), FileNotFoundError),
+        (FileNotFoundError("gs://here/a"), FileNotFoundError), (exceptions.BadRequest("no name"), UserError),
     ],
 )  # fmt: skip
 def test_what_the_store_refuses_is_what_a_disk_would_raise(raised: Exception, kind: type[Exception]) -> None:
     with pytest.raises(kind, match="gs://here/a"), gcs._errors("gs://here/a"):
         raise raised
+
+
+@pytest.mark.parametrize(("status", "kind"), [(503, UnavailableError), (404, PermissionError)])
+def test_a_server_of_credentials_that_is_busy_refuses_nobody(
+    monkeypatch: pytest.MonkeyPatch, status: int, kind: type[Exception]
+) -> None:
+    monkeypatch.setattr("google.auth._exponential_backoff.time.sleep", lambda _: None)
+    answer = SimpleNamespace(status=status, data=b"", headers={})
+    with pytest.raises(kind, match="gs://here/a"), gcs._errors("gs://here/a"):
+        compute_engine.Credentials().refresh(lambda **_: answer)
+
+
+def test_a_server_of_credentials_out_of_reach_refuses_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("google.auth._exponential_backoff.time.sleep", lambda _: None)
+    no_route = MagicMock(side_effect=auth.TransportError("no route to host"))
+    with pytest.raises(UnavailableError, match="no credentials for gs://here/a for now"):  # noqa: SIM117
+        with gcs._errors("gs://here/a"):
+            compute_engine.Credentials().refresh(no_route)
 
 
 def next_goes_wrong(server: Faulty, kind: str) -> None:

@@ -23,7 +23,7 @@ def test_a_name_made_literal_matches_itself_and_nothing_else(name: str) -> None:
     assert objects.fixed_part(glob.escape(name)) == name
 
 
-@pytest.mark.parametrize("pattern", ["x[&&a].jpg", "x[||a].jpg", "x[[a].jpg", "x[~~a].jpg"])
+@pytest.mark.parametrize("pattern", ["x[&&a].jpg", "x[||a].jpg", "x[[a].jpg", "x[~~a].jpg", "x[^a].jpg"])
 def test_what_means_something_else_in_an_expression_means_nothing_in_a_class(pattern: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
