@@ -46,6 +46,7 @@ def run(given: Evidence) -> list[Check]:
     counts = labels.sum(axis=0).tolist()
     train = given.facts["splits"].get("train", {"records": 0, "tags": {}})
     train_counts = [int(train["tags"].get(tag, 0)) for tag in tags]
+    has_other = given.split != "train" and train["records"] > 0  # a train split beside the one evaluated
     pictures = given.facts["images"]
     constant = np.broadcast_to([tag in given.constant_tags for tag in tags], labels.shape)
     default = metrics.apply_thresholds(given.scored.scores, [contract.DEFAULT_THRESHOLD] * len(tags))
@@ -67,9 +68,9 @@ def run(given: Evidence) -> list[Check]:
         model_checks.constant_scores(given.scored.scores, labels, tags),
         model_checks.never_answered(given.answered, labels, tags),
         model_checks.thresholds_at_edge(given.thresholds, counts, tags),
-        data_checks.known_data(given.split, given.trained_on, str(given.facts["fingerprint"])),
+        data_checks.known_data(given.split, given.trained_on, str(given.facts["fingerprint"]), has_other),
     ]
-    if given.split != "train" and train["records"]:
+    if has_other:
         twins = duplicates.find(looks, given.others)
         checks += data_checks.duplicates(twins.exact, twins.near, len(looks.names), len(given.others.names))
         checks += [
@@ -77,7 +78,7 @@ def run(given: Evidence) -> list[Check]:
             data_checks.pixels_differ(looks.measures, given.others.measures),
         ]
     checks += [
-        data_checks.absent_tags(counts, train_counts, tags, given.split),
+        data_checks.absent_tags(counts, train_counts if has_other else None, tags, given.split),
         model_checks.calibrated(given.calibration),
     ]
     return checks

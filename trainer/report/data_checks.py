@@ -189,26 +189,27 @@ def duplicates(
     return checks
 
 
-def absent_tags(counts: Sequence[int], other_counts: Sequence[int], tags: Sequence[str], split: str) -> Check:
+def absent_tags(
+    counts: Sequence[int], other_counts: Sequence[int] | None, tags: Sequence[str], split: str
+) -> Check:
     """Whether every tag occurs in the split and in training.
 
     Args:
         counts: records of the split with each tag.
-        other_counts: of the training split.
+        other_counts: of the training split; None where there is none beside this one.
         tags: the class names.
         split: which one.
     """
     here = [tag for tag, count in zip(tags, counts, strict=True) if not count]
-    there = [tag for tag, count in zip(tags, other_counts, strict=True) if not count]
-    title = "Every tag in both splits"
+    there = [tag for tag, count in zip(tags, other_counts or counts, strict=True) if not count]
+    title = "Every tag in both splits" if other_counts else "Every tag in the split"
     if not here and not there:
         rarest = min(range(len(tags)), key=lambda i: counts[i])
-        told = (
-            f"All {len(tags)} tags occur in {split} and in train, {tags[rarest]} least ({counts[rarest]:,})."
-        )
+        where = f"{split} and in train" if other_counts else split
+        told = f"All {len(tags)} tags occur in {where}, {tags[rarest]} least ({counts[rarest]:,})."
         return Check("absent_tags", title, "pass", told)
     parts = [f"{split} lacks {named(here)}"] if here else []
-    parts += [f"train lacks {named(there)}"] if there else []
+    parts += [f"train lacks {named(there)}"] if there and other_counts else []
     told = (
         f"{' and '.join(parts)}: figures for these tags mean nothing, so collect more images of them "
         "or leave them out of the vocabulary."
@@ -216,13 +217,14 @@ def absent_tags(counts: Sequence[int], other_counts: Sequence[int], tags: Sequen
     return Check("absent_tags", title, "look", told)
 
 
-def known_data(split: str, trained_on: str, evaluated: str) -> Check:
+def known_data(split: str, trained_on: str, evaluated: str, has_train: bool) -> Check:
     """Whether the figures are of pictures that the model was not trained on.
 
     Args:
         split: the one evaluated.
         trained_on: fingerprint of the data set in model.json, "" where it names none.
         evaluated: fingerprint of this data set.
+        has_train: whether this data set has training pictures to compare with.
     """
     title = "Pictures kept from training"
     if split == "train":
@@ -238,9 +240,13 @@ def known_data(split: str, trained_on: str, evaluated: str) -> Check:
         )
         return Check("known_data", title, "look", told)
     if trained_on != evaluated:
-        told = (
-            f"The model was trained on another data set ({trained_on[:12]}, this is {evaluated[:12]}): what "
-            "is compared with training here is this data set's train split, which may not be what it saw."
+        told = f"The model was trained on another data set ({trained_on[:12]}, this is {evaluated[:12]})"
+        told += (
+            ": what is compared with training here is this data set's train split, which may not be what it "
+            "saw."
+            if has_train
+            else " and this one has no train split to compare with, so nothing shows that the model never "
+            "saw these pictures: its figures may flatter."
         )
         return Check("known_data", title, "look", told)
     told = f"The split {split} of the data set that the model was trained on, apart from its train split."

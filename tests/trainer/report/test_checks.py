@@ -236,11 +236,27 @@ def test_absent_tags_are_named_with_their_split():
     assert data_checks.absent_tags([3, 1], [5, 4], HALVES, "validation").verdict == "pass"
 
 
-def test_the_training_split_and_other_data_are_said_to_be_so():
-    assert data_checks.known_data("train", "f", "f").verdict == "look"
-    assert data_checks.known_data("validation", "f", "other").verdict == "look"
-    assert data_checks.known_data("validation", "f", "f").verdict == "pass"
-    assert data_checks.known_data("validation", "", "f").verdict == "look"
+def test_without_another_train_split_no_tag_is_missing_from_it():
+    found = data_checks.absent_tags([3, 1], None, HALVES, "train")
+    assert found.sentence == "All 2 tags occur in train, right least (1)."
+    found = data_checks.absent_tags([3, 0], None, HALVES, "train")
+    assert found.sentence.startswith("train lacks right: ")
+
+
+@pytest.mark.parametrize(
+    ("split", "trained_on", "has_train", "verdict", "told"),
+    [
+        ("train", "f", False, "look", "the training split"),
+        ("validation", "other", True, "look", "compared with training here is this data set's train split"),
+        ("validation", "other", False, "look", "has no train split to compare with"),
+        ("validation", "f", True, "pass", "apart from its train split"),
+        ("validation", "", True, "look", "names no data set"),
+    ],
+)
+def test_the_training_split_and_other_data_are_said_to_be_so(split, trained_on, has_train, verdict, told):
+    found = data_checks.known_data(split, trained_on, "f", has_train)
+    assert found.verdict == verdict
+    assert told in found.sentence
 
 
 def test_a_long_list_is_cut_and_counted():
