@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from canopy.cli import several
 from canopy.contract import DEFAULT_THRESHOLD
 from trainer import metrics
 from trainer.report import statistics
@@ -22,7 +23,7 @@ from trainer.report.statistics import Calibration
 SAME_ANSWER, OTHERS = 0.95, 1 / 3
 DULL = 0.02  # scores of a tag that vary by less than this share of its labels' deviation are constant
 LITTLE = 0.05  # of F2: a model that is surely no further above one answer for all has learned nothing
-FEW = 5  # images with a tag, or without it, below which they say nothing about the tag
+FEW = 5  # images below which they say nothing about a model; with a tag, or without it: about the tag
 MISCALIBRATED = 0.1  # expected calibration error worth a look: scores are off by ten points on average
 
 
@@ -43,8 +44,9 @@ def beats_constant(rows: npt.ArrayLike, constant_rows: npt.ArrayLike, default_ro
     def check(verdict: Verdict, told: str) -> Check:
         return Check("beats_constant", "Better than one answer for all", verdict, told)
 
-    if given.size < 2:
-        return check("look", f"{figures} on {given.size} image: too few to compare; evaluate a larger split.")
+    if given.size < FEW:
+        told = f"{figures} on {several(given.size, 'image')}: too few to compare; evaluate a larger split."
+        return check("look", told)
     if given.min() == constant.min() == 1:
         return check("look", f"{figures}: one answer is right for every image, and nothing can be better.")
     if above.low > 0:
@@ -83,7 +85,7 @@ def constant_answers(answered: npt.ArrayLike, labels: npt.ArrayLike, tags: Seque
     found = f"The most frequent answer ({said}) goes to {share:.0%} of the images"
     title = "Different images, different answers"
     few = 1 - share < OTHERS * (1 - due)
-    if len(given) > 1 and share >= SAME_ANSWER and due < SAME_ANSWER and few:
+    if len(given) >= FEW and share >= SAME_ANSWER and due < SAME_ANSWER and few:
         told = (
             f"{found}, while the most frequent set of labels belongs to {due:.0%}: the model always says the "
             "same, so look at the checks of pictures and at the training loss."

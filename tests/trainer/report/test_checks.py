@@ -49,8 +49,13 @@ def test_thresholds_that_spoil_good_scores_are_named_as_the_cause():
     assert "learned nothing" not in found.sentence
 
 
-def test_one_image_is_too_few_to_compare():
-    assert beats_constant([1.0], [0.5]).verdict == "look"
+@pytest.mark.parametrize(("images", "told"), [(1, "on 1 image:"), (4, "on 4 images:")])
+def test_of_a_handful_of_images_a_model_is_neither_better_nor_worse_than_one_answer(images, told):
+    for rows, constant in ((1.0, 0.5), (0.5, 1.0)):
+        found = beats_constant([rows] * images, [constant] * images)
+        assert found.verdict == "look"
+        assert told in found.sentence
+        assert beats_constant([rows] * 5, [constant] * 5).verdict != "look"
 
 
 def test_where_one_answer_is_right_for_all_there_is_nothing_to_be_better_than():
@@ -79,6 +84,12 @@ def test_one_answer_for_all_images_fails_and_is_named():
     assert found.verdict == "fail"
     assert "tag_a, tag_d" in found.sentence
     assert "100%" in found.sentence
+
+
+@pytest.mark.parametrize(("images", "verdict"), [(1, "pass"), (4, "look"), (5, "fail")])
+def test_one_answer_for_a_handful_of_images_is_worth_a_look(images, verdict):
+    labels, answered = np.eye(5)[:images], np.ones((images, 5))
+    assert model_checks.constant_answers(answered, labels, TAGS[:5]).verdict == verdict
 
 
 def test_one_answer_for_most_images_is_worth_a_look():
