@@ -133,8 +133,11 @@ def _predictions(model: ModelInfo, scored: Scored) -> str:
     out = io.StringIO(newline="")
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(("image_name", "tags", "predicted"))
+    # Before Python 3.13 a lone carriage return was not quoted, and no reader took it.
+    quoting = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_ALL)
     for name, true, given in zip(scored.names, scored.labels, answered, strict=True):
-        writer.writerow((name, " ".join(tags[true]), " ".join(tags[given])))
+        row = (name, " ".join(tags[true]), " ".join(tags[given]))
+        (quoting if "\r" in name else writer).writerow(row)
     return out.getvalue()
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import io
 import json
 import shutil
 
@@ -9,11 +10,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from canopy import cli
+from canopy import cli, model_info
 from tests.trainer.report.making import checks_in, rewritten
 from trainer import data_info, evaluate
 from trainer.config import Config
 from trainer.report import split
+from trainer.report.looks import Looks
 
 
 def words(trained, records, output, **change):
@@ -50,6 +52,16 @@ def test_every_record_has_its_row(report, records):
     expected = json.loads((records / "canopy.json").read_text())["splits"]["validation"]["records"]
     assert len({row["image_name"] for row in rows}) == len(rows) == expected
     assert all(row["predicted"] for row in rows)
+
+
+def test_any_name_is_read_again_as_it_was():
+    names = ["plain", "a, b", 'odd "name"', "line\nbreak", "carriage\rreturn", "both\r\n"]
+    model = model_info.ModelInfo("", ("clear", "water"), (0.5, 0.5), (), 32, {})
+    looks = dataclasses.replace(Looks.empty(), names=names)
+    labels = np.tile([[True, False]], (len(names), 1))
+    text = evaluate._predictions(model, split.Scored(looks, labels.astype(np.float32), labels))
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    assert rows == [{"image_name": name, "tags": "clear", "predicted": "clear"} for name in names]
 
 
 def test_the_page_shows_scores_pictures_curves_and_settings_without_a_network(report):
