@@ -39,7 +39,8 @@ def test_a_gain_within_chance_is_not_shown_by_few_images_and_none_by_many():
     few = beats_constant(rng.random(9) + 0.1, rng.random(9))
     assert few.verdict == "look"
     assert "9 images are too few" in few.sentence
-    assert beats_constant(rng.random(5000) + 0.001, rng.random(5000)).verdict == "fail"
+    gains = np.tile([0.102, -0.098], 200)  # 0.002 ± 0.01
+    assert beats_constant(0.5 + gains, [0.5] * 400).verdict == "fail"
 
 
 def test_thresholds_that_spoil_good_scores_are_named_as_the_cause():
@@ -47,6 +48,8 @@ def test_thresholds_that_spoil_good_scores_are_named_as_the_cause():
     assert found.verdict == "fail"
     assert "0.9000 at threshold 0.2 for every tag" in found.sentence
     assert "learned nothing" not in found.sentence
+    found = beats_constant([0.3] * 50, np.linspace(0.5, 0.7, 50), [0.5] * 50)
+    assert "learned nothing" in found.sentence
 
 
 @pytest.mark.parametrize(("images", "told"), [(1, "on 1 image:"), (4, "on 4 images:")])
@@ -63,6 +66,7 @@ def test_where_one_answer_is_right_for_all_there_is_nothing_to_be_better_than():
     assert found.verdict == "look"
     assert "one answer is right for every image" in found.sentence
     assert beats_constant(np.linspace(0.5, 1, 9), np.ones(9)).verdict == "fail"
+    assert beats_constant(np.ones(9), np.linspace(0.5, 1, 9)).verdict == "pass"
 
 
 def test_of_one_image_no_tag_is_answered_for_all():
@@ -74,6 +78,13 @@ def test_tags_are_not_judged_by_a_handful_of_images():
     answered = [[0, 0, 1]] * 7
     assert model_checks.never_answered(answered, labels, TAGS[:3]).verdict == "look"
     assert model_checks.never_answered(answered * 3, labels * 3, TAGS[:3]).verdict == "fail"
+    assert model_checks.never_answered([[0, 1]] * 10, [[1, 1]] * 5 + [[0, 1]] * 5, HALVES).verdict == "fail"
+    assert model_checks.never_answered([[1]] * 22, [[1]] * 20 + [[0]] * 2, ("all_but_two",)).verdict == "look"
+
+
+def test_a_tag_that_every_image_has_may_be_answered_for_all():
+    answered = [[1, i % 2] for i in range(9)]
+    assert model_checks.never_answered(answered, answered, HALVES).verdict == "pass"
 
 
 def test_one_answer_for_all_images_fails_and_is_named():
@@ -90,6 +101,19 @@ def test_one_answer_for_all_images_fails_and_is_named():
 def test_one_answer_for_a_handful_of_images_is_worth_a_look(images, verdict):
     labels, answered = np.eye(5)[:images], np.ones((images, 5))
     assert model_checks.constant_answers(answered, labels, TAGS[:5]).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("same", "due", "verdict"),
+    [(96, 1, "fail"), (94, 1, "look"), (51, 1, "look"), (50, 1, "pass"), (60, 40, "pass"), (100, 96, "pass")],
+)
+def test_one_answer_is_held_against_how_frequent_the_most_frequent_labels_are(same, due, verdict):
+    def varied(alike):
+        rows = np.unpackbits(np.arange(1, 101, dtype=np.uint8)[:, None], axis=1)
+        rows[:alike] = 1
+        return rows
+
+    assert model_checks.constant_answers(varied(same), varied(due), TAGS[:8]).verdict == verdict
 
 
 def test_one_answer_for_most_images_is_worth_a_look():
@@ -134,6 +158,19 @@ def test_one_tag_without_variance_is_worth_a_look_and_named():
     assert "tag_c" in found.sentence
 
 
+def test_scores_are_held_against_how_much_the_labels_of_their_tag_vary():
+    half, none = np.tile([0, 1], 50), np.zeros(100, int)
+    labels = np.stack([half, half, none, none], axis=1)
+    scores = np.stack([0.5 + 0.024 * half, 0.5 + 0.016 * half, none, none], axis=1)
+    found = model_checks.constant_scores(scores, labels, TAGS[:4])
+    assert found.verdict == "look"
+    assert "of 1 of 2 tags hardly changes from image to image (tag_b)" in found.sentence
+    assert model_checks.constant_scores(scores[:, 1:], labels[:, 1:], TAGS[:3]).verdict == "fail"
+    found = model_checks.constant_scores(scores[:, 2:], labels[:, 2:], TAGS[:2])
+    assert found.verdict == "look"
+    assert "nothing to compare" in found.sentence
+
+
 def test_scores_that_move_pass():
     scores, labels, _ = healthy()
     assert model_checks.constant_scores(scores, labels, TAGS).verdict == "pass"
@@ -157,10 +194,10 @@ def test_thresholds_at_the_grids_ends_are_named_unless_the_tag_is_absent():
     assert model_checks.thresholds_at_edge([0.2, 0.5], [5, 5], HALVES).verdict == "pass"
 
 
-def test_scores_far_from_what_comes_true_are_worth_a_look():
-    labels = np.zeros((100, 1), int)
-    assert model_checks.calibrated(statistics.calibration(np.full((100, 1), 0.5), labels)).verdict == "look"
-    assert model_checks.calibrated(statistics.calibration(np.full((100, 1), 0.01), labels)).verdict == "pass"
+@pytest.mark.parametrize(("score", "verdict"), [(0.11, "look"), (0.09, "pass")])
+def test_scores_far_from_what_comes_true_are_worth_a_look(score, verdict):
+    found = statistics.calibration(np.full((100, 1), score), np.zeros((100, 1), int))
+    assert model_checks.calibrated(found).verdict == verdict
 
 
 @pytest.mark.parametrize(("dead", "verdict"), [(0, "pass"), (1, "look"), (2, "fail"), (200, "fail")])
@@ -177,9 +214,12 @@ def test_pictures_that_only_tensorflow_sees_black_name_the_marker():
     assert "Adobe marker" in found.sentence
 
 
-@pytest.mark.parametrize(("count", "verdict"), [(0, "pass"), (1, "look"), (50, "fail")])
+@pytest.mark.parametrize(("count", "verdict"), [(0, "pass"), (9, "look"), (10, "fail")])
 def test_suspicious_pictures_are_preprocessings_own_count(count, verdict):
-    assert data_checks.suspicious_pictures(count, 1_000, ["flat"] * min(count, 1)).verdict == verdict
+    found = data_checks.suspicious_pictures(count, 1_000, ["flat"] * count)
+    assert found.verdict == verdict
+    assert ("flat" in found.sentence) == bool(count)
+    assert "()" not in data_checks.suspicious_pictures(count, 1_000, []).sentence
 
 
 def test_tags_of_a_random_split_pass():
@@ -202,6 +242,14 @@ def test_a_tag_of_another_frequency_is_worth_a_look_and_all_of_them_fail():
     assert data_checks.tags_differ([150] * 17, 500, others, 4_500, TAGS).verdict == "fail"
 
 
+@pytest.mark.parametrize(("differing", "verdict"), [(8, "look"), (9, "fail")])
+def test_more_than_half_of_the_tags_that_differ_fail_and_the_surest_is_named_first(differing, verdict):
+    counts = [50] * (17 - differing) + [100] * (differing - 1) + [200]
+    found = data_checks.tags_differ(counts, 500, [450] * 17, 4_500, TAGS)
+    assert found.verdict == verdict
+    assert f"{differing} of 17 tags are not as frequent as in training (tag_q 40.0%" in found.sentence
+
+
 def pictures(rows, seed, brightness=80.0, contrast=20.0, sharpness=6.0):
     """Measures of pictures of one archive."""
     rng = np.random.default_rng(seed)
@@ -214,6 +262,7 @@ def test_pictures_of_another_archive_fail_and_of_the_same_pass():
     far = data_checks.pixels_differ(pictures(300, 1, brightness=120), train)
     assert far.verdict == "fail"
     assert "brightness of " in far.sentence
+    assert data_checks.pixels_differ(pictures(300, 1, brightness=90), train).verdict == "fail"
     assert data_checks.pixels_differ(pictures(300, 1, brightness=83), train).verdict == "look"
     assert data_checks.pixels_differ(train, np.zeros((0, 7))).verdict == "look"
     verdicts = [data_checks.pixels_differ(pictures(300, seed), train).verdict for seed in range(1, 51)]
@@ -225,6 +274,11 @@ def test_pictures_as_bright_but_duller_or_blurred_fail_and_the_measure_is_named(
     found = data_checks.pixels_differ(pictures(300, 1, **{what: value}), pictures(2_000, 0))
     assert found.verdict == "fail"
     assert what in found.sentence
+
+
+def test_the_measure_that_differs_most_is_named_first():
+    found = data_checks.pixels_differ(pictures(300, 1, brightness=85, sharpness=2), pictures(2_000, 0))
+    assert "(on average sharpness 1.9 against 6.0, brightness" in found.sentence
 
 
 def test_shared_pictures_fail_from_a_hundredth_on_and_nearly_shared_ones_from_a_twentieth_on():
