@@ -18,19 +18,27 @@ def plan_of(archive: Archive, *flags: str) -> Prepared:
 def test_a_name_that_comes_twice_and_cannot_be_used_is_set_down_once_a_file(archive: Archive) -> None:
     chip = jpeg(noise(1))
     archive.put("good", chip)
-    for folder in ("train-jpg/a", "train-jpg/b"):
+    for folder in ("train-jpg/a", "train-jpg/a-b"):
         archive.put("unlabelled", chip, None, folder)
         archive.put("tagless", chip, "", folder)
+        archive.put("caf\udce9", chip, None, folder)
     plan = plan_of(archive)
     assert sorted((reject.name, reject.reason) for reject in plan.rejects) == [
+        ("caf\\udce9", "bad_name"), ("caf\\udce9", "duplicate_name"),
         ("tagless", "duplicate_name"), ("tagless", "no_tags"),
         ("unlabelled", "duplicate_name"), ("unlabelled", "no_label"),
     ]  # fmt: skip
-    assert plan.found == len(plan.rejects) + sum(map(len, plan.order.values())) == 5
+    assert plan.found == len(plan.rejects) + sum(map(len, plan.order.values())) == 7
+    # The whole paths are compared: "-" comes before "/".
+    assert {reject.detail for reject in plan.rejects if reject.reason == "duplicate_name"} == {
+        f"{archive.folder}/a/{name}.jpg comes after {archive.folder}/a-b/{name}.jpg"
+        for name in ("unlabelled", "tagless", "caf\\udce9")
+    }
 
 
 def test_a_row_that_comes_twice_is_one_label_and_no_contradiction(archive: Archive) -> None:
     archive.put("chip", jpeg(noise(1)), "clear primary")
+    archive.put("unlabelled", jpeg(noise(1)), None)
     archive.rows += [("chip", "primary  clear"), ("never_seen", "clear"), ("never_seen", "clear")]
     archive.write_labels()
     plan = plan_of(archive)
