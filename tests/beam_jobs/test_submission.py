@@ -83,9 +83,17 @@ def test_a_score_at_its_threshold_counts() -> None:
     ]
 
 
-def test_where_no_score_reaches_its_threshold_the_one_that_comes_nearest_is_answered() -> None:
-    # 0.30 is the largest score; 0.09 is nine tenths of its threshold.
-    assert tags_of(row(0.30, 0.0, 0.09, 0.0)[np.newaxis], model([0.9, 0.5, 0.1, 0.5])) == ["primary"]
+@pytest.mark.parametrize(
+    ("scores", "thresholds", "nearest"),
+    [
+        ((0.30, 0.0, 0.09, 0.0), [0.9, 0.5, 0.1, 0.5], "primary"),  # nine tenths, but not the largest score
+        ((0.40, 0.0, 0.05, 0.0), [0.5, 0.5, 0.1, 0.5], "agriculture"),  # eight tenths, but 0.1 away
+    ],
+)
+def test_where_no_score_reaches_its_threshold_the_one_with_the_largest_share_of_it_is_answered(
+    scores: tuple[float, ...], thresholds: list[float], nearest: str
+) -> None:
+    assert tags_of(row(*scores)[np.newaxis], model(thresholds)) == [nearest]
 
 
 @given(
