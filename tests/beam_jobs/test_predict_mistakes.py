@@ -174,6 +174,24 @@ def test_a_users_mistake_is_one_sentence_and_leaves_nothing_behind(
     assert len(left_in(chips)) == 7
 
 
+@pytest.mark.parametrize("flag", ["model", "images", "output"])
+def test_dataflow_is_not_sent_to_look_for_paths_of_this_machine(
+    flag: str, run: Run, chips: Path, model: Path, tmp_path: Path
+) -> None:
+    here = {"model": model, "images": chips, "output": tmp_path / "out" / "submission.csv"}
+    places = {name: path if name == flag else f"gs://here/{name}" for name, path in here.items()}
+    done = run(
+        *("--runner=DataflowRunner", "--project=p", "--region=r", "--temp_location=gs://here/t"),
+        *("--images", places["images"]),
+        model=places["model"],
+        output=places["output"],
+    )
+    assert done.code == 2
+    assert is_one_sentence(done), done.err
+    assert f"--{flag}: {here[flag]} is on this machine, where Dataflow's workers cannot reach it" in done.err
+    assert left_in(tmp_path) == {"chips"}
+
+
 def test_a_pattern_that_the_shell_made_paths_of_is_told_in_a_few_words(run: Run, chips: Path) -> None:
     first, *others = sorted(chips.iterdir())
     done = run("--images", first, *others)
