@@ -1,16 +1,18 @@
-"""Fixtures: an archive in the making, a job run in this process, a store that misbehaves."""
+"""Fixtures: an archive in the making, a job run in this process, its progress, a store that misbehaves."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from beam_jobs import preprocess
+from beam_jobs.runners import running
 from beam_jobs.stores import gcs
 from tests.beam_jobs.gcs_server import Faulty, serving
-from tests.beam_jobs.making import Archive, Done, Run
+from tests.beam_jobs.making import Archive, Done, Run, Shown
 
 
 @pytest.fixture
@@ -31,6 +33,22 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
         return Done(code, folder, said.out, said.err)
 
     return go
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[Shown]:
+    """The last progress that each job's pipeline shows."""
+    seen: list[Shown] = []
+    followed = running.followed
+
+    @contextmanager
+    def noted(count: Callable[[], int], total: int, doing: str) -> Iterator[None]:
+        with followed(count, total, doing):
+            yield
+        seen.append((doing, count(), total))
+
+    monkeypatch.setattr(running, "followed", noted)
+    return seen
 
 
 @pytest.fixture

@@ -172,6 +172,7 @@ class Done:
 
 
 Run = Callable[..., Done]
+Shown = tuple[str, int, int]  # what was done, to how many in the end, of how many
 
 
 def pillow(data: bytes) -> np.ndarray | None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from beam_jobs import storage
-from beam_jobs.runners import running
+from beam_jobs import staging, storage, submission
 from tests.beam_jobs.gcs_server import Faulty
+from tests.beam_jobs.making import Shown
 from tests.beam_jobs.predicting import Run, is_one_sentence
 from tests.beam_jobs.predicting import chips as chips
 from tests.beam_jobs.predicting import model as model
@@ -48,23 +46,15 @@ def test_a_store_that_misbehaves_gets_the_submission_that_a_disk_gets(
     ]
 
 
+@pytest.mark.parametrize("runner", ["DirectRunner", "BundleBasedDirectRunner"])
 def test_progress_is_told_where_the_submission_goes_to_a_store(
-    run: Run, chips: Path, stored: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+    runner: str, run: Run, chips: Path, stored: tuple[str, str], shown: list[Shown]
 ) -> None:
-    seen = []
-    followed = running.followed
-
-    @contextmanager
-    def noted(count: Callable[[], int], total: int, doing: str) -> Iterator[None]:
-        with followed(count, total, doing):
-            yield
-        seen.append((doing, count(), total))
-
-    monkeypatch.setattr(running, "followed", noted)
     images, export = stored
-    done = run("--images", images, model=export, output="gs://here/out/submission.csv")
+    flags = ("--images", images, "--runner", runner)
+    done = run(*flags, model=export, output="gs://here/out/submission.csv")
     assert done.code == 0, done.err
-    assert seen == [("scoring", 7, 7)]
+    assert shown == [("scoring", 7, 7)]
     assert len(list(chips.iterdir())) == 7
 
 
@@ -88,3 +78,20 @@ def test_an_export_that_the_store_does_not_hold_is_one_sentence(run: Run, stored
     assert done.code == 2
     assert is_one_sentence(done)
     assert "gs://here/gone" in done.err
+
+
+@pytest.mark.parametrize("step", ["assemble", "as_csv"])
+def test_a_run_that_is_overtaken_when_it_has_scored_is_no_success(
+    step: str, run: Run, chips: Path, server: Faulty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, whole = "gs://here/out/submission.csv", getattr(submission, step)
+
+    def overtaken(*given: object) -> object:
+        staging.Staging(f"{output}.partial", output, "run").begin()
+        return whole(*given)
+
+    monkeypatch.setattr(submission, step, overtaken)
+    done = run("--images", chips, output=output)
+    assert done.code == 2
+    assert f"another run to {output} began before this one was done" in done.err
+    assert storage.exists(output) == (step == "as_csv")  # the other one's takes its place

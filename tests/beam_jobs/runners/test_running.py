@@ -18,7 +18,7 @@ import pytest
 from beam_jobs.runners import choosing, running
 from canopy import progress
 from canopy.cli import TryAgainError, UserError
-from tests.beam_jobs.making import Archive, Run, noise, planet
+from tests.beam_jobs.making import Archive, Run, Shown, noise, planet
 from tests.conftest import ROOT
 
 
@@ -206,6 +206,18 @@ def test_numbers_that_workers_leave_are_added_up_and_shown(
     assert "42 of 100 images" in lines[-1]
     assert "images/s" in lines[-1]
     assert "s left" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    "flag", ["--direct_num_workers=1", "--direct_num_workers=2", "--runner=BundleBasedDirectRunner"]
+)
+def test_progress_is_told_to_the_last_image(
+    flag: str, uneven: Archive, run: Run, shown: list[Shown], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choosing, "MANY_IMAGES", 1)
+    done = run(uneven, *FLAGS, flag)
+    assert done.code == 0, done.err
+    assert shown == [("converting", 82, 82)]
 
 
 def test_a_terminal_shows_a_bar(archive: Archive, tmp_path: Path) -> None:
