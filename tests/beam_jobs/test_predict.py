@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from beam_jobs import predict
 from beam_jobs.runners import choosing
 from beam_jobs.scoring import apart, engines, worklist
 from tests.beam_jobs.making import noise, planet, truth
@@ -195,6 +197,20 @@ def test_processes_beside_beam_write_the_same_submission_and_rejects(
     assert rejects[0] == rejects[1]
     assert "cut" in rejects[0]
     assert "engine     TensorFlow Lite" in done.out
+    assert not multiprocessing.active_children()
+
+
+def test_what_may_use_a_gpu_is_left_to_one_process(
+    run: Run, chips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise AssertionError("processes are started")
+
+    monkeypatch.setattr(choosing, "MANY_IMAGES", 1)
+    monkeypatch.setattr(engines, "has_gpu", lambda: True)
+    monkeypatch.setattr(predict, "ApartScorer", refused)
+    done = run("--images", chips, "--direct_num_workers", 2)
+    assert done.code == 0, done.err
 
 
 def test_a_process_lost_amid_scoring_is_one_sentence_and_leaves_no_submission(

@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 
 from beam_jobs import predict
+from beam_jobs.scoring import engines
+from beam_jobs.scoring.scorer import Scorer
+from canopy.cli import TryAgainError, UserError
 from tests.beam_jobs.making import noise, planet
 from tests.beam_jobs.predicting import (
     CONSTANT,
@@ -48,7 +51,9 @@ def test_a_corrupt_image_is_listed_and_its_row_has_the_constant_tags(
 def test_an_earlier_list_of_rejects_does_not_outlive_a_run_without_any(run: Run, chips: Path) -> None:
     broken = chips / "broken.jpg"
     broken.write_bytes(b"")
-    assert run("--images", chips, "--max_bad_fraction", 0.2).rejects == [("broken", "empty")]
+    done = run("--images", chips, "--max_bad_fraction", 0.2)
+    assert done.rejects == [("broken", "empty")]
+    assert f"rejects    {done.output}.rejects.jsonl" in done.out
     broken.unlink()
     done = run("--images", chips)
     assert left_in(done.output.parent) == {"submission.csv"}
@@ -65,6 +70,7 @@ def test_too_many_corrupt_images_fail_and_an_earlier_submission_stays(
     assert done.code == 2
     assert is_one_sentence(done), done.err
     assert "1 of 8 images cannot be used, more than --max_bad_fraction 0.01 allows" in done.err
+    assert f"(see {output}.rejects.jsonl)" in done.err
     assert output.read_text() == "earlier"
     assert left_in(output.parent) == {"submission.csv", "submission.csv.rejects.jsonl"}
     assert not (tmp_path / "scores.parquet").exists()
@@ -80,6 +86,19 @@ def test_too_many_names_without_an_image_fail_and_nothing_is_written_but_their_l
     assert "2 of 9 names of the sample have no usable image" in done.err
     assert left_in(done.output.parent) == {"submission.csv.rejects.jsonl"}
     assert sorted(done.rejects) == [("chip_7", "no_image"), ("chip_8", "no_image")]
+
+
+def test_too_many_names_whose_image_turns_out_to_be_of_no_use_fail_as_those_without_one(
+    run: Run, chips: Path, tmp_path: Path
+) -> None:
+    (chips / "cut.jpg").write_bytes(planet(noise(9))[:300])
+    sample = sample_of(tmp_path / "sample.csv", [path.stem for path in chips.iterdir()])
+    done = run("--images", chips, "--sample_submission", sample, "--max_bad_fraction", 0.2)
+    assert done.code == 2
+    assert is_one_sentence(done), done.err
+    assert "1 of 8 names of the sample have no usable image" in done.err
+    assert left_in(done.output.parent) == {"submission.csv.rejects.jsonl"}
+    assert done.rejects == [("cut", "undecodable")]
 
 
 @pytest.mark.parametrize("wrong", ["names", "images"])
@@ -220,6 +239,26 @@ def test_a_damaged_model_is_one_sentence_from_workers_of_their_own_and_leaves_no
     assert said.startswith(f"error: --model {damaged} cannot be loaded")
     assert all(line.startswith("scoring: ") for line in progress)
     assert left_in(tmp_path / "out") == set()
+
+
+@pytest.mark.parametrize("step", ["load", "score"])
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (UserError("it is damaged"), 2, "error: it is damaged\n"),
+        (TryAgainError("the store is busy"), 75, "out of reach for now: the store is busy\n"),
+    ],
+)
+def test_what_ends_a_workers_work_ends_the_command_as_what_it_was(
+    step: str, error: Exception, code: int, said: str, run: Run, chips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(engines if step == "load" else Scorer, step, fail)
+    done = run("--images", chips)
+    assert (done.code, done.err) == (code, said)
+    assert left_in(done.output.parent) == set()
 
 
 def test_a_model_whose_training_diverged_is_one_sentence(run: Run, chips: Path, tmp_path: Path) -> None:

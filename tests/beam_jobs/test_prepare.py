@@ -5,14 +5,19 @@ from __future__ import annotations
 import pytest
 
 from beam_jobs import settings
-from beam_jobs.prepare import Prepared, prepare
+from beam_jobs.commit import Output
+from beam_jobs.prepare import Prepared, prepare, shard_names, work_lists
 from canopy.cli import UserError
 from tests.beam_jobs.making import Archive, Run, jpeg, noise
 
 
-def plan_of(archive: Archive, *flags: str) -> Prepared:
+def job_of(archive: Archive, *flags: str) -> settings.Settings:
     inputs = (f"--images={archive.folder}", f"--labels={archive.labels}", f"--output={archive.root / 'out'}")
-    return prepare(settings.parse((*inputs, *flags))[0])
+    return settings.parse((*inputs, *flags))[0]
+
+
+def plan_of(archive: Archive, *flags: str) -> Prepared:
+    return prepare(job_of(archive, *flags))
 
 
 def test_a_name_that_comes_twice_and_cannot_be_used_is_set_down_once_a_file(archive: Archive) -> None:
@@ -57,6 +62,14 @@ def test_shards_have_the_size_asked_for_whatever_the_images_are(archive: Archive
     sizes = [len(data) for data in done.shards.values()]
     assert min(sizes) > 25_000
     assert max(sizes) < 55_000  # as pictures differ, a shard of as many may be a little larger
+
+
+def test_the_shards_named_beforehand_are_those_that_are_made(archive: Archive) -> None:
+    job = job_of(archive.fill(30), "--num_shards=3", "--splits=train=0.6,validation=0.4")
+    plan = prepare(job)
+    made = [work.shard for work in work_lists(plan, job, Output(job.output), "progress")]
+    assert sorted(shard_names(plan, job)) == sorted(made)
+    assert len(made) == 3 + 2
 
 
 def test_no_split_has_more_shards_than_a_shards_name_can_count(
