@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ READ_SECONDS = 60.0  # a stream that is silent for longer is asked for anew: its
 CONNECT_SECONDS = 10.0
 NOWHERE = (404, 410)
 NO_JSON = "it answers with what is no JSON, as a proxy or a login page does"
+STAMPED = re.compile(r"\d{4}-\d\d-\d\dT\S+ ")  # the kubelet's own words among a log's lines are not
 _watch: Any = typeless_watch  # most of the client carries no types
 
 
@@ -172,9 +174,11 @@ class Cluster:
         self,
         pod: str,
         container: str,
+        *,
         since: str | None = None,
         follow: bool = False,
         tail: int | None = None,
+        over: bool = False,
     ) -> Iterator[str]:
         """A container's log, each line with its time in front.
 
@@ -184,6 +188,8 @@ class Cluster:
             since: RFC 3339; lines before that second are left out. None: all lines.
             follow: whether to wait for more until the container ends.
             tail: only so many of the last lines; None: all.
+            over: whether the container has ended: then what follows the last line's end is a line, too, and
+                before that the first part of one.
 
         Yields:
             Lines without their ends.
@@ -205,7 +211,7 @@ class Cluster:
             try:
                 if "html" in response.headers.get("Content-Type", ""):
                     raise UnreachableError("it answers with a page, as a proxy or a login does")
-                yield from _watch.watch.iter_resp_lines(response)
+                yield from _lines(response.stream(amt=None, decode_content=False), over)
             finally:
                 response.close()
                 response.release_conn()
@@ -259,6 +265,16 @@ def _translated() -> Iterator[None]:
         if not isinstance(error.obj, str):
             raise
         raise UnreachableError(NO_JSON) from None
+
+
+def _lines(chunks: Iterable[bytes], over: bool) -> Iterator[str]:
+    rest = b""
+    for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from (line.decode(errors="replace") for line in lines)
+    last = rest.decode(errors="replace")
+    if over and STAMPED.match(last):
+        yield last
 
 
 def _refusal(error: ApiException) -> RefusedError:

@@ -146,7 +146,8 @@ class Follower:
         if self._tail is not None and self._tail.uid == pod["metadata"]["uid"]:
             return  # they stand right above
         try:
-            lines = list(self._cluster.log(pod["metadata"]["name"], container_of(pod), tail=LAST_LINES))
+            name = pod["metadata"]["name"]
+            lines = list(self._cluster.log(name, container_of(pod), tail=LAST_LINES, over=True))
         except (RefusedError, UnreachableError):
             return  # a lost node's logs are lost with it
         for line in lines:

@@ -108,17 +108,18 @@ class LogTail:
         try:
             while not self._stopped.is_set():
                 whole = self._ended.is_set()  # before the reading begins, not after
-                if self._read(lines) and whole:
+                if self._read(lines, whole) and whole:
                     return
                 self._stopped.wait(PAUSE_SECONDS)
         except OSError as error:  # of stdout: the cluster's are others
             self._unwritten = error
 
-    def _read(self, lines: Deduplicator) -> bool:
+    def _read(self, lines: Deduplicator, over: bool) -> bool:
         """Reads the log to its end, and returns whether there is no use in asking again once it has ended."""
         lines.restart()
+        log = self._cluster.log
         try:
-            for line in self._cluster.log(self.pod, self._container, since=lines.last, follow=True):
+            for line in log(self.pod, self._container, since=lines.last, follow=True, over=over):
                 if self._stopped.is_set():
                     return True
                 text = lines.fresh(line)

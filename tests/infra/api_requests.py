@@ -240,6 +240,8 @@ class Request:
             if over:
                 break
             time.sleep(0.02)
+        if self.server.log_rest:
+            self._chunk(self.server.log_rest)
         self._chunk("")
 
     def _container_over(self):

@@ -27,6 +27,7 @@ class ApiServer:
         self.store, self.namespace, self.rules = Store(), namespace, rules
         self.asked = set()  # (verb, group, resource), as RBAC sees them
         self.logs = {}  # pod to [(time, line)]
+        self.log_rest = ""  # what stands behind the last line of every log, as it is
         self.log_reads = []  # (pod, query)
         self.refusals = []  # (verb, resource, RefusalError), each for the first request that fits
         self.broken_groups = []  # aggregated APIs, as GROUP/VERSION, whose own server is down

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.cluster_api import UnreachableError
+from infra.connection import connect
 from infra.logs import DRAIN_SECONDS, Deduplicator, LogTail
 from tests.infra.conftest import job
 from tests.infra.made import pod
@@ -110,13 +111,53 @@ def test_a_page_in_place_of_a_watch_or_a_log_is_passed_over_and_no_line_of_it_is
     assert not server.paged
 
 
+LAST = f"{stamp(1, False)} the last word"
+
+
+@pytest.mark.parametrize(
+    ("rest", "over", "told"),
+    [
+        (LAST, True, [LAST]),
+        (LAST, False, []),  # it may be the first part of a line
+        ("unable to retrieve container logs for containerd://1", True, []),  # the kubelet's own
+    ],
+)
+def test_what_follows_a_logs_last_line_end_is_a_line_once_the_container_has_ended(
+    server, tmp_path, monkeypatch, rest, over, told
+):
+    config = server.kubeconfig(tmp_path / "kubeconfig")
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(config))
+    ended = {"phase": "Succeeded", "containerStatuses": [{"state": {"terminated": {}}}]}
+    server.store.put("pods", pod(ended, name="one"))
+    server.logs["one"], server.log_rest = [(stamp(0, False), "first")], rest
+    assert [*connect(None, None).log("one", "canopy", over=over)] == [f"{stamp(0, False)} first", *told]
+
+
+@pytest.mark.parametrize("flags", [(), ("--follow",)])
+def test_a_last_line_without_an_end_is_shown(server, submit, write, flags):
+    server.log_rest = LAST
+
+    def fails(stage):
+        pod = stage.pod()
+        stage.run(pod)
+        stage.end(pod, 1)
+        stage.fail()
+
+    play(server, train=fails)
+    done = submit(write("t.yaml", job("train")), *flags)
+    assert done.returncode == 1
+    assert (done.stdout if flags else done.stderr).count("the last word\n") == 1
+
+
 class Readings:
     """A cluster whose log is read one time after the other."""
 
     def __init__(self, *readings):
         self.readings = list(readings)
+        self.over = []
 
-    def log(self, *_, **__):
+    def log(self, *_, over, **__):
+        self.over.append(over)
         yield from self.readings.pop(0)()
 
 
@@ -143,6 +184,7 @@ def test_a_container_that_ends_while_its_log_is_read_is_read_once_more(monkeypat
     assert began.wait(10)
     tail.finish()
     assert told == ["line 1", "line 2"]
+    assert cluster.over == [*([False, True] if broken else [False]), True]
     assert not cluster.readings
 
 

@@ -45,7 +45,8 @@ class Played:
     def events(self, _):
         return []
 
-    def log(self, *of, tail):
+    def log(self, *of, tail, over):
+        assert over
         self.logs_read.append((*of, tail))
         return ["2026-11-22T10:00:00Z its last word"]
 
