@@ -68,7 +68,7 @@ def in_namespace(manifests: Iterable[Manifest], namespace: str) -> None:
     """
     for manifest in manifests:
         for item in manifest.objects:
-            own = item["metadata"].get("namespace", namespace)
+            own = item["metadata"].get("namespace") or namespace  # kubectl takes a blank one for none, too
             if own != namespace:
                 raise UserError(
                     f"{manifest.path}: {title(item)} names the namespace {own}, but the others go to "

@@ -36,7 +36,7 @@ def _found(item: KubeObject, rendered: Iterable[KubeObject], overlay: str, path:
     """The overlay's version of an object; one that names no namespace may be given one."""
     namespace = item["metadata"].get("namespace")
     for other in rendered:
-        if title(other) == title(item) and namespace in (None, other["metadata"].get("namespace")):
+        if title(other) == title(item) and (not namespace or namespace == other["metadata"].get("namespace")):
             return other
     raise UserError(
         f"--overlay {overlay} has no {title(item)}, which {path} holds: name the file in its resources, or "

@@ -74,3 +74,11 @@ def test_objects_of_another_namespace_are_refused_before_anything_is_applied(ser
     assert done.returncode == 2
     assert "names the namespace production" in done.stderr
     assert not server.store.objects
+
+
+@pytest.mark.parametrize("blank", [None, ""])
+def test_a_namespace_that_is_left_blank_is_none(server, submit, write, blank):
+    item = settings_map("blank", A="1")
+    item["metadata"]["namespace"] = blank
+    done = submit(write("t.yaml", item))
+    assert done.returncode == 0, done.stderr

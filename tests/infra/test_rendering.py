@@ -77,6 +77,9 @@ def test_an_overlay_may_name_the_namespace_that_files_leave_open(server, submit,
     assert done.returncode == 2
     assert "names the namespace elsewhere" in done.stderr
     named = job("train")
+    named["metadata"]["namespace"] = ""  # left blank is left open
+    path = write("t.yaml", named)
+    assert submit(path, "--overlay", overlay(path, namespace="lab")).returncode == 0
     named["metadata"]["namespace"] = "lab"
     path = write("t.yaml", named)
     done = submit(path, "--overlay", overlay(path, namespace="elsewhere"))
