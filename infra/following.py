@@ -23,6 +23,7 @@ from infra.settings import Settings
 WATCH_SECONDS = 5  # pods are looked at whenever the Job changes, and this often
 LOST_SECONDS = 300.0  # for which the cluster may be silent
 LAST_LINES = 20  # of a failed pod's log
+PAUSE_SECONDS = 1.0  # at least, from one reading of the Job to the next
 SHOWN_PODS = 3  # of those that failed, with their last lines
 
 
@@ -90,6 +91,7 @@ class Follower:
         """The Job with its pods: at each change of the Job, and every few seconds."""
         heard = time.monotonic()
         while True:
+            began = time.monotonic()
             try:
                 current = self._cluster.get(job)
                 changes = () if current is None else self._cluster.job_changes(current, WATCH_SECONDS)
@@ -108,7 +110,10 @@ class Follower:
                         "command follows it again",
                         cli.EXIT_PEER_LOST,
                     ) from None
-                time.sleep(1)
+                time.sleep(PAUSE_SECONDS)
+                continue
+            if time.monotonic() - began < PAUSE_SECONDS:  # a watch that ends at once, as behind a proxy
+                time.sleep(PAUSE_SECONDS)
 
     def _follow_chief(self, pods: Iterable[KubeObject]) -> None:
         chief = chief_of(pods, self._followed)

@@ -16,6 +16,8 @@ NO_GPU = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
 class Played:
     """A cluster that gives a Job's states one after the other, ten seconds between two."""
 
+    step = 10.0
+
     def __init__(self, monkeypatch, *states):
         self.states, self.now, self.slept = list(states), 0.0, 0
         self.logs_read, self.watched_from = [], []
@@ -28,7 +30,7 @@ class Played:
         self.slept += seconds
 
     def get(self, _):
-        self.now += 10
+        self.now += self.step
         status = self.states.pop(0) if self.states else {}
         if status is None:
             raise UnreachableError("no answer")
@@ -75,6 +77,17 @@ def test_a_job_has_all_the_time_that_it_takes_unless_a_timeout_is_named(monkeypa
     with pytest.raises(UnfinishedError, match=r"has not ended after 60 s \(--timeout\)") as end:
         wait(Played(monkeypatch, *[{}] * 6, DONE), "--timeout", "60")
     assert end.value.code == 75
+
+
+def test_where_each_watch_ends_at_once_the_cluster_is_asked_no_more_than_once_a_second(monkeypatch):
+    cluster = Played(monkeypatch, *[{}] * 5, DONE)  # as behind a proxy that answers with a page
+    cluster.step = 0.3
+    wait(cluster)
+    assert cluster.slept == 5
+    cluster = Played(monkeypatch, *[{}] * 5, DONE)
+    cluster.step = 1.0
+    wait(cluster)
+    assert not cluster.slept
 
 
 def test_a_watch_begins_where_the_job_was_seen_last(monkeypatch):
