@@ -47,6 +47,18 @@ def test_a_job_that_has_succeeded_is_not_run_again_unless_asked_to(server, submi
     assert server.store.get("jobs", "train")["metadata"]["uid"] != uid
 
 
+def test_replace_starts_all_of_a_files_jobs_anew(server, submit, write):
+    play(server)
+    path = write("t.yaml", job("first"), job("second"))
+    assert submit(path).returncode == 0
+    before = {each["metadata"]["uid"] for each in server.store.list("jobs")}
+    done = submit(path, "--replace")
+    assert done.returncode == 0, done.stderr
+    after = {each["metadata"]["uid"] for each in server.store.list("jobs")}
+    assert len(after) == len(before) == 2
+    assert not before & after
+
+
 def test_of_a_files_jobs_each_is_seen_to_where_one_has_succeeded_before(server, submit, write):
     play(server, second=lambda stage: stage.fail())
     server.store.apply("jobs", job("first"), "canopy", force=False)
