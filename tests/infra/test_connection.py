@@ -5,10 +5,12 @@ import socket
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
+from infra.cluster_api import RefusedError, UnreachableError
 from infra.connection import connect
 from infra.submit import main
 from tests.conftest import ROOT
@@ -175,3 +177,23 @@ def test_a_flaky_server_is_asked_again(server, submit, write):
     done = submit(write("t.yaml", job("train")))
     assert done.returncode == 0, done.stderr
     assert not server.refusals
+
+
+@pytest.mark.parametrize(
+    ("status", "tries"),
+    [*((status, 5) for status in (429, 500, 502, 503, 504)), (400, 1), (403, 1), (409, 1), (501, 1)],
+)
+def test_what_may_pass_is_tried_again_four_times_with_longer_and_longer_pauses(
+    server, tmp_path, monkeypatch, status, tries
+):
+    slept: list[float] = []
+    clock = SimpleNamespace(sleep=slept.append, time=time.time)
+    monkeypatch.setattr("urllib3.util.retry.time", clock)
+    config = server.kubeconfig(tmp_path / "kubeconfig")
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(config))
+    cluster = connect(None, None)
+    server.refusals = [("get", "jobs", RefusalError(status, "Refused", "not now"))] * 9
+    with pytest.raises(UnreachableError if tries > 1 else RefusedError, match="not now"):
+        cluster.get(job("train"))
+    assert 9 - len(server.refusals) == tries
+    assert slept == ([1, 2, 4] if tries > 1 else [])
