@@ -38,6 +38,20 @@ def test_a_perfect_answer_scores_one():
     assert metrics.fbeta(labels, labels) == 1.0
 
 
+def test_of_no_rows_everything_is_a_number():
+    none = np.zeros((0, 2))
+    assert metrics.fbeta(none, none) == 0.0
+    assert metrics.tune_thresholds(none, none).tolist() == [0.2, 0.2]
+    chosen, score = metrics.best_constant(none)
+    assert (chosen.tolist(), score) == ([False, False], 0.0)
+
+
+def test_cross_entropy_by_hand_is_finite_where_a_sure_score_is_wrong():
+    scores = np.array([[0.8, 0.4], [1.0, 0.0], [1.0, 0.0]], np.float32)
+    expected = [-(np.log(0.8) + np.log(0.6)) / 2, 0, -np.log(1e-7)]
+    assert metrics.cross_entropy_rows(scores, [[1, 0], [1, 0], [0, 1]]) == pytest.approx(expected, abs=1e-6)
+
+
 def test_an_answer_is_never_empty():
     answered = metrics.apply_thresholds([[0.1, 0.3, 0.2]], [0.2, 0.9, 0.25])
     assert answered.tolist() == [[False, False, True]]  # 0.2 of 0.25 comes nearest
@@ -69,6 +83,16 @@ def test_a_threshold_separates_what_can_be_separated():
     tuned = metrics.tune_thresholds(scores, labels)
     assert 0.3 < tuned[1] <= 0.8
     assert metrics.fbeta(scores >= tuned, labels) == 1.0
+
+
+def test_a_score_at_a_threshold_reaches_it_while_thresholds_are_tuned():
+    labels = np.array([[1, 1], [1, 0]] * 10)
+    assert metrics.tune_thresholds([[0.9, 0.2], [0.9, 0.19]] * 10, labels).tolist() == [0.2, 0.2]
+
+
+def test_thresholds_that_would_serve_worse_than_a_fifth_on_their_own_rows_are_not_taken():
+    scores, labels = [[0.26, 0.3], [0.81, 0.09], [0.6, 0.73]], [[1, 1], [1, 0], [0, 1]]
+    assert metrics.tune_thresholds(scores, labels).tolist() == [0.2, 0.2]  # 0.944; tuned tag by tag: 0.796
 
 
 def test_of_thresholds_that_serve_alike_the_one_nearest_to_a_fifth_is_taken():
@@ -152,6 +176,11 @@ def test_the_best_constant_is_found_where_no_single_tag_leads_to_it():
     assert score == pytest.approx((5 / 104 + 1) / 2)
 
 
+def test_of_equally_good_constants_the_smallest_is_chosen():
+    chosen, _ = metrics.best_constant([[1, 0]] * 8 + [[1, 1]] * 3)  # one tag or both: 29/33
+    assert chosen.tolist() == [True, False]
+
+
 def test_average_precision_by_hand():
     assert metrics.average_precision([0.9, 0.8, 0.7, 0.6], [1, 0, 1, 0]) == pytest.approx((1 + 2 / 3) / 2)
     assert metrics.average_precision([0.5, 0.5], [1, 0]) == pytest.approx(0.5)  # a tie is one threshold
@@ -186,7 +215,7 @@ def test_each_tag_is_counted_by_itself():
 
 def test_a_tag_that_no_row_has_or_that_is_never_answered_has_figures_that_are_numbers():
     absent, silent = metrics.per_tag(
-        [[0.9, 0.1], [0.1, 0.2]], [[0, 1], [0, 0]], [0.5, 0.5], ("road", "water")
+        [[0.9, 0.1], [0.8, 0.2]], [[0, 1], [0, 0]], [0.5, 0.5], ("road", "water")
     )
     assert (absent.support, absent.precision, absent.recall, absent.fbeta) == (0, 0.0, 0.0, 0.0)
     assert (silent.support, silent.precision, silent.recall, silent.fbeta) == (1, 0.0, 0.0, 0.0)

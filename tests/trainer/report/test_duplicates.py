@@ -63,11 +63,32 @@ def test_black_pictures_are_left_to_the_check_that_names_them():
     assert duplicates.find(black, black) == duplicates.Twins([], [])
 
 
+def test_a_picture_of_one_value_is_no_twin_of_one_that_is_nearly_so():
+    black, nearly = looks([jpeg(value=0)]), looks([jpeg(value=1)])
+    nearly.flat[:] = False
+    assert duplicates.find(black, nearly) == duplicates.find(nearly, black) == duplicates.Twins([], [])
+
+
+@pytest.mark.parametrize(("bits", "apart", "twins"), [(8, 3, 1), (9, 3, 0), (8, 4, 0)])
+def test_twins_differ_in_a_few_bits_and_little_on_average(bits, apart, twins):
+    split, others = looks([jpeg(1)]), looks([jpeg(2)])
+    others.hashes[0] = split.hashes[0] ^ np.uint64(2**bits - 1)
+    split.thumbs[:], others.thumbs[:] = 100, 100 + apart
+    assert len(duplicates.find(split, others).near) == twins
+
+
+def test_of_several_exact_twins_the_first_is_named():
+    found = duplicates.find(looks([jpeg(1)], ["one"]), looks([jpeg(1), jpeg(1)], ["first", "second"]))
+    assert found.exact == [("one", "first")]
+
+
 def test_nothing_to_compare_with_finds_nothing():
     assert duplicates.find(looks([jpeg(1)]), Looks.empty()) == duplicates.Twins([], [])
 
 
-def test_of_several_near_twins_the_nearest_is_named():
+@pytest.mark.parametrize("block", [duplicates.BLOCK, 1])
+def test_of_several_near_twins_the_nearest_is_named(block, monkeypatch):
+    monkeypatch.setattr(duplicates, "BLOCK", block)
     split, others = looks([jpeg(1)], ["one"]), looks([jpeg(2), jpeg(3), jpeg(4)], ["far", "near", "nearer"])
     others.hashes[:] = split.hashes[0]
     others.thumbs[1:] = np.clip(split.thumbs[0] + np.array([2, 1])[:, None, None, None], 0, 255)

@@ -37,6 +37,14 @@ def test_a_picture_of_four_components_is_shown_as_rgb():
     assert image.mode == "RGB"
 
 
+def test_a_small_picture_of_many_bytes_is_encoded_anew():
+    out, noise = io.BytesIO(), np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8)
+    Image.fromarray(noise).save(out, "PNG")
+    head, image = opened(pictures.data_address(out.getvalue()))
+    assert head == "data:image/jpeg;base64"
+    assert image.size == (128, 128)
+
+
 def test_a_png_keeps_its_kind():
     out = io.BytesIO()
     Image.new("RGB", (16, 16), "red").save(out, "PNG")
@@ -49,11 +57,26 @@ def test_bytes_that_are_no_picture_are_a_gap(noise):
     assert not pictures.pillow_sees(noise)
 
 
-def test_a_cut_picture_is_a_gap():
-    assert pictures.data_address(jpeg(1)[:400]) == ""
+@pytest.mark.parametrize("kept", [400, -400])
+def test_a_cut_picture_is_a_gap(kept):
+    assert pictures.data_address(jpeg(1)[:kept]) == ""
 
 
-@pytest.mark.parametrize(("image", "seen"), [(jpeg(1), True), (jpeg(value=7), False)])
+def test_a_picture_too_large_for_pillow_is_a_gap(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 64 // 2 - 1)  # it refuses what is over twice that
+    assert pictures.data_address(jpeg(1)) == ""
+    assert not pictures.pillow_sees(jpeg(1))
+
+
+def red_alone():
+    """A picture in which only one channel varies."""
+    pixels, out = np.zeros((16, 16, 3), np.uint8), io.BytesIO()
+    pixels[:8, :, 0] = 255
+    Image.fromarray(pixels).save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(("image", "seen"), [(jpeg(1), True), (jpeg(value=7), False), (red_alone(), True)])
 def test_pillow_sees_more_than_one_value(image, seen):
     assert pictures.pillow_sees(image) == seen
 
@@ -70,6 +93,13 @@ def test_the_worst_come_first_and_hits_are_only_hits():
     assert counts.max() <= pictures.ALIKE
 
 
+def test_of_mistakes_the_most_surprising_and_of_hits_the_least_come_first_with_two_of_a_kind():
+    rows = np.array([0.5, 0.5, 1, 1, 1, 0.9])
+    scores = np.array([[0.6, 0.4], [0.2, 0.4], [0.9, 0.1], [0.7, 0.3], [0.8, 0.2], [0.99, 0.01]], np.float32)
+    labels = np.tile([[True, False]], (6, 1))
+    assert pictures.galleries(rows, scores, labels) == ([1, 0, 5], [2, 4])
+
+
 def test_a_perfect_model_has_no_mistakes_to_show():
     labels = np.eye(3, dtype=bool)
     worst, best = pictures.galleries(np.ones(3), labels.astype(np.float32), labels)
@@ -82,11 +112,11 @@ def test_a_row_is_told_as_right_missed_and_wrong():
         name="x",
         encoded=jpeg(1),
         f2=0.5,
-        scores=np.array([0.9, 0.1, 0.8, 0.0], np.float32),
-        labels=np.array([1, 1, 0, 0]),
-        answered=np.array([True, False, True, False]),
-        tags=("a", "b", "c", "d"),
+        scores=np.array([0.9, 0.1, 0.8, 0.0, 0.95], np.float32),
+        labels=np.array([1, 1, 0, 0, 1]),
+        answered=np.array([True, False, True, False, True]),
+        tags=("a", "b", "c", "d", "e"),
     )
-    assert [tag for tag, _ in found.right] == ["a"]
+    assert [tag for tag, _ in found.right] == ["e", "a"]  # the surest first
     assert [tag for tag, _ in found.missed] == ["b"]
     assert [tag for tag, _ in found.wrong] == ["c"]

@@ -1,5 +1,6 @@
 """The training curves: read from whatever a killed or resumed run left."""
 
+import io
 import json
 
 import pytest
@@ -35,6 +36,15 @@ def test_of_a_step_taken_twice_the_last_counts():
     assert found.losses == [0.25]
 
 
+def test_a_run_of_which_only_validations_are_known_has_its_curves():
+    found = parsed(lines({"step": 12, "epoch": 1, "validation": {"loss": 0.4, "f2": 0.8}}))
+    assert found == training.Curves([], [], [12], [0.4], [0.8], 1)
+
+
+def test_a_line_that_is_nested_without_end_is_passed_over():
+    assert parsed("[" * 100_000) is None
+
+
 def test_a_cut_line_and_what_is_no_number_are_passed_over():
     text = lines({"step": 1, "loss": 0.5}, {"step": 2, "loss": float("nan")}) + '{"step": 3, "lo'
     found = parsed(text)
@@ -43,9 +53,11 @@ def test_a_cut_line_and_what_is_no_number_are_passed_over():
 
 
 @pytest.mark.parametrize("number", ["Infinity", "-Infinity", "NaN", "1e999", "1" + "0" * 400])
-@pytest.mark.parametrize("line", ['{"step": %s, "loss": 0.5}', '{"step": 2, "epoch": %s, "loss": 0.5}'])
-def test_a_step_or_an_epoch_that_is_no_number_is_passed_over(line, number):
-    found = parsed(lines({"step": 1, "epoch": 1, "loss": 0.5}) + line % number)
+@pytest.mark.parametrize(
+    "line", ['"step": %s, "loss": 0.5', '"step": 2, "epoch": %s, "loss": 0.5', '"step": 2, "loss": %s']
+)
+def test_a_step_an_epoch_or_a_loss_that_is_no_number_is_passed_over(line, number):
+    found = parsed(lines({"step": 1, "epoch": 1, "loss": 0.5}) + f"{{{line % number}}}")
     assert found == training.Curves([1], [0.5], [], [], [], 1)
 
 
@@ -61,6 +73,18 @@ def test_the_curves_are_those_beside_the_export_wherever_one_stands(tmp_path, mo
     assert training.read(f"{tmp_path}/export/") is not None
     monkeypatch.chdir(tmp_path / "export")
     assert training.read(".") is not None
+
+
+def test_the_curves_of_an_export_in_a_store_are_looked_for_there(monkeypatch):
+    asked = []
+
+    def opened(path, _):
+        asked.append(path)
+        return io.BytesIO()
+
+    monkeypatch.setattr(tf.io.gfile, "GFile", opened)
+    assert training.read("gs://bucket/run/export/") is None
+    assert asked == ["gs://bucket/run/metrics.jsonl"]
 
 
 def test_an_export_beside_curves_that_may_not_be_read_stands_alone(tmp_path, monkeypatch):
