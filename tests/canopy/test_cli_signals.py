@@ -52,7 +52,8 @@ def test_a_thread_that_never_ends_does_not_keep_an_interrupted_command(number, c
         "threading.Thread(target=threading.Event().wait).start()\n"
         f"{TIDIES_UP}"
     )
-    with python(program, stdout=subprocess.PIPE, env={**os.environ, "TMPDIR": str(tmp_path)}) as process:
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": ""}
+    with python(program, stdout=subprocess.PIPE, env=environment) as process:
         assert process.stdout
         assert process.stdout.readline() == b"begun\n"
         assert list(tmp_path.iterdir())

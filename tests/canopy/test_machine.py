@@ -98,7 +98,8 @@ def test_gpus_are_counted_by_their_device_files(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("named", "usable"), [("", 0), ("-1", 0), ("1", 1), ("0, 1", 2), ("GPU-a,-1,GPU-b", 1), ("0,1,2,3", 2)]
+    ("named", "usable"),
+    [("", 0), ("-1", 0), ("1", 1), ("0, 1", 2), ("0, -1", 1), ("GPU-a,-1,GPU-b", 1), ("0,1,2,3", 2)],
 )
 def test_gpus_that_the_user_hides_do_not_count(tmp_path, monkeypatch, named, usable):
     for name in ("nvidia0", "nvidia1"):

@@ -46,8 +46,8 @@ def test_a_log_gets_at_most_one_line_each_ten_seconds_however_often_it_is_told(c
 def test_short_work_leaves_no_line(clock, capsys):
     with Meter("reading", 10) as meter:
         for done in range(10):
-            clock.now += 0.9
             meter.update(done)
+            clock.now += 0.9
     assert capsys.readouterr() == ("", "")
 
 
@@ -80,8 +80,8 @@ def test_work_that_has_not_begun_promises_no_end(clock, capsys):
 def on_a_terminal(kind: str) -> tuple[str, str]:
     """What a command with a meter writes to a terminal of that kind (stderr), and to stdout."""
     program = (
-        "import time\nfrom canopy.progress import Meter\n"
-        "with Meter('reading', 40) as meter:\n"
+        "import time\nfrom canopy import progress\nprogress.LINE_SECONDS = 0.1\n"
+        "with progress.Meter('reading', 40) as meter:\n"
         "    for done in range(41):\n"
         "        meter.update(done)\n"
         "        time.sleep(0.02)\n"
@@ -113,6 +113,7 @@ def test_a_terminal_shows_a_bar_that_goes_away_and_stdout_only_the_commands_own_
     shown, out = on_a_terminal("xterm-256color")
     assert out == "made it\n"
     assert "reading" in shown
+    assert "reading: " not in shown
     assert "━" in shown
     assert "images/s" in shown
     counts = [int(count) for count in re.findall(r"(\d+)/40", shown)]
@@ -121,10 +122,11 @@ def test_a_terminal_shows_a_bar_that_goes_away_and_stdout_only_the_commands_own_
     assert "\x1b[2K" in shown.rpartition("images/s")[2]  # the line is cleared in the end
 
 
-def test_a_terminal_that_cannot_redraw_a_line_gets_none_of_the_escapes():
+def test_a_terminal_that_cannot_redraw_a_line_gets_lines_and_none_of_the_escapes():
     shown, out = on_a_terminal("dumb")
     assert out == "made it\n"
     assert "\x1b" not in shown
+    assert re.search(r"reading: \d+ of 40 images", shown)
 
 
 def test_what_an_earlier_start_did_is_counted_and_makes_this_one_no_faster(clock, capsys):

@@ -1,5 +1,6 @@
 """Start-up chatter is dropped; what a library says of trouble is not."""
 
+import os
 import subprocess
 import sys
 
@@ -20,6 +21,7 @@ def told(program: str) -> tuple[int, list[str], str]:
         capture_output=True,
         text=True,
         cwd=ROOT,
+        env={**os.environ, "PYTHONUNBUFFERED": ""},
         timeout=60,
         check=False,
     )
@@ -51,11 +53,15 @@ def test_afterwards_the_same_words_come_through_untouched():
     assert lines == [NOISE, "after"]
 
 
-def test_what_was_on_its_way_before_stays_before():
+def test_what_is_on_its_way_at_the_start_or_the_end_stays_where_it_was():
     _, lines, _ = told(
-        "sys.stderr.write('before\\n')\nwith quiet.importing():\n    low('within')\nlow('after')\n"
+        "sys.stderr.write('before ')\n"
+        "with quiet.importing():\n"
+        "    low('within')\n"
+        "    sys.stderr.write('at the end ')\n"
+        "low('after')\n"
     )
-    assert lines == ["before", "within", "after"]
+    assert lines == ["before within", "at the end after"]
 
 
 def test_an_import_that_fails_shows_all_it_wrote_before_its_traceback():
@@ -78,12 +84,12 @@ def test_within_one_another_the_outer_and_the_inner_drop_noise():
 
 
 def test_two_threads_that_import_at_once_leave_stderr_where_it_was():
-    _, lines, _ = told(
+    _, lines, out = told(
         "first, second = threading.Event(), threading.Event()\n"
         "def one():\n"
         "    with quiet.importing():\n"
         "        first.set()\n"
-        "        second.wait(20)\n"
+        "        print(second.wait(20))\n"
         "def two():\n"
         "    first.wait(20)\n"
         "    with quiet.importing():\n"
@@ -96,6 +102,20 @@ def test_two_threads_that_import_at_once_leave_stderr_where_it_was():
         "print('after as well', file=sys.stderr)\n"
     )
     assert lines == ["after", "after as well"]
+    assert out == "True\n", "one waits for the other"
+
+
+def test_what_another_thread_imports_later_is_quiet_as_well():
+    _, lines, _ = told(
+        "def load():\n"
+        "    with quiet.importing():\n"
+        "        low(N, T)\n"
+        "load()\n"
+        "thread = threading.Thread(target=load)\n"
+        "thread.start()\n"
+        "thread.join()\n"
+    )
+    assert lines == [TROUBLE, TROUBLE]
 
 
 def test_a_stderr_that_is_no_file_does_not_stop_the_lines_on_the_descriptor():
