@@ -59,6 +59,7 @@ def test_an_end_is_put_in_where_none_follows_the_first_scan() -> None:
     assert with_end(BARE) is BARE
     thumbnail = with_header(cut, 0xE1, jpeg(noise(2, 8, 8)))
     assert with_end(thumbnail) == thumbnail + EOI
+    assert mend(cut, 4) == mend(BARE, 4)
 
 
 def test_scans_are_counted_up_to_the_end_and_not_in_headers() -> None:

@@ -6,10 +6,23 @@ from decimal import Decimal
 import pytest
 
 from beam_jobs import predict_settings, settings
+from beam_jobs.images import DEFAULT_MAX_PIXELS, Encoding
 from canopy.cli import UserError
 
 PREPROCESS = ("--images=chips", "--labels=tags.csv", "--output=records")
 PREDICT = ("--model=export", "--images=chips", "--output=submission.csv")
+
+
+def test_what_is_not_given_is_as_documented() -> None:
+    job, _ = settings.parse(PREPROCESS)
+    assert job.splits == (("train", 0.9), ("validation", 0.1))
+    assert (job.dataset, job.seed, job.vocabulary) == ("planet", 0, None)
+    assert (job.num_shards, job.shard_mb, job.max_bad_fraction, job.overwrite) == (None, 128, 0.01, False)
+    assert job.encoding == Encoding("jpeg", 95, "420", DEFAULT_MAX_PIXELS)
+    prediction, _ = predict_settings.parse(PREDICT)
+    assert (prediction.tta, prediction.engine, prediction.max_pixels) == (1, "auto", DEFAULT_MAX_PIXELS)
+    assert prediction.max_bad_fraction == prediction.max_missing_fraction == 0.01
+    assert (prediction.max_extra_fraction, prediction.scores) == (1, None)
 
 
 def test_none_stands_for_a_file_that_is_not_given() -> None:

@@ -53,6 +53,7 @@ def test_what_the_user_says_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose("--direct_running_mode=in_memory", images=10**6).processes == 0
     assert choose("--direct_running_mode", "multi_processing", images=10).mode == "multi_processing"
     assert choose("--direct_num_workers=3", images=10**6).processes == 3
+    assert choose("--direct_num_workers=0", images=10**6).processes == 16
     assert choose("--direct_num_workers=1", images=10**6).processes == 0
     assert choose("--runner=FlinkRunner").runner == "FlinkRunner"
 

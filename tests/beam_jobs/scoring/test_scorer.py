@@ -216,11 +216,12 @@ def test_scores_that_are_no_numbers_end_the_work(put: Put) -> None:
         run(sources, Mean(broken=True))
 
 
-def test_one_score_that_is_no_number_ends_the_work_as_all_do(put: Put) -> None:
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_one_score_that_is_no_number_ends_the_work_as_all_do(wrong: float, put: Put) -> None:
     class Almost(Mean):
         def scores(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
             found = super().scores(pictures)
-            found[0, 0] = np.nan
+            found[0, 0] = wrong
             return found
 
     with pytest.raises(UserError, match="scores that are no numbers"):

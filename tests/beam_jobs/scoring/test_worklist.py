@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from beam_jobs.scoring import worklist
@@ -15,11 +15,12 @@ from beam_jobs.work import Reject
 
 @given(images=st.integers(0, 50_000), workers=st.integers(0, 40))
 @settings(deadline=None)
+@example(images=50_000, workers=1)
 def test_lists_hold_every_image_once_and_are_enough_for_all_workers(images: int, workers: int) -> None:
     sources = [Source("folder", "a.jpg")] * images
     lists = worklist.cut(sources, "staging", "progress", workers)
     assert sum(len(work.sources) for work in lists) == images
-    assert len({work.path for work in lists}) == len(lists)
+    assert len({work.path for work in lists}) == len({work.progress for work in lists}) == len(lists)
     assert all(0 < len(work.sources) <= MOST_IMAGES for work in lists)
     if images > workers * 8 * LEAST_IMAGES:
         assert len(lists) >= 8 * workers
