@@ -19,7 +19,7 @@ import pytest
 from beam_jobs import predict
 from beam_jobs.runners import choosing
 from beam_jobs.scoring import apart, engines, worklist
-from tests.beam_jobs.making import noise, planet, truth
+from tests.beam_jobs.making import Shown, noise, planet, truth
 from tests.beam_jobs.predicting import (
     CLASSES,
     Run,
@@ -180,10 +180,11 @@ def test_a_signal_ends_it_and_leaves_nothing_and_the_same_command_then_works(
 
 
 def test_processes_beside_beam_write_the_same_submission_and_rejects(
-    run: Run, chips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, chips: Path, tmp_path: Path, shown: list[Shown], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (chips / "cut.jpg").write_bytes(planet(noise(99))[:300])
-    flags = ("--images", chips, "--max_bad_fraction", 0.5, "--tta", 8)
+    (chips / "large.jpg").write_bytes(planet(noise(98, 64, 64)))
+    flags = ("--images", chips, "--max_bad_fraction", 0.5, "--tta", 8, "--max_pixels", 4000)
     tables = [tmp_path / "one.parquet", tmp_path / "other.parquet"]
     wanted = run(*flags, "--scores", tables[0])
     monkeypatch.setattr(choosing, "MANY_IMAGES", 1)
@@ -195,7 +196,8 @@ def test_processes_beside_beam_write_the_same_submission_and_rejects(
     assert tables[0].read_bytes() == tables[1].read_bytes()
     rejects = [Path(f"{one.output}.rejects.jsonl").read_text() for one in (wanted, done)]
     assert rejects[0] == rejects[1]
-    assert "cut" in rejects[0]
+    assert wanted.rejects == [("cut", "undecodable"), ("large", "too_large")]
+    assert shown == [("scoring", 9, 9)] * 2
     assert "engine     TensorFlow Lite" in done.out
     assert not multiprocessing.active_children()
 
