@@ -1,17 +1,20 @@
 """What a data folder says of itself: classes, shards, counts, fingerprint.
 
 Promises: a folder without its commit marker, of a newer format version, without the split asked for or
-without one of its shards is refused with one sentence. Local folders are read without TensorFlow, so that
-flags can be checked at once.
+without one of its shards is refused with one sentence, and so is a canopy.json in which a key that is read is
+missing or holds something else. Local folders are read without TensorFlow, so that flags can be checked at
+once.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from canopy import contract
 from canopy.cli import UserError, first_line
@@ -19,7 +22,10 @@ from canopy.transient import told
 from trainer import integrity
 from trainer.shard import Shard
 
+LISTS = frozenset({"vocabulary", "shards", "suspicious_names"})  # keys of canopy.json
 MOST_TIMES = 100  # the training records that a global batch may be: what it has beyond them is padding
+KINDS = {dict: "an object", list: "a list", str: "a text", int: "a whole number from 0 on"}
+T = TypeVar("T", dict[str, Any], list[Any], str, int)
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,22 @@ class DataInfo:
                 f"--batch_size {batch_size} is over {MOST_TIMES} times the {records} training records of "
                 f"{self.folder}: take at most as many as there are"
             )
+
+    def check_counts(self) -> None:
+        """Finds out whether canopy.json holds what a report tells beyond what training needs.
+
+        Raises:
+            UserError: naming the key that is missing or holds something else.
+        """
+        with _told(self.folder):
+            images = _value(self.facts, "images", dict)
+            for key in ("found", "written", "rejected"):
+                _value(images, key, int, "images.")
+            _value(images, "suspicious", int, "images.", default=0)
+            _items(images, "suspicious_names", str, "images.")
+            _items(self.facts, "rejects", int)
+            for split, found in _items(self.facts, "splits", dict):
+                _value(found, "bytes", int, f"splits.{split}.")
 
     def check_start(self, folder: str) -> None:
         """Finds out whether a run on this data can start from an export (`--init_from`).
@@ -112,37 +134,76 @@ def read(folder: str) -> DataInfo:
         raise UserError(
             f"{folder} holds no {contract.CANOPY_JSON}: it was not written by beam_jobs.preprocess"
         )
-    try:
-        facts = json.loads(text)
-        version = int(facts["format_version"])
+    with _told(folder):
+        facts = _checked(json.loads(text), dict, "it")
+        version = _value(facts, "format_version", int)
         if version > contract.DATA_FORMAT_VERSION:
             raise UserError(
                 f"{folder} has data format version {version}, and this Canopy reads up to "
                 f"{contract.DATA_FORMAT_VERSION}: upgrade Canopy or preprocess again"
             )
         splits = {
-            split: tuple(_shard(folder, each) for each in found["shards"])
-            for split, found in facts["splits"].items()
+            split: _shards(folder, found, f"splits.{split}.")
+            for split, found in _items(facts, "splits", dict)
         }
         return DataInfo(
             folder,
-            str(facts["dataset"]),
-            tuple(facts["vocabulary"]),
-            str(facts["fingerprint"]),
+            _value(facts, "dataset", str),
+            tuple(tag for _, tag in _items(facts, "vocabulary", str)),
+            _value(facts, "fingerprint", str),
             splits,
             facts,
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{folder}/{contract.CANOPY_JSON} cannot be understood ({error!r})") from error
 
 
-def _shard(folder: str, facts: dict[str, Any]) -> Shard:
-    return Shard(
-        f"{folder}/{facts['name']}",
-        int(facts["records"]),
-        int(facts.get("bytes", -1)),
-        str(facts.get("crc32c", "")),
+def _shards(folder: str, split: dict[str, Any], where: str) -> tuple[Shard, ...]:
+    """The shards of a split; `DataInfo.prior` and a report read what else is looked at."""
+    _value(split, "records", int, where)
+    _items(split, "tags", int, where)
+    return tuple(
+        _shard(folder, each, f"{where}shards.{number}.")
+        for number, each in _items(split, "shards", dict, where)
     )
+
+
+def _shard(folder: str, facts: dict[str, Any], where: str) -> Shard:
+    return Shard(
+        f"{folder}/{_value(facts, 'name', str, where)}",
+        _value(facts, "records", int, where),
+        _value(facts, "bytes", int, where, default=-1),
+        _value(facts, "crc32c", str, where, default=""),
+    )
+
+
+@contextlib.contextmanager
+def _told(folder: str) -> Iterator[None]:
+    """Turns what is wrong with canopy.json into one sentence."""
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(f"{folder}/{contract.CANOPY_JSON} cannot be understood: {error}") from error
+
+
+def _value(found: dict[str, Any], key: str, kind: type[T], where: str = "", default: T | None = None) -> T:
+    """A key's value; where it is missing or of another kind, `where` it belongs is told."""
+    if key in found:
+        return _checked(found[key], kind, where + key)
+    if default is None:
+        raise ValueError(f"{where}{key} is missing")
+    return default
+
+
+def _items(found: dict[str, Any], key: str, kind: type[T], where: str = "") -> list[tuple[Any, T]]:
+    """The parts of an object with their keys, or of a list with their numbers, each of one kind."""
+    of_list = key in LISTS
+    parts = enumerate(_value(found, key, list, where)) if of_list else _value(found, key, dict, where).items()
+    return [(name, _checked(part, kind, f"{where}{key}.{name}")) for name, part in parts]
+
+
+def _checked(value: Any, kind: type[T], where: str) -> T:
+    if not isinstance(value, kind) or isinstance(value, bool) or (isinstance(value, int) and value < 0):
+        raise ValueError(f"{where} must be {KINDS[kind]}, and is {json.dumps(value)[:40]}")
+    return value
 
 
 def _read_text(path: str) -> str | None:

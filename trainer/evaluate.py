@@ -69,6 +69,7 @@ def _evaluate(settings: Settings) -> None:
         from trainer.report import findings, page, split
         from trainer.validation import Validation
     info = data_info.read(settings.data)
+    info.check_counts()
     model = _model_info(settings.model)
     _check_classes(settings, model, info)
     info.shards(settings.split)

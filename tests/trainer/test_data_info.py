@@ -1,5 +1,7 @@
 """What a data folder says of itself, and when it is refused."""
 
+import copy
+import dataclasses
 import errno
 import json
 from pathlib import Path
@@ -10,6 +12,7 @@ import tensorflow as tf
 from canopy.cli import TryAgainError, UserError
 from trainer import data_info
 
+MISSING = object()
 FACTS = {
     "format_version": 1,
     "dataset": "planet",
@@ -79,14 +82,71 @@ def test_a_newer_format_is_refused_with_what_to_do(folder):
         data_info.read(str(folder))
 
 
-@pytest.mark.parametrize(
-    "text", [b"\xff", b"{", b"[]", b"{}", b'{"format_version": 1}', b'{"format_version": 1, "splits": []}']
-)
+@pytest.mark.parametrize("text", [b"\xff", b"{", b"[]", b"{}", b'{"format_version": "1"}'])
 @pytest.mark.parametrize("scheme", ["", "file://"], ids=["local", "by TensorFlow"])
 def test_a_damaged_canopy_json_is_refused(folder, text, scheme):
     (folder / "canopy.json").write_bytes(text)
     with pytest.raises(UserError, match=r"canopy\.json cannot be understood"):
         data_info.read(f"{scheme}{folder}")
+
+
+def changed(facts, path, value):
+    """A copy of canopy.json's content with another value at a path of keys; MISSING: with none."""
+    found = made = copy.deepcopy(facts)
+    *keys, last = [int(key) if key.isdigit() else key for key in path.split(".")]
+    for key in keys:
+        found = found[key]
+    found[last] = value
+    if value is MISSING:
+        del found[last]
+    return made
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("format_version", True, "must be a whole number from 0 on, and is true"),
+        ("dataset", MISSING, "is missing"),
+        ("fingerprint", 7, "must be a text, and is 7"),
+        ("vocabulary", "water", 'must be a list, and is "water"'),
+        ("vocabulary.1", None, "must be a text, and is null"),
+        ("splits", [], r"must be an object, and is \[\]"),
+        ("splits.validation", 3, "must be an object, and is 3"),
+        ("splits.train.records", MISSING, "is missing"),
+        ("splits.train.records", "3", 'must be a whole number from 0 on, and is "3"'),
+        ("splits.train.tags", MISSING, "is missing"),
+        ("splits.train.tags", ["clear"], r'must be an object, and is \["clear"\]'),
+        ("splits.train.tags.clear", 0.5, "must be a whole number from 0 on, and is 0.5"),
+        ("splits.train.shards", {}, "must be a list, and is {}"),
+        ("splits.train.shards.1.name", MISSING, "is missing"),
+        ("splits.train.shards.1.records", -1, "must be a whole number from 0 on, and is -1"),
+        ("splits.train.shards.0.bytes", "7", 'must be a whole number from 0 on, and is "7"'),
+        ("splits.train.shards.0.crc32c", 7, "must be a text, and is 7"),
+    ],
+)
+def test_a_key_that_is_missing_or_holds_something_else_is_named(folder, path, value, said):
+    (folder / "canopy.json").write_text(json.dumps(changed(FACTS, path, value)))
+    with pytest.raises(UserError, match=rf"canopy\.json cannot be understood: {path} {said}$"):
+        data_info.read(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("images", MISSING),
+        ("images.rejected", MISSING),
+        ("images.suspicious", "none"),
+        ("images.suspicious_names", {}),
+        ("rejects.empty", "one"),
+        ("splits.train.bytes", None),
+    ],
+)
+def test_what_a_report_alone_tells_of_is_named_when_a_report_is_wanted(records, path, value):
+    info = data_info.read(str(records))
+    facts = {**info.facts, "rejects": {"empty": 1}}
+    dataclasses.replace(info, facts=facts).check_counts()
+    with pytest.raises(UserError, match=rf"canopy\.json cannot be understood: {path} "):
+        dataclasses.replace(info, facts=changed(facts, path, value)).check_counts()
 
 
 def test_a_folder_with_a_scheme_is_read_or_refused_as_any_other(folder):

@@ -117,6 +117,17 @@ def test_a_mistake_is_one_sentence(change, named, trained, records, tmp_path, ca
     assert not (tmp_path / "report").exists()
 
 
+def test_a_canopy_json_that_lacks_what_the_report_tells_is_one_sentence(trained, records, tmp_path, capfd):
+    data = shutil.copytree(records, tmp_path / "data")
+    facts = json.loads((data / "canopy.json").read_text())
+    del facts["images"]
+    (data / "canopy.json").write_text(json.dumps(facts))
+    assert evaluate.main(words(trained, data, tmp_path / "report")) == cli.EXIT_USER
+    told = capfd.readouterr().err
+    assert told == f"error: {data}/canopy.json cannot be understood: images is missing\n"
+    assert not (tmp_path / "report").exists()
+
+
 def test_an_address_of_nothing_is_no_folder_of_this_machine(trained, records, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     assert evaluate.main(words(trained, records, "gs://")) == cli.EXIT_USER
