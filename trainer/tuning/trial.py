@@ -23,6 +23,7 @@ from canopy import cli, contract
 
 LOG = "log.txt"
 STOP_SECONDS = 25.0  # as long as the launcher gives its workers to save their state
+GONE_SECONDS = 5.0  # for a process that was killed; one whose parent does not ask for its end stays listed
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 OF_THE_POD = frozenset({"CANOPY_TERMINATION_LOG", contract.RUN_ID, "TF_CONFIG"})  # not for its trials
 KEPT_FILES = frozenset({"metrics.jsonl", "run.json", LOG})  # of a trial that is not the best
@@ -141,6 +142,17 @@ class Training:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        self._see_them_gone()
+
+    def _see_them_gone(self) -> None:
+        """Waits for what a killed launcher left: SIGKILL takes its time with a process of much memory."""
+        deadline = time.monotonic() + GONE_SECONDS
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            while time.monotonic() < deadline:
+                with contextlib.suppress(ChildProcessError):  # a container's first process inherits them
+                    os.waitpid(-self._process.pid, os.WNOHANG)
+                os.killpg(self._process.pid, 0)
+                time.sleep(0.02)
 
     def reason(self, code: int) -> str:
         """Why the processes failed, in few words: their own, where they said some."""
