@@ -22,7 +22,6 @@ from canopy.transient import told
 from trainer import integrity
 from trainer.shard import Shard
 
-LISTS = frozenset({"vocabulary", "shards", "suspicious_names"})  # keys of canopy.json
 MOST_TIMES = 100  # the training records that a global batch may be: what it has beyond them is padding
 KINDS = {dict: "an object", list: "a list", str: "a text", int: "a whole number from 0 on"}
 T = TypeVar("T", dict[str, Any], list[Any], str, int)
@@ -69,9 +68,9 @@ class DataInfo:
             for key in ("found", "written", "rejected"):
                 _value(images, key, int, "images.")
             _value(images, "suspicious", int, "images.", default=0)
-            _items(images, "suspicious_names", str, "images.")
-            _items(self.facts, "rejects", int)
-            for split, found in _items(self.facts, "splits", dict):
+            _list(images, "suspicious_names", str, "images.")
+            _object(self.facts, "rejects", int)
+            for split, found in _object(self.facts, "splits", dict).items():
                 _value(found, "bytes", int, f"splits.{split}.")
 
     def check_start(self, folder: str) -> None:
@@ -144,12 +143,12 @@ def read(folder: str) -> DataInfo:
             )
         splits = {
             split: _shards(folder, found, f"splits.{split}.")
-            for split, found in _items(facts, "splits", dict)
+            for split, found in _object(facts, "splits", dict).items()
         }
         return DataInfo(
             folder,
             _value(facts, "dataset", str),
-            tuple(tag for _, tag in _items(facts, "vocabulary", str)),
+            tuple(_list(facts, "vocabulary", str)),
             _value(facts, "fingerprint", str),
             splits,
             facts,
@@ -159,10 +158,10 @@ def read(folder: str) -> DataInfo:
 def _shards(folder: str, split: dict[str, Any], where: str) -> tuple[Shard, ...]:
     """The shards of a split; `DataInfo.prior` and a report read what else is looked at."""
     _value(split, "records", int, where)
-    _items(split, "tags", int, where)
+    _object(split, "tags", int, where)
     return tuple(
         _shard(folder, each, f"{where}shards.{number}.")
-        for number, each in _items(split, "shards", dict, where)
+        for number, each in enumerate(_list(split, "shards", dict, where))
     )
 
 
@@ -193,11 +192,16 @@ def _value(found: dict[str, Any], key: str, kind: type[T], where: str = "", defa
     return default
 
 
-def _items(found: dict[str, Any], key: str, kind: type[T], where: str = "") -> list[tuple[Any, T]]:
-    """The parts of an object with their keys, or of a list with their numbers, each of one kind."""
-    of_list = key in LISTS
-    parts = enumerate(_value(found, key, list, where)) if of_list else _value(found, key, dict, where).items()
-    return [(name, _checked(part, kind, f"{where}{key}.{name}")) for name, part in parts]
+def _object(found: dict[str, Any], key: str, kind: type[T], where: str = "") -> dict[str, T]:
+    """A key's object, whose values are all of one kind."""
+    parts = _value(found, key, dict, where)
+    return {name: _checked(part, kind, f"{where}{key}.{name}") for name, part in parts.items()}
+
+
+def _list(found: dict[str, Any], key: str, kind: type[T], where: str = "") -> list[T]:
+    """A key's list, whose members are all of one kind."""
+    parts = _value(found, key, list, where)
+    return [_checked(part, kind, f"{where}{key}.{number}") for number, part in enumerate(parts)]
 
 
 def _checked(value: Any, kind: type[T], where: str) -> T:
