@@ -52,6 +52,8 @@ def test_what_the_user_says_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "cores", lambda: 16)
     assert choose("--direct_running_mode=in_memory", images=10**6).processes == 0
     assert choose("--direct_running_mode", "multi_processing", images=10).mode == "multi_processing"
+    several = choose("--direct_running_mode=multi_threading", "--direct_num_workers=3")
+    assert (several.mode, several.workers) == ("multi_threading", 3)
     assert choose("--direct_num_workers=3", images=10**6).processes == 3
     assert choose("--direct_num_workers=0", images=10**6).processes == 16
     assert choose("--direct_num_workers=1", images=10**6).processes == 0
@@ -68,4 +70,5 @@ def test_misspelt_beam_options_are_refused() -> None:
         choosing.parse_options(["--direct_num_worker", "3"])
     with pytest.raises(UserError, match="direct_running_mode"):
         choosing.parse_options(["--direct_running_mode=fast"])
-    choosing.parse_options(["--runner=FlinkRunner", "--parallelism=4"])
+    for runner in ("FlinkRunner", "a.module.Runner"):
+        choosing.parse_options([f"--runner={runner}", "--of_its_own=4"])

@@ -136,6 +136,17 @@ def test_options_that_beam_refuses_on_this_machine_are_told_before_anything_is_w
     assert not list(tmp_path.glob("beam-*"))
 
 
+@pytest.mark.parametrize("endpoint", ["here", "here:", "here:port", ":80"])
+def test_a_job_servers_address_is_a_host_and_a_port(endpoint: str) -> None:
+    options = choosing.parse_options(["--runner=PortableRunner", f"--job_endpoint={endpoint}"])
+    with pytest.raises(UserError, match=f"must be HOST:PORT, and is '{endpoint}'"):
+        choosing.check(options)
+
+
+def test_a_job_server_within_the_process_is_not_waited_for() -> None:
+    choosing.check(choosing.parse_options(["--runner=PortableRunner", "--job_endpoint=embed"]))
+
+
 def test_a_job_server_may_come_up_a_little_later() -> None:
     with socket.socket() as server:
         server.bind(("localhost", 0))
