@@ -124,6 +124,29 @@ def test_a_service_that_is_too_busy_for_a_while_ends_no_job(
     assert "Traceback" not in said
 
 
+@pytest.mark.parametrize("lost", [True, False], ids=["connection", "credentials"])
+def test_a_lost_connection_ends_no_job_but_lost_credentials_do(
+    service: Service, job: Any, monkeypatch: pytest.MonkeyPatch, lost: bool
+) -> None:
+    from google.auth.exceptions import RefreshError
+
+    service.states = ["RUNNING", "DONE"]
+    errors = [ConnectionResetError("it is gone") if lost else RefreshError("it is gone")]
+    ask = job._runner.dataflow_client.get_job
+
+    def fail_once(*given: Any, **named: Any) -> Any:
+        if errors:
+            raise errors.pop()
+        return ask(*given, **named)
+
+    monkeypatch.setattr(job._runner.dataflow_client, "get_job", fail_once)
+    if lost:
+        follow(job)
+        return
+    with pytest.raises(UserError, match=r"refuses to tell .*: it is gone"):
+        follow(job)
+
+
 def test_a_service_that_refuses_to_tell_is_one_sentence_with_the_jobs_address(
     service: Service, job: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -174,3 +197,11 @@ def test_a_job_that_is_not_taken_is_one_sentence(
     with pytest.raises(kind, match=told), running.explained():
         job._runner.dataflow_client.submit_job_description(submitted)
     assert not caplog.records
+
+
+def test_a_service_that_fails_is_worth_another_try() -> None:
+    from google.api_core.exceptions import GoogleAPICallError, InternalServerError, ServiceUnavailable
+
+    for error in (InternalServerError("x"), ServiceUnavailable("x"), GoogleAPICallError("it gave no code")):
+        with pytest.raises(TryAgainError, match="Dataflow does not take the job: "), running.explained():
+            raise error
