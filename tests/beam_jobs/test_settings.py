@@ -51,6 +51,16 @@ def test_an_empty_value_is_still_a_mistake(flag: str) -> None:
         settings.parse((*PREPROCESS, f"--{flag}="))
 
 
+@pytest.mark.parametrize("flag", ["model", "output", "sample_submission", "scores"])
+def test_an_empty_value_is_no_file_that_prediction_does_without(flag: str) -> None:
+    with pytest.raises(UserError, match=f"--{flag} is empty"):
+        predict_settings.parse((*PREDICT, f"--{flag}="))
+
+
+def test_a_submission_may_stand_in_a_bucket_itself() -> None:
+    assert predict_settings.parse((*PREDICT, "--output=gs://here/out.csv"))[0].output == "gs://here/out.csv"
+
+
 @pytest.mark.parametrize(
     ("parse", "flags"), [(settings.parse, PREPROCESS), (predict_settings.parse, PREDICT)]
 )
@@ -117,8 +127,12 @@ def test_splits_that_are_none_are_refused(splits: str, said: str) -> None:
 def test_the_first_and_the_last_of_a_range_can_be_used() -> None:
     for flag in ("--jpeg_quality=1", "--jpeg_quality=100", "--num_shards=1", "--num_shards=99999"):
         assert settings.parse((*PREPROCESS, flag))
-    for flag in ("--max_bad_fraction=0", "--max_bad_fraction=1"):
-        assert settings.parse((*PREPROCESS, flag))
-        assert predict_settings.parse((*PREDICT, flag))
+    for value in (0, 1):
+        assert settings.parse((*PREPROCESS, f"--max_bad_fraction={value}"))
+    for flag in ("--max_bad_fraction", "--max_missing_fraction", "--max_extra_fraction"):
+        for value in (0, 1):
+            assert predict_settings.parse((*PREDICT, f"{flag}={value}"))
+        with pytest.raises(UserError, match=r"1\.5 is not from 0 to 1"):
+            predict_settings.parse((*PREDICT, f"{flag}=1.5"))
     with pytest.raises(UserError, match="100000 is not from 1 to 99999"):
         settings.parse((*PREPROCESS, "--num_shards=100000"))
