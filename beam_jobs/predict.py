@@ -173,9 +173,10 @@ def _with_targets(job: Settings) -> Settings:
     scores = _target("--scores", job.scores) if job.scores else None
     job = replace(job, output=_target("--output", job.output), scores=scores)
     rejects = _target("--output", _rejects_path(job.output))
-    if job.scores == job.output:
+    place = _place(job.scores) if job.scores else None
+    if place == _place(job.output):
         raise UserError(f"--scores and --output are the same file, {job.output}")
-    if job.scores == rejects:
+    if place == _place(rejects):
         raise UserError(f"--scores {job.scores} is the file that lists the rejects of --output")
     return job
 
@@ -196,7 +197,12 @@ def _target(flag: str, path: str) -> str:
             raise UserError(f"{flag}: {path} is a folder, and a file is to be written there")
         if not stat.S_ISREG(mode):
             raise UserError(f"{flag}: {path} is a device or a pipe, and only a file can be written whole")
-        return os.path.realpath(path) if Path(path).is_symlink() else path
+        return _place(path) if Path(path).is_symlink() else path
+
+
+def _place(path: str) -> str:
+    """The one spelling of a file's place, through links."""
+    return path if storage.is_remote(path) else os.path.realpath(path)
 
 
 def _write_rejects(output: str, rejects: list[Reject]) -> None:

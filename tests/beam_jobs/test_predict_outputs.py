@@ -84,8 +84,21 @@ def test_a_link_is_written_through(there: bool, run: Run, chips: Path, tmp_path:
     assert f"output     {large / 'today.csv'}" in done.out
 
 
-def test_a_link_to_the_output_is_no_other_file_for_the_scores(run: Run, chips: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("spelled", "told"),
+    [
+        ("link.parquet", "the same file"),
+        ("linked/submission.csv", "the same file"),
+        ("out/../out/submission.csv", "the same file"),
+        ("linked/submission.csv.rejects.jsonl", "lists the rejects"),
+    ],
+)
+def test_another_way_to_the_output_is_no_other_file_for_the_scores(
+    run: Run, chips: Path, tmp_path: Path, spelled: str, told: str
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "linked").symlink_to(tmp_path / "out")
     (tmp_path / "link.parquet").symlink_to(tmp_path / "out" / "submission.csv")
-    done = run("--images", chips, "--scores", tmp_path / "link.parquet")
+    done = run("--images", chips, "--scores", f"{tmp_path}/{spelled}")
     assert done.code == 2
-    assert "the same file" in done.err
+    assert told in done.err
