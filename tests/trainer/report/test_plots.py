@@ -66,6 +66,13 @@ def test_empty_bins_and_a_single_point_can_be_drawn():
     assert plots.loss_curves("c", Curves([1], [0.5], [], [], [], 1))
 
 
+def test_a_curve_of_thousands_of_points_keeps_its_shape():
+    recall = np.linspace(0.001, 1, 3_000)
+    bent = plots.precision_recall_panel("bent", recall, 1 - recall**2, 0.1)
+    path = max(re.findall(r' d="([^"]+)"', bent), key=len)
+    assert 100 < path.count("L") < 1_000
+
+
 def test_ticks_that_lie_close_together_keep_all_their_digits():
     found = Curves([1, 2], [0.7, 0.6], [1, 2], [0.7, 0.6], [0.887, 0.913], 2)
     texts = [text.text for text in ET.fromstring(plots.f2_curve("close", found)).iter("text")]
