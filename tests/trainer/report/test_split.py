@@ -3,8 +3,9 @@
 import numpy as np
 import tensorflow as tf
 
+from tests.trainer.report.making import looks
 from tests.trainer.test_dataset import write_shards
-from trainer import faults
+from trainer import data_info, faults
 from trainer.data_info import DataInfo
 from trainer.report import split
 
@@ -30,6 +31,28 @@ def test_of_the_rows_picked_no_other_record_passes_through_python(tmp_path, monk
     values = {row: round(tf.io.decode_jpeg(image).numpy().mean()) for row, image in found.items()}
     assert values == {2: 2, 3: 3, 7: 7, 11: 11}
     assert split.pick(info, "validation", set()) == {}
+
+
+def test_the_first_records_are_looked_at_as_they_are(records):
+    info = data_info.read(str(records))
+    found = split.look(info, "train", 20)
+    images = split.pick(info, "train", set(range(20)))
+    expected = looks([images[row] for row in range(20)])
+    assert len(found.names) == len(set(found.names)) == len(set(found.digests)) == 20
+    np.testing.assert_allclose(found.measures, expected.measures, rtol=1e-4, atol=1e-3)
+    apart = found.thumbs.astype(float) - expected.thumbs  # Pillow takes whole pixels into each of its means
+    assert abs(apart).mean() < 2
+    assert abs(apart.mean()) < 0.2
+    assert not found.flat.any()
+    assert split.look(info, "train", 0).names == []
+
+
+def test_a_picture_of_which_one_channel_varies_is_not_of_one_value(tmp_path, monkeypatch):
+    info = made(tmp_path, [3])
+    assert split.look(info, "validation", 3).flat.all()
+    reddened = tf.constant([[[0, 0, 0], [9, 0, 0]]], tf.uint8)
+    monkeypatch.setattr(split, "decode", lambda _: reddened)
+    assert not split.look(info, "validation", 3).flat.any()
 
 
 def test_of_a_large_picture_the_middle_is_measured(monkeypatch):
