@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import json
+import re
 import shutil
 
 import numpy as np
@@ -44,6 +45,29 @@ def test_metrics_carry_the_checks_and_the_calibration(report):
     assert checks["duplicates"]["verdict"] == "pass"
     assert checks["known_data"]["verdict"] == "pass"
     assert sum(found["calibration"]["counts"]) == found["records"] * len(found["tags"])
+
+
+def test_metrics_of_bins_that_hold_no_score_are_json(report):
+    text = (report / "metrics.json").read_text()
+    found = json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))["calibration"]
+    empty = [i for i, count in enumerate(found["counts"]) if not count]
+    assert empty
+    assert all(found["scores"][i] is found["shares"][i] is None for i in empty)
+
+
+def test_below_each_picture_stands_its_own_f2(report):
+    with (report / "predictions.csv").open(newline="") as file:
+        rows = {
+            row["image_name"]: (set(row["tags"].split()), set(row["predicted"].split()))
+            for row in csv.DictReader(file)
+        }
+    shown = re.findall(
+        r"<figcaption><b><bdi>(\w+)</bdi></b> F2 ([\d.]+)", (report / "report.html").read_text()
+    )
+    assert shown
+    for name, figure in shown:
+        true, given = rows[name]
+        assert float(figure) == pytest.approx(5 * len(true & given) / (4 * len(true) + len(given)), abs=0.006)
 
 
 def test_every_record_has_its_row(report, records):
