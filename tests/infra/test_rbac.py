@@ -51,4 +51,5 @@ def test_it_opens_no_way_to_secrets_shells_or_rights():
 
 def test_the_binding_binds_the_role():
     role, binding = yaml.safe_load_all(RBAC.read_text())
-    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+    group = role["apiVersion"].partition("/")[0]
+    assert binding["roleRef"] == {"apiGroup": group, "kind": "Role", "name": role["metadata"]["name"]}

@@ -64,6 +64,15 @@ def test_it_can_write_where_libraries_do(pod):
 
 
 @every_pod
+def test_its_volumes_are_where_its_settings_look_for_them(pod):
+    places = {"data": "/data", "tmp": "/tmp", "shm": "/dev/shm"}
+    volumes = {volume["name"] for volume in pod["spec"]["volumes"]}
+    for container in containers(pod):
+        mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+        assert mounts == {name: places[name] for name in volumes}
+
+
+@every_pod
 def test_every_resource_has_a_request_and_a_limit(pod):
     limits = {}
     for container in containers(pod):

@@ -1,0 +1,39 @@
+"""TensorBoard's Deployment: one pod that reads, and answers where its Service sends whoever asks."""
+
+import pytest
+
+from tests.k8s.manifests import file_of, objects, template, the
+
+NAME = "canopy-tensorboard"
+
+
+@pytest.fixture
+def deployment():
+    return the(objects(file_of("tensorboard")), "Deployment", NAME)
+
+
+@pytest.fixture
+def container(deployment):
+    (one,) = template(deployment)["spec"]["containers"]
+    return one
+
+
+def test_one_port_leads_from_the_service_to_what_listens(deployment, container):
+    service = the(objects(file_of("tensorboard")), "Service", NAME)["spec"]
+    labels = template(deployment)["metadata"]["labels"]
+    assert service["selector"].items() <= labels.items()
+    assert deployment["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    (asked,), (opened,) = service["ports"], container["ports"]
+    assert asked["targetPort"] == opened["name"]
+    assert {"--host=0.0.0.0", f"--port={opened['containerPort']}"} <= {*container["args"]}
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert container[probe]["httpGet"]["port"] == opened["name"]
+
+
+def test_one_pod_at_a_time_is_on_the_one_node_that_may_mount_the_claim(deployment):
+    assert deployment["spec"]["replicas"] == 1
+    assert deployment["spec"]["strategy"] == {"type": "Recreate"}
+
+
+def test_what_training_has_written_is_only_read(container):
+    assert {"name": "data", "mountPath": "/data", "readOnly": True} in container["volumeMounts"]
