@@ -89,6 +89,23 @@ def test_a_target_runs_nothing_and_takes_only_what_other_stages_made(target):
     assert f"--from=packages-{target} /opt/canopy /opt/canopy" in within(target, "COPY")
 
 
+@pytest.mark.parametrize("target", ["cpu", "gpu"])
+def test_a_target_has_the_packages_of_its_own_lock_and_canopy_beside_them(target):
+    made = [rest for stage, word, rest in instructions() if (stage, word) == (f"packages-{target}", "RUN")]
+    assert [rest.split()[-1] for rest in made] == [f"infra/locks/{target}.lock"]
+    site_packages = "/opt/canopy/lib/python3.11/site-packages/"
+    assert f"--from=code /code/ {site_packages}" in within(target, "COPY")
+
+
+@pytest.mark.parametrize("target", ["cpu", "gpu"])
+def test_a_target_runs_its_own_python_says_at_once_what_it_does_and_finds_baked_in_weights(target):
+    given = dict(pair.split("=", 1) for rest in within(target, "ENV") for pair in rest.split())
+    assert given["PATH"].startswith("/opt/canopy/bin:")
+    assert given["PYTHONUNBUFFERED"] == "1"
+    assert given["HOME"] == "/tmp"
+    assert f"--from=weights / {given['CANOPY_WEIGHTS']}/" in within(target, "COPY")
+
+
 def test_a_build_without_a_target_makes_the_cpu_image():
     assert list(stages())[-1] == "cpu"
 

@@ -104,6 +104,42 @@ def test_a_pools_nodes_have_an_account_of_their_own_and_hide_it_from_pods(pool):
     assert first(config["shielded_instance_config"])["enable_secure_boot"] is True
 
 
+def test_the_cluster_enforces_the_manifests_policies_and_its_nodes_have_no_public_address():
+    cluster = blocks("resource")["google_container_cluster", "canopy"]
+    assert cluster["datapath_provider"] == "ADVANCED_DATAPATH"
+    assert first(cluster["private_cluster_config"])["enable_private_nodes"] is True
+
+
+def test_pods_and_services_have_the_ranges_that_the_network_names():
+    resources = blocks("resource")
+    policy = first(resources["google_container_cluster", "canopy"]["ip_allocation_policy"])
+    ranges = resources["google_compute_subnetwork", "nodes"]["secondary_ip_range"]
+    asked = [policy["cluster_secondary_range_name"], policy["services_secondary_range_name"]]
+    assert asked == [each["range_name"] for each in ranges]
+
+
+def test_pods_are_known_by_the_clusters_own_pool_of_identities():
+    resources = blocks("resource")
+    pool = first(resources["google_container_cluster", "canopy"]["workload_identity_config"])["workload_pool"]
+    member = resources["google_service_account_iam_member", "workload_identity"]["member"]
+    assert member == f"serviceAccount:{pool}[${{var.namespace}}/${{each.value}}]"
+    assert pool == "${var.project}.svc.id.goog"
+
+
+def test_gpu_nodes_have_a_driver_that_is_new_enough_and_are_as_many_as_asked_for():
+    pool = blocks("resource")["google_container_node_pool", "gpu"]
+    assert first(pool["autoscaling"])["total_max_node_count"] == "${var.gpu_nodes_max}"
+    gpu = first(first(pool["node_config"])["guest_accelerator"])
+    assert gpu["type"] == "${var.gpu_type}"
+    # TensorFlow's CUDA asks for 555, which GKE's default may be older than.
+    assert first(gpu["gpu_driver_installation_config"])["gpu_driver_version"] == "LATEST"
+
+
+def test_a_tag_means_one_image_for_ever():
+    images = blocks("resource")["google_artifact_registry_repository", "images"]
+    assert first(images["docker_config"])["immutable_tags"] is True
+
+
 def test_no_gpu_node_is_there_while_nothing_trains():
     pool = blocks("resource")["google_container_node_pool", "gpu"]
     assert pool["initial_node_count"] == 0
@@ -132,6 +168,12 @@ def test_what_is_read_every_day_is_not_moved_to_storage_that_charges_for_reading
     actions = {first(rule["action"])["type"] for rule in bucket["lifecycle_rule"]}
     assert actions == {"Delete", "AbortIncompleteMultipartUpload"}
     assert first(bucket["autoclass"])["enabled"] is True
+
+
+def test_nothing_is_deleted_by_age_but_what_was_replaced_or_deleted_before():
+    bucket = blocks("resource")["google_storage_bucket", "data"]
+    (deleted,) = (rule for rule in bucket["lifecycle_rule"] if first(rule["action"])["type"] == "Delete")
+    assert first(deleted["condition"]).keys() - {"__is_block__"} == {"days_since_noncurrent_time"}
 
 
 def test_no_role_is_wider_than_it_has_to_be():
