@@ -42,7 +42,7 @@ class Request:
         try:
             if self.server.pages:
                 self.server.pages -= 1
-                return self._send(PAGE, "text/html", self.server.page_status)
+                return self._send(self.server.page, "text/html", self.server.page_status)
             self._authenticate()
             self._dispatch()
         except RefusalError as refusal:

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import yaml
 
-from tests.infra.api_requests import TOKEN, Request
+from tests.infra.api_requests import PAGE, TOKEN, Request
 from tests.infra.store import Store
 
 
@@ -33,7 +33,7 @@ class ApiServer:
         self.broken_groups = []  # aggregated APIs, as GROUP/VERSION, whose own server is down
         self.broken_asked = 0
         self.pages = 0  # answers still to be given as HTML, as a proxy does
-        self.page_status = 200
+        self.page, self.page_status = PAGE, 200
         self.paged = []  # verbs, or "log", whose next answer is given so
         self.watch_gone = 0  # watches still to be answered with HTTP 410
         self.cut_logs_after = []  # lines after which the next log streams lose their connection

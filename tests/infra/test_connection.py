@@ -65,6 +65,28 @@ def test_a_kubeconfig_that_is_malformed_is_told_by_name_in_one_sentence(tmp_path
     assert str(config) in done.stderr or "no cluster" in done.stderr
 
 
+@pytest.mark.parametrize("how", ["a folder", "no text"])
+def test_a_kubeconfig_that_cannot_be_read_is_told_by_name(tmp_path, monkeypatch, capsys, write, how):
+    config = tmp_path / "config"
+    if how == "a folder":
+        config.mkdir()
+    else:
+        config.write_bytes(b"\xff\xfe\xfd")
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(config))
+    assert main([str(write("t.yaml", job("train")))]) == 2
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 1
+    assert str(config) in shown
+
+
+def test_what_kinds_there_are_is_kept_in_no_file_that_others_may_have_written(server, tmp_path, monkeypatch):
+    config = server.kubeconfig(tmp_path / "kubeconfig")
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(config))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    connect(None, None)
+    assert [*tmp_path.iterdir()] == [config]
+
+
 def test_a_page_in_place_of_an_answer_is_told(server, submit, write):
     server.pages = 9
     done = submit(write("t.yaml", job("train")))
@@ -73,8 +95,9 @@ def test_a_page_in_place_of_an_answer_is_told(server, submit, write):
     assert done.stderr.count("\n") == 1
 
 
-def test_a_page_with_an_errors_status_is_told_by_its_status(server, submit, write):
-    server.pages, server.page_status = 9, 451
+@pytest.mark.parametrize("page", [b"<html>\n", b'"no"', b"[1]", b'{"details": null}', b""])
+def test_a_page_with_an_errors_status_is_told_by_its_status(server, submit, write, page):
+    server.pages, server.page_status, server.page = 9, 451, page
     done = submit(write("t.yaml", job("train")))
     assert done.returncode == 2
     assert (
@@ -103,6 +126,9 @@ def test_without_a_kubeconfig_the_pod_that_it_runs_in_knows_the_cluster(
     monkeypatch.setattr("kubernetes.config.load_incluster_config", inside)
     assert connect(None, "lab").namespace == "lab"
     assert connect(None, None).namespace == "default"
+    (tmp_path / "namespace").write_text("of-the-pod\n")
+    monkeypatch.setattr("infra.connection.Path", lambda _: tmp_path / "namespace")
+    assert connect(None, None).namespace == "of-the-pod"
     assert main([str(write("t.yaml", job("train"))), "--context", "other"]) == 2
     assert capsys.readouterr().err.startswith("error: no cluster: ")
 

@@ -121,3 +121,11 @@ def test_without_kubectl_it_is_told_who_renders(server, submit, write, tmp_path,
     done = submit(write("t.yaml", job("train")), "--overlay", tmp_path)
     assert done.returncode == 2
     assert "--overlay is rendered by kubectl, which is not in PATH" in done.stderr
+
+
+def test_a_kubectl_that_cannot_be_started_is_told(server, submit, write, tmp_path, monkeypatch):
+    (tmp_path / "kubectl").write_text("no program")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    done = submit(write("t.yaml", job("train")), "--overlay", tmp_path)
+    assert done.returncode == 2
+    assert "rendered by kubectl, which cannot be started" in done.stderr

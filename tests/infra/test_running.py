@@ -254,3 +254,11 @@ def test_a_job_is_not_started_anew_before_the_one_before_is_gone(server, submit,
     threading.Thread(target=goes, daemon=True).start()
     assert submit(path, "--replace").returncode == 0
     assert server.store.get("jobs", "train")["metadata"]["uid"] != uid
+
+
+def test_a_job_that_is_still_being_deleted_after_three_minutes_is_told(server, submit, write, monkeypatch):
+    monkeypatch.setattr("infra.running.DELETED_SECONDS", 0.0)
+    server.store.apply("jobs", job("train"), "canopy", force=False)  # and nobody who takes its pods away
+    done = submit(write("t.yaml", job("train")), "--delete")
+    assert done.returncode == 2
+    assert "job/train is still being deleted after 0 s" in done.stderr

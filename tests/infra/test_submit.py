@@ -224,6 +224,21 @@ def test_a_job_that_is_made_again_by_somebody_is_not_taken_for_the_one_that_was_
     assert "job/train was deleted by somebody" in done.stderr
 
 
+def test_what_other_jobs_of_the_namespace_do_is_none_of_this_ones_business(server, submit, write):
+    server.store.apply("jobs", job("other"), "somebody", force=False)
+
+    def beside(stage):
+        stage.run(stage.pod())
+        wait_for(lambda: ("watch", "batch", "jobs") in server.asked)
+        Stage(server, server.store.get("jobs", "other")).fail()
+        time.sleep(0.2)
+        stage.complete()
+
+    play(server, train=beside)
+    done = submit(write("t.yaml", job("train")))
+    assert done.returncode == 0, done.stderr
+
+
 def test_pods_that_an_earlier_job_of_the_name_has_left_are_not_this_ones(server, submit, write):
     earlier = Stage(server, server.store.apply("jobs", job("train"), "kubectl", force=False)[0])
     left = earlier.pod()
