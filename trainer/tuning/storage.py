@@ -7,6 +7,7 @@ not ends with what differs; a file that is no study is left as it is; no passwor
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -55,9 +56,10 @@ def shown(text: str) -> str:
     if journal_path(text):
         return text
     try:
-        return make_url(text).render_as_string(hide_password=True)
-    except ArgumentError:
+        rendered = make_url(text).render_as_string(hide_password=True)
+    except (ArgumentError, ValueError):  # ValueError: a port that is no number
         return text.partition("://")[0] + "://..."
+    return re.sub(r"(?i)([?&][^=&]*(?:pass|pwd)[^=&]*=)[^&]*", r"\1***", rendered)
 
 
 def beside(text: str) -> Path | None:
@@ -139,8 +141,10 @@ def _database(text: str) -> RDBStorage:
     """Connects; again where workers that start together make the same tables at the same moment.
 
     Raises:
-        UserError: where the database's driver is not installed, or an SQLite database has no file.
+        UserError: where the address cannot be right, or the database's driver is not installed.
     """
+    if "@" in (make_url(text).host or ""):  # the password's rest: a driver would tell it as the host's name
+        raise UserError(f"--study {text.partition('://')[0]}://...: a password's @ has to be written as %40")
     _check_sqlite(text)
     for pause in (0.5, 1.0, 0.0):
         try:

@@ -210,6 +210,9 @@ def test_a_line_that_was_cut_short_costs_that_line_alone(tmp_path):
         ("sqlite:///:memory:", "is a database in memory"),
         ("sqlite://study.db", "cannot be opened"),
         ("://", "cannot be opened"),
+        ("postgresql://user:secret@host:port/name", r"--study postgresql://\.\.\. cannot be opened .*'port'"),
+        ("nodatabase://host/name?user=u&password=secret", r"name\?password=\*\*\*&user=u cannot be opened"),
+        ("postgresql://user:pass@secret@host/name", "a password's @ has to be written as %40"),
     ],
 )
 def test_an_address_that_leads_nowhere_is_one_sentence_without_the_password(address, said, tmp_path):
