@@ -14,6 +14,7 @@ from tests.infra.store import RefusalError
         (403, "exceeded quota: compute, requested: cpu=8", "quota has no room"),
         (403, 'violates PodSecurity "restricted:latest"', "Pod Security level forbids it"),
         (403, "nobody may", "the cluster forbids it"),
+        (404, "the server could not find the requested resource", "the cluster refuses it"),
         (409, "the server is being upgraded", "the cluster refuses it"),
         (422, "Job.batch is invalid: spec.backoffLimit: Invalid value: -1", "the cluster refuses it"),
     ],

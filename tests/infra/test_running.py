@@ -7,7 +7,7 @@ import pytest
 
 from tests.infra.conftest import job, settings_map
 from tests.infra.playing import Stage, play, succeed, wait_for
-from tests.infra.store import now
+from tests.infra.store import RefusalError, now
 
 
 def test_a_job_that_is_there_already_unchanged_is_followed_not_started_again(server, start, submit, write):
@@ -113,6 +113,22 @@ def test_a_job_that_differs_in_what_cannot_change_is_told_so(server, submit, wri
     assert "succeeded with other settings (job/train: spec.template)" in done.stderr
     assert "--replace" in done.stderr
     assert submit(path, "--replace").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [((), "what a Job cannot change"), (("spec.template", "spec.selector"), "spec.template, spec.selector")],
+)
+def test_each_field_that_cannot_change_is_told_where_the_cluster_names_any(
+    server, submit, write, fields, told
+):
+    server.store.apply("jobs", job("train"), "canopy", force=False)
+    causes = [{"message": "of no field"}, *({"field": field} for field in fields)]
+    refusal = RefusalError(422, "Invalid", "Job.batch is invalid: field is immutable", causes)
+    server.refusals.append(("patch", "jobs", refusal))
+    done = submit(write("t.yaml", job("train")))
+    assert done.returncode == 2
+    assert f"runs with other settings (job/train: {told})" in done.stderr
 
 
 @pytest.mark.parametrize("image", ["canopy:0.1.0", "canopy:0.2.0"])
