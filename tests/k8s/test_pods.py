@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.k8s.manifests import all_pods, containers, quantity
+from tests.k8s.manifests import INSTANCE, all_pods, containers, quantity
 
 # What Pod Security's "restricted" lets a pod mount:
 # https://kubernetes.io/docs/concepts/security/pod-security-standards/
@@ -61,6 +61,16 @@ def test_it_can_write_where_libraries_do(pod):
         mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
         assert mounts["/tmp"] in scratch
         assert {"name": "HOME", "value": "/tmp"} in container["env"]
+        if container["command"][0] == "python":
+            assert any(each["name"] == "USER" for each in container["env"]), "the image has no such account"
+
+
+@every_pod
+def test_the_data_is_where_settings_look_for_it_and_is_only_read_by_tensorboard(pod):
+    for container in containers(pod):
+        (mount,) = (each for each in container["volumeMounts"] if each["name"] == "data")
+        assert mount["mountPath"] == "/data"
+        assert mount.get("readOnly", False) == (pod["metadata"]["labels"][INSTANCE] == "canopy-tensorboard")
 
 
 @every_pod

@@ -6,6 +6,7 @@ from canopy import cli
 from tests.k8s.manifests import (
     INSTANCE,
     OVERLAYS,
+    command_of,
     every,
     file_of,
     objects,
@@ -74,15 +75,7 @@ def test_pods_find_each_other_by_names_that_outlive_them(found, job, spec):
     assert spec["subdomain"] == given["CANOPY_SERVICE"] == NAME
     (port,) = spec["containers"][0]["ports"]
     assert str(port["containerPort"]) == given["CANOPY_PORT"] == str(service["ports"][0]["port"])
-    place = cluster.from_indexed_job(
-        {
-            "JOB_COMPLETION_INDEX": "1",
-            "HOSTNAME": f"{NAME}-1",
-            "CANOPY_WORKERS": template(job)["metadata"]["annotations"]["canopy-workers"],
-            "CANOPY_SERVICE": given["CANOPY_SERVICE"],
-            "CANOPY_PORT": given["CANOPY_PORT"],
-        }
-    )
+    place = cluster.from_indexed_job(command_of(found, job, index=1).environment)
     assert place.addresses == (f"{NAME}-0.{NAME}:2222", f"{NAME}-1.{NAME}:2222")
 
 
