@@ -60,7 +60,7 @@ def test_blanks_and_empty_lines_are_kept():
     assert told.fresh("2026-11-22T10:00:00.6Z ") == ""
 
 
-@pytest.mark.parametrize(("status", "said"), [(400, 0), (403, 1), (404, 0)])
+@pytest.mark.parametrize(("status", "said"), [(400, 0), (401, 1), (403, 1), (404, 0)])
 def test_a_log_that_is_not_to_be_had_is_not_waited_for(server, submit, write, status, said):
     server.refusals += [("get", "pods", RefusalError(status, "Refused", "no log"))] * 50
     play(server)

@@ -3,7 +3,7 @@
 import pytest
 
 from infra import following
-from infra.cluster_api import UnreachableError
+from infra.cluster_api import RefusedError, UnreachableError
 from infra.following import Follower, UnfinishedError
 from infra.screen import Screen
 from infra.submit import _parse
@@ -153,3 +153,25 @@ def test_the_last_lines_of_three_failed_pods_are_shown_of_the_container_that_cou
         wait(cluster)
     assert cluster.logs_read == [(str(n), "sidecar", 20) for n in range(3)]
     assert capsys.readouterr().err.count("    its last word\n") == 3
+
+
+@pytest.mark.parametrize("why", [UnreachableError("no answer"), RefusedError(404, "pods not found", ())])
+def test_last_lines_that_are_not_to_be_had_change_nothing_about_how_a_job_ended(monkeypatch, capsys, why):
+    def log(*_, **__):
+        raise why
+
+    cluster = Played(monkeypatch, {"conditions": [{"type": "Failed", "status": "True"}]})
+    monkeypatch.setattr(cluster, "pods", lambda _: [pod({"phase": "Failed"}, name="a", uid="a")])
+    monkeypatch.setattr(cluster, "log", log)
+    with pytest.raises(UnfinishedError, match=r"^job/train failed$"):
+        wait(cluster)
+    assert "pod a: it failed" in capsys.readouterr().err
+
+
+def test_why_no_pod_takes_the_place_of_one_that_has_ended_is_told(monkeypatch, capsys):
+    cluster = Played(monkeypatch, {}, DONE)
+    monkeypatch.setattr(cluster, "pods", lambda _: [pod({"phase": "Failed"}, name="a", uid="a")])
+    quota = {"reason": "FailedCreate", "message": "exceeded quota: gpus"}
+    monkeypatch.setattr(cluster, "events", lambda _: [quota])
+    wait(cluster)
+    assert "quota has no room for its pods" in capsys.readouterr().err
