@@ -9,7 +9,8 @@ from trainer import config
 from trainer.tuning import sampling, search
 
 FOLDERS = ["--data", "d", "--model_dir", "m"]
-SPACE = search.chosen(["learning_rate=1e-4..1e-2:log", "image_size=64..128:32", "augment=d4,none"], [])
+WHOLE = "batch_size=1..1024:log"
+SPACE = search.chosen(["learning_rate=1e-4..1e-2:log", "image_size=64..128:32", "augment=d4,none", WHOLE], [])
 
 
 def drawn(seed, count):
@@ -33,7 +34,7 @@ def test_whatever_is_drawn_is_read_by_training_as_it_was_drawn(seed):
 def test_a_seed_draws_the_same_again_and_another_seed_and_another_trial_something_else():
     first = drawn(7, 3)
     assert drawn(7, 3) == first
-    assert drawn(8, 3) != first
+    assert drawn(8, 1)[0] not in first
     assert first[0] != first[1]
 
 
@@ -41,8 +42,9 @@ def test_a_range_a_stepped_range_and_a_choice_are_drawn_from_all_over():
     trials = drawn(0, 60)
     assert {each["image_size"] for each in trials} == {64, 96, 128}
     assert {each["augment"] for each in trials} == {"d4", "none"}
-    # Evenly in the logarithm: as many below the middle one, 0.001, as above it.
+    # Evenly in the logarithm: as many below the middle one, 0.001 or 32, as above it.
     assert 15 < sum(each["learning_rate"] < 1e-3 for each in trials) < 45
+    assert 15 < sum(each["batch_size"] < 32 for each in trials) < 45
 
 
 def epochs_of_a_bad_trial(kind, epochs, after):

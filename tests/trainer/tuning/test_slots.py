@@ -3,6 +3,7 @@
 import itertools
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,6 +23,7 @@ def test_a_trial_and_its_retries_are_one_slot():
     assert [entry.number for entry in found.finished] == [0, 2]
     assert [entry.number for entry in found.unfinished] == [4]
     assert found.slots == 3
+    assert slots.standing(reversed(tries)) == found
 
 
 def test_a_lost_trial_keeps_its_slot_while_nobody_has_enqueued_it_again():
@@ -36,8 +38,9 @@ def test_a_surplus_trial_counts_nowhere():
     assert found.slots == found.waiting == 1
 
 
-def test_a_second_try_of_a_slot_that_is_being_tried_is_surplus():
-    tries = [Entry(0, 0, "failed", slots.LOST), Entry(1, 0, "running"), Entry(2, 0, "running")]
+@pytest.mark.parametrize("state", ["waiting", "running", "complete", "pruned"])
+def test_a_second_try_of_a_slot_that_has_another_is_surplus(state):
+    tries = [Entry(0, 0, "failed", slots.LOST), Entry(1, 0, state), Entry(2, 0, "running")]
     assert not slots.is_surplus(tries, 1, wanted=1)
     assert slots.is_surplus(tries, 2, wanted=1)
 

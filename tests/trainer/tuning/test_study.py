@@ -5,11 +5,13 @@ import importlib.util
 import multiprocessing
 import sqlite3
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from canopy.cli import UserError
 from trainer.tuning import sampling, search, slots, storage
+from trainer.tuning import study as study_module
 from trainer.tuning.study import MAX_DEATHS, Study, TakenError, best_of
 
 SPACE = search.chosen(["learning_rate=1e-4..1e-2:log", "augment=d4,none"], ["weight_decay", "image_size"])
@@ -51,6 +53,7 @@ def test_workers_together_end_at_the_number_wanted(place, tmp_path):
         done += 1
     assert done == 3
     assert [len(worker.trials()) for worker in workers] == [3, 3]
+    assert {trial.user_attrs["seconds"] for trial in workers[0].trials()} == {1.0}
     assert number_of_best(workers[0]) == 2
 
 
@@ -80,6 +83,8 @@ def test_a_silent_workers_trial_is_tried_again_by_one_of_the_others(place, tmp_p
     dead._beats.clear()
     with pytest.raises(TakenError):
         dead.beat(lost)
+    dead.tell(lost, why=slots.STOPPED)
+    assert len(dead.entries()) == 2  # it is not tried a third time
 
 
 def test_a_worker_that_gives_signs_of_life_keeps_its_trial(place, tmp_path):
@@ -94,6 +99,77 @@ def test_a_worker_that_gives_signs_of_life_keeps_its_trial(place, tmp_path):
     assert len(watching.trials()) == 1
 
 
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands until a test moves it."""
+    made = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(study_module, "time", SimpleNamespace(monotonic=lambda: made.now))
+    return made
+
+
+@pytest.mark.parametrize(("stale_after", "due"), [(60.0, 10.0), (1000.0, 20.0)])
+def test_a_sign_of_life_comes_several_times_before_silence_counts(stale_after, due, place, tmp_path, clock):
+    worker = join(place, tmp_path, stale_after=stale_after)
+    trial = worker.claim(SPACE)
+    beats = []
+    for passed in (due - 1, 1, due - 1, 1):
+        clock.now += passed
+        worker.beat(trial)
+        beats.append(worker.entries()[0].beat)
+    assert beats == [1, 2, 2, 3]
+
+
+def test_a_worker_is_lost_when_it_was_silent_for_the_whole_time_and_a_trial_that_waits_never_is(
+    place, tmp_path, clock
+):
+    worker, watching = join(place, tmp_path), join(place, tmp_path)
+    lost = worker.claim(SPACE)
+    worker.study.enqueue_trial(lost.params)
+    assert watching.rescue() == []
+    clock.now += 59
+    assert watching.rescue() == []
+    clock.now += 1
+    assert watching.rescue() == [lost.number]
+
+
+def test_a_trial_whose_worker_died_before_it_handed_it_on_is_handed_on_by_another(
+    place, tmp_path, clock, monkeypatch
+):
+    worker, other = join(place, tmp_path, wanted=1), join(place, tmp_path, wanted=1)
+    stopped = worker.claim(SPACE)
+    monkeypatch.setattr(worker, "_again", lambda number: None)
+    worker.tell(stopped, why=slots.STOPPED)
+    assert other.rescue() == []
+    assert other.claim(SPACE) is None
+    clock.now += 60
+    assert other.rescue() == [stopped.number]
+    assert other.claim(SPACE).params == stopped.params
+
+
+def test_a_trial_that_ends_while_it_is_taken_for_lost_has_ended(place, tmp_path, clock, monkeypatch):
+    worker, other = join(place, tmp_path, wanted=1), join(place, tmp_path, wanted=1)
+    trial = worker.claim(SPACE)
+    assert other.rescue() == []
+    before = other.standing()
+    monkeypatch.setattr(other, "standing", lambda: before)
+    worker.tell(trial, 0.5)
+    clock.now += 60
+    assert other.rescue() == []
+    assert [entry.state for entry in other.entries()] == ["complete"]
+
+
+def test_who_asked_at_the_same_moment_and_came_second_takes_no_place(place, tmp_path, monkeypatch):
+    first, second = join(place, tmp_path, wanted=1), join(place, tmp_path, wanted=1)
+    before = second.standing()
+    trial = first.claim(SPACE)
+    with monkeypatch.context() as moment:
+        moment.setattr(second, "standing", lambda: before)
+        assert second.claim(SPACE) is None
+    first.tell(trial, 0.5)
+    assert [each.number for each in second.trials()] == [trial.number]
+    assert not second.standing().unfinished
+
+
 def test_a_trial_that_costs_worker_after_worker_is_given_up(place, tmp_path):
     watching = join(place, tmp_path, wanted=1, stale_after=0.05)
     tries = 0
@@ -105,17 +181,18 @@ def test_a_trial_that_costs_worker_after_worker_is_given_up(place, tmp_path):
         time.sleep(0.1)
         watching.rescue()
     assert tries == MAX_DEATHS + 1
-    assert "gave up" in watching.trials()[0].user_attrs["why"]
+    assert watching.trials()[0].user_attrs["why"] == f"gave up: it cost {tries} workers"
 
 
 def test_a_stopped_trial_is_taken_up_again_however_often_it_is_stopped(place, tmp_path):
     worker = join(place, tmp_path, wanted=1)
-    params = []
+    tries = []
     for _ in range(MAX_DEATHS + 3):
         trial = worker.claim(SPACE)
-        params.append(trial.params)
+        tries.append((trial.params, trial.user_attrs.get("previous")))
         worker.tell(trial, why=slots.STOPPED)
-    assert all(each == params[0] for each in params)
+    assert tries == [(tries[0][0], number - 1 if number else None) for number in range(MAX_DEATHS + 3)]
+    assert worker.entries()[-1].deaths == 0
     worker.tell(worker.claim(SPACE), 0.8)
     assert len(worker.trials()) == 1
 
@@ -129,8 +206,10 @@ def test_a_trial_that_is_worse_than_half_of_the_others_were_is_ended(place, tmp_
     bad = worker.claim(SPACE)
     assert not worker.report(bad, 1, 0.3)  # the first epoch says little
     assert worker.report(bad, 2, 0.3)
+    worker.report(bad, 3, 0.9)
     worker.tell(bad)
     assert len(worker.trials()) == sampling.UNPRUNED_TRIALS + 1
+    assert number_of_best(worker) == 0  # whatever the ended one reached
 
 
 def test_of_equal_trials_the_first_is_the_best_and_failed_ones_never_are(place, tmp_path):
@@ -141,6 +220,12 @@ def test_of_equal_trials_the_first_is_the_best_and_failed_ones_never_are(place, 
     assert worker.claim(SPACE) is None
     assert number_of_best(worker) == 1
     assert best_of([]) is None
+
+
+def test_a_score_of_zero_is_one(place, tmp_path):
+    worker = join(place, tmp_path)
+    worker.tell(worker.claim(SPACE), 0.0)
+    assert number_of_best(worker) == 0
 
 
 def test_another_data_set_another_space_or_another_flag_is_refused_with_what_differs(place, tmp_path):
