@@ -1,7 +1,7 @@
 """ImageNet weights for the keras backbone: `python -m trainer.weights` fetches them and prints the path.
 
-Promises: a file in the cache is whole (it is renamed into place), several processes may ask at once, and
-where there is no way to the network the answer is one sentence within seconds.
+Promises: a file in the cache is whole and HDF5 (it is renamed into place), several processes may ask at
+once, and where there is no way to the network the answer is one sentence within seconds.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def fetch(alpha: float, image_size: int) -> Path:
     try:
         folder = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models"
         path = folder / name
-        if path.is_file():
+        if path.is_file() and _is_hdf5(path):
             return path
         _reach(BASE_URL)
         folder.mkdir(parents=True, exist_ok=True)
@@ -80,6 +80,8 @@ def fetch(alpha: float, image_size: int) -> Path:
             ):
                 shutil.copyfileobj(answer, file)
             _check_whole(part, answer.headers.get("Content-Length"))
+            if not _is_hdf5(part):
+                raise OSError("what came is no HDF5 file, but perhaps a proxy's page")
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)

@@ -67,9 +67,9 @@ def served(tmp_path, monkeypatch):
 
 def test_the_file_is_fetched_once(served, cache, tmp_path):
     name = weights.file_name(1.0, 224)
-    (served / name).write_bytes(b"weights")
+    (served / name).write_bytes(weights.HDF5)
     path = weights.fetch(1.0, 224)
-    assert path.read_bytes() == b"weights"
+    assert path.read_bytes() == weights.HDF5
     (tmp_path / "any").touch()
     assert path.stat().st_mode == (tmp_path / "any").stat().st_mode  # others may read it, too
     (served / name).unlink()
@@ -77,11 +77,22 @@ def test_the_file_is_fetched_once(served, cache, tmp_path):
 
 
 def test_a_download_that_ends_early_leaves_nothing(served, cache):
-    (served / weights.file_name(1.0, 224)).write_bytes(b"weights" * 1000)
+    (served / weights.file_name(1.0, 224)).write_bytes(weights.HDF5 * 1000)
     (served / "cut").touch()
     with pytest.raises(UserError, match="cannot be fetched"):
         weights.fetch(1.0, 224)
     assert list(cache.iterdir()) == []
+
+
+def test_a_page_in_the_place_of_the_weights_is_not_kept(served, cache):
+    name = weights.file_name(1.0, 224)
+    (served / name).write_text("<html>please log in</html>")
+    with pytest.raises(UserError, match=r"cannot be fetched .what came is no HDF5 file"):
+        weights.fetch(1.0, 224)
+    assert list(cache.iterdir()) == []
+    (cache / name).write_text("<html>of an earlier time</html>")
+    (served / name).write_bytes(weights.HDF5)
+    assert weights.fetch(1.0, 224).read_bytes() == weights.HDF5
 
 
 def test_without_the_file_there_is_one_sentence(served, cache):
@@ -156,13 +167,13 @@ def test_where_nobody_ever_answers_it_is_known_in_seconds(no_network, black_hole
 
 
 def test_what_a_proxy_can_reach_need_not_be_reachable_from_here(served, cache, monkeypatch):
-    (served / weights.file_name(1.0, 224)).write_bytes(b"weights")
+    (served / weights.file_name(1.0, 224)).write_bytes(weights.HDF5)
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(urllib.request, "_opener", None)  # it has read the environment before
     monkeypatch.setenv("http_proxy", weights.BASE_URL)
     monkeypatch.setattr(weights, "BASE_URL", "http://no-such-host.invalid/")
-    assert weights.fetch(1.0, 224).read_bytes() == b"weights"
+    assert weights.fetch(1.0, 224).read_bytes() == weights.HDF5
 
 
 @pytest.mark.parametrize(
