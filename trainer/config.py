@@ -168,8 +168,10 @@ def _check_together(config: Config) -> None:
         raise UserError(
             f"--early_epochs must be at least 0 and fewer than --epochs, and is {config.early_epochs}"
         )
-    if config.early_epochs and config.early_image_size < 32:
-        raise UserError(f"--early_image_size must be at least 32, and is {config.early_image_size}")
+    if config.early_epochs and not 32 <= config.early_image_size < LARGEST:
+        raise UserError(
+            f"--early_image_size must be at least 32 and below {LARGEST}, and is {config.early_image_size}"
+        )
     if config.early_epochs and config.backbone != "keras":
         raise UserError("--early_epochs is for --backbone keras: a Hub model takes images of one size")
     if config.fine_tune_from_epoch < -1:
