@@ -20,10 +20,32 @@ def test_a_range_a_stepped_range_and_a_choice_mean_what_they_say():
     assert parts["image_size"] == Range(64, 96, whole=True, step=32)
     assert parts["image_size"].probes() == (64, 96)
     assert parts["augment"] == Choice(("none", "d4"))
+    assert search.chosen(["augment=none, d4"], []).parts["augment"] == parts["augment"]
     assert parts["epochs"] == Range(2, 5, whole=True)
     assert 3 in parts["epochs"]
     assert 6 not in parts["epochs"]
     assert 80 not in parts["image_size"]
+
+
+@pytest.mark.parametrize(
+    ("text", "steps"),
+    [
+        ("image_size=64..128:32", (64, 96, 128)),
+        ("image_size=64..96:32", (64, 96)),
+        ("dropout=0..0.3:0.1", (0.0, 0.1, 0.2, pytest.approx(0.3))),
+        ("dropout=0..0.5", (0.0, 0.5)),
+    ],
+)
+def test_each_step_of_a_range_is_looked_at_before_a_search(text, steps):
+    (part,) = search.Space.of(dict([text.split("=")])).parts.values()
+    assert part.probes() == steps
+
+
+def test_every_value_to_look_at_comes_up_however_many_other_flags_have():
+    space = search.chosen(["image_size=64..160:32", "augment=d4,none", "epochs=2,3,4"], [])
+    probes = list(space.probes())
+    for name, part in space.parts.items():
+        assert {probe[name] for probe in probes} == set(part.probes())
 
 
 def test_what_is_fixed_is_not_searched_and_what_is_given_replaces_the_default():
@@ -55,11 +77,15 @@ def test_a_search_begins_with_the_defaults_of_training():
         ("learning_rate", "NAME=VALUES"),
         ("learning_rat=1,2", "no flag --learning_rat"),
         ("learning_rate=1e-2..1e-4", "first end"),
+        ("learning_rate=1e-2..1e-2", "first end"),
         ("learning_rate=0..1:log", "above 0"),
         ("learning_rate=a..b", "'a' is not a number"),
         ("learning_rate=0..inf", "not finite"),
         ("learning_rate=0.1,,0.2", "'' is not a number"),
         ("learning_rate=0..1:2", "the step"),
+        ("learning_rate=0..1:0", "the step"),
+        (f"batch_size=8,{'9' * 400}", "is not a whole number"),
+        ("init_from=a,b", "cannot be searched"),
         ("image_size=32.5..64", "whole number"),
         ("augment=d4,flip", "'flip' is none of"),
         ("augment=d4,d4", "twice"),
@@ -90,6 +116,11 @@ def test_the_names_of_flags_are_found_with_and_without_an_equals_sign():
 
 def test_a_switch_takes_its_value_behind_an_equals_sign():
     assert search.flags({"require_gpu": True, "epochs": 2}) == ["--require_gpu=true", "--epochs", "2"]
+
+
+def test_a_whole_number_stays_one():
+    (first, *_) = search.chosen(["epochs=2,3"], []).probes()
+    assert search.flags({"epochs": first["epochs"]}) == ["--epochs", "2"]
 
 
 def test_a_drawn_number_is_short_and_a_narrow_range_stays_one():
