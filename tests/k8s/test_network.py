@@ -109,6 +109,7 @@ def test_on_gke_every_stage_reaches_googles_apis_and_the_metadata_server_and_not
     assert allowed(found, pod, "Egress", INTERNET, 443)
     for address, ports in METADATA.items():
         assert all(allowed(found, pod, "Egress", address, port) for port in ports)
-    assert not allowed(found, pod, "Egress", INTERNET, 80)
-    assert not allowed(found, pod, "Egress", INTERNET, 22)
+    for neighbour in (INTERNET, "169.254.169.253"):
+        for port in (22, 80, 988, 8080):
+            assert not allowed(found, pod, "Egress", neighbour, port)
     assert not allowed(found, pod, "Ingress", INTERNET, 2222)

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.k8s.manifests import INSTANCE, all_pods, containers, quantity
+from tests.k8s.manifests import INSTANCE, K8S, all_pods, containers, objects, quantity
 
 # What Pod Security's "restricted" lets a pod mount:
 # https://kubernetes.io/docs/concepts/security/pod-security-standards/
@@ -88,6 +88,8 @@ def test_every_resource_has_a_request_and_a_limit(pod):
         resources = container["resources"]
         for name in ("cpu", "memory", "ephemeral-storage"):
             assert quantity(resources["requests"][name]) <= quantity(resources["limits"][name])
+        if container["command"][0] == "python":
+            assert quantity(resources["requests"]["memory"]) >= 2**30, "TensorFlow alone takes half of it"
         limits = resources["limits"]
     disk = memory = 0.0
     for volume in pod["spec"]["volumes"]:
@@ -120,6 +122,13 @@ def test_no_shell_stands_between_the_kubelet_and_the_command(pod):
     for container in containers(pod):
         assert container["command"][0] in {"python", "sleep"}
         assert "-c" not in container["command"]
+
+
+def test_the_pod_for_copying_ends_after_the_four_hours_that_its_header_names():
+    pod = objects(K8S / "archive-pod.yaml")[-1]
+    assert pod["spec"]["containers"][0]["command"] == ["sleep", str(4 * 3600)]
+    assert pod["spec"]["activeDeadlineSeconds"] == 4 * 3600
+    assert pod["spec"]["restartPolicy"] == "Never"
 
 
 @every_pod

@@ -39,6 +39,21 @@ def test_every_setting_is_used_and_every_variable_is_a_setting(stage):
     assert "$(" not in " ".join(command(stage).words)
 
 
+@pytest.mark.parametrize(
+    ("stage", "module"),
+    [
+        ("preprocess", "beam_jobs.preprocess"),
+        ("train", "trainer.launch"),
+        ("predict", "beam_jobs.predict"),
+        ("evaluate", "trainer.evaluate"),
+        ("tune", "trainer.tune"),
+        ("tensorboard", "tensorboard.main"),
+    ],
+)
+def test_every_stage_starts_its_own_command(stage, module):
+    assert command(stage).words[:3] == ["python", "-m", module]
+
+
 def test_training_has_a_setting_for_every_flag_with_the_codes_default():
     settings = the(objects(file_of("train")), "ConfigMap", "canopy-train")["data"]
     fields = {field.name: field.default for field in dataclasses.fields(config.Config)}
