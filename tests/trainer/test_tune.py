@@ -45,6 +45,7 @@ def test_trials_of_several_lengths_are_not_compared_epoch_by_epoch(records, tmp_
         (["--study", ""], [], "--study is empty"),
         (["--study", "."], [], "is a folder"),
         (["--study", "gs://bucket/study.log"], [], "--study gs://bucket/study.log"),
+        (["--study", "https://user:secret@host/study"], [], "--study https://user:***@host/study: a search"),
         (["--study", "postgresql://user:secret@host/name"], [], "--output is missing"),
         (["--output", "gs://bucket/trials"], [], "--output gs://bucket/trials"),
         (["--output", "file/trials"], [], "--output file/trials"),

@@ -92,8 +92,8 @@ def _check(settings: Settings) -> None:
     for name in ("study", "output"):
         if getattr(settings, name).startswith(("gs://", "s3://", "http://", "https://")):
             raise UserError(
-                f"--{name} {getattr(settings, name)}: a search writes to a disk that all its workers share, "
-                "not to object storage"
+                f"--{name} {storage.shown(getattr(settings, name))}: a search writes to a disk that all its "
+                "workers share, not to object storage"
             )
     path = storage.journal_path(settings.study)
     if path is not None and os.path.isdir(path):  # noqa: PTH112 - Path's raises where it may not look

@@ -255,6 +255,15 @@ def test_trials_of_an_unknown_study_are_not_written_over(place, tmp_path):
     assert not (tmp_path / "study.log").exists()
 
 
+def test_a_file_that_holds_another_study_outlives_the_refusal_of_one(tmp_path):
+    place = str(tmp_path / "study.log")
+    number = join(place, tmp_path).claim(SPACE).number
+    (tmp_path / "trials" / f"trial-{number:04d}").mkdir(parents=True)
+    with pytest.raises(UserError, match="does not know"):
+        join(place, tmp_path, name="another")
+    assert join(place, tmp_path).claim(SPACE).number == number + 1
+
+
 @pytest.mark.parametrize("content", [b"image_name,tags\na,b", b"\x00\xff\x00", b'{"a": 1}\n', b"[1]\n"])
 def test_a_file_that_is_no_study_is_refused_and_left_alone(content, tmp_path):
     path = tmp_path / "train.csv"
