@@ -210,7 +210,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--chips", help="folder of JPEGs to copy (the real originals, or a sample archive)")
     parser.add_argument("--images", type=int, default=2400, help="how many copies (2400)")
-    parser.add_argument("--workers", type=int, default=3, help="pods (3)")
+    parser.add_argument("--workers", type=int, default=3, help="pods, at least 2 (3)")
     parser.add_argument("--faults", type=int, default=16, help="how many (16)")
     parser.add_argument("--epochs", type=int, default=20, help="of the run (20)")
     parser.add_argument("--seed", type=int, default=0, help="of the faults (0)")
@@ -219,6 +219,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags += ["--weights", "none", "--checkpoint_steps", "25", "--log_steps", "1"]
 
     def command() -> None:
+        if given.workers < 2:
+            raise UserError(f"--workers must be at least 2, and is {given.workers}")
         random.seed(given.seed)
         with tempfile.TemporaryDirectory(prefix="canopy-bench-") as folder:
             root = Path(folder)
