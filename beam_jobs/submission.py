@@ -6,7 +6,6 @@ each of its names, in its order, and what had to be guessed or left out is liste
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from beam_jobs import labels
 from beam_jobs.images import BAD_NAME, DUPLICATE_NAME
 from beam_jobs.sources import Source, without_ending
 from beam_jobs.work import Reject, utf8
+from canopy import tables
 from canopy.cli import UserError
 from canopy.model_info import ModelInfo
 
@@ -138,14 +138,7 @@ def read_sample(path: str) -> list[str]:
 
 def as_csv(rows: Iterable[tuple[str, str]]) -> bytes:
     """The content of submission.csv."""
-    out = io.StringIO(newline="")
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    # Before Python 3.13 a lone carriage return was not quoted, and no reader took it.
-    quoting = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    for row in rows:
-        (quoting if "\r" in row[0] else writer).writerow(row)
-    return out.getvalue().encode()
+    return tables.as_csv(COLUMNS, rows).encode()
 
 
 def as_parquet(names: Sequence[str], scores: NDArray[np.float32], classes: Sequence[str]) -> bytes:

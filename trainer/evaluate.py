@@ -6,8 +6,6 @@ one file without a reference to the network, with names and tags escaped.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import sys
 from collections.abc import Sequence
@@ -16,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from canopy import cli, contract, model_info, quiet
+from canopy import cli, contract, model_info, quiet, tables
 from canopy.cli import UserError
 from canopy.model_info import ModelInfo
 from trainer import data_info, flags, metrics, outputs
@@ -131,15 +129,11 @@ def _predictions(model: ModelInfo, scored: Scored) -> str:
     """A CSV row a record: its name, its tags, the model's."""
     tags = np.asarray(model.classes, object)
     answered = metrics.apply_thresholds(scored.scores, model.thresholds)
-    out = io.StringIO(newline="")
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(("image_name", "tags", "predicted"))
-    # Before Python 3.13 a lone carriage return was not quoted, and no reader took it.
-    quoting = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    for name, true, given in zip(scored.names, scored.labels, answered, strict=True):
-        row = (name, " ".join(tags[true]), " ".join(tags[given]))
-        (quoting if "\r" in name else writer).writerow(row)
-    return out.getvalue()
+    rows = (
+        (name, " ".join(tags[true]), " ".join(tags[given]))
+        for name, true, given in zip(scored.names, scored.labels, answered, strict=True)
+    )
+    return tables.as_csv(("image_name", "tags", "predicted"), rows)
 
 
 if __name__ == "__main__":
