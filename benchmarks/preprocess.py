@@ -90,7 +90,7 @@ def measure(what: str, images: int, command: Sequence[str]) -> Timing:
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(command, stdout=said, stderr=said)
         while process.poll() is None:
-            peak = max(peak, sum(map(_memory, _tree(process.pid))))
+            peak = max(peak, sum(map(_memory, tree(process.pid))))
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(SAMPLE_SECONDS)
         seconds = time.monotonic() - start
@@ -106,13 +106,13 @@ def _cpu() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def _tree(root: int) -> Iterator[int]:
+def tree(root: int) -> Iterator[int]:
     """A process and all below it, whichever of its threads started them."""
     yield root
     for listed in Path(f"/proc/{root}/task").glob("*/children"):
         with contextlib.suppress(OSError):  # the thread has ended
             for child in listed.read_text().split():
-                yield from _tree(int(child))
+                yield from tree(int(child))
 
 
 def _memory(process: int) -> float:

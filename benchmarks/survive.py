@@ -31,6 +31,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.preprocess import tree
 from benchmarks.train import make_records
 from canopy import cli
 from canopy.cli import UserError
@@ -62,21 +63,9 @@ class Pod:
             environment = {**os.environ, **self._environment}
             self.launcher = subprocess.Popen(self._command, env=environment, stdout=log, stderr=log)
 
-    def family(self) -> list[int]:
-        """The launcher and all below it."""
-        listed = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True)
-        below = collections.defaultdict(list)
-        for line in listed.stdout.splitlines():
-            pid, parent = map(int, line.split())
-            below[parent].append(pid)
-        found = [self.launcher.pid]
-        for pid in found:
-            found += below[pid]
-        return found
-
     def signal(self, number: int, whom: slice = slice(None)) -> list[int]:
-        """Sends a signal to some of the pod's `family`."""
-        pids = self.family()[whom]
+        """Sends a signal to the launcher and all below it, or to some of them."""
+        pids = list(tree(self.launcher.pid))[whom]
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)

@@ -93,14 +93,14 @@ def _errors(path: str) -> Iterator[None]:
         raise FileNotFoundError(f"{path} does not exist") from error
     except (exceptions.Forbidden, exceptions.Unauthorized, auth.RefreshError) as error:
         if isinstance(error, auth.RefreshError) and is_passing(error):
-            raise UnavailableError(f"no credentials for {path} for now: {_words(error)}") from error
+            raise UnavailableError(f"no credentials for {path} for now: {objects.words(error)}") from error
         raise PermissionError(f"access to {path} is denied") from error
     except exceptions.BadRequest as error:  # no bucket's name, or one whose requests somebody has to pay
-        raise UserError(f"Google Cloud Storage refuses {path}: {_words(error)}") from error
+        raise UserError(f"Google Cloud Storage refuses {path}: {objects.words(error)}") from error
     except (exceptions.GoogleAPICallError, exceptions.RetryError, auth.TransportError, OSError) as error:
         if isinstance(error, (FileNotFoundError, PermissionError)):
             raise
-        raise UnavailableError(f"Google Cloud Storage fails at {path}: {_words(error)}") from error
+        raise UnavailableError(f"Google Cloud Storage fails at {path}: {objects.words(error)}") from error
 
 
 def is_passing(error: Any) -> bool:
@@ -110,10 +110,6 @@ def is_passing(error: Any) -> bool:
     # Of the machine's own server its cause alone tells, which has the answer along where there was one.
     no_answer = isinstance(error.__cause__, TransportError) and len(error.__cause__.args) == 1
     return bool(error.retryable) or no_answer
-
-
-def _words(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]
 
 
 def read(path: str, start: int = 0, length: int | None = None) -> bytes:

@@ -69,6 +69,11 @@ class _Ranges(io.RawIOBase):
         return len(data)
 
 
+def words(error: BaseException) -> str:
+    """The beginning of what an error says, on one line."""
+    return " ".join(str(error).split())[:200]
+
+
 def fixed_part(pattern: str) -> str:
     """What every name that a glob matches begins with; `[*]`, `[?]` and `[[]` stand for one character."""
     fixed = re.match(r"(\[[*?\[]\]|[^*?\[])*", pattern, re.DOTALL)

@@ -43,7 +43,7 @@ def _client(process: int) -> Any:
     try:
         return boto3.session.Session().client("s3", config=settings)
     except (exceptions.BotoCoreError, ValueError) as error:  # of an endpoint it raises ValueError
-        raise UserError(f"S3 cannot be used as it is set up: {_words(error)}") from error
+        raise UserError(f"S3 cannot be used as it is set up: {objects.words(error)}") from error
 
 
 @contextlib.contextmanager
@@ -60,24 +60,20 @@ def _errors(path: str) -> Iterator[Any]:
             raise FileNotFoundError(f"{path} does not exist") from error
         if code in DENIED:
             raise PermissionError(f"access to {path} is denied") from error
-        raise UnavailableError(f"S3 fails at {path}: {_words(error)}") from error
+        raise UnavailableError(f"S3 fails at {path}: {objects.words(error)}") from error
     except exceptions.NoCredentialsError as error:
         raise UserError(
             "S3 needs credentials: run `aws configure`, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         ) from error
     except exceptions.ParamValidationError as error:  # boto3 asked nobody
-        raise UserError(f"S3 has no {path}: {_words(error)}") from error
+        raise UserError(f"S3 has no {path}: {objects.words(error)}") from error
     except exceptions.BotoCoreError as error:
-        raise UnavailableError(f"S3 fails at {path}: {_words(error)}") from error
+        raise UnavailableError(f"S3 fails at {path}: {objects.words(error)}") from error
 
 
 def _code(error: Any) -> str:
     """What a `ClientError` is, in the store's own word."""
     return str(error.response.get("Error", {}).get("Code", ""))
-
-
-def _words(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]
 
 
 def _address(path: str) -> dict[str, str]:
