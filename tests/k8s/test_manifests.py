@@ -36,6 +36,15 @@ def test_every_object_has_the_form_that_kubernetes_gives_it(source, version):
         kubernetes_validate.validate(each, version, strict=True)
 
 
+@pytest.mark.parametrize("source", where(), ids=named)
+def test_no_list_is_empty_for_a_cluster_drops_it_and_finds_a_change_at_each_apply(source):
+    def lists(value):
+        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+        return [value] * isinstance(value, list) + [each for one in inner for each in lists(one)]
+
+    assert [] not in lists(every(source))
+
+
 @pytest.mark.parametrize("path", OURS, ids=named)
 def test_a_manifest_opens_with_its_purpose_and_the_commands_for_it(path):
     header = re.match(r"(#.*\n)+", path.read_text())
