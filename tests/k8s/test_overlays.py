@@ -10,7 +10,18 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT
-from tests.k8s.manifests import K8S, OVERLAYS, STAGES, file_of, objects, of_kind, rendered, template, the
+from tests.k8s.manifests import (
+    K8S,
+    OVERLAYS,
+    STAGES,
+    file_of,
+    objects,
+    of_kind,
+    quantity,
+    rendered,
+    template,
+    the,
+)
 
 CPU, GKE, KUEUE, REGISTRY = (
     next(path for path in OVERLAYS if path.name == name) for name in ("cpu", "gke", "kueue", "registry")
@@ -78,8 +89,23 @@ def test_without_a_gpu_no_pod_asks_for_one_and_all_else_stays():
         (container,) = template(expected["Job", f"canopy-{stage}"])["spec"]["containers"]
         container["image"] = "canopy:0.1.0"
         del container["resources"]["limits"][GPU]
-        container["resources"]["requests"] |= {"cpu": "1", "memory": "3Gi"}
+        container["resources"]["requests"]["memory"] = "3Gi"
+    for job in of_kind(list(expected.values()), "Job"):
+        (container,) = template(job)["spec"]["containers"]
+        container["resources"]["requests"]["cpu"] = "400m"
     assert after == expected
+
+
+def test_without_a_gpu_a_gang_and_the_archive_pod_fit_a_node_of_two_cores_beside_kind_itself():
+    asked = quantity("950m")  # kubectl describe node: the control plane, CoreDNS and kindnet of a new cluster
+    job = by_name(rendered(CPU))["Job", "canopy-train"]
+    pods = [of_kind(objects(K8S / "archive-pod.yaml"), "Pod")[0]] + [template(job)] * job["spec"][
+        "parallelism"
+    ]
+    for pod in pods:
+        (container,) = pod["spec"]["containers"]
+        asked += quantity(container["resources"]["requests"]["cpu"])
+    assert asked <= 2
 
 
 def test_from_a_registry_every_image_keeps_its_tag_and_all_else_stays():
