@@ -260,6 +260,11 @@ def _translated() -> Iterator[None]:
     except (urllib3.exceptions.HTTPError, OSError) as error:
         reason = getattr(error, "reason", None) or error
         raise UnreachableError(str(reason)) from None
+    except ValueError as error:
+        # What the client's discovery makes of a connection cut off, where the cluster's address is no https://.
+        if not isinstance(error.__context__, urllib3.exceptions.HTTPError):
+            raise
+        raise UnreachableError(str(getattr(error.__context__, "reason", None) or error)) from None
     except AttributeError as error:
         # The client hands on as text what is no JSON, and its discovery then looks for fields of it.
         if not isinstance(error.obj, str):

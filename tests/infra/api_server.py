@@ -35,6 +35,7 @@ class ApiServer:
         self.pages = 0  # answers still to be given as HTML, as a proxy does
         self.page, self.page_status = PAGE, 200
         self.paged = []  # verbs, or "log", whose next answer is given so
+        self.cut_off = 0  # connections still to be closed without an answer
         self.watch_gone = 0  # watches still to be answered with HTTP 410
         self.cut_logs_after = []  # lines after which the next log streams lose their connection
         self.on_created = {}  # resource to function of the object
@@ -76,6 +77,10 @@ class ApiServer:
                 pass
 
             def do_GET(self):
+                if server.cut_off:
+                    server.cut_off -= 1
+                    self.close_connection = True
+                    return
                 Request(server, self, "GET").answer()
 
             def do_PATCH(self):

@@ -180,6 +180,15 @@ def test_a_cluster_that_does_not_listen_is_told_within_seconds(server, tmp_path,
     assert done.stderr.count("\n") == 1
 
 
+def test_a_cluster_that_cuts_every_connection_off_is_told(server, submit, write, monkeypatch):
+    monkeypatch.setattr("infra.connection.TRIES", 1)
+    server.cut_off = 2
+    done = submit(write("t.yaml", job("train")))
+    assert done.returncode == 2
+    assert "cannot be reached: ('Connection aborted.'" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_a_kind_that_the_cluster_does_not_know_is_named(server, submit, write):
     stranger = {"apiVersion": "kueue.x-k8s.io/v1", "kind": "LocalQueue", "metadata": {"name": "q"}}
     done = submit(write("t.yaml", stranger))
