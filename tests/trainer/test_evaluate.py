@@ -218,15 +218,22 @@ def test_what_a_tag_holds_does_not_act_upon_the_terminal(trained, records, tmp_p
 
 
 @pytest.mark.parametrize("dataset", [None, {}, {"fingerprint": None}, []])
-def test_a_model_that_tells_no_data_set_is_evaluated(dataset, trained, records, tmp_path):
-    model = altered(trained, tmp_path / "export", dataset=dataset)
+def test_a_model_that_tells_neither_its_data_set_nor_its_settings_is_evaluated(
+    dataset, trained, records, tmp_path
+):
+    model = altered(trained, tmp_path / "export", dataset=dataset, config=dataset)
     assert evaluate.main(words(trained, records, tmp_path / "report", model=model)) == cli.EXIT_OK
     assert checks_in(tmp_path / "report")["known_data"]["verdict"] == "look"
 
 
-def test_a_model_that_cannot_be_loaded_is_refused(trained, records, tmp_path, capfd):
+@pytest.mark.parametrize("good", [b"", b"DisableCopyOnRead"], ids=["gone", "an operation unknown here"])
+def test_a_model_that_cannot_be_loaded_is_refused(trained, records, tmp_path, capfd, good):
     model = altered(trained, tmp_path / "export")
-    (model / "saved_model.pb").unlink()
+    graph = model / "saved_model.pb"
+    if good:
+        graph.write_bytes(graph.read_bytes().replace(good, good[::-1]))
+    else:
+        graph.unlink()
     assert evaluate.main(words(trained, records, tmp_path / "report", model=model)) == cli.EXIT_USER
     assert "cannot be loaded" in capfd.readouterr().err
 

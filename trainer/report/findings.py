@@ -102,7 +102,7 @@ def gather(
         worst=[shown(i) for i in worst],
         best=[shown(i) for i in best],
         facts=info.facts,
-        config=model.document.get("config", {}),
+        config=_object(model, "config"),
         versions={
             "Canopy that preprocessed": str(info.facts.get("canopy_version", "not noted")),
             "Canopy that trained": str(model.document.get("canopy_version", "not noted")),
@@ -116,9 +116,14 @@ def gather(
 
 def _trained_on(model: ModelInfo) -> str:
     """The fingerprint of the data set that the model was trained on, empty where none is told."""
-    dataset = model.document.get("dataset")
-    found = dataset.get("fingerprint") if isinstance(dataset, dict) else None
+    found = _object(model, "dataset").get("fingerprint")
     return found if isinstance(found, str) else ""
+
+
+def _object(model: ModelInfo, key: str) -> dict[str, Any]:
+    """What model.json tells under a key that nothing depends on, empty where that is no object."""
+    found = model.document.get(key)
+    return found if isinstance(found, dict) else {}
 
 
 def _figures(rows: npt.NDArray[np.float64], calibration: Calibration, checks: list[Check]) -> dict[str, Any]:

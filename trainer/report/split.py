@@ -16,12 +16,12 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from canopy import contract, patterns
-from canopy.cli import UserError, first_line
+from canopy.cli import UserError
 from canopy.progress import Meter
 from trainer import faults, plan, tracing
 from trainer.data_info import DataInfo
 from trainer.dataset import decode, encoded
-from trainer.files import REFUSED, refusal
+from trainer.files import refusal
 from trainer.report.looks import THUMB, Looks, difference_hash
 from trainer.shard import Shard
 
@@ -62,8 +62,10 @@ def score(model: str, info: DataInfo, split: str) -> Scored:
         given = call.structured_outputs["scores"].shape[-1]
         if given not in (None, len(info.vocabulary)):
             raise ValueError(f"it gives {given} scores for {len(info.vocabulary)} tags")
-    except (ValueError, KeyError, IndexError, *REFUSED) as error:
-        raise refusal(f"--model {model} cannot be loaded ({first_line(error)})", error) from error
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged files raise nearly anything: RuntimeError, TypeError
+        raise refusal(f"--model {model} cannot be loaded ({tracing.words(error)})", error) from error
     shards, gathered = info.shards(split), _Gathered()
     total = sum(shard.records for shard in shards)
     scores, labels = [], []
