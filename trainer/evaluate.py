@@ -80,6 +80,8 @@ def _evaluate(settings: Settings) -> None:
         "predictions.csv": _predictions(model, scored),
         "report.html": page.render(found),
     }
+    if data_info.read(settings.data).fingerprint != info.fingerprint:
+        raise UserError(f"--data {info.folder} was preprocessed again meanwhile: evaluate once more")
     try:
         for name, text in files.items():
             write_text(f"{settings.output}/{name}", text)

@@ -15,7 +15,7 @@ from canopy import cli, model_info
 from tests.trainer.report.making import checks_in, rewritten
 from trainer import data_info, evaluate
 from trainer.config import Config
-from trainer.report import split
+from trainer.report import page, split
 from trainer.report.looks import Looks
 
 
@@ -300,3 +300,18 @@ def test_a_cut_shard_is_one_sentence(trained, records, tmp_path, capfd):
     shard.write_bytes(shard.read_bytes()[:-10])
     assert evaluate.main(words(trained, data, tmp_path / "report")) == cli.EXIT_USER
     assert shard.name in capfd.readouterr().err
+
+
+def test_records_that_are_written_anew_while_they_are_evaluated_make_no_report(
+    trained, records, tmp_path, capfd, monkeypatch
+):
+    def write_anew(_):
+        facts = json.loads((data / "canopy.json").read_text())
+        (data / "canopy.json").write_text(json.dumps({**facts, "fingerprint": "of others"}))
+        return ""
+
+    data = shutil.copytree(records, tmp_path / "data")
+    monkeypatch.setattr(page, "render", write_anew)
+    assert evaluate.main(words(trained, data, tmp_path / "report", train_records=0)) == cli.EXIT_USER
+    assert capfd.readouterr().err.endswith("preprocessed again meanwhile: evaluate once more\n")
+    assert not (tmp_path / "report").exists()
