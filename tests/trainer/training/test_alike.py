@@ -1,6 +1,7 @@
 """Whether all workers of a run were started alike."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from threading import Barrier
 
 import pytest
@@ -60,6 +61,19 @@ def test_every_worker_says_who_differs_from_the_chief_and_in_what(changes):
         ]
         * 3
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Newer(Config):
+    """The settings of a Canopy to come."""
+
+    novel: int = 1
+
+
+def test_a_worker_of_another_version_is_told_by_the_setting_that_it_alone_has():
+    (first, second) = told((settings(), "data"), (Newer(data="", model_dir=""), "data"))
+    assert "(--novel: None and 1)" in first
+    assert second == first
 
 
 def test_other_data_are_named():

@@ -120,6 +120,28 @@ def test_workers_that_do_not_agree_and_a_checkpoint_that_takes_too_long_are_give
     assert process.wait(20) == code
 
 
+ENDS_SLOWLY = """
+ends = threading.Event()
+def leave(code, line):
+    ends.set()
+    time.sleep(0.5)
+    os._exit(code)
+module.leave = leave
+with stopping.agreeing() as agree:
+    tell("it is traced")
+    ends.wait()
+    agree()
+    tell("a step is begun")
+"""
+
+
+def test_no_step_is_begun_by_one_that_is_about_to_end(doing):
+    process = doing(ENDS_SLOWLY)
+    process.terminate()
+    out, _ = process.communicate(timeout=20)
+    assert (process.returncode, out) == (143, b"")
+
+
 def test_a_launcher_waits_for_as_long_as_its_worker_may_take_to_end():
     assert stopping.AGREE_SECONDS + stopping.SAVING_SECONDS <= supervise.STOP_SECONDS
     assert stopping.SAVING_SECONDS < supervise.DISMISS_SECONDS
