@@ -131,10 +131,12 @@ def test_the_training_split_is_said_to_flatter(trained, records, tmp_path):
         ({"split": "x"}, "'x'"),
         ({"model": "\udcff"}, "--model: is no UTF-8 text"),
         ({"train_records": "-1"}, "--train_records"),
+        ({"output": "/dev/null/report"}, "--output /dev/null/report: /dev/null is not a folder"),
     ],
 )
 def test_a_mistake_is_one_sentence(change, named, trained, records, tmp_path, capfd):
-    assert evaluate.main(words(trained, records, tmp_path / "report", **change)) == cli.EXIT_USER
+    flags = words(trained, records, **{"output": tmp_path / "report", **change})
+    assert evaluate.main(flags) == cli.EXIT_USER
     told = capfd.readouterr().err
     assert named in told.splitlines()[-1]
     assert "Traceback" not in told
@@ -173,6 +175,21 @@ def altered(trained, folder, **change):
     found = json.loads((folder / "model.json").read_text())
     (folder / "model.json").write_text(json.dumps({**found, **change}))
     return folder
+
+
+def test_the_models_own_thresholds_count_and_the_summary_says_so(
+    trained, records, tmp_path, capfd, monkeypatch
+):
+    monkeypatch.setattr(page, "render", lambda _: "")
+    tags = json.loads((trained.export / "model.json").read_text())["classes"]
+    model, output = altered(trained, tmp_path / "export", thresholds=[2.0] * len(tags)), tmp_path / "report"
+    assert evaluate.main(words(trained, records, output, model=model, train_records=0)) == cli.EXIT_OK
+    found = json.loads((output / "metrics.json").read_text())
+    assert found["f2"] < found["f2_at_0.2"]
+    first, *_, last = capfd.readouterr().out.splitlines()
+    assert first.startswith(f"validation: {found['records']} records, loss {found['loss']:.4f}")
+    assert f"F2 {found['f2']:.4f} ({found['f2_at_0.2']:.4f} at 0.2" in first
+    assert last == f"report: {output}/report.html"
 
 
 def test_a_model_of_a_newer_version_is_refused(trained, records, tmp_path, capfd):

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tf_keras
 
 from canopy import cli
 from canopy.cli import UserError
 from tests.conftest import Command
-from trainer import config, data_info, weights
+from trainer import config, data_info, link, model, weights
 from trainer.claim import claim_model_dir
+from trainer.cluster import Place
 from trainer.config import Config
 from trainer.training import start
+from trainer.training.stopping import Stopping
 
 
 def test_a_batch_larger_than_the_training_split_is_told(
@@ -121,3 +127,29 @@ def test_a_mistake_of_a_restart_leaves_the_earlier_run_as_it_was(
         assert done.returncode == cli.EXIT_USER
         assert told in done.stderr
         assert {path: path.read_bytes() for path in model_dir.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_begins_with_the_weights_that_it_is_given(
+    records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def small(_: Config, classes: int, prior: list[float], file: str | None) -> tf_keras.Model:
+        built_from.append((prior, file))
+        return tf_keras.Sequential([tf_keras.layers.Dense(classes, name="logits", input_shape=[2])])
+
+    def begun(*, network: tf_keras.Model, **_: object) -> SimpleNamespace:
+        return SimpleNamespace(check_alike=lambda: None, to_the_end=lambda _: network.get_weights())
+
+    info, export, file = data_info.read(str(records)), tmp_path / "export", tmp_path / "imagenet.h5"
+    file.write_bytes(b"\x89HDF\r\n\x1a\n")
+    built_from: list[tuple[list[float], str | None]] = []
+    given = small(Config(data="", model_dir=""), len(info.vocabulary), [], None)
+    tf.train.Checkpoint(weights=given.weights).write(str(export / "variables" / "variables"))
+    (export / "model.json").write_text(json.dumps({"classes": info.vocabulary}))
+    monkeypatch.setattr(model, "build", small)
+    monkeypatch.setattr(start, "Run", begun)
+    flags = ["--data", str(records), "--model_dir", str(tmp_path / "model"), "--init_from", str(export)]
+    settings = config.parse([*flags, "--weights", str(file), "--batch_size", "8"])
+    found: Any = start.train(settings, Place(0, ()), Stopping(link.Near(None)))
+    assert built_from[1:] == [(info.prior, str(file))]
+    for mine, its in zip(found, given.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, its)
