@@ -69,12 +69,14 @@ def test_a_backbone_may_stay_frozen_for_ever():
     assert found == {"head"}
 
 
-def test_a_step_tells_loss_and_stop(small):
+def test_a_step_tells_the_loss_of_what_is_no_padding_and_stop(small):
     _, steps = small
     told = steps.train(*batch(5), tf.constant([0, 1]), tf.constant(1.0)).numpy()
     assert told.shape == (2,)
     assert told[0] > 0
     assert told[1] == 1
+    padding = batch(5, weights=(0,) * 4)
+    assert steps.train(*padding, tf.constant([0, 1]), tf.constant(0.0)).numpy().tolist() == [0, 0]
 
 
 def test_a_gpu_gets_pictures_of_floats_to_turn_and_the_step_stays_the_same(monkeypatch):
