@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -172,13 +173,25 @@ def _with_targets(job: Settings) -> Settings:
     """The settings with the files that are really to be written; what would spoil the last step ends it."""
     scores = _target("--scores", job.scores) if job.scores else None
     job = replace(job, output=_target("--output", job.output), scores=scores)
-    rejects = _target("--output", _rejects_path(job.output))
-    place = _place(job.scores) if job.scores else None
-    if place == _place(job.output):
-        raise UserError(f"--scores and --output are the same file, {job.output}")
-    if place == _place(rejects):
-        raise UserError(f"--scores {job.scores} is the file that lists the rejects of --output")
+    _target("--output", _rejects_path(job.output))
+    if job.scores:
+        _check_apart(job.scores, job.output)
     return job
+
+
+def _check_apart(scores: str, output: str) -> None:
+    """Refuses scores that would replace or be replaced by what the output is made of, or stand in its way."""
+    place, wanted, rejects = _place(scores), _place(output), _place(_rejects_path(output))
+    if place == wanted:
+        raise UserError(f"--scores and --output are the same file, {output}")
+    if place == rejects:
+        raise UserError(f"--scores {scores} is the file that lists the rejects of --output")
+    parts = [f"{path}{storage.PART}" for path in (place, wanted, rejects)]
+    needed = (wanted, rejects, *parts[1:], staging.beside(wanted))
+    for mine, other in product((place, parts[0]), needed):
+        # One may lie below the other as well, and no file is a folder.
+        if f"{mine}/".startswith(f"{other}/") or f"{other}/".startswith(f"{mine}/"):
+            raise UserError(f"--scores {scores} takes a name that --output {output} needs")
 
 
 def _target(flag: str, path: str) -> str:

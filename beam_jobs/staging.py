@@ -98,10 +98,15 @@ class Staging:
             Path(self.folder).rmdir()
 
 
+def beside(output: str) -> str:
+    """Where a prediction's staging folder is."""
+    return f"{output}.partial"
+
+
 @contextlib.contextmanager
 def begun(output: str) -> Iterator[Staging]:
     """A prediction's staging folder beside its output, there for as long as the block lasts."""
-    staging = Staging(f"{output}.partial", output, "run")
+    staging = Staging(beside(output), output, "run")
     try:
         staging.begin()
         storage.make_folder(staging.own)

@@ -91,6 +91,7 @@ def test_a_link_is_written_through(there: bool, run: Run, chips: Path, tmp_path:
         ("linked/submission.csv", "the same file"),
         ("out/../out/submission.csv", "the same file"),
         ("linked/submission.csv.rejects.jsonl", "lists the rejects"),
+        ("linked/submission.csv.part", "takes a name that --output"),
     ],
 )
 def test_another_way_to_the_output_is_no_other_file_for_the_scores(
@@ -102,3 +103,30 @@ def test_another_way_to_the_output_is_no_other_file_for_the_scores(
     done = run("--images", chips, "--scores", f"{tmp_path}/{spelled}")
     assert done.code == 2
     assert told in done.err
+
+
+@pytest.mark.parametrize(
+    ("scores", "output"),
+    [
+        ("out/s.csv.part", "out/s.csv"),
+        ("out/s.csv.rejects.jsonl.part", "out/s.csv"),
+        ("out/s.csv.partial", "out/s.csv"),
+        ("out/s.csv.partial/scores", "out/s.csv"),
+        ("out/s.csv/scores", "out/s.csv"),
+        ("out/scores", "out/scores.part"),
+        ("out", "out/s.csv"),
+    ],
+)
+def test_scores_in_the_outputs_way_are_refused_before_the_work(
+    scores: str, output: str, run: Run, chips: Path, tmp_path: Path
+) -> None:
+    done = run("--images", chips, "--scores", tmp_path / scores, output=tmp_path / output)
+    assert done.code == 2
+    assert done.err == f"error: --scores {tmp_path / scores} takes a name that --output {done.output} needs\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_scores_beside_the_output_are_in_nobodys_way(run: Run, chips: Path, tmp_path: Path) -> None:
+    done = run("--images", chips, "--scores", tmp_path / "out" / "submission.csv.parquet")
+    assert done.code == 0, done.err
+    assert left_in(done.output.parent) == {"submission.csv", "submission.csv.parquet"}
