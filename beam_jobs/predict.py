@@ -72,6 +72,7 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
         _check(job, found, rejects, missing=absent, extra=[], rows=len(sample or ()))
         for path in filter(None, (job.output, job.scores)):
             storage.make_folder(storage.split(path)[0])
+            _check_writable(path)
         lists = worklist.cut(unique, staged.own, progress, choice.workers, choice.processes)
         # Elsewhere each core mostly has a process of its own: two threads, for one to read meanwhile.
         threads = math.ceil(machine.cores() / choice.workers) if choice.mode else 2
@@ -216,6 +217,15 @@ def _target(flag: str, path: str) -> str:
 def _place(path: str) -> str:
     """The one spelling of a file's place, through links."""
     return path if storage.is_remote(path) else os.path.realpath(path)
+
+
+def _check_writable(path: str) -> None:
+    """Begins a file of this machine as its writing will; of a store only an upload would tell."""
+    if not storage.is_remote(path):
+        part = Path(f"{path}{storage.PART}")
+        with storage.explained(path, "write"):
+            part.touch()
+            part.unlink()
 
 
 def _write_rejects(output: str, rejects: list[Reject]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from beam_jobs import predict
 from tests.beam_jobs.predicting import Run, is_one_sentence, left_in
 from tests.beam_jobs.predicting import chips as chips
 from tests.beam_jobs.predicting import model as model
@@ -28,6 +29,41 @@ def test_an_output_below_a_file_is_one_sentence(run: Run, chips: Path, tmp_path:
     assert done.code == 2
     assert is_one_sentence(done), done.err
     assert (tmp_path / "file").read_text() == "x"
+
+
+@pytest.fixture
+def unreached(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is told is told before the work."""
+
+    def build(*_: object, **__: object) -> None:
+        raise AssertionError("it scores")
+
+    monkeypatch.setattr(predict, "build", build)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+@pytest.mark.usefixtures("unreached")
+def test_scores_to_a_folder_that_is_denied_are_told_before_the_work(
+    run: Run, chips: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "locked").mkdir(mode=0o500)
+    scores = tmp_path / "locked" / "scores.parquet"
+    done = run("--images", chips, "--scores", scores)
+    assert (done.code, done.err) == (2, f"error: cannot write {scores}: access is denied\n")
+
+
+@pytest.mark.parametrize("name", ["submission.csv", "scores.parquet"])
+@pytest.mark.usefixtures("unreached")
+def test_what_is_in_the_way_of_half_a_file_is_told_before_the_work(
+    name: str, run: Run, chips: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "out" / name
+    Path(f"{target}.part").mkdir(parents=True)
+    done = run("--images", chips, "--scores", tmp_path / "out" / "scores.parquet")
+    assert done.code == 2
+    assert is_one_sentence(done), done.err
+    assert f"cannot write {target}: " in done.err
+    assert left_in(tmp_path / "out") == {f"{name}.part"}
 
 
 @pytest.mark.parametrize("flag", ["--output", "--scores"])
