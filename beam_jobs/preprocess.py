@@ -11,7 +11,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -112,12 +112,22 @@ def preprocess(job: settings.Settings, arguments: Sequence[str]) -> dict[str, An
         choosing.check(options, images=job.images, output=(job.output,))
     run_id = os.environ.get(contract.RUN_ID, "")
     if (done := commit.done_by(job.output, run_id)) is not None:
+        _check_whole(done, job.output)
         said = f"{job.output} is whole already: this very run has written it"
         print(cli.printable(said), file=sys.stderr)
         return done
     output = commit.Output(job.output)
     with output.tidied():
         return _fill(output, job, arguments, options, start)
+
+
+def _check_whole(document: Mapping[str, Any], folder: str) -> None:
+    """Refuses a canopy.json that holds the run's id but not all that the summary tells."""
+    try:
+        summary.lines(document, folder)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        path = storage.join(folder, contract.CANOPY_JSON)
+        raise UserError(f"--output: {path} is damaged: {error!r}") from error
 
 
 def _fill(

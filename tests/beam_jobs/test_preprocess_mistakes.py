@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 
@@ -121,6 +122,24 @@ def test_a_replacement_that_fails_leaves_the_earlier_data_set_whole(archive: Arc
     assert there == told
     assert run(archive, "--overwrite", "--num_shards", "2", "--max_bad_fraction", "0.6").code == 0
     assert not (before.folder / "rejects.failed.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("images", None), ("splits", []), ("rejects", 7), ("run", {"id": "a"})]
+)
+def test_what_this_run_wrote_and_a_hand_then_spoilt_is_one_sentence_and_stays(
+    archive: Archive, run: Run, monkeypatch: pytest.MonkeyPatch, key: str, value: object
+) -> None:
+    monkeypatch.setenv("CANOPY_RUN_ID", "a")
+    first = run(archive.fill(3))
+    told = first.folder / "canopy.json"
+    told.write_text(json.dumps({**first.canopy, key: value}))
+    before = {path.name: path.read_bytes() for path in first.folder.iterdir()}
+    done = run(archive)
+    assert done.code == 2
+    assert done.err.startswith(f"error: --output: {told} is damaged: ")
+    assert done.err.count("\n") == 1
+    assert {path.name: path.read_bytes() for path in first.folder.iterdir()} == before
 
 
 def test_no_place_for_temporary_files_is_one_sentence(
