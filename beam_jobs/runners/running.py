@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import shlex
+import shutil
 import signal
 import sys
 import tempfile
@@ -23,6 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from beam_jobs import storage
 from beam_jobs.runners import dataflow
 from beam_jobs.runners.choosing import Choice
 from canopy.cli import TryAgainError, UserError
@@ -86,13 +88,17 @@ def _direct_runner(choice: Choice, options: Any) -> Any:
 def progress_folder() -> Iterator[str]:
     """A folder of this machine for the numbers of images done, there for as long as the block lasts."""
     try:
-        folder = tempfile.TemporaryDirectory(prefix="canopy-")
+        folder = tempfile.mkdtemp(prefix="canopy-")
     except OSError as error:
         raise UserError(
             f"cannot make a temporary folder: {error.strerror or error}; TMPDIR names where to make it"
         ) from error
-    with folder as path:
-        yield path
+    try:
+        yield folder
+    finally:
+        with contextlib.suppress(OSError):
+            # By another name, so that no thread of a run that ended early puts a file there meanwhile.
+            shutil.rmtree(Path(folder).rename(f"{folder}{storage.PART}"))
 
 
 @contextmanager

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import pty
 import socket
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -206,6 +210,25 @@ def test_numbers_that_workers_leave_are_added_up_and_shown(
     assert "42 of 100 images" in lines[-1]
     assert "images/s" in lines[-1]
     assert "s left" in lines[-1]
+
+
+def test_a_worker_that_still_leaves_numbers_hides_no_runs_end_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def work(folder: str) -> None:
+        with contextlib.suppress(OSError):  # until the folder is gone
+            for number in itertools.count():
+                Path(folder, str(number)).write_text("1")
+
+    for _ in range(20):  # mostly the second or third time is one at which a file comes in between
+        with running.progress_folder() as folder:
+            worker = threading.Thread(target=work, args=(folder,), daemon=True)
+            worker.start()
+            time.sleep(0.01)
+        worker.join()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
