@@ -2,7 +2,8 @@
 
 Promises: a `UserError`, too little memory and no place for temporary files are one line on stderr and exit
 code 2. Ctrl-C ends with 130, SIGTERM with 143, a reader that went away (`| head`) with 141, a full stdout
-with 2. Only a bug shows a traceback (exit code 1). A stream that is closed changes nothing.
+with 2. Only a bug shows a traceback (exit code 1). A stream that is closed changes nothing, nor does a full
+stderr.
 """
 
 from __future__ import annotations
@@ -162,9 +163,18 @@ def tell(lines: Iterable[str]) -> None:
 def _say(text: str, code: int) -> int:
     """Prints one line, whatever a library's words within it hold, and leaves it where Kubernetes looks."""
     line = printable(" ".join(text.splitlines()))
-    print(line, file=sys.stderr, flush=True)
+    to_stderr(line)
     leave_word(line)
     return code
+
+
+def to_stderr(line: str) -> None:
+    """Prints a line to stderr. On a full disk it is lost: that is no reason to lose the work as well."""
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise
 
 
 def leave_word(line: str) -> None:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
+from canopy.cli import to_stderr
+
 if TYPE_CHECKING:  # workers, which show nothing, import this by way of others
     from rich.progress import Progress
 
@@ -47,7 +49,7 @@ class Meter:
         """
         self.title, self.total, self.unit = title, total, unit
         self.done = self._first = done
-        self._say = say or _to_stderr
+        self._say = say or to_stderr
         self._start = self._last_line = time.monotonic()
         self._bar: Progress | None = None
 
@@ -110,7 +112,3 @@ def _bar() -> Progress | None:
         console=console,
         transient=True,
     )
-
-
-def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -198,6 +198,21 @@ def test_a_full_stdout_takes_the_place_of_no_other_ending():
     assert (process.returncode, said) == (75, b"peer lost: worker 1 did not come\n")
 
 
+@pytest.mark.parametrize(("ends", "code"), [("pass", 0), ("raise cli.TryAgainError('no answer')", 75)])
+def test_a_full_stderr_costs_no_work_and_changes_no_code(ends, code):
+    program = (
+        "from canopy import progress\nprogress.LINE_SECONDS = 0.0\n"
+        "os.dup2(os.open('/dev/full', os.O_WRONLY), 2)\n"
+        "def command():\n"
+        "    with progress.Meter('reading', 4) as meter: meter.update(1)\n"
+        f"    print('read')\n    {ends}\n"
+        "sys.exit(cli.run(command))"
+    )
+    process = python(program, stdout=subprocess.PIPE)
+    assert process.communicate(timeout=60) == (b"read\n", b"")
+    assert process.returncode == code
+
+
 def test_a_path_that_the_terminals_encoding_lacks_can_still_be_shown():
     process = python(
         r"sys.exit(cli.run(lambda: print('output caf\u00e9 \udcff')))",
