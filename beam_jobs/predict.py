@@ -279,10 +279,11 @@ def _summary(
     if result.missing:
         some = ", ".join(result.missing[:5]) + (" …" if len(result.missing) > 5 else "")
         lines.append(
-            f"missing    {len(result.missing):,} names without a usable image got the constant tags: {some}"
+            f"missing    {cli.several(len(result.missing), 'name')} without a usable image got the constant "
+            f"tags: {some}"
         )
     if result.extra:
-        lines.append(f"left out   {len(result.extra):,} images that the sample does not name")
+        lines.append(f"left out   {cli.several(len(result.extra), 'image')} that the sample does not name")
     if rejects or result.missing:
         lines.append(f"rejects    {_rejects_path(job.output)}")
     lines.append(f"engine     {', '.join(sorted(used))}")

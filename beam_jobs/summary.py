@@ -236,7 +236,8 @@ def lines(document: Mapping[str, Any], output: str) -> list[str]:
     result.append(f"tags       {len(tags):,}: {' '.join(tags[:SHOWN_TAGS])}{more}")
     if pictures["suspicious"]:
         result.append(
-            f"suspicious {pictures['suspicious']:,} images of one value throughout (written; see canopy.json)"
+            f"suspicious {several(pictures['suspicious'], 'image')} of one value throughout "
+            "(written; see canopy.json)"
         )
     if ignored := pictures["files_ignored"]:
         what = (

@@ -48,6 +48,14 @@ def test_a_corrupt_image_is_listed_and_its_row_has_the_constant_tags(
     assert f"{done.output}.rejects.jsonl" in done.out
 
 
+def test_one_name_and_one_image_are_told_as_one(run: Run, chips: Path, tmp_path: Path) -> None:
+    sample = sample_of(tmp_path / "sample.csv", [*(f"chip_{i}" for i in range(6)), "nowhere"])
+    done = run("--images", chips, "--sample_submission", sample, "--max_missing_fraction", 0.5)
+    assert done.code == 0, done.err
+    assert "missing    1 name without a usable image got the constant tags: nowhere\n" in done.out
+    assert "left out   1 image that the sample does not name\n" in done.out
+
+
 def test_an_earlier_list_of_rejects_does_not_outlive_a_run_without_any(run: Run, chips: Path) -> None:
     broken = chips / "broken.jpg"
     broken.write_bytes(b"")

@@ -128,10 +128,14 @@ def test_what_a_job_wrote_beside_the_images_is_not_counted_among_the_files_it_pa
     assert first.canopy["images"]["files_ignored"] == again.canopy["images"]["files_ignored"] == 1
 
 
-def test_the_summary_tells_of_empty_splits_and_of_files_passed_over(archive: Archive, run: Run) -> None:
+def test_the_summary_tells_of_empty_splits_suspicious_images_and_files_passed_over(
+    archive: Archive, run: Run
+) -> None:
     archive.fill(3)
+    archive.put("flat", jpeg(np.full((8, 8, 3), 77, np.uint8)), "clear")
     (archive.folder / "map.png").write_bytes(b"png")
     done = run(archive, "--splits", "train=0.999999,test=1e-6")
+    assert "suspicious 1 image of one value throughout (written; see canopy.json)" in done.out
     assert "empty      test: no image fell to it" in done.out
     assert "ignored    1 file, hidden or no JPEG by its name" in done.out
     assert "empty" not in run(archive, "--splits", "train=1", "--overwrite").out
