@@ -19,6 +19,7 @@ import pytest
 from beam_jobs import predict
 from beam_jobs.runners import choosing
 from beam_jobs.scoring import apart, engines, worklist
+from canopy.cli import UserError
 from tests.beam_jobs.making import Shown, noise, planet, truth
 from tests.beam_jobs.predicting import (
     CLASSES,
@@ -202,17 +203,18 @@ def test_processes_beside_beam_write_the_same_submission_and_rejects(
     assert not multiprocessing.active_children()
 
 
-def test_what_may_use_a_gpu_is_left_to_one_process(
-    run: Run, chips: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("engine", "apart"), [("auto", False), ("tflite", True)])
+def test_only_what_may_use_a_gpu_is_left_to_one_process(
+    engine: str, apart: bool, run: Run, chips: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(*_: object) -> None:
-        raise AssertionError("processes are started")
+        raise UserError("processes are started")
 
     monkeypatch.setattr(choosing, "MANY_IMAGES", 1)
     monkeypatch.setattr(engines, "has_gpu", lambda: True)
     monkeypatch.setattr(predict, "ApartScorer", refused)
-    done = run("--images", chips, "--direct_num_workers", 2)
-    assert done.code == 0, done.err
+    done = run("--images", chips, "--direct_num_workers", 2, "--engine", engine)
+    assert ("processes are started" in done.err) == apart, done.err
 
 
 def test_a_process_lost_amid_scoring_is_one_sentence_and_leaves_no_submission(

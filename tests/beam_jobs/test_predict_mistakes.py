@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from beam_jobs import predict
+from beam_jobs.runners import choosing
 from beam_jobs.scoring import engines
 from beam_jobs.scoring.scorer import Scorer
 from canopy.cli import TryAgainError, UserError
@@ -266,6 +267,19 @@ def test_what_ends_a_workers_work_ends_the_command_as_what_it_was(
     monkeypatch.setattr(engines if step == "load" else Scorer, step, fail)
     done = run("--images", chips)
     assert (done.code, done.err) == (code, said)
+    assert left_in(done.output.parent) == set()
+
+
+def test_an_engine_asked_for_by_name_is_not_replaced_in_processes_beside_beam_either(
+    run: Run, chips: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choosing, "MANY_IMAGES", 1)
+    lacking = Path(shutil.copytree(model, tmp_path / "export"))
+    (lacking / "model.tflite").unlink()
+    done = run("--images", chips, "--engine", "tflite", "--direct_num_workers", 2, model=lacking)
+    assert done.code == 2
+    assert is_one_sentence(done), done.err
+    assert "cannot be loaded (the export has no model.tflite)" in done.err
     assert left_in(done.output.parent) == set()
 
 

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from beam_jobs import storage
 from beam_jobs.scoring import engines
 from beam_jobs.scoring.engines import AUTO, LITE, SAVED_MODEL
 from canopy import cuda, machine
-from canopy.cli import UserError
+from canopy.cli import TryAgainError, UserError
 from tests.beam_jobs.gcs_server import Faulty
 from tests.beam_jobs.predicting import archive as archive
 from tests.beam_jobs.predicting import chips as chips
@@ -138,6 +139,9 @@ def test_a_description_of_other_classes_than_the_saved_models_is_one_sentence(
     count = len(described["classes"])
     with pytest.raises(UserError, match=f"it gives {count - 1} scores where model.json has {count}"):
         engines.load(engines.read_info(str(folder)), SAVED_MODEL, 1)
+    shutil.copy(model / "model.tflite", folder)
+    with pytest.raises(UserError, match=f"it does not give {count} scores"):
+        engines.load(engines.read_info(str(folder)), LITE, 1)
 
 
 def test_the_saved_model_is_loaded_whatever_its_folder_is_called(model: Path, tmp_path: Path) -> None:
@@ -168,13 +172,53 @@ def test_memory_that_does_not_suffice_is_one_sentence(model: Path, monkeypatch: 
         engine.scores(np.zeros((engine.batch, 16, 16, 3), np.uint8))
 
 
+@pytest.mark.parametrize("error", [ImportError("no module"), RuntimeError("an operation is missing")])
+def test_where_tensorflow_lite_does_not_run_the_saved_model_serves(
+    error: Exception, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("ai_edge_litert.interpreter.Interpreter", fail)
+    name = engines.load(engines.read_info(str(model)), AUTO, 1).name
+    assert name == f"SavedModel on the processor, for model.tflite cannot be used: {error}"
+
+
+@pytest.mark.parametrize("choice", [AUTO, LITE, SAVED_MODEL])
+def test_every_thread_has_an_engine(choice: str, model: Path, tmp_path: Path) -> None:
+    info = engines.read_info(damaged(model, tmp_path, "missing") if choice == AUTO else str(model))
+    assert len(engines.load(info, choice, 3).loaded) == 3
+
+
+def test_a_picture_of_more_pixels_than_a_batch_should_hold_is_scored_alone(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "LITE_PIXELS", 1)
+    (engine,) = engines.load(engines.read_info(str(model)), LITE, 1).loaded
+    assert engine.batch == 1
+    assert engine.scores(np.zeros((1, 16, 16, 3), np.uint8)).shape == (1, 4)
+
+
+@pytest.mark.parametrize("error", [TryAgainError("the store is busy"), MemoryError()])
+def test_what_is_no_damage_of_the_saved_model_is_not_told_as_such(
+    error: Exception, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(folder: str) -> None:
+        raise error
+
+    monkeypatch.setattr(storage, "below", fail)
+    info = replace(engines.read_info(str(model)), folder="gs://here/model")
+    with pytest.raises(type(error)):
+        engines.load(info, SAVED_MODEL, 1)
+
+
 def test_an_export_of_a_store_is_copied_alone_whatever_its_name(server: Faulty) -> None:
-    for name in ("model[1]/saved_model.pb", "model[1]/variables/a", "model1/b"):
+    for name in ("model[1]/saved_model.pb", "model[1]/assets/deep/a", "model1/b"):
         storage.write_bytes(f"gs://here/{name}", name.encode())
     for given in ("gs://here/model[1]", "gs://here/model[1]/"):
         with engines._on_this_machine(given) as folder:
             found = {str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file()}
-            assert found == {"saved_model.pb", "variables/a"}
+            assert found == {"saved_model.pb", "assets/deep/a"}
 
 
 def test_where_tensorflow_cannot_use_the_gpu_tensorflow_lite_serves(
@@ -190,6 +234,7 @@ def test_where_tensorflow_cannot_use_the_gpu_tensorflow_lite_serves(
         "SavedModel on a GPU" if on_gpu else "TensorFlow Lite (TensorFlow finds no GPU it can use)"
     )
     assert not tf.config.experimental.tensor_float_32_execution_enabled()
+    assert engines.load(engines.read_info(str(model)), LITE, 1).name == "TensorFlow Lite"
 
 
 def test_a_gpu_without_cudas_libraries_is_left_alone_and_the_name_says_why(
@@ -199,5 +244,7 @@ def test_a_gpu_without_cudas_libraries_is_left_alone_and_the_name_says_why(
     for there in (True, False):
         monkeypatch.setattr(cuda, "is_installed", lambda there=there: there)
         assert engines.has_gpu() is there
-    name = engines.load(engines.read_info(str(model)), AUTO, 1).name
+    info = engines.read_info(str(model))
+    name = engines.load(info, AUTO, 1).name
+    assert engines.load(info, LITE, 1).name == "TensorFlow Lite"  # as was asked
     assert name == "TensorFlow Lite (for the GPU CUDA's Python packages are missing: the extra gpu)"
