@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -166,6 +167,26 @@ def test_an_interrupt_ends_a_run_elsewhere_too(refused: bool) -> None:
     assert run.cancelled
 
 
+@pytest.mark.parametrize("reports", [True, False])
+def test_a_run_elsewhere_that_tells_no_number_yet_or_ever_is_waited_for_all_the_same(
+    reports: bool, shown: list[Shown]
+) -> None:
+    class Run:
+        def wait_until_finish(self) -> None:
+            pass
+
+        def metrics(self) -> Run:
+            if not reports:
+                raise NotImplementedError
+            return self
+
+        def query(self, _: object) -> dict[str, list[SimpleNamespace]]:
+            return {"counters": [SimpleNamespace(attempted=attempted) for attempted in (None, 3)]}
+
+    running.wait(Run(), 4, "converting")
+    assert shown == [("converting", 3 if reports else 0, 4)]
+
+
 @pytest.mark.parametrize(
     ("words", "kind", "said"),
     [
@@ -187,6 +208,13 @@ def test_an_interrupt_ends_a_run_elsewhere_too(refused: bool) -> None:
             "the job was cancelled where its runner runs it",
         ),
         ("MemoryError [while running 'Convert']", MemoryError, ""),
+        (r"failed: 'canopy.cli.UserError: it is gone\n  more'", UserError, "it is gone"),
+        (
+            "Unable to fetch remote job server jar at https://there/a.jar: <urlopen error>",
+            UserError,
+            "Beam could not fetch this runner's job server from https://there/a.jar: name a running one with "
+            "--job_endpoint",
+        ),
     ],
 )
 def test_what_ended_a_run_elsewhere_comes_out_as_what_it_was(
@@ -197,19 +225,22 @@ def test_what_ended_a_run_elsewhere_comes_out_as_what_it_was(
     assert str(raised.value) == said
 
 
+@pytest.mark.parametrize("poll", [0.02, 60.0], ids=["meanwhile", "at_the_end"])
 def test_numbers_that_workers_leave_are_added_up_and_shown(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    poll: float, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
-    monkeypatch.setattr(running, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(running, "POLL_SECONDS", poll)
     with running.followed(partial(running.noted, str(tmp_path)), 100, "converting"):
         (tmp_path / "a").write_text("30")
         (tmp_path / "b").write_text("12")
+        (tmp_path / "c").touch()  # a worker is just writing it anew
         time.sleep(0.2)
     lines = capsys.readouterr().err.splitlines()
     assert "42 of 100 images" in lines[-1]
     assert "images/s" in lines[-1]
     assert "s left" in lines[-1]
+    assert running.noted(str(tmp_path / "gone")) == 0
 
 
 def test_a_worker_that_still_leaves_numbers_hides_no_runs_end_and_leaves_nothing(
