@@ -76,14 +76,12 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
         lists = worklist.cut(unique, staged.own, progress, choice.workers, choice.processes)
         # Elsewhere each core mostly has a process of its own: two threads, for one to read meanwhile.
         threads = math.ceil(machine.cores() / choice.workers) if choice.mode else 2
-        running.run(
-            partial(build, lists=lists, model=model, job=job, threads=threads, processes=choice.processes),
-            choice,
-            options,
-            total=len(unique),
-            doing="scoring",
-            folder=progress,
-        )
+        graph = partial(build, lists=lists, model=model, job=job, threads=threads, processes=choice.processes)
+        try:
+            running.run(graph, choice, options, total=len(unique), doing="scoring", folder=progress)
+        except (UserError, TryAgainError):
+            staged.check()  # another run that has taken the folder is the reason, not what is missing
+            raise
         staged.check()
         outcomes = [_outcome(work) for work in lists]
         scored = worklist.joined(outcomes)

@@ -12,10 +12,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from beam_jobs import staging, storage
+from beam_jobs.scoring.scorer import Scorer
+from beam_jobs.scoring.worklist import Scored
 from canopy.cli import UserError
 from tests.beam_jobs.gcs_server import Faulty
 from tests.beam_jobs.predicting import Run, left_in
@@ -174,6 +177,26 @@ def test_a_disk_without_locks_is_treated_as_a_store(tmp_path: Path, monkeypatch:
     with staging.begun(output):
         pass
     assert left_in(tmp_path) == set()
+
+
+def test_on_a_disk_without_locks_a_run_that_is_overtaken_while_it_scores_says_so(
+    run: Run, chips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = str(tmp_path / "out.csv")
+    whole = Scorer.score
+
+    def overtaken(*given: Any) -> Scored:
+        staging.Staging(staging.beside(output), output, "run").begin()
+        return whole(*given)
+
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    monkeypatch.setattr(Scorer, "score", overtaken)
+    done = run("--images", chips, output=output)
+    assert done.code == 2
+    assert f"another run to {output} began before this one was done" in done.err
 
 
 def test_a_file_in_the_way_of_the_staging_folder_is_one_sentence(tmp_path: Path) -> None:
