@@ -55,6 +55,8 @@ def test_one_name_and_one_image_are_told_as_one(run: Run, chips: Path, tmp_path:
     assert done.code == 0, done.err
     assert "missing    1 name without a usable image got the constant tags: nowhere\n" in done.out
     assert "left out   1 image that the sample does not name\n" in done.out
+    assert f"rejects    {done.output}.rejects.jsonl\n" in done.out
+    assert done.rejects == [("nowhere", "no_image")]
 
 
 def test_an_earlier_list_of_rejects_does_not_outlive_a_run_without_any(run: Run, chips: Path) -> None:
