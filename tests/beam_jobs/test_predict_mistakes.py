@@ -178,6 +178,8 @@ def test_images_of_which_none_can_be_used_fail_whatever_is_allowed(run: Run, tmp
         ("--sample_submission", "chips", "cannot read"),
         ("--images", "", "--images is empty"),
         ("--output", "", "--output is empty"),
+        ("--model", "", "--model is empty"),
+        ("--sample_submission", "", "--sample_submission is empty"),
         ("--output", "chips", "is a folder"),
         ("--scores", "chips", "is a folder"),
         ("--scores", "out/submission.csv", "the same file"),

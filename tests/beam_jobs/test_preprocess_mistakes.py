@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from beam_jobs import preprocess
 from tests.beam_jobs.making import Archive, Run, noise, planet
 
 
@@ -21,6 +22,20 @@ def test_too_many_rejects_end_the_job_with_their_list_and_no_marker(archive: Arc
     assert not (done.folder / "dataset_info.json").exists()
     assert not done.shards
     assert run(archive, "--max_bad_fraction", "0.1").code == 0
+
+
+def test_too_many_rejects_by_their_names_end_the_job_before_it_converts(
+    archive: Archive, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreached(*_: object, **__: object) -> None:
+        raise AssertionError("it converts")
+
+    monkeypatch.setattr(preprocess, "build", unreached)
+    archive.fill(3).put("unlabelled", planet(noise(9)), None)
+    done = run(archive)
+    assert done.code == 2
+    assert "1 of 4 images cannot be used" in done.err
+    assert [row["reason"] for row in done.rejects] == ["no_label"]
 
 
 def test_as_many_rejects_as_are_allowed_are_no_mistake(archive: Archive, run: Run) -> None:
