@@ -85,8 +85,9 @@ def fetch(alpha: float, image_size: int) -> Path:
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
-    except (urllib.error.URLError, http.client.HTTPException, OSError, RuntimeError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, OSError, RuntimeError, UnicodeError) as error:
         # RuntimeError: nobody knows a home for this user, as for a number that a container was given.
+        # UnicodeError: a proxy's name is none that a host can have.
         raise UserError(
             f"the ImageNet weights cannot be fetched ({error}): name a file, or none, with --weights "
             f"(the file is {BASE_URL}{name})"
@@ -178,7 +179,7 @@ def _is_hdf5(path: Path) -> bool:
 def _check_whole(path: Path, announced: str | None) -> None:
     """Raises OSError for a download that ended early: reading to the end does not notice."""
     size = path.stat().st_size
-    if announced is not None and size != int(announced):
+    if announced is not None and announced.strip() != str(size):  # it may be no number at all
         raise OSError(f"{size} of {announced} bytes came")
 
 

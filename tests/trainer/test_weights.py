@@ -51,7 +51,8 @@ def served(tmp_path, monkeypatch):
                 return
             data = path.read_bytes()
             self.send_response(200)
-            self.send_header("Content-Length", str(len(data)))
+            told = folder / "length"
+            self.send_header("Content-Length", told.read_text() if told.exists() else str(len(data)))
             self.end_headers()
             self.wfile.write(data[: len(data) // 2] if (folder / "cut").exists() else data)
 
@@ -93,6 +94,14 @@ def test_a_page_in_the_place_of_the_weights_is_not_kept(served, cache):
     (cache / name).write_text("<html>of an earlier time</html>")
     (served / name).write_bytes(weights.HDF5)
     assert weights.fetch(1.0, 224).read_bytes() == weights.HDF5
+
+
+def test_a_length_that_is_no_number_is_one_sentence(served, cache):
+    (served / weights.file_name(1.0, 224)).write_bytes(weights.HDF5)
+    (served / "length").write_text("unknown")
+    with pytest.raises(UserError, match=r"cannot be fetched \(8 of unknown bytes came\)"):
+        weights.fetch(1.0, 224)
+    assert list(cache.iterdir()) == []
 
 
 def test_without_the_file_there_is_one_sentence(served, cache):
@@ -166,14 +175,25 @@ def test_where_nobody_ever_answers_it_is_known_in_seconds(no_network, black_hole
     assert time.monotonic() - began < 5
 
 
-def test_what_a_proxy_can_reach_need_not_be_reachable_from_here(served, cache, monkeypatch):
-    (served / weights.file_name(1.0, 224)).write_bytes(weights.HDF5)
+@pytest.fixture
+def behind_a_proxy(served, monkeypatch):
+    """Only the server in the place of Keras' knows the way, as a proxy."""
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(urllib.request, "_opener", None)  # it has read the environment before
     monkeypatch.setenv("http_proxy", weights.BASE_URL)
     monkeypatch.setattr(weights, "BASE_URL", "http://no-such-host.invalid/")
+
+
+def test_what_a_proxy_can_reach_need_not_be_reachable_from_here(served, cache, behind_a_proxy):
+    (served / weights.file_name(1.0, 224)).write_bytes(weights.HDF5)
     assert weights.fetch(1.0, 224).read_bytes() == weights.HDF5
+
+
+def test_a_proxy_whose_name_no_host_can_have_is_one_sentence(cache, behind_a_proxy, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://a..proxy:3128")
+    with pytest.raises(UserError, match=r"cannot be fetched .*label empty"):
+        weights.resolve("imagenet", 1.0, 224)
 
 
 @pytest.mark.parametrize(
