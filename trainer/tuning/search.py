@@ -13,6 +13,7 @@ import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from canopy.cli import UserError
@@ -34,6 +35,7 @@ DEFAULTS = {
 }
 # The search itself sets these, or they change nothing that is learned.
 NOT_SEARCHED = config.RESUMABLE | {"init_from"}
+MOST_STEPS = 10**12  # of a range: far from where floats, and Optuna's decimals, can no longer tell them apart
 DIGITS = 4  # of a drawn number: a command line to paste has no use for sixteen
 
 
@@ -72,7 +74,7 @@ class Range:
         kind = int if self.whole else float
         count = (self.high - self.low) / self.step if self.step else math.inf
         if self.step and count <= 100:
-            return tuple(kind(self.low + i * self.step) for i in range(round(count) + 1))
+            return tuple(kind(min(self.low + i * self.step, self.high)) for i in range(round(count) + 1))
         return kind(self.low), kind(self.high)
 
     def rounded(self, value: float) -> float:
@@ -184,10 +186,15 @@ def _range(hint: type, low: str, high: str, how: str | None) -> Range:
         return Range(first, last, whole=whole, log=True)
     step = None if how is None else _number(hint, how)
     if step is not None:
-        if not 0 < step <= last - first:
+        # In decimals, as they are written and as Optuna counts: in binary 0.2 does not fit between 0.1 and
+        # 0.3, and three times 0.1 is more than 0.3.
+        start, end, by = (Decimal(str(number)) for number in (first, last, step))
+        if not 0 < by <= end - start:
             raise UserError("the step must be above 0 and fit between the ends")
+        if by * MOST_STEPS < end - start:
+            raise UserError(f"the step is so small that more than {MOST_STEPS:,} fit between the ends")
         # Optuna would do the same, with a warning: the last step is the end.
-        last = first + math.floor((last - first) / step + 1e-9) * step
+        last = float(end - (end - start) % by)
     return Range(first, last, whole=whole, step=step)
 
 

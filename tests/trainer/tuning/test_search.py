@@ -7,7 +7,7 @@ import pytest
 from canopy.cli import UserError
 from trainer import config
 from trainer.config import Config
-from trainer.tuning import search
+from trainer.tuning import sampling, search
 from trainer.tuning.search import Choice, Range
 
 FOLDERS = ["--data", "d", "--model_dir", "m"]
@@ -32,13 +32,20 @@ def test_a_range_a_stepped_range_and_a_choice_mean_what_they_say():
     [
         ("image_size=64..128:32", (64, 96, 128)),
         ("image_size=64..96:32", (64, 96)),
-        ("dropout=0..0.3:0.1", (0.0, 0.1, 0.2, pytest.approx(0.3))),
+        ("dropout=0..0.3:0.1", (0.0, 0.1, 0.2, 0.3)),
+        ("dropout=0..0.35:0.1", (0.0, 0.1, 0.2, 0.3)),
+        ("dropout=0.1..0.3:0.2", (0.1, 0.3)),
         ("dropout=0..0.5", (0.0, 0.5)),
     ],
 )
-def test_each_step_of_a_range_is_looked_at_before_a_search(text, steps):
-    (part,) = search.Space.of(dict([text.split("=")])).parts.values()
+@pytest.mark.filterwarnings("error")  # Optuna's, of an end that is no step
+def test_each_step_of_a_range_is_looked_at_before_a_search_and_the_last_is_its_end(text, steps):
+    space = search.Space.of(dict([text.split("=")]))
+    (part,) = space.parts.values()
     assert part.probes() == steps
+    assert isinstance(part, Range)
+    assert part.high == steps[-1]
+    assert sampling.distributions(space)
 
 
 def test_every_value_to_look_at_comes_up_however_many_other_flags_have():
@@ -84,6 +91,7 @@ def test_a_search_begins_with_the_defaults_of_training():
         ("learning_rate=0.1,,0.2", "'' is not a number"),
         ("learning_rate=0..1:2", "the step"),
         ("learning_rate=0..1:0", "the step"),
+        ("learning_rate=0..1:1e-30", "the step"),
         (f"batch_size=8,{'9' * 400}", "is not a whole number"),
         ("init_from=a,b", "cannot be searched"),
         ("image_size=32.5..64", "whole number"),
