@@ -28,6 +28,7 @@ from sqlalchemy.exc import (
     SQLAlchemyError,
 )
 
+from canopy import transient
 from canopy.cli import UserError
 
 TERMS = "canopy"  # the study's attribute that says what it is about
@@ -90,6 +91,7 @@ def open_study(
 
     Raises:
         UserError: where it cannot be opened, or is about something else.
+        TryAgainError: where its disk does not give it for a reason that may pass.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
@@ -100,7 +102,8 @@ def open_study(
         found = differences(study.user_attrs[TERMS], terms)
     except UNREADABLE as error:
         lines = str(error).strip().splitlines() or [repr(error)]
-        raise UserError(f"--study {shown(text)} cannot be opened ({lines[0]})") from error
+        said = f"--study {shown(text)} cannot be opened ({lines[0]})"
+        raise (transient.told(said, error) if isinstance(error, OSError) else UserError(said)) from error
     if found:
         raise UserError(
             f"--study {shown(text)} is about something else ({'; '.join(found)}): take another --study"
