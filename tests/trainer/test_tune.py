@@ -47,6 +47,7 @@ def test_trials_of_several_lengths_are_not_compared_epoch_by_epoch(records, tmp_
         (["--study", "gs://bucket/study.log"], [], "--study gs://bucket/study.log"),
         (["--study", "https://user:secret@host/study"], [], "--study https://user:***@host/study: a search"),
         (["--study", "postgresql://user:secret@host/name"], [], "--output is missing"),
+        (["--study", "sqlite:///"], [], "--output is missing"),
         (["--output", "gs://bucket/trials"], [], "--output gs://bucket/trials"),
         (["--output", "file/trials"], [], "--output file/trials"),
         (["--space", "learning_rate=1..0"], [], "--space learning_rate=1..0"),

@@ -70,7 +70,7 @@ def beside(text: str) -> Path | None:
         if not text.startswith("sqlite:///") or text.endswith(":memory:"):
             return None
         path = Path(text.removeprefix("sqlite:///"))
-    return path.with_name(f"{path.stem}-trials")
+    return path.with_name(f"{path.stem}-trials") if path.name else None  # sqlite:/// names no file
 
 
 def open_study(
