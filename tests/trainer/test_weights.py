@@ -1,8 +1,10 @@
 """ImageNet weights: which file, whole or not at all, and one sentence where there is no network."""
 
 import contextlib
+import errno
 import http.server
 import os
+import shutil
 import socket
 import threading
 import time
@@ -11,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from canopy.cli import UserError
+from canopy import cli
+from canopy.cli import TryAgainError, UserError
 from trainer import weights
 from trainer.network import hub
 
@@ -60,7 +63,7 @@ def served(tmp_path, monkeypatch):
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     monkeypatch.setattr(weights, "BASE_URL", f"http://127.0.0.1:{server.server_port}/")
     yield folder
     server.shutdown()
@@ -75,6 +78,39 @@ def test_the_file_is_fetched_once(served, cache, tmp_path):
     assert path.stat().st_mode == (tmp_path / "any").stat().st_mode  # others may read it, too
     (served / name).unlink()
     assert weights.fetch(1.0, 224) == path
+
+
+def test_keras_own_cache_is_in_the_home_folder(served, tmp_path, monkeypatch):
+    monkeypatch.delenv("KERAS_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (served / weights.file_name(1.0, 224)).write_bytes(weights.HDF5)
+    assert weights.fetch(1.0, 224) == tmp_path / ".keras" / "models" / weights.file_name(1.0, 224)
+
+
+def test_processes_that_ask_at_once_do_not_disturb_each_other(served, cache, monkeypatch):
+    (served / weights.file_name(1.0, 224)).write_bytes(weights.HDF5)
+    copy = shutil.copyfileobj
+    others: list[Path] = []
+
+    def copied_while_another_asks(source, target):
+        copy(source, target)
+        if not others:
+            others.append(Path())
+            others.append(weights.fetch(1.0, 224))
+
+    monkeypatch.setattr(shutil, "copyfileobj", copied_while_another_asks)
+    assert weights.fetch(1.0, 224) == others[1]
+    assert list(cache.iterdir()) == [others[1]]
+
+
+def test_the_command_prints_where_the_file_that_was_asked_for_lies(served, cache, capsys):
+    for width, size in ((1.0, 224), (0.5, 96)):
+        (served / weights.file_name(width, size)).write_bytes(weights.HDF5)
+    assert weights.main([]) == cli.EXIT_OK
+    assert weights.main(["--alpha", "0.5", "--image_size", "96"]) == cli.EXIT_OK
+    names = [weights.file_name(1.0, 224), weights.file_name(0.5, 96)]
+    assert capsys.readouterr().out.splitlines() == [str(cache / name) for name in names]
+    assert weights.main(["--alpha", "0.6"]) == cli.EXIT_USER
 
 
 def test_a_download_that_ends_early_leaves_nothing(served, cache):
@@ -145,6 +181,17 @@ def test_a_choice_is_a_file_or_none(tmp_path):
         weights.resolve(str(tmp_path / "w.h5"), 1.0, 224)
 
 
+@pytest.mark.parametrize(("number", "kind"), [(errno.ESTALE, TryAgainError), (errno.EACCES, UserError)])
+def test_a_disk_that_fails_for_a_while_is_worth_another_try(number, kind, tmp_path, monkeypatch):
+    def failing(self, *args, **kwargs):
+        raise OSError(number, os.strerror(number))
+
+    path = hdf5(tmp_path / "w.h5")
+    monkeypatch.setattr(Path, "open", failing)
+    with pytest.raises(kind, match=rf"--weights .*w\.h5 cannot be read \({os.strerror(number)}\)"):
+        weights.resolve(path, 1.0, 224)
+
+
 @pytest.fixture
 def no_network(cache, tmp_path, monkeypatch):
     """A machine that has no weights and cannot fetch any."""
@@ -185,6 +232,35 @@ def behind_a_proxy(served, monkeypatch):
     monkeypatch.setattr(weights, "BASE_URL", "http://no-such-host.invalid/")
 
 
+@pytest.fixture
+def speaking(no_network, monkeypatch):
+    """A server that takes each connection, and answers what it is told to, or nothing at all."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setattr(weights, "BASE_URL", f"http://127.0.0.1:{server.getsockname()[1]}/")
+
+        def say(words):
+            for _ in range(2):  # first comes who looks whether there is a way
+                connection, _ = server.accept()
+                with connection:
+                    connection.recv(4096)
+                    connection.sendall(words)
+
+        yield lambda words: threading.Thread(target=say, args=(words,), daemon=True).start()
+
+
+@pytest.mark.timeout(30)
+def test_a_server_that_says_nothing_is_given_up(speaking, monkeypatch):
+    monkeypatch.setattr(weights, "TIMEOUT_SECONDS", 0.2)
+    with pytest.raises(UserError, match=r"cannot be fetched .*timed out"):
+        weights.fetch(1.0, 224)
+
+
+def test_what_speaks_no_http_is_one_sentence(speaking):
+    speaking(b"220 mail.example.com ESMTP\r\n")
+    with pytest.raises(UserError, match=r"cannot be fetched \(220 mail"):
+        weights.fetch(1.0, 224)
+
+
 def test_what_a_proxy_can_reach_need_not_be_reachable_from_here(served, cache, behind_a_proxy):
     (served / weights.file_name(1.0, 224)).write_bytes(weights.HDF5)
     assert weights.fetch(1.0, 224).read_bytes() == weights.HDF5
@@ -212,9 +288,10 @@ def test_that_there_are_none_is_found_once_for_all_that_is_started(starts, left,
     assert found == left
 
 
-def test_what_is_found_is_found_again(no_network, tmp_path):
+@pytest.mark.parametrize("widths", [[1.0], [1.0, 0.5]])
+def test_what_is_found_is_found_again_whatever_else_is_not(widths, no_network, tmp_path):
     hdf5(tmp_path / "volume" / weights.file_name(1.0, 224))
-    weights.look_once([("auto", 1.0, 224)])
+    weights.look_once([("auto", width, 224) for width in widths])
     assert weights.PLACE not in os.environ
 
 
@@ -222,6 +299,10 @@ def test_auto_told_that_there_are_none_does_not_look(no_network, tmp_path, monke
     hdf5(tmp_path / "volume" / weights.file_name(1.0, 224))
     monkeypatch.setenv(weights.PLACE, "none")
     assert weights.resolve("auto", 1.0, 224) is None
+    named = hdf5(tmp_path / "mine.h5")
+    assert weights.resolve(named, 1.0, 224) == named
+    with pytest.raises(UserError, match="cannot be fetched"):
+        weights.resolve("imagenet", 1.0, 224)
 
 
 def hdf5(path):
@@ -230,7 +311,11 @@ def hdf5(path):
     return str(path)
 
 
-def test_auto_starts_at_random_where_there_are_no_weights(no_network):
+def test_auto_starts_at_random_where_there_are_no_weights(no_network, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    hdf5(tmp_path / weights.file_name(1.0, 224))  # nobody has named this folder
+    (tmp_path / "volume").mkdir()
+    (tmp_path / "volume" / weights.file_name(1.0, 224)).write_text("<html>please log in</html>")
     assert weights.resolve("auto", 1.0, 224) is None
     assert weights.resolve("auto", 0.6, 224) is None
     with pytest.raises(UserError, match="name a file"):
@@ -239,8 +324,10 @@ def test_auto_starts_at_random_where_there_are_no_weights(no_network):
 
 def test_auto_takes_the_file_that_the_environment_names(no_network, tmp_path, monkeypatch):
     path = hdf5(tmp_path / "mine.h5")
+    hdf5(tmp_path / "volume" / weights.file_name(1.0, 224))
     monkeypatch.setenv("CANOPY_WEIGHTS", path)
     assert weights.resolve("auto", 1.0, 224) == path
+    assert weights.resolve("auto", 0.6, 224) == path  # of a width that was never published
 
 
 @pytest.mark.parametrize("place", ["volume", "named"])

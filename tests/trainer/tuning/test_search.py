@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+from optuna.distributions import IntDistribution
 
 from canopy.cli import UserError
 from trainer import config
@@ -25,6 +26,7 @@ def test_a_range_a_stepped_range_and_a_choice_mean_what_they_say():
     assert 3 in parts["epochs"]
     assert 6 not in parts["epochs"]
     assert 80 not in parts["image_size"]
+    assert search.chosen(["weights=a/../w.h5"], []).parts["weights"] == Choice(("a/../w.h5",))
 
 
 @pytest.mark.parametrize(
@@ -36,6 +38,7 @@ def test_a_range_a_stepped_range_and_a_choice_mean_what_they_say():
         ("dropout=0..0.35:0.1", (0.0, 0.1, 0.2, 0.3)),
         ("dropout=0.1..0.3:0.2", (0.1, 0.3)),
         ("dropout=0..0.5", (0.0, 0.5)),
+        ("dropout=0..0.5:0.00001", (0.0, 0.5)),  # too many to look at each
     ],
 )
 @pytest.mark.filterwarnings("error")  # Optuna's, of an end that is no step
@@ -131,18 +134,27 @@ def test_a_whole_number_stays_one():
     assert search.flags({"epochs": first["epochs"]}) == ["--epochs", "2"]
 
 
+def test_whole_numbers_are_drawn_from_a_range_of_them_evenly_in_their_logarithm_too():
+    drawn_from = sampling.distributions(search.Space.of({"batch_size": "8..128:log", "epochs": "2..8:2"}))
+    assert drawn_from == {
+        "batch_size": IntDistribution(8, 128, log=True),
+        "epochs": IntDistribution(2, 8, step=2),
+    }
+
+
 def test_a_drawn_number_is_short_and_a_narrow_range_stays_one():
     space = search.chosen(["average_decay=0.999..0.99999", "mixup=0..1:0.00025"], [])
-    drawn = {"learning_rate": 0.00123456789, "dropout": 0.0}
+    drawn = {"learning_rate": 0.00012345678, "dropout": 0.0}
     drawn |= {"average_decay": 0.999951234567, "mixup": 0.12325}
     assert space.tidy(drawn) == {
-        "learning_rate": 0.001235,
+        "learning_rate": 0.0001235,
         "dropout": 0.0,
         "average_decay": 0.9999512,
         "mixup": 0.12325,
     }
-    uneven = search.chosen(["dropout=0.5..0.66667"], [])
+    uneven = search.chosen(["dropout=0.44444..0.66667"], [])
     assert uneven.tidy({"dropout": 0.666669}) == {"dropout": 0.66667}  # 0.6667 would be outside
+    assert uneven.tidy({"dropout": 0.444441}) == {"dropout": 0.44444}
 
 
 def test_a_value_that_was_named_is_trained_with_as_it_was_written():

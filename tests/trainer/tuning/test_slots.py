@@ -26,8 +26,9 @@ def test_a_trial_and_its_retries_are_one_slot():
     assert slots.standing(reversed(tries)) == found
 
 
-def test_a_lost_trial_keeps_its_slot_while_nobody_has_enqueued_it_again():
-    found = slots.standing([Entry(0, 0, "failed", slots.LOST)])
+@pytest.mark.parametrize("why", [slots.LOST, slots.STOPPED])
+def test_a_trial_to_be_continued_keeps_its_slot_while_nobody_has_enqueued_it_again(why):
+    found = slots.standing([Entry(0, 0, "failed", why)])
     assert found.slots == 1
     assert not found.finished
     assert not found.waiting
@@ -47,6 +48,11 @@ def test_a_second_try_of_a_slot_that_has_another_is_surplus(state):
 
 def test_a_retry_is_never_surplus_for_trials_that_began_later():
     tries = [Entry(0, 0, "failed", slots.LOST), Entry(1, 1, "running"), Entry(2, 0, "running")]
+    assert not slots.is_surplus(tries, 2, wanted=1)
+
+
+def test_a_retry_is_not_surplus_where_fewer_trials_are_wanted_by_now():
+    tries = [Entry(0, 0, "complete"), Entry(1, 1, "failed", slots.LOST), Entry(2, 1, "running")]
     assert not slots.is_surplus(tries, 2, wanted=1)
 
 
