@@ -16,6 +16,7 @@ from tests.k8s.manifests import (
     file_of,
     objects,
     of_kind,
+    quantity,
     template,
     where,
 )
@@ -57,6 +58,18 @@ def test_a_manifest_opens_with_its_purpose_and_the_commands_for_it(path):
 
 
 @pytest.mark.parametrize("path", OURS, ids=named)
+def test_a_headers_commands_are_about_the_files_own_objects_but_for_the_pod_that_copies(path):
+    for line in path.read_text().splitlines():
+        if not line.startswith("#") or "kubectl" not in line:
+            continue
+        copies = line.startswith("# Fetch:") or "kubectl cp" in line
+        about = K8S / "archive-pod.yaml" if copies else path
+        names = {each["metadata"]["name"] for each in objects(about)}
+        assert set(re.findall(r"\bcanopy-[a-z]+", line)) <= names, line
+        assert set(re.findall(r"k8s/([\w-]+\.yaml)", line)) <= {about.name}, line
+
+
+@pytest.mark.parametrize("path", OURS, ids=named)
 def test_lines_fit_into_a_terminal(path):
     assert max(map(len, path.read_text().splitlines())) <= 118
 
@@ -85,6 +98,8 @@ def test_a_stage_holds_all_that_it_refers_to_but_the_claim(stage):
     assert of_kind(found, "NetworkPolicy")
     for container in spec["containers"]:
         for source in container["envFrom"]:
+            assert source.keys() == {"configMapRef"}
+            assert source["configMapRef"].keys() == {"name"}, "no pod starts without its settings"
             assert ("ConfigMap", source["configMapRef"]["name"]) in have
     claims = [
         v["persistentVolumeClaim"]["claimName"] for v in spec["volumes"] if "persistentVolumeClaim" in v
@@ -109,6 +124,8 @@ def test_both_claims_are_the_same_but_for_how_many_nodes_may_mount_them():
     assert many["metadata"]["name"] == single["metadata"]["name"] == "canopy-data"
     assert many["spec"]["accessModes"] == ["ReadWriteMany"]
     assert single["spec"]["accessModes"] == ["ReadWriteOnce"]
+    for claim in (many, single):  # Kaggle's archive, its records and submission, and a search's trials
+        assert quantity(claim["spec"]["resources"]["requests"]["storage"]) >= 10 * 2**30
 
 
 @pytest.mark.parametrize("path", OURS, ids=named)

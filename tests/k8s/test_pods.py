@@ -124,6 +124,12 @@ def test_no_shell_stands_between_the_kubelet_and_the_command(pod):
         assert "-c" not in container["command"]
 
 
+@every_pod
+def test_what_has_nothing_to_save_is_gone_soon_after_it_is_told_to_end(pod):
+    if pod["metadata"]["labels"][INSTANCE] not in {"canopy-train", "canopy-tune"}:
+        assert 1 <= pod["spec"]["terminationGracePeriodSeconds"] <= 10
+
+
 def test_the_pod_for_copying_ends_after_the_four_hours_that_its_header_names():
     pod = objects(K8S / "archive-pod.yaml")[-1]
     assert pod["spec"]["containers"][0]["command"] == ["sleep", str(4 * 3600)]

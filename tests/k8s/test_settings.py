@@ -119,7 +119,8 @@ def test_the_search_has_the_codes_defaults():
     assert dataclasses.replace(given, space=(), fixed=()) == default
     assert search.chosen(given.space, search.names(given.fixed)).texts == search.chosen([], []).texts
     fixed = config.parse((*given.fixed, "--data=x", "--model_dir=y"))
-    assert fixed.require_gpu is True
+    plain = config.parse(("--data=x", "--model_dir=y", "--require_gpu=true", "--weights=auto"))
+    assert fixed == plain
     assert {text.split("=")[0] for text in given.space}.isdisjoint(
         word.split("=")[0].removeprefix("--") for word in given.fixed
     )

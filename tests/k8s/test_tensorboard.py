@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.k8s.manifests import file_of, objects, template, the
+from tests.k8s.manifests import file_of, objects, of_kind, template, the
 
 NAME = "canopy-tensorboard"
 
@@ -27,7 +27,24 @@ def test_one_port_leads_from_the_service_to_what_listens(deployment, container):
     assert asked["targetPort"] == opened["name"]
     assert {"--host=0.0.0.0", f"--port={opened['containerPort']}"} <= {*container["args"]}
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-        assert container[probe]["httpGet"]["port"] == opened["name"]
+        assert container[probe]["httpGet"] == {"path": "/", "port": opened["name"]}
+
+
+def test_a_slow_start_and_a_slow_answer_are_no_reason_to_end_it(container):
+    start, live = container["startupProbe"], container["livenessProbe"]
+    assert start["periodSeconds"] * start["failureThreshold"] >= 120
+    assert live["timeoutSeconds"] >= 5
+    assert live["failureThreshold"] >= 3
+
+
+def test_the_header_names_the_port_and_the_label_that_lets_a_pod_in():
+    (policy,) = of_kind(objects(file_of("tensorboard")), "NetworkPolicy")
+    (rule,) = policy["spec"]["ingress"]
+    ((label, value),) = rule["from"][0]["podSelector"]["matchLabels"].items()
+    text = file_of("tensorboard").read_text()
+    assert f'# {label}: "{value}"' in text
+    port = rule["ports"][0]["port"]
+    assert f"kubectl port-forward service/{NAME} {port}, then http://localhost:{port}" in text
 
 
 def test_one_pod_at_a_time_is_on_the_one_node_that_may_mount_the_claim(deployment):

@@ -141,6 +141,12 @@ def test_a_gangs_failures_are_counted_by_index_and_none_may_fail_for_good(job):
     assert job["spec"]["maxFailedIndexes"] == 0
 
 
+def test_pods_of_a_search_take_trials_until_there_are_none_however_many_have_ended():
+    (job,) = of_kind(objects(file_of("tune")), "Job")
+    assert job["spec"]["parallelism"] > 1
+    assert not {"completions", "completionMode"} & job["spec"].keys()
+
+
 @pytest.mark.parametrize("stage", ["preprocess", "predict", "evaluate"])
 def test_sigterm_ends_a_command_that_has_no_handler_for_it(stage):
     (job,) = of_kind(objects(file_of(stage)), "Job")
@@ -181,6 +187,7 @@ def test_ready_means_training(spec):
     (container,) = spec["containers"]
     probe = container["readinessProbe"]["exec"]["command"]
     assert probe == ["test", "-f", environment(spec)["CANOPY_READY_FILE"]]
+    assert container["readinessProbe"]["periodSeconds"] <= 10
     assert container["readinessProbe"]["failureThreshold"] == 1, "no longer ready once the process has ended"
     assert not {"livenessProbe", "startupProbe"} & container.keys(), "the launcher itself watches its process"
 
