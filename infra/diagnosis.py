@@ -73,7 +73,7 @@ def _not_created(message: str) -> Trouble:
 
 
 def pod_trouble(pod: KubeObject, events: Iterable[KubeObject]) -> Trouble | None:
-    """Why a pod does not run yet, or None where it runs, ended, or simply starts.
+    """Why a pod does not run, or not where anybody sees it; None where it runs, ended, or simply starts.
 
     Args:
         pod: with its status.
@@ -84,6 +84,12 @@ def pod_trouble(pod: KubeObject, events: Iterable[KubeObject]) -> Trouble | None
         found = _waiting(status, waiting) if waiting else None
         if found:
             return found
+    if _is_cut_off(pod):
+        node = pod["spec"].get("nodeName")
+        return Trouble(
+            f"its node {node} does not answer, and nobody takes its place before the node is back, deleted "
+            "or tainted out-of-service"
+        )
     if endings.phase(pod) != "Pending":
         return None
     for condition in endings.conditions(pod):
@@ -100,6 +106,20 @@ def pod_trouble(pod: KubeObject, events: Iterable[KubeObject]) -> Trouble | None
     message = str(event.get("message", ""))
     # Of an object; a new node's driver is not found either, before it has started there.
     return Trouble(what, message, hopeless='" not found' in message)
+
+
+def _is_cut_off(pod: KubeObject) -> bool:
+    """Whether the cluster has marked a pod unready because its node is silent.
+
+    The kubelet lets a pod be ready with its containers, the gates of readiness aside; the node controller
+    changes the pod's condition alone: pkg/controller/util/node/controller_utils.go, MarkPodsNotReady.
+    """
+    status = {each.get("type"): each.get("status") for each in endings.conditions(pod)}
+    return (
+        endings.phase(pod) == "Running"
+        and not pod["spec"].get("readinessGates")
+        and (status.get("ContainersReady"), status.get("Ready")) == ("True", "False")
+    )
 
 
 def _waiting(status: dict[str, Any], waiting: dict[str, Any]) -> Trouble | None:

@@ -169,6 +169,24 @@ def test_a_pod_that_runs_or_is_done_has_no_trouble(phase):
     assert endings.pod_end(pod({"phase": phase})) is None
 
 
+@pytest.mark.parametrize(
+    ("containers", "whole", "gates", "told"),
+    [
+        ("True", "False", [], True),  # the node controller's doing
+        ("False", "False", [], False),  # a probe's
+        ("True", "True", [], False),
+        ("True", "False", [{"conditionType": "example.com/balanced"}], False),
+    ],
+)
+def test_a_pod_whose_node_is_silent_says_so_and_what_it_takes(containers, whole, gates, told):
+    conditions = [{"type": "ContainersReady", "status": containers}, {"type": "Ready", "status": whole}]
+    runs = pod({"phase": "Running", "conditions": conditions})
+    runs["spec"] |= {"nodeName": "node-2", "readinessGates": gates}
+    trouble = diagnosis.pod_trouble(runs, ())
+    assert ("its node node-2 does not answer" in str(trouble)) is told
+    assert not (trouble and trouble.hopeless)  # it may come back by itself
+
+
 def test_a_suspended_job_says_that_somebody_holds_it():
     trouble = diagnosis.job_trouble({"metadata": {"name": "t"}, "spec": {"suspend": True}}, ())
     assert trouble
