@@ -1,7 +1,7 @@
 """Processes that a command starts beside itself.
 
-Promises: none outlives the command, however that one ends; Ctrl-C is the command's own business. Imports
-nothing that takes time.
+Promises: none outlives the command, however that one ends; Ctrl-C is the command's own business; how one
+ended can be told, whatever ended it. Imports nothing that takes time.
 """
 
 from __future__ import annotations
@@ -24,3 +24,17 @@ def settle() -> None:
 
     # A pool's queues would not tell that the parent was killed, for each child holds the others' pipes open.
     threading.Thread(target=watch, daemon=True).start()
+
+
+def told(code: int) -> str:
+    """How a process ended, in two or three words.
+
+    Args:
+        code: its exit code as `subprocess` gives it; negative: by a signal.
+    """
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"signal {signal.Signals(-code).name}"
+    except ValueError:  # all real-time signals but the first and the last
+        return f"signal {-code}"

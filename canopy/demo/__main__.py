@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from canopy import cli
+from canopy import children, cli
 from canopy.cli import UserError
 from canopy.demo import layout
 from canopy.demo.layout import Archive
@@ -158,7 +158,7 @@ def _run(module: str, *flags: str) -> float:
     start = time.monotonic()
     code = _wait(subprocess.Popen([sys.executable, *words[1:]]))
     if code < 0:
-        print(f"error: {module} was ended by {signal.Signals(-code).name}", file=sys.stderr, flush=True)
+        print(f"error: {module} was ended by {children.told(code)}", file=sys.stderr, flush=True)
     if code:
         raise _StageError(code if code > 0 else 128 - code)
     return time.monotonic() - start

@@ -89,7 +89,7 @@ def test_a_stages_exit_code_is_the_demos_and_a_signal_is_told(program, code, sta
     monkeypatch.setattr(demo, "_demo", lambda _: demo._run("a_stage"))
     assert demo.main([]) == code
     err = capfd.readouterr().err
-    assert ("was ended by SIGKILL" in err) == (code == 137)
+    assert ("a_stage was ended by signal SIGKILL\n" in err) == (code == 137)
 
 
 def test_ctrl_c_lets_the_stage_tidy_up_and_then_ends_the_demo_with_130(stage, tmp_path):

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from canopy import cli
+from canopy import children, cli
 from trainer import cluster
 from trainer.cluster import Place
 from trainer.halt import Halt
@@ -208,9 +208,9 @@ def _conclude(workers: list[Worker]) -> Ending:
     worker.dismiss(workers, f"worker {failed[0].index} ended", DISMISS_SECONDS)
     code = verdict([ended[each] for each in failed])
     for each in failed if code != cli.EXIT_USER else ():
-        log.warning("worker %d ended with %s", each.index, _describe(ended[each]))
+        log.warning("worker %d ended with %s", each.index, children.told(ended[each]))
     blamed = next((each for each in failed if ended[each] == code), failed[0])
-    found = f"worker {blamed.index} ended with {_describe(ended[blamed])}"
+    found = f"worker {blamed.index} ended with {children.told(ended[blamed])}"
     return Ending(
         code,
         blamed.word() or f"{found}: see its log",
@@ -245,10 +245,6 @@ def verdict(failures: Sequence[int]) -> int:
     killed = any(code < 0 or code == cli.EXIT_TERMINATED for code in failures)
     final = [cli.EXIT_USER, cli.EXIT_INTERRUPTED, cli.EXIT_PIPE] + ([] if killed else [cli.EXIT_BUG])
     return next((code for code in final if code in failures), cli.EXIT_PEER_LOST)
-
-
-def _describe(code: int) -> str:
-    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
 def _be_ready(yes: bool) -> None:

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from canopy import cli, contract
+from canopy import children, cli, contract
 
 LOG = "log.txt"
 STOP_SECONDS = 25.0  # as long as the launcher gives its workers to save their state
@@ -161,7 +161,7 @@ class Training:
             lines = [line.strip() for line in file.read().decode(errors="replace").splitlines()]
         told = [line for line in lines if line and not line.startswith("launch: ")]
         errors = [line.removeprefix("error: ") for line in told if line.startswith("error: ")]
-        end = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        end = children.told(code)
         if code == cli.EXIT_USER and errors:
             return errors[-1]
         return f"{end}: {told[-1]}" if told else end

@@ -46,7 +46,8 @@ def test_an_earlier_trys_words_are_not_taken_for_this_ones(folder):
     with start(folder) as training:
         wait(training)
         assert "long ago" not in training.reason(cli.EXIT_USER)
-        assert training.reason(-signal.SIGKILL).startswith("signal SIGKILL")
+        assert training.reason(-signal.SIGKILL).startswith("signal SIGKILL: ")
+        assert training.reason(-63).startswith("signal 63: ")
 
 
 def test_epochs_are_told_once_and_half_a_line_is_waited_for(folder):
