@@ -19,6 +19,7 @@ from beam_jobs.images import to_rgb
 from canopy import __version__
 from canopy.cli import UserError
 from canopy.sample.encode import Kind, encode
+from tests.trainer.untrained import tell_pictures_apart
 from trainer import data_info, export, model
 from trainer.config import Config
 from trainer.dataset import decode, resize
@@ -30,15 +31,6 @@ PICTURE = np.asarray(
 
 def thresholds(info):
     return [0.5 - number / 100 for number in range(len(info.vocabulary))]
-
-
-def tell_pictures_apart(network):
-    """Gives BatchNormalization the statistics of pictures: with its first ones all pictures score alike."""
-    for layer in network._flatten_layers():
-        if isinstance(layer, tf_keras.layers.BatchNormalization):
-            layer.momentum = 0.0
-    drawn = np.random.default_rng(3).integers(0, 256, (64, 5, 5, 3), np.uint8)
-    network(tf.cast(resize(drawn, 32), tf.float32), training=True)
 
 
 @pytest.fixture(scope="module")
