@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -17,12 +18,26 @@ from trainer.tuning.trial import Training
 
 @pytest.fixture
 def folder(tmp_path):
-    return trial.make_folder(tmp_path / "out", 7, None)
+    return trial.make_folder(tmp_path / "new" / "out", 7, None)
 
 
 def start(folder, *flags):
     """A training that ends at once: it has no data."""
     return Training(folder, ["--local_workers", "1"], ["--data", "nowhere", *flags])
+
+
+@pytest.fixture
+def pretending(tmp_path, monkeypatch):
+    """Makes launchers run a program instead of a training."""
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
+
+    def pretend(program):
+        (tmp_path / "sitecustomize.py").write_text(
+            "import json, os, signal, sys, time\n"
+            f'if "trainer.launch" in sys.orig_argv:\n    exec({program!r})\n    os._exit(2)\n'
+        )
+
+    return pretend
 
 
 def wait(training, seconds=60):
@@ -48,6 +63,55 @@ def test_an_earlier_trys_words_are_not_taken_for_this_ones(folder):
         assert "long ago" not in training.reason(cli.EXIT_USER)
         assert training.reason(-signal.SIGKILL).startswith("signal SIGKILL: ")
         assert training.reason(-63).startswith("signal 63: ")
+
+
+@pytest.mark.parametrize(
+    ("log", "code", "reason"),
+    [
+        (b"error: a peer is gone\nerror: no such chip\nlaunch: over\n", 2, "no such chip"),
+        (b"step 1\n\nKilled by \xff\nlaunch: over\n\n", 75, "exit code 75: Killed by \ufffd"),
+        (b"Traceback\n  KeyError: 1", -signal.SIGABRT, "signal SIGABRT: KeyError: 1"),
+        (b"no such flag\n", 2, "exit code 2: no such flag"),
+        (b"launch: begins\n", 1, "exit code 1"),
+        (b"", 2, "exit code 2"),
+    ],
+)
+def test_the_reason_of_a_failure_is_the_last_that_this_try_said_of_it(log, code, reason, pretending, folder):
+    (folder / trial.LOG).write_bytes(earlier := b"error: of long ago\n")
+    pretending(f"os.write(1, {log[:9]!r}); os.write(2, {log[9:]!r})")
+    with start(folder) as training:
+        wait(training)
+        assert training.reason(code) == reason
+    assert (folder / trial.LOG).read_bytes() == earlier + log
+
+
+def test_a_trial_takes_nothing_of_its_searchs_pod_and_all_else_of_its_environment(
+    pretending, folder, tmp_path, monkeypatch
+):
+    of_the_pod = ("CANOPY_TERMINATION_LOG", "CANOPY_RUN_ID", "TF_CONFIG")
+    for name in (*of_the_pod, "TF_CPP_MIN_LOG_LEVEL"):
+        monkeypatch.setenv(name, "the search's")
+    pretending(f"json.dump(dict(os.environ), open({str(tmp_path / 'seen')!r}, 'w'))")
+    with start(folder) as training:
+        wait(training)
+    seen = json.loads((tmp_path / "seen").read_text())
+    assert not seen.keys() & set(of_the_pod)
+    assert seen["TF_CPP_MIN_LOG_LEVEL"] == "the search's"
+
+
+@pytest.mark.parametrize(("heeds", "code"), [(True, cli.EXIT_TERMINATED), (False, -signal.SIGKILL)])
+def test_a_trial_that_is_stopped_gets_the_time_to_save_and_no_more(
+    heeds, code, pretending, folder, monkeypatch
+):
+    saves = f"signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.5), os._exit({cli.EXIT_TERMINATED})))"
+    waits = "print('waits', flush=True)\nfor _ in range(600):\n    time.sleep(0.1)"
+    pretending(f"{saves if heeds else 'signal.signal(signal.SIGTERM, signal.SIG_IGN)'}\n{waits}")
+    if not heeds:
+        monkeypatch.setattr(trial, "STOP_SECONDS", 0.3)
+    with start(folder) as training:
+        while training.poll() is None and not (folder / trial.LOG).read_bytes():
+            time.sleep(0.02)
+    assert training.poll() == code
 
 
 def test_epochs_are_told_once_and_half_a_line_is_waited_for(folder):
@@ -87,6 +151,35 @@ def test_a_trial_is_trimmed_to_what_it_was_and_scored(keep_export, folder):
     left = {path.name for path in folder.iterdir()}
     assert left == {"metrics.jsonl", "run.json", "log.txt"} | ({"export"} if keep_export else set())
     trial.trim(folder.parent / "nowhere", keep_export)
+
+
+def test_a_link_in_a_trials_folder_goes_and_what_it_leads_to_stays(folder, tmp_path):
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "file").write_text("x")
+    (folder / "logs").symlink_to(tmp_path / "logs")
+    trial.trim(folder, keep_export=True)
+    assert not list(folder.iterdir())
+    assert (tmp_path / "logs" / "file").exists()
+
+
+def test_a_file_that_another_worker_trims_at_the_same_time_is_gone_for_both(folder, monkeypatch):
+    unlink = Path.unlink
+
+    def beaten(path, **options):
+        unlink(path)
+        unlink(path, **options)
+
+    (folder / "partial").write_text("x")
+    monkeypatch.setattr(Path, "unlink", beaten)
+    trial.trim(folder, keep_export=False)
+    assert not list(folder.iterdir())
+
+
+def test_an_exports_score_is_its_f2(folder):
+    (folder / "export").mkdir()
+    metrics = {"precision": 0.9, "f2": 0.75, "f1": 0.8, "f2_macro": 0.6}
+    (folder / "export" / "model.json").write_text(json.dumps({"metrics": metrics}))
+    assert trial.exported_f2(folder) == 0.75
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"metrics": {"f2": NaN}}', '{"metrics": {"f2": null}}', "[1]"])
@@ -131,6 +224,7 @@ def test_processes_end_with_a_search_that_is_killed(records, folder):
     while session(leader) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert session(leader) == []
+    assert "launch: stopped by SIGTERM" in (folder / trial.LOG).read_text()  # and what was trained is saved
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a session's processes are found with ps")
