@@ -72,7 +72,9 @@ def test_a_tar_with_a_name_of_a_terabyte_is_refused(tmp_path: Path) -> None:
     header = tarfile.TarInfo("././@LongLink")
     header.type, header.size = tarfile.GNUTYPE_LONGNAME, 2**40
     path.write_bytes(header.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
-    with within(20), pytest.raises(UserError, match=r"a\.tar is no readable tar archive: .* no memory holds"):
+    # Where the system promises any memory (vm.overcommit_memory 1: a kubelet sets it) the file's end is told.
+    words = r"a\.tar is no readable tar archive: (.* no memory holds|empty header)"
+    with within(20), pytest.raises(UserError, match=words):
         list_images([str(path)])
 
 
