@@ -99,7 +99,9 @@ def namespace(archive: Path) -> Iterator[Namespace]:
 
 
 @pytest.fixture(scope="module")
-def followed(namespace: Namespace, tmp_path_factory: pytest.TempPathFactory) -> subprocess.Popen[str]:
+def followed(
+    namespace: Namespace, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[subprocess.Popen[str]]:
     """`infra.submit`, which applies and follows every stage with a small run's settings."""
     overlay = tmp_path_factory.mktemp("overlay")
     patches = [
@@ -116,13 +118,16 @@ def followed(namespace: Namespace, tmp_path_factory: pytest.TempPathFactory) -> 
     (overlay / "kustomization.yaml").write_text(yaml.safe_dump(document))
     files = [K8S / f"{stage}-job.yaml" for stage in STAGES]
     where = ("--context", CONTEXT, "--namespace", namespace.name)
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-m", "infra.submit", *files, "--overlay", overlay, "--follow", *where],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         cwd=ROOT,
     )
+    with process:
+        yield process
+        process.kill()
 
 
 def wait(what: Callable[[], Any], process: subprocess.Popen[str]) -> Any:
