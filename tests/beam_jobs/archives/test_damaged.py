@@ -72,8 +72,10 @@ def test_a_tar_with_a_name_of_a_terabyte_is_refused(tmp_path: Path) -> None:
     header = tarfile.TarInfo("././@LongLink")
     header.type, header.size = tarfile.GNUTYPE_LONGNAME, 2**40
     path.write_bytes(header.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
-    # Where the system promises any memory (vm.overcommit_memory 1: a kubelet sets it) the file's end is told.
-    words = r"a\.tar is no readable tar archive: (.* no memory holds|empty header)"
+    # Where the system promises any memory, as a kubelet has it do, the file's end is what is found.
+    policy = Path("/proc/sys/vm/overcommit_memory")
+    promised = policy.exists() and policy.read_text().strip() == "1"
+    words = rf"a\.tar is no readable tar archive: {'empty header' if promised else '.* no memory holds'}"
     with within(20), pytest.raises(UserError, match=words):
         list_images([str(path)])
 
