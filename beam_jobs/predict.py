@@ -8,6 +8,7 @@ scores in a staging folder beside the output, which is of this run alone.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import stat
@@ -71,7 +72,6 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
         absent = submission.lacking({source.name for source in unique}, sample) if sample else []
         _check(job, found, rejects, missing=absent, extra=[], rows=len(sample or ()))
         for path in filter(None, (job.output, job.scores)):
-            storage.make_folder(storage.split(path)[0])
             _check_writable(path)
         lists = worklist.cut(unique, staged.own, progress, choice.workers, choice.processes)
         # Elsewhere each core mostly has a process of its own: two threads, for one to read meanwhile.
@@ -218,12 +218,17 @@ def _place(path: str) -> str:
 
 
 def _check_writable(path: str) -> None:
-    """Begins a file of this machine as its writing will; of a store only an upload would tell."""
-    if not storage.is_remote(path):
-        part = Path(f"{path}{storage.PART}")
-        with storage.explained(path, "write"):
-            part.touch()
-            part.unlink()
+    """Begins a file as its writing will: whether it may be there is told before hours of scoring."""
+    storage.make_folder(storage.split(path)[0])
+    part = f"{path}{storage.PART}"
+    if storage.is_remote(path):
+        storage.write_bytes(part, b"")
+        with contextlib.suppress(UserError):  # who may write somewhere may not always remove
+            storage.delete([part])
+        return
+    with storage.explained(path, "write"):
+        Path(part).touch()
+        Path(part).unlink()
 
 
 def _write_rejects(output: str, rejects: list[Reject]) -> None:

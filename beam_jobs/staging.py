@@ -105,8 +105,13 @@ def beside(output: str) -> str:
 
 @contextlib.contextmanager
 def begun(output: str) -> Iterator[Staging]:
-    """A prediction's staging folder beside its output, there for as long as the block lasts."""
+    """A prediction's staging folder beside its output, there for as long as the block lasts.
+
+    Raises:
+        UserError: another run of this machine is writing to the output, or the folder holds what none left.
+    """
     staging = Staging(beside(output), output, "run")
+    _refuse_foreign(staging.folder)
     try:
         staging.begin()
         storage.make_folder(staging.own)
@@ -117,3 +122,18 @@ def begun(output: str) -> Iterator[Staging]:
         else:
             shutil.rmtree(staging.own, ignore_errors=True)
         staging.leave()
+
+
+def _refuse_foreign(folder: str) -> None:
+    """What lies in the folder is removed, so it has to be what runs leave there."""
+    if storage.is_remote(folder):
+        names = {path.removeprefix(f"{folder}/").split("/")[0] for path in storage.below(folder)}
+    else:
+        with storage.explained(folder, "list"):
+            names = {path.name for path in Path(folder).iterdir()} if Path(folder).is_dir() else set()
+    foreign = sorted(name for name in names - {LOCK} if not name.startswith((MARK, OWN)))
+    if foreign:
+        raise UserError(
+            f"--output: {storage.join(folder, foreign[0])} is not Canopy's, and whatever lies in {folder} is "
+            "removed: move it away, or name another output"
+        )

@@ -72,8 +72,23 @@ def job_end(job: KubeObject) -> End | None:
         if condition.get("type") == "Complete":
             return End(True, "succeeded", cli.EXIT_OK)
         if condition.get("type") == "Failed":
-            words = ": ".join(filter(None, (condition.get("reason"), condition.get("message"))))
-            return End(False, f"failed ({words})" if words else "failed", cli.EXIT_BUG)
+            return End(False, _failed(condition), cli.EXIT_BUG)
+    return None
+
+
+def job_verdict(job: KubeObject) -> str | None:
+    """What the cluster has decided about a Job whose pods have not all ended yet; None before that.
+
+    From Kubernetes 1.31 on a Job is Failed or Complete only once the last of its pods is over, which on a
+    node that is silent takes until the node is back or deleted.
+    """
+    if job_end(job):
+        return None
+    for condition in _true(job):
+        if condition.get("type") == "SuccessCriteriaMet":
+            return "has succeeded"
+        if condition.get("type") == "FailureTarget":
+            return f"has {_failed(condition)}"
     return None
 
 
@@ -134,6 +149,11 @@ def container_end(terminated: dict[str, Any]) -> End:
         return End(False, "it took more memory than its limit and was killed (OOMKilled)", cli.EXIT_BUG)
     words, verdict = EXIT_CODES.get(code, (_signal(code), cli.EXIT_BUG))
     return End(False, f"exit code {code}{f' ({words})' if words else ''}{last_word}", verdict)
+
+
+def _failed(condition: dict[str, Any]) -> str:
+    words = ": ".join(filter(None, (condition.get("reason"), condition.get("message"))))
+    return f"failed ({words})" if words else "failed"
 
 
 def _signal(code: int) -> str:

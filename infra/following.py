@@ -161,6 +161,11 @@ class Follower:
     def _tell(self, job: KubeObject, pods: list[KubeObject]) -> None:
         """Shows how the Job stands, and each trouble once."""
         self._screen.standing(f"{title(job)}: {endings.standing(job, pods)}")
+        decided = endings.job_verdict(job)
+        if decided:
+            self._once(
+                job, f"{title(job)} {decided}, and is over when the last of its pods has ended", decided
+            )
         hopeless = False
         for trouble in self._job_troubles(job, pods):
             self._once(job, f"{title(job)}: {trouble}", trouble.what)

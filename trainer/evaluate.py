@@ -71,8 +71,9 @@ def _evaluate(settings: Settings) -> None:
     model = _model_info(settings.model)
     _check_classes(settings, model, info)
     info.shards(settings.split)
-    scored = split.score(settings.model, info, settings.split)
+    # First: it takes less long, and a shard that is damaged is found before the split is scored.
     others = split.look(info, "train", 0 if settings.split == "train" else settings.train_records)
+    scored = split.score(settings.model, info, settings.split)
     result = Validation.of(scored.scores, scored.labels, info.vocabulary, model.thresholds)
     found = findings.gather(model, info, settings.split, scored=scored, others=others, summary=result.summary)
     files = {
@@ -82,6 +83,8 @@ def _evaluate(settings: Settings) -> None:
     }
     if data_info.read(settings.data).fingerprint != info.fingerprint:
         raise UserError(f"--data {info.folder} was preprocessed again meanwhile: evaluate once more")
+    if _model_info(settings.model) != model:
+        raise UserError(f"--model {settings.model} was exported again meanwhile: evaluate once more")
     try:
         for name, text in files.items():
             write_text(f"{settings.output}/{name}", text)

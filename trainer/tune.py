@@ -10,11 +10,12 @@ would make is found before the first; it ends with the command line that trains 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -71,18 +72,25 @@ def _tune(settings: Settings) -> None:
         opened.enqueue_trial(space.baseline())
     shared = Study(opened, settings.trials, settings.stale_after)
     with Halt(settings.timeout) as halt:
-        try:
+        with _explained():
             _Worker(settings, base.epochs, space, output, shared, halt).work()
-        except storage.UNREACHABLE as error:
-            raise TryAgainError(f"the study: {cli.first_line(error)}") from error
-        except OSError as error:
-            kind = UserError if error.errno in LOST_FOR_GOOD else TryAgainError
-            raise kind(f"the search cannot go on: {error}") from error
-        trials = shared.trials()
+            trials = shared.trials()
         if halt.code:
             _say(f"stopped after {len(trials)} of {settings.trials} trials; the same command goes on")
             raise SystemExit(halt.code)
     report.tell(settings, opened, space, trials, output=output, halted=halt.asked)
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """Turns what keeps a worker from its study or its folders into what the worker ends with."""
+    try:
+        yield
+    except storage.UNREACHABLE as error:
+        raise TryAgainError(f"the study: {cli.first_line(error)}") from error
+    except OSError as error:
+        kind = UserError if error.errno in LOST_FOR_GOOD else TryAgainError
+        raise kind(f"the search cannot go on: {error}") from error
 
 
 def _check(settings: Settings, space: Space) -> tuple[Config, DataInfo]:

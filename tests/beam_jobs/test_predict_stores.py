@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from beam_jobs import staging, storage, submission
+from beam_jobs import predict, staging, storage, submission
 from tests.beam_jobs.gcs_server import Faulty
 from tests.beam_jobs.making import Shown
 from tests.beam_jobs.predicting import Run, is_one_sentence
@@ -71,6 +71,22 @@ def test_a_store_that_takes_nothing_is_one_sentence_and_keeps_the_earlier_submis
     assert "access is denied" in done.err
     assert storage.match("gs://here/out/**") == ["gs://here/out/submission.csv"]
     assert storage.read_bytes("gs://here/out/submission.csv") == b"earlier"
+
+
+def test_scores_that_a_store_does_not_take_are_told_before_the_work(
+    run: Run, chips: Path, server: Faulty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scoring(*_: object, **__: object) -> None:
+        raise AssertionError("it scores")
+
+    monkeypatch.setattr(predict, "build", scoring)
+    server.denied = "/upload/storage/v1/b/theirs/"
+    done = run("--images", chips, "--scores", "gs://theirs/scores.parquet", output="gs://here/submission.csv")
+    assert done.code == 2
+    assert is_one_sentence(done), done.err
+    assert "cannot write gs://theirs/scores.parquet" in done.err
+    assert "access is denied" in done.err
+    assert storage.match("gs://here/**") == []
 
 
 def test_an_export_that_the_store_does_not_hold_is_one_sentence(run: Run, stored: tuple[str, str]) -> None:

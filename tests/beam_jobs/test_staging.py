@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -197,6 +198,20 @@ def test_on_a_disk_without_locks_a_run_that_is_overtaken_while_it_scores_says_so
     done = run("--images", chips, output=output)
     assert done.code == 2
     assert f"another run to {output} began before this one was done" in done.err
+
+
+@pytest.mark.parametrize("place", ["disk", "store"])
+def test_what_is_no_runs_is_neither_removed_nor_written_beside(
+    place: str, tmp_path: Path, server: Faulty
+) -> None:
+    output = "gs://here/out.csv" if place == "store" else str(tmp_path / "out.csv")
+    kept = f"{output}.partial/notes/mine.txt"
+    storage.make_folder(storage.split(kept)[0])
+    storage.write_bytes(kept, b"mine")
+    named = re.escape(f"--output: {output}.partial/notes is not Canopy's")
+    with pytest.raises(UserError, match=named), staging.begun(output):
+        pass
+    assert storage.read_bytes(kept) == b"mine"
 
 
 def test_a_file_in_the_way_of_the_staging_folder_is_one_sentence(tmp_path: Path) -> None:

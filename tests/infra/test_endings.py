@@ -51,6 +51,23 @@ def test_a_job_has_not_ended_before_its_cluster_says_complete_or_failed(kind):
 
 
 @pytest.mark.parametrize(
+    ("conditions", "decided"),
+    [
+        ([{"type": "FailureTarget", "reason": "Policy", "message": "exit 2"}], "has failed (Policy: exit 2)"),
+        ([{"type": "FailureTarget"}], "has failed"),
+        ([{"type": "SuccessCriteriaMet", "reason": "CompletionsReached"}], "has succeeded"),
+        ([{"type": "FailureTarget", "status": "False"}], None),
+        ([{"type": "FailureTarget"}, {"type": "Failed"}], None),
+        ([{"type": "Suspended"}], None),
+        ([], None),
+    ],
+)
+def test_what_is_decided_about_a_job_is_known_before_its_last_pod_is_over(conditions, decided):
+    given = [{"status": "True"} | condition for condition in conditions]
+    assert endings.job_verdict({"status": {"conditions": given}}) == decided
+
+
+@pytest.mark.parametrize(
     ("code", "reason", "words", "verdict"),
     [
         (1, "Error", "a bug", cli.EXIT_BUG),

@@ -155,6 +155,31 @@ def test_a_pod_that_may_not_be_created_beside_one_that_runs_is_told(server, subm
     assert message in done.stderr
 
 
+def test_a_job_that_has_failed_and_waits_for_a_lost_nodes_pod_says_so_once(server, submit, write):
+    def decided(stage):
+        pod = stage.pod(0)
+        stage.run(pod)
+        verdict = {
+            "type": "FailureTarget",
+            "status": "True",
+            "reason": "PodFailurePolicy",
+            "message": "exit 2",
+        }
+        for _ in range(2):
+            stage.store.change(
+                "jobs", "train", lambda it: it.setdefault("status", {}).update(conditions=[verdict])
+            )
+            time.sleep(1.5)
+        stage.end(pod, 143)
+        stage.fail("PodFailurePolicy", "exit 2")
+
+    play(server, train=decided)
+    done = submit(write("t.yaml", job("train")))
+    told = "job/train has failed (PodFailurePolicy: exit 2), and is over when the last of its pods has ended"
+    assert done.stderr.count(told) == 1, done.stderr
+    assert done.stderr.splitlines()[-1].endswith("job/train failed (PodFailurePolicy: exit 2)")
+
+
 def test_a_job_that_ends_without_ever_having_pods_says_why(server, submit, write):
     def never(stage):
         with stage.store.changed:  # both at once

@@ -216,7 +216,8 @@ def test_a_model_with_more_scores_than_tags_is_refused(trained, records, tmp_pat
     monkeypatch.setattr(data_info, "read", lambda folder: dataclasses.replace(read(folder), vocabulary=two))
     changes = {"classes": two, "thresholds": [0.2, 0.2], "metrics": {"constant_tags": ["clear"]}}
     model = altered(trained, tmp_path / "export", **changes)
-    assert evaluate.main(words(trained, records, tmp_path / "report", model=model)) == cli.EXIT_USER
+    flags = words(trained, records, tmp_path / "report", model=model, train_records=0)
+    assert evaluate.main(flags) == cli.EXIT_USER
     told = capfd.readouterr().err
     assert "scores for 2 tags" in told
     assert "Traceback" not in told
@@ -317,6 +318,35 @@ def test_a_cut_shard_is_one_sentence(trained, records, tmp_path, capfd):
     shard.write_bytes(shard.read_bytes()[:-10])
     assert evaluate.main(words(trained, data, tmp_path / "report")) == cli.EXIT_USER
     assert shard.name in capfd.readouterr().err
+
+
+def test_a_damaged_training_shard_is_told_before_the_split_is_scored(
+    trained, records, tmp_path, capfd, monkeypatch
+):
+    data = rewritten(records, tmp_path / "data", lambda *_: None)
+    shard = sorted(data.glob("*train.tfrecord*"))[0]
+    shard.write_bytes(shard.read_bytes()[:-10])
+    monkeypatch.setattr(split, "score", None)
+    assert evaluate.main(words(trained, data, tmp_path / "report")) == cli.EXIT_USER
+    assert shard.name in capfd.readouterr().err
+
+
+def test_a_model_that_is_exported_anew_while_it_is_evaluated_makes_no_report(
+    trained, records, tmp_path, capfd, monkeypatch
+):
+    def export_anew(_):
+        facts = json.loads((model / "model.json").read_text())
+        (model / "model.json").write_text(json.dumps({**facts, "data_fingerprint": "of others"}))
+        return ""
+
+    model = shutil.copytree(trained.export, tmp_path / "export")
+    monkeypatch.setattr(page, "render", export_anew)
+    flags = words(trained, records, tmp_path / "report", model=model, train_records=0)
+    assert evaluate.main(flags) == cli.EXIT_USER
+    assert capfd.readouterr().err.endswith(
+        f"--model {model} was exported again meanwhile: evaluate once more\n"
+    )
+    assert not (tmp_path / "report").exists()
 
 
 def test_records_that_are_written_anew_while_they_are_evaluated_make_no_report(

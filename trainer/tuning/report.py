@@ -23,6 +23,7 @@ from canopy.cli import UserError, first_line
 from trainer.tuning import search, trial
 from trainer.tuning.search import Space
 from trainer.tuning.settings import Settings
+from trainer.tuning.storage import UNREACHABLE
 from trainer.tuning.study import best_of
 
 SHOWN = 10  # trials in the table
@@ -102,8 +103,9 @@ def table(trials: list[FrozenTrial], space: Space) -> Table:
 def plots(study: optuna.Study, output: Path) -> list[Path]:
     """Writes how the best F2 grew, and which flags mattered; returns the files.
 
-    The workers of a search may end, and write them, at once: each file is whole, and one of theirs. A file
-    that cannot be written is told and left out: the trials stand without it.
+    The workers of a search may end, and write them, at once: each file is whole, and one of theirs. One for
+    which the study cannot be read any more, or that cannot be written, is told and left out: the trials stand
+    without it.
     """
     import matplotlib as mpl
 
@@ -124,13 +126,13 @@ def plots(study: optuna.Study, output: Path) -> list[Path]:
         # Too few trials, or all alike, say nothing about importance: that is no reason to fail.
         with warnings.catch_warnings(), contextlib.suppress(ValueError, RuntimeError):
             warnings.simplefilter("ignore")
-            figure = draw(study).figure
             try:
+                figure = draw(study).figure
                 figure.savefig(mine, format="png", dpi=150, bbox_inches="tight")
                 mine.replace(output / name)
                 made.append(output / name)
-            except OSError as error:
-                print(f"no plot: {output / name} cannot be written ({first_line(error)})", file=sys.stderr)
+            except (OSError, *UNREACHABLE) as error:
+                print(f"no plot: {output / name} cannot be made ({first_line(error)})", file=sys.stderr)
             finally:
                 with contextlib.suppress(OSError):
                     mine.unlink(missing_ok=True)

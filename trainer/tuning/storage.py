@@ -29,7 +29,7 @@ from sqlalchemy.exc import (
 )
 
 from canopy import transient
-from canopy.cli import UserError
+from canopy.cli import TryAgainError, UserError
 
 TERMS = "canopy"  # the study's attribute that says what it is about
 UNREACHABLE = (SQLAlchemyError, StorageInternalError)
@@ -42,6 +42,13 @@ UNREADABLE = (
     AssertionError,
     ImportError,
     RuntimeError,  # a database that another Optuna made
+)
+# What drivers say where a database is away or full for a while: SQLite's lock, the sockets' words, and
+# PostgreSQL's and MySQL's own, which have no codes in common.
+PASSING = re.compile(
+    r"database is locked|connection refused|timed out|timeout expired|starting up|shutting down|too many"
+    r"|server closed the connection|lost connection|connection reset|no route to host|temporary failure",
+    re.IGNORECASE,
 )
 # Where a database's driver is another package than its module; SQLAlchemy knows modules alone.
 DRIVERS = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
@@ -91,7 +98,7 @@ def open_study(
 
     Raises:
         UserError: where it cannot be opened, or is about something else.
-        TryAgainError: where its disk does not give it for a reason that may pass.
+        TryAgainError: where its disk or its database does not give it for a reason that may pass.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
@@ -103,6 +110,8 @@ def open_study(
     except UNREADABLE as error:
         lines = str(error).strip().splitlines() or [repr(error)]
         said = f"--study {shown(text)} cannot be opened ({lines[0]})"
+        if isinstance(error, UNREACHABLE) and PASSING.search(str(error)):
+            raise TryAgainError(said) from error
         raise (transient.told(said, error) if isinstance(error, OSError) else UserError(said)) from error
     if found:
         raise UserError(

@@ -6,6 +6,7 @@ from pathlib import Path
 import matplotlib.figure
 import optuna
 import pytest
+from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState, create_trial
 
 from canopy.cli import UserError
@@ -130,4 +131,18 @@ def test_a_plot_that_cannot_be_written_is_told_and_left_out(study, tmp_path, cap
     (tmp_path / PLOTS[0]).mkdir()
     assert report.plots(study, tmp_path) == [tmp_path / PLOTS[1]]
     assert names(tmp_path) == PLOTS
-    assert f"no plot: {tmp_path / PLOTS[0]} cannot be written" in capsys.readouterr().err
+    assert f"no plot: {tmp_path / PLOTS[0]} cannot be made" in capsys.readouterr().err
+
+
+def test_a_study_that_is_lost_at_the_end_costs_the_plots_alone(tmp_path, capsys, monkeypatch):
+    def lost(*_, **__):
+        raise StorageInternalError("the server closed the connection")
+
+    made = searched(0.5, 0.75)
+    trials = made.trials
+    monkeypatch.setattr(optuna.Study, "get_trials", lost)
+    report.tell(made_of(), made, SPACE, trials, output=tmp_path, halted=False)
+    told = capsys.readouterr()
+    assert "best: F2 0.7500" in told.out
+    assert told.err.count("cannot be made (the server closed the connection)") == len(PLOTS)
+    assert names(tmp_path) == []

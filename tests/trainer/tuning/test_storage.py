@@ -1,10 +1,14 @@
 """Where a study is kept: what is worth another try, and what is not."""
 
+import contextlib
 import errno
 import os
+import sqlite3
 from pathlib import Path
 
+import optuna
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from canopy.cli import TryAgainError, UserError
 from trainer.tuning import sampling, storage
@@ -35,3 +39,38 @@ def test_a_disk_that_fails_for_a_while_is_worth_another_try(number, kind, tmp_pa
     monkeypatch.setattr(Path, "open", failing)
     with pytest.raises(kind, match=rf"--study .*study\.log cannot be opened .*{os.strerror(number)}"):
         open_study(path, tmp_path)
+
+
+def test_a_database_that_others_hold_is_worth_another_try(tmp_path):
+    path = tmp_path / "study.db"
+    open_study(f"sqlite:///{path}", tmp_path)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(
+            TryAgainError, match=r"--study sqlite:///.*study\.db.* cannot be opened .*is locked"
+        ):
+            open_study(f"sqlite:///{path}?timeout=0.1", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ('connection to server at "db" (10.0.0.9), port 5432 failed: Connection refused', TryAgainError),
+        ("connection failed: FATAL:  the database system is starting up", TryAgainError),
+        ("FATAL:  sorry, too many clients already", TryAgainError),
+        ("(2013, 'Lost connection to MySQL server during query')", TryAgainError),
+        ("connection timeout expired", TryAgainError),
+        ('FATAL:  password authentication failed for user "me"', UserError),
+        ('FATAL:  database "studies" does not exist', UserError),
+        ("attempt to write a readonly database", UserError),
+    ],
+)
+def test_a_database_that_is_away_for_a_while_is_told_from_one_that_is_wrong(
+    said, kind, tmp_path, monkeypatch
+):
+    def fail(*_, **__):
+        raise OperationalError("SELECT 1", None, Exception(said))
+
+    monkeypatch.setattr(optuna, "load_study", fail)
+    with pytest.raises(kind, match="cannot be opened"):
+        open_study(f"sqlite:///{tmp_path / 'study.db'}", tmp_path)
