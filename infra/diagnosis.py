@@ -152,13 +152,16 @@ def _no_room(short: tuple[str, ...], message: str) -> str:
         return f"no node has a free GPU ({gpus[0]})"
     if short:
         return f"no node has enough {' and '.join(short)} free"
-    if "olume node affinity" in message or "olume's node affinity" in message:
-        return "no node that reaches its volume takes it"
-    if "affinity" in message or "node selector" in message:
-        return "no node has the labels that it asks for"
-    if "taint" in message:
-        return "every node has a taint that it does not tolerate"
-    return "no node takes it"
+    words = (
+        # Said of the node, or the name of its taint.
+        ("unschedulable", "a node that could take it is closed to new pods: cordoned, or being drained"),
+        ("olume node affinity", "no node that reaches its volume takes it"),
+        ("olume's node affinity", "no node that reaches its volume takes it"),
+        ("affinity", "no node has the labels that it asks for"),
+        ("node selector", "no node has the labels that it asks for"),
+        ("taint", "every node has a taint that it does not tolerate"),
+    )
+    return next((what for sign, what in words if sign in message), "no node takes it")
 
 
 def _claims(pod: KubeObject) -> list[str]:
