@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # Linux' names, in /proc/cpuinfo
@@ -54,24 +55,46 @@ def gpus(devices: Path = DEVICES) -> int:
     return min(there, len(list(usable)))
 
 
+def kills_for_memory(root: Path = ROOT) -> int:
+    """How many processes of this one's control group the kernel has killed so far for want of memory.
+
+    https://docs.kernel.org/admin-guide/cgroup-v2.html, `memory.events`, and in version 1
+    https://docs.kernel.org/admin-guide/cgroup-v1/memory.html, `memory.oom_control`: both count those that a
+    limit cost and those that the whole machine's shortage did.
+
+    Args:
+        root: where `proc` and `sys` are; 0 where they do not tell.
+    """
+    for group in _groups(root, "memory"):
+        for name in ("memory.events", "memory.oom_control"):
+            with contextlib.suppress(OSError, ValueError):
+                for line in (group / name).read_text().splitlines():
+                    what, _, count = line.partition(" ")
+                    if what == "oom_kill":
+                        return int(count)
+    return 0
+
+
 def _limit(root: Path) -> float:
     """The CPU limit, in cores, of this process' control group and those around it; infinite without one.
 
     Version 2 of control groups: https://docs.kernel.org/admin-guide/cgroup-v2.html, `cpu.max`. Version 1:
     https://docs.kernel.org/scheduler/sched-bwc.html, `cpu.cfs_quota_us`.
     """
-    limits = [math.inf]
+    return min(map(_limit_of, _groups(root, "cpu")), default=math.inf)
+
+
+def _groups(root: Path, controller: str) -> Iterator[Path]:
+    """The folders of this process' control group and of those around it, the innermost first."""
     with contextlib.suppress(OSError, ValueError):
         for line in (root / "proc/self/cgroup").read_text().splitlines():
             _, controllers, path = line.split(":", 2)
-            if controllers and "cpu" not in controllers.split(","):
+            if controllers and controller not in controllers.split(","):
                 continue
             top = root / "sys/fs/cgroup" / controllers
             group = top / path.strip("/")
             # In a container the path may be the host's, of which only the top is to be seen.
-            for folder in (group, *(above for above in group.parents if above.is_relative_to(top))):
-                limits.append(_limit_of(folder))
-    return min(limits)
+            yield from (group, *(above for above in group.parents if above.is_relative_to(top)))
 
 
 def _limit_of(group: Path) -> float:

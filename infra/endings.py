@@ -145,10 +145,13 @@ def container_end(terminated: dict[str, Any]) -> End:
     last_word = f'; it said "{said.splitlines()[-1]}"' if said else ""
     if code == 0:
         return End(True, "exit code 0", cli.EXIT_OK)
-    if terminated.get("reason") == "OOMKilled":
+    # The node's word stays where one process was killed, and the container went on and ended by itself.
+    starved = terminated.get("reason") == "OOMKilled"
+    if starved and code not in EXIT_CODES:
         return End(False, "it took more memory than its limit and was killed (OOMKilled)", cli.EXIT_BUG)
     words, verdict = EXIT_CODES.get(code, (_signal(code), cli.EXIT_BUG))
-    return End(False, f"exit code {code}{f' ({words})' if words else ''}{last_word}", verdict)
+    before = "; before that it took more memory than its limit (OOMKilled)" if starved else ""
+    return End(False, f"exit code {code}{f' ({words})' if words else ''}{before}{last_word}", verdict)
 
 
 def _failed(condition: dict[str, Any]) -> str:

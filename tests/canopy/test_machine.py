@@ -3,10 +3,11 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from canopy.machine import cores, gpus, multiplies_bfloat16
+from canopy.machine import cores, gpus, kills_for_memory, multiplies_bfloat16
 from tests.conftest import ROOT
 
 
@@ -67,6 +68,53 @@ def test_no_limit_in_the_older_kind_is_minus_one(tmp_path, many):
 
 def test_a_system_without_control_groups_has_the_cores_it_says(tmp_path, many):
     assert cores(tmp_path) == 64
+
+
+@pytest.mark.parametrize(
+    ("groups", "name"),
+    [
+        ("0::/pods/one\n", "pods/one/memory.events"),
+        ("0::/pods/one\n", "pods/memory.events"),  # the group itself has no memory controller
+        ("0::/on/the/host\n", "memory.events"),  # in a container
+        ("5:cpu:/a\n4:memory:/pod\n0::/\n", "memory/pod/memory.oom_control"),
+    ],
+)
+def test_kills_for_want_of_memory_are_those_of_the_group_around(tmp_path, groups, name):
+    text = "low 0\noom 9\noom_kill 3\noom_group_kill 1\n"
+    assert kills_for_memory(system(tmp_path, groups, {name: text})) == 3
+
+
+@pytest.mark.parametrize("text", ["oom_kill_disable 0\nunder_oom 0\n", "oom_kill many\n", ""])
+def test_a_system_that_does_not_count_kills_has_none(tmp_path, text):
+    assert kills_for_memory(tmp_path) == 0
+    assert kills_for_memory(system(tmp_path, "0::/\n", {"memory.events": text})) == 0
+
+
+@pytest.fixture
+def small_group():
+    """A real control group of 64 MiB around processes that join it: the folder."""
+    rows = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
+    own = next((path for _, controllers, path in rows if "memory" in controllers.split(",")), "")
+    folder = Path(f"/sys/fs/cgroup/memory{own}/canopy-test-{os.getpid()}")
+    try:
+        folder.mkdir()
+        (folder / "memory.limit_in_bytes").write_text(str(64 << 20))
+    except OSError as error:
+        pytest.skip(f"no control group can be made here: {error}")
+    yield folder
+    folder.rmdir()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="control groups are Linux'")
+def test_a_process_that_takes_more_memory_than_its_group_has_is_counted(small_group):
+    program = (
+        "import pathlib, subprocess, sys\nfrom canopy.machine import kills_for_memory\n"
+        f"pathlib.Path({str(small_group / 'cgroup.procs')!r}).write_text('0')\n"
+        "before, words = kills_for_memory(), 'held = bytearray(1 << 28)'\n"
+        "print(subprocess.run([sys.executable, '-c', words]).returncode, kills_for_memory() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, check=True)
+    assert done.stdout == b"-9 1\n"
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,14 @@ def test_what_is_decided_about_a_job_is_known_before_its_last_pod_is_over(condit
         (126, "ContainerCannotRun", "no program", cli.EXIT_USER),
         (127, "ContainerCannotRun", "not in the image", cli.EXIT_USER),
         (130, "Error", "interrupted", cli.EXIT_BUG),
-        (137, "OOMKilled", "more memory than its limit", cli.EXIT_BUG),
+        (137, "OOMKilled", "more memory than its limit and was killed", cli.EXIT_BUG),
+        (
+            75,
+            "OOMKilled",
+            "a storage failed for a while); before that it took more memory",
+            cli.EXIT_PEER_LOST,
+        ),
+        (2, "OOMKilled", "flags or its input); before that it took more memory", cli.EXIT_USER),
         (137, "Error", "killed by SIGKILL", cli.EXIT_BUG),
         (139, "Error", "killed by SIGSEGV", cli.EXIT_BUG),
         (143, "Error", "stopped by SIGTERM", cli.EXIT_PEER_LOST),
@@ -88,6 +95,10 @@ def test_what_an_exit_code_means(code, reason, words, verdict):
     assert words in end.sentence
     assert end.code == verdict
     assert not end.succeeded
+
+
+def test_a_container_that_went_on_without_a_process_that_was_killed_for_memory_has_succeeded():
+    assert endings.container_end({"exitCode": 0, "reason": "OOMKilled"}).succeeded
 
 
 def test_a_containers_last_word_is_told():

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from canopy import children, cli
+from canopy import cli
 from trainer import cluster
 from trainer.cluster import Place
 from trainer.halt import Halt
@@ -63,7 +63,7 @@ class Ending:
     why: str  # one line
     saved: int = -1  # step of the newest checkpoint that this attempt wrote
     is_final: bool = True  # a restart would not mend it
-    crash: int = 0  # the signal by which a worker of this launcher crashed
+    crash: int = 0  # the signal by which a worker of this launcher crashed, or was killed for want of memory
     is_told: bool = False  # a worker of this launcher has said it to the user
 
 
@@ -118,7 +118,7 @@ def _with_others(own: Worker, place: Place, halt: Halt, rendezvous_timeout: floa
     with Watch(place, found) as watch:
         ending = _wait([own], halt, watch=watch)
         assert ending is not None
-        if ending.code == cli.EXIT_BUG or ending.crash:
+        if ending.code == cli.EXIT_BUG or ending.crash in CRASHES:
             # TensorFlow has many names for a peer that is gone: the watch knows.
             deadline = time.monotonic() + LAST_WORDS_SECONDS
             while not watch.lost() and time.monotonic() < deadline and not halt.code:
@@ -208,14 +208,15 @@ def _conclude(workers: list[Worker]) -> Ending:
     worker.dismiss(workers, f"worker {failed[0].index} ended", DISMISS_SECONDS)
     code = verdict([ended[each] for each in failed])
     for each in failed if code != cli.EXIT_USER else ():
-        log.warning("worker %d ended with %s", each.index, children.told(ended[each]))
+        log.warning("worker %d ended with %s", each.index, each.how_it_ended())
     blamed = next((each for each in failed if ended[each] == code), failed[0])
-    found = f"worker {blamed.index} ended with {children.told(ended[blamed])}"
+    found = f"worker {blamed.index} ended with {blamed.how_it_ended()}"
+    advice = "give it more, or a smaller --batch_size" if blamed.was_starved() else "see its log"
     return Ending(
         code,
-        blamed.word() or f"{found}: see its log",
+        blamed.word() or f"{found}: {advice}",
         is_final=code != cli.EXIT_PEER_LOST,
-        crash=next((-ended[each] for each in failed if -ended[each] in CRASHES), 0),
+        crash=next((-ended[each] for each in failed if -ended[each] in CRASHES or each.was_starved()), 0),
     )
 
 

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from canopy import machine
+from canopy import children, machine
 from trainer import link, logs
 from trainer.cluster import Place
 from trainer.training import stopping
@@ -71,6 +71,7 @@ class Worker:
             "CANOPY_TERMINATION_LOG": self._word.name,
             link.ENVIRONMENT: str(self.line.descriptor),
         }
+        self._kills = machine.kills_for_memory()
         self._holds_errors, self._as_json = here > 1 and not place.is_chief, log_format == "json"
         self._is_hushed = False
         relayed = self._holds_errors or self._as_json
@@ -115,6 +116,14 @@ class Worker:
         with contextlib.suppress(OSError):  # in days of training the temporary folder may have been tidied
             return Path(self._word.name).read_text(encoding="utf-8", errors="replace")
         return ""
+
+    def was_starved(self) -> bool:
+        """Whether the kernel killed it for want of memory, as far as that can be told."""
+        return self.process.poll() == -signal.SIGKILL and machine.kills_for_memory() > self._kills
+
+    def how_it_ended(self) -> str:
+        """How it ended, in few words."""
+        return children.told(self.process.wait()) + (" for want of memory" if self.was_starved() else "")
 
     def hush(self) -> None:
         """Passes on nothing more that it writes but errors: the run has ended, and the user knows why."""

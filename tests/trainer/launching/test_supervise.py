@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from canopy import cli
+from canopy import cli, machine
 from tests.trainer.launching.conftest import MEETS
 from tests.trainer.surviving import is_running
 from trainer.cluster import Place
@@ -68,6 +68,24 @@ def test_where_one_was_killed_the_others_save_at_once_and_a_restart_may_mend_it(
     began = time.monotonic()
     assert attempt() == Ending(cli.EXIT_PEER_LOST, why, saved=7, is_final=False, crash=crash)
     assert time.monotonic() - began < supervise.LAST_WORDS_SECONDS
+
+
+def test_one_that_was_killed_for_want_of_memory_is_told_from_others_that_were(
+    pretending, monkeypatch, caplog
+):
+    kills = iter([4, 4])  # as the workers are started
+
+    monkeypatch.setattr(machine, "kills_for_memory", lambda: next(kills, 5))
+    pretending(WAITS, f"{MEETS}time.sleep(0.3)\nos.kill(os.getpid(), signal.SIGKILL)")
+    told = "worker 1 ended with signal SIGKILL for want of memory"
+    ending = attempt()
+    assert (ending.code, ending.why) == (
+        cli.EXIT_PEER_LOST,
+        f"{told}: give it more, or a smaller --batch_size",
+    )
+    assert (ending.is_final, ending.crash) == (False, signal.SIGKILL)
+    assert told in caplog.messages
+    assert "worker 0 ended with exit code 75" not in caplog.messages  # it waited, and was told to end
 
 
 def test_a_mistake_that_one_worker_finds_ends_all_and_is_told(pretending, capfd, monkeypatch):
