@@ -25,7 +25,7 @@ from trainer.dataset import decode, resize
 from trainer.files import refusal, stand_for_folder, write_text
 from trainer.mend import mend
 from trainer.report.check import named
-from trainer.tracing import traced
+from trainer.tracing import tidy, traced
 
 log = logging.getLogger("canopy")
 
@@ -108,6 +108,7 @@ def export(
     signatures = {contract.SIGNATURE_JPEG: tagger.from_jpeg, contract.SIGNATURE_RGB: tagger.from_rgb}
     stand_for_folder(fresh)
     tf.saved_model.save(tagger, fresh, signatures=signatures)
+    tidy()
     described = {
         "format_version": contract.MODEL_FORMAT_VERSION,
         "canopy_version": __version__,

@@ -7,8 +7,11 @@ condition or loop over tensors. What fails in a graph can be told in its own wor
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
+import sys
+from pathlib import Path
 
 import tensorflow as tf
 
@@ -21,6 +24,18 @@ as_written = tf.autograph.experimental.do_not_convert
 _PREAMBLE = re.compile(
     r"|\s(?!\s*\(\d+\) ).*|Graph execution error:|Detected at node .*|<stack traces .*|\d+ root error.*"
 )
+
+
+def tidy() -> None:
+    """Takes away what AutoGraph has written to the temporary folder for a function of TensorFlow's own.
+
+    It rewrites the signatures of each SavedModel that is saved, and leaves its files to Python's own end,
+    which a training process does without.
+    """
+    for name, module in list(sys.modules.items()):
+        if name.startswith("__autograph_generated_file") and module.__file__:
+            with contextlib.suppress(OSError):
+                Path(module.__file__).unlink()
 
 
 def words(error: Exception) -> str:

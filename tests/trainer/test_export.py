@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 import tensorflow as tf
 import tf_keras
 from PIL import Image
+from tensorflow.python.autograph.impl import api
 
 from beam_jobs.images import to_rgb
 from canopy import __version__
@@ -161,6 +163,16 @@ def test_a_new_export_takes_the_place_of_the_earlier_one(tmp_path, scheme):
     assert [path.name for path in tmp_path.iterdir()] == ["export"]
     assert sorted(path.name for path in (tmp_path / "export").iterdir()) == ["model.json", "saved_model.pb"]
     assert (tmp_path / "export" / "model.json").read_text() == "second"
+
+
+def test_exporting_leaves_no_files_behind(made, tmp_path, monkeypatch):
+    network, _, info = made
+    config = Config(data=info.folder, model_dir=str(tmp_path / "model"), image_size=32, alpha=0.35)
+    monkeypatch.setattr(api, "_TRANSPILER", api.PyToTF())  # it writes once a process
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    export.export(network, config, info, thresholds(info), {"f2": 0.5})
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 def test_an_earlier_export_stands_until_the_new_one_is_complete(tmp_path, monkeypatch):
