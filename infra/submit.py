@@ -60,7 +60,7 @@ def _parse(argv: Sequence[str] | None) -> Settings:
     add("--delete", action=switch, help="take the manifests' objects away, the last file's first")
     add("--delete_claims", action=switch, help="with --delete: volume claims too, and the data with them")
     flags = parser.parse_args(None if argv is None else list(argv))
-    if flags.timeout < 0 or flags.patience < 0:
+    if not (flags.timeout >= 0 and flags.patience >= 0):  # nan is neither
         raise UserError("--timeout and --patience are seconds, and not negative")
     if flags.delete_claims and not flags.delete:
         raise UserError("--delete_claims goes with --delete")

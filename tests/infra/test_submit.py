@@ -17,6 +17,7 @@ from tests.infra.store import RefusalError
     [
         (("--timeout", "-1"), "--timeout"),
         (("--patience", "-1"), "--patience"),
+        (("--timeout", "nan"), "--timeout"),
         (("--delete_claims",), "--delete_claims goes with --delete"),
         (("--delete", "--follow"), "--delete takes away"),
         (("--delete", "--replace"), "--delete takes away"),
