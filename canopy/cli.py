@@ -19,6 +19,7 @@ import threading
 import time
 import unicodedata
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import NoReturn
 
 from canopy import interrupts
@@ -223,6 +224,13 @@ def _flush() -> str:
     return ""
 
 
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Tells a flag's default where it has one: what stands for none is no value that could be given."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, "", []) else super()._get_help_string(action)
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose mistakes are `UserError`s, and that takes no abbreviations."""
 
@@ -231,7 +239,7 @@ class Parser(argparse.ArgumentParser):
             prog=prog,
             description=description,
             allow_abbrev=False,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            formatter_class=_Help,
         )
 
     def error(self, message: str) -> NoReturn:
@@ -250,6 +258,18 @@ def utf8(text: str) -> str:
     except UnicodeEncodeError as error:
         raise argparse.ArgumentTypeError("is no UTF-8 text, and TensorFlow takes no other") from error
     return text
+
+
+def path(text: str) -> Path:
+    """A flag's value as a path of this machine.
+
+    Raises:
+        ArgumentTypeError: it is empty, which `Path` takes for the working folder, or an address, for which it
+            takes a folder `gs:`.
+    """
+    if not text or "://" in text:
+        raise argparse.ArgumentTypeError(f"must be a path of this machine, and is {text!r}")
+    return Path(text)
 
 
 def check_place(path: str) -> None:

@@ -51,6 +51,8 @@ def _flags(argv: Sequence[str] | None) -> Settings:
     flags.add(parser, Settings)
     given = vars(parser.parse_args(argv))
     for name in ("model", "data", "output"):
+        if not given[name]:
+            raise UserError(f"--{name} is empty: it must name a folder")
         given[name] = cli.folder(given[name])
     settings = Settings(**given)
     if settings.train_records < 0:

@@ -62,14 +62,14 @@ def _parse(argv: Sequence[str] | None) -> Settings:
     parser = cli.Parser("python -m canopy.demo", "Walks through every stage, from archive to submission.")
     parser.add_argument(
         "--data",
-        type=Path,
+        type=cli.path,
         metavar="FOLDER",
         help=f"your archive: {layout.TRAIN}/ and {layout.LABELS}, and if you have them {layout.TEST}/ and "
         f"{layout.SAMPLE} (default: a sample archive is drawn)",
     )
     parser.add_argument(
         "--output",
-        type=Path,
+        type=cli.path,
         metavar="FOLDER",
         help="default: build/demo, or build/demo-NAME of your archive",
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from canopy import cli
 from canopy.sample.archive import SampleSettings, SampleSummary, write_archive
@@ -30,7 +29,7 @@ def _parser() -> cli.Parser:
     )
     parser.add_argument(
         "--output",
-        type=Path,
+        type=cli.path,
         required=True,
         metavar="DIR",
         help="folder to write; reused when it is the same archive",

@@ -282,3 +282,19 @@ def test_a_termination_log_that_cannot_be_written_hides_nothing(tmp_path, monkey
 
 def test_things_are_counted_in_words() -> None:
     assert [cli.several(count, "shard") for count in (0, 1, 1000)] == ["0 shards", "1 shard", "1,000 shards"]
+
+
+@pytest.mark.parametrize("none", [None, "", []])
+def test_the_help_tells_no_default_of_a_flag_that_has_none(parser, capsys, none):
+    parser.add_argument("--output", default=none, help="where (default: beside the images)")
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--help"])
+    assert "where (default: beside the images)\n" in capsys.readouterr().out
+
+
+def test_what_is_no_path_of_this_machine_is_refused_where_only_such_a_one_will_do(parser):
+    parser.add_argument("--output", type=cli.path)
+    assert parser.parse_args(["--output", "out/"]).output == Path("out")
+    for text in ("", "gs://bucket/out"):  # for Path the working folder, and a folder `gs:` in it
+        with pytest.raises(UserError, match=f"--output: must be a path of this machine, and is '{text}'"):
+            parser.parse_args(["--output", text])

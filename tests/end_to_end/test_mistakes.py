@@ -38,6 +38,8 @@ MISTAKES = {
         ("--labelled -1", "--labelled"),
         ("--size 0", "--size"),
         ("--output -", "--output"),
+        ("--output ''", "--output"),
+        ("--output gs://there-is-none/archive", "gs://there-is-none/archive"),
     ],
     "beam_jobs.preprocess": [
         ("--images -", "--images"),
@@ -99,6 +101,8 @@ MISTAKES = {
     "trainer.evaluate": [
         ("--model -", "--model"),
         ("--data -", "--data"),
+        ("--model ''", "--model is empty"),
+        ("--data ''", "--data is empty"),
         ("--output -", "--output"),
         ("--model nowhere", "nowhere"),
         ("--model file", "file"),
