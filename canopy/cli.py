@@ -105,9 +105,9 @@ def _ending(command: Callable[[], None], terminated: list[int]) -> int:
         what = "peer lost" if isinstance(error, PeerLostError) else "out of reach for now"
         return _say(f"{what}: {error}", EXIT_PEER_LOST)
     except FileNotFoundError as error:
-        if not (error.strerror or "").startswith(NO_TEMPORARY):
-            raise
-        return _say(f"error: {error.strerror}: TMPDIR names where there is one", EXIT_USER)
+        if lacking := _lacking(error.strerror or ""):
+            return _say(f"error: {lacking}", EXIT_USER)
+        raise
     except MemoryError:
         return _say("error: out of memory: give the command more, or fewer workers to share it", EXIT_USER)
     except KeyboardInterrupt:
@@ -198,6 +198,16 @@ def _nobody_reads() -> bool:
     return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
+def _lacking(said: str) -> str:
+    """Which folder the command was not given, by what was said of one that is not there; empty for a bug."""
+    if said.startswith(NO_TEMPORARY):
+        return f"{said}: TMPDIR names where there is one"
+    with contextlib.suppress(FileNotFoundError):
+        Path.cwd()
+        return ""
+    return "the working folder is no longer there: change to another one"
+
+
 def _is_full() -> bool:
     """Whether stdout takes nothing more: a full disk that the command writes files to is another matter."""
     try:
@@ -261,12 +271,7 @@ def utf8(text: str) -> str:
 
 
 def path(text: str) -> Path:
-    """A flag's value as a path of this machine.
-
-    Raises:
-        ArgumentTypeError: it is empty, which `Path` takes for the working folder, or an address, for which it
-            takes a folder `gs:`.
-    """
+    """A flag's value as a path of this machine; ArgumentTypeError where it is empty or an address."""
     if not text or "://" in text:
         raise argparse.ArgumentTypeError(f"must be a path of this machine, and is {text!r}")
     return Path(text)

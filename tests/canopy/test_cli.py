@@ -284,6 +284,16 @@ def test_things_are_counted_in_words() -> None:
     assert [cli.several(count, "shard") for count in (0, 1, 1000)] == ["0 shards", "1 shard", "1,000 shards"]
 
 
+def test_a_working_folder_that_somebody_has_removed_is_told(tmp_path, monkeypatch, capsys):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert cli.run(lambda: print(Path("out").resolve())) == cli.EXIT_USER
+    assert capsys.readouterr().err == (
+        "error: the working folder is no longer there: change to another one\n"
+    )
+
+
 @pytest.mark.parametrize("none", [None, "", []])
 def test_the_help_tells_no_default_of_a_flag_that_has_none(parser, capsys, none):
     parser.add_argument("--output", default=none, help="where (default: beside the images)")
