@@ -40,9 +40,9 @@ def parse(argv: Sequence[str] | None) -> tuple[Settings, list[str]]:
         "Writes a submission for an archive of JPEGs. Every option of Apache Beam may be given as well.",
     )
     add = parser.add_argument
-    add("--model", required=True, metavar="FOLDER", help="the trainer's export, local or gs://")
+    add("--model", required=True, metavar="FOLDER", help="the trainer's export, local, gs:// or s3://")
     settings.add_images(parser)
-    add("--output", required=True, metavar="FILE", help="the CSV to write, local or gs://")
+    add("--output", required=True, metavar="FILE", help="the CSV to write, local, gs:// or s3://")
     add(
         "--sample_submission",
         type=settings.optional,

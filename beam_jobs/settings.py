@@ -127,7 +127,7 @@ def add_images(parser: Parser) -> None:
         action="append",
         required=True,
         metavar="PATH",
-        help="folder, glob, .zip or uncompressed .tar, local or gs://; may be given more than once",
+        help="folder, glob, .zip or uncompressed .tar, local, gs:// or s3://; may be given more than once",
     )
 
 
@@ -169,7 +169,7 @@ def make_parser() -> Parser:
         metavar="FILE",
         help="CSV with the columns image_name (without a folder) and tags (parted by spaces)",
     )
-    add("--output", required=True, metavar="FOLDER", help="folder for the records, local or gs://")
+    add("--output", required=True, metavar="FOLDER", help="folder for the records, local, gs:// or s3://")
     add("--dataset", type=dataset_name, default="planet", help="the data set's name, first word of its files")
     add("--splits", type=splits, default="train=0.9,validation=0.1", help="splits with their fractions")
     add("--seed", type=int, default=0, help="decides split and order, together with an image's name")

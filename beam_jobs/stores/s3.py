@@ -1,4 +1,4 @@
-"""Objects in Amazon S3, or in any store that speaks its protocol, by boto3 (`pip install 'canopy[aws]'`).
+"""Objects in Amazon S3, or in any store that speaks its protocol, by boto3 (the extra `aws`).
 
 Promises: whatever is worth a second try gets it, by boto3's standard mode, and a body that is cut as well; an
 upload is whole or not there; what is refused for good comes out as the exception that a local file would
@@ -13,6 +13,7 @@ import contextlib
 import functools
 import os
 import random
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -36,7 +37,9 @@ def _client(process: int) -> Any:
         from botocore import exceptions
         from botocore.config import Config
     except ImportError as error:
-        raise UserError("s3:// needs boto3: run `pip install 'canopy[aws]'`") from error
+        raise UserError(
+            f"s3:// needs boto3: install it with {sys.executable} -m pip install boto3"
+        ) from error
     settings = Config(
         retries={"mode": "standard", "max_attempts": ATTEMPTS}, max_pool_connections=CONNECTIONS
     )
