@@ -34,7 +34,7 @@ class Settings:
     output: str = flag("for report.html and metrics.json", metavar="FOLDER")
     split: str = flag("which of the data's splits", "validation", metavar="NAME")
     train_records: int = flag(
-        "training pictures, at most, that the split's are compared with (duplicates, brightness, …)",
+        "training pictures, at most, that the split's are compared with (duplicates, brightness, …); 0: none",
         50_000,  # some seconds a 10,000, and 300 bytes each
     )
 
