@@ -68,11 +68,11 @@ def _tune(settings: Settings) -> None:
         sampler=sampling.SeededSampler(settings.seed),
         pruner=sampling.make_pruner(settings.pruner, base.epochs),
     )
-    if began:
-        opened.enqueue_trial(space.baseline())
     shared = Study(opened, settings.trials, settings.stale_after)
     with Halt(settings.timeout) as halt:
         with _explained():
+            if began:
+                opened.enqueue_trial(space.baseline())
             _Worker(settings, base.epochs, space, output, shared, halt).work()
             trials = shared.trials()
         if halt.code:
@@ -87,7 +87,7 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except storage.UNREACHABLE as error:
-        raise TryAgainError(f"the study: {cli.first_line(error)}") from error
+        raise TryAgainError(f"the study: {storage.reason(error)}") from error
     except OSError as error:
         kind = UserError if error.errno in LOST_FOR_GOOD else TryAgainError
         raise kind(f"the search cannot go on: {error}") from error

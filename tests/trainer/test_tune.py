@@ -10,8 +10,10 @@ import time
 
 import optuna
 import pytest
+from optuna.exceptions import StorageInternalError
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from sqlalchemy.exc import OperationalError
 
 from canopy import cli
 from tests.conftest import ROOT, SMALLEST, run_module
@@ -122,6 +124,17 @@ def test_one_trial_from_flags_to_the_command_line_to_paste(records, tmp_path):
     other = run_module("trainer.tune", *flags, "--learning_rate", 0.1)
     assert other.returncode == cli.EXIT_USER
     assert "--space learning_rate: was 1e-4..1e-2:log, is not there" in other.stderr
+
+
+def test_a_database_that_goes_away_before_the_first_trial_is_one_sentence_of_its_own_words(
+    records, tmp_path, capfd, monkeypatch
+):
+    def fail(*_, **__):
+        raise StorageInternalError("invalid data") from OperationalError("INSERT", {}, Exception("gone away"))
+
+    monkeypatch.setattr(optuna.Study, "enqueue_trial", fail)
+    assert tune.main(words(records, tmp_path)) == cli.EXIT_PEER_LOST
+    assert capfd.readouterr().err == "out of reach for now: the study: gone away\n"
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from sqlalchemy.exc import (
     ArgumentError,
     IntegrityError,
     OperationalError,
+    PendingRollbackError,
     ProgrammingError,
     SQLAlchemyError,
 )
@@ -46,8 +47,11 @@ UNREADABLE = (
 # What drivers say where a database is away or full for a while: SQLite's lock, the sockets' words, and
 # PostgreSQL's and MySQL's own, which have no codes in common.
 PASSING = re.compile(
-    r"database is locked|connection refused|timed out|timeout expired|starting up|shutting down|too many"
-    r"|server closed the connection|lost connection|connection reset|no route to host|temporary failure",
+    r"database is locked|connection refused|timed out|timeout expired|due to .*timeout|wait timeout|deadlock"
+    r"|starting up|shutting down|shutdown in progress|in recovery mode|not yet accepting|too many"
+    r"|slots are reserved|max_user_connections|terminating connection|server closed the connection"
+    r"|closed unexpectedly|eof detected|lost connection|gone away|connection was killed|connection reset"
+    r"|broken pipe|no route to host|network is unreachable|temporary failure|no address associated",
     re.IGNORECASE,
 )
 # Where a database's driver is another package than its module; SQLAlchemy knows modules alone.
@@ -108,9 +112,9 @@ def open_study(
             study.set_user_attr(TERMS, terms)
         found = differences(study.user_attrs[TERMS], terms)
     except UNREADABLE as error:
-        lines = str(error).strip().splitlines() or [repr(error)]
+        lines = _words(error)
         said = f"--study {shown(text)} cannot be opened ({lines[0]})"
-        if isinstance(error, UNREACHABLE) and PASSING.search(str(error)):
+        if isinstance(error, UNREACHABLE) and any(PASSING.search(line) for line in lines):
             raise TryAgainError(said) from error
         raise (transient.told(said, error) if isinstance(error, OSError) else UserError(said)) from error
     if found:
@@ -118,6 +122,11 @@ def open_study(
             f"--study {shown(text)} is about something else ({'; '.join(found)}): take another --study"
         )
     return study, began
+
+
+def reason(error: BaseException) -> str:
+    """What a database itself says, in one line: Optuna speaks of invalid data, whatever the error."""
+    return _words(error)[0]
 
 
 def differences(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
@@ -135,6 +144,18 @@ def differences(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
         old, new = ("not there" if value is None else value for value in (was, is_now))
         told.append(f"{name}: was {old}, is {new}")
     return told
+
+
+def _words(error: BaseException) -> list[str]:
+    """The lines that say why, without the statement and its values, in which any word may stand."""
+    cause: BaseException | None = error
+    while isinstance(cause, (StorageInternalError, PendingRollbackError)):
+        cause = cause.__cause__ or cause.__context__
+    cause = cause or error
+    lines = str(getattr(cause, "orig", None) or cause).strip().splitlines() or [repr(cause)]
+    # Of a host's several addresses each has a line, and those at which nothing listens tell nothing.
+    answered = [line for line in lines if "FATAL:" in line and not PASSING.search(line)]
+    return answered or lines
 
 
 def _storage(text: str) -> BaseStorage:

@@ -9,6 +9,7 @@ from pathlib import Path
 import optuna
 import pytest
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
 from canopy.cli import TryAgainError, UserError
 from trainer.tuning import sampling, storage
@@ -60,6 +61,23 @@ def test_a_database_that_others_hold_is_worth_another_try(tmp_path):
         ("FATAL:  sorry, too many clients already", TryAgainError),
         ("(2013, 'Lost connection to MySQL server during query')", TryAgainError),
         ("connection timeout expired", TryAgainError),
+        ("connection failed: FATAL:  the database system is in recovery mode", TryAgainError),
+        ("FATAL:  the database system is not yet accepting connections", TryAgainError),
+        ("FATAL:  remaining connection slots are reserved for roles with the SUPERUSER", TryAgainError),
+        ("terminating connection due to administrator command", TryAgainError),
+        ("SSL SYSCALL error: EOF detected", TryAgainError),
+        ("canceling statement due to lock timeout", TryAgainError),
+        ('connection to server at "10.1.2.3", port 5432 failed: Network is unreachable', TryAgainError),
+        ("(1053, 'Server shutdown in progress')", TryAgainError),
+        ("(1205, 'Lock wait timeout exceeded; try restarting transaction')", TryAgainError),
+        ("(1213, 'Deadlock found when trying to get lock; try restarting transaction')", TryAgainError),
+        ("(1226, \"User 'me' has exceeded the 'max_user_connections' resource\")", TryAgainError),
+        ("(1927, 'Connection was killed')", TryAgainError),
+        ("(2006, \"MySQL server has gone away (BrokenPipeError(32, 'Broken pipe'))\")", TryAgainError),
+        ("failed to resolve host 'db': [Errno -3] Temporary failure in name resolution", TryAgainError),
+        ("failed to resolve host 'db': [Errno -2] Name or service not known", UserError),
+        ('invalid connection option "connect_timeouts"', UserError),
+        ("(1045, \"Access denied for user 'me'@'localhost' (using password: YES)\")", UserError),
         ('FATAL:  password authentication failed for user "me"', UserError),
         ('FATAL:  database "studies" does not exist', UserError),
         ("attempt to write a readonly database", UserError),
@@ -73,4 +91,36 @@ def test_a_database_that_is_away_for_a_while_is_told_from_one_that_is_wrong(
 
     monkeypatch.setattr(optuna, "load_study", fail)
     with pytest.raises(kind, match="cannot be opened"):
+        open_study(tmp_path / "study.log", tmp_path)
+
+
+def test_where_one_of_a_hosts_addresses_is_silent_the_one_that_answers_decides(tmp_path, monkeypatch):
+    refused = 'connection to server at "localhost" (::1), port 5432 failed: Connection refused'
+    answered = 'connection to server at "localhost" (127.0.0.1) failed: FATAL:  database "x" does not exist'
+
+    def fail(*_, **__):
+        raise OperationalError("SELECT 1", None, Exception(f"{refused}\n\tIs it running?\n{answered}"))
+
+    monkeypatch.setattr(optuna, "load_study", fail)
+    with pytest.raises(UserError, match=r"cannot be opened \(.*FATAL:  database"):
+        open_study(tmp_path / "study.log", tmp_path)
+
+
+def test_a_statements_values_do_not_decide_what_is_worth_another_try(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise OperationalError("SELECT 1", {"name": "too many"}, Exception("the disk is read-only"))
+
+    monkeypatch.setattr(optuna, "load_study", fail)
+    with pytest.raises(UserError, match=r"cannot be opened \(the disk is read-only\)"):
+        open_study(tmp_path / "study.log", tmp_path)
+
+
+def test_a_study_whose_database_goes_away_while_it_is_begun_is_worth_another_try(tmp_path, monkeypatch):
+    lost = OperationalError("COMMIT", None, Exception("terminating connection due to administrator command"))
+
+    def fail(*_, **__):
+        raise lost
+
+    monkeypatch.setattr(Session, "commit", fail)
+    with pytest.raises(TryAgainError, match=r"cannot be opened \(terminating connection"):
         open_study(f"sqlite:///{tmp_path / 'study.db'}", tmp_path)
