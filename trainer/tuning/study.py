@@ -158,10 +158,12 @@ class Study:
         if entry.why not in slots.CONTINUED:
             return
         self.study.enqueue_trial(
-            trial.params,
+            # A worker that died while it took a retry up had drawn only some of what was to be tried again,
+            # and never came to the folder.
+            {**trial.system_attrs.get("fixed_params", {}), **trial.params},
             user_attrs={
                 "root": entry.root,
-                "previous": number,
+                "previous": number if entry.beat else trial.user_attrs.get("previous"),
                 "deaths": entry.deaths + (entry.why == slots.LOST),
             },
         )

@@ -146,6 +146,23 @@ def test_a_trial_whose_worker_died_before_it_handed_it_on_is_handed_on_by_anothe
     assert other.claim(SPACE).params == stopped.params
 
 
+def test_a_retry_whose_worker_died_while_it_took_it_up_is_tried_again_as_it_was(
+    place, tmp_path, clock, monkeypatch
+):
+    worker, other = join(place, tmp_path, wanted=1), join(place, tmp_path, wanted=1)
+    stopped = worker.claim(SPACE)
+    worker.tell(stopped, why=slots.STOPPED)
+    with monkeypatch.context() as moment:
+        moment.setattr(worker.study._storage, "set_trial_param", None)
+        with pytest.raises(TypeError):
+            worker.claim(SPACE)
+    assert other.rescue() == []
+    clock.now += 60
+    assert other.rescue() == [stopped.number + 1]
+    again = other.claim(SPACE)
+    assert (again.params, again.user_attrs["previous"]) == (stopped.params, stopped.number)
+
+
 def test_a_trial_that_ends_while_it_is_taken_for_lost_has_ended(place, tmp_path, clock, monkeypatch):
     worker, other = join(place, tmp_path, wanted=1), join(place, tmp_path, wanted=1)
     trial = worker.claim(SPACE)
