@@ -19,11 +19,11 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.table import Table
 
-from canopy.cli import UserError, first_line
+from canopy.cli import UserError
 from trainer.tuning import search, trial
 from trainer.tuning.search import Space
 from trainer.tuning.settings import Settings
-from trainer.tuning.storage import UNREACHABLE
+from trainer.tuning.storage import UNREACHABLE, reason
 from trainer.tuning.study import best_of
 
 SHOWN = 10  # trials in the table
@@ -132,7 +132,7 @@ def plots(study: optuna.Study, output: Path) -> list[Path]:
                 mine.replace(output / name)
                 made.append(output / name)
             except (OSError, *UNREACHABLE) as error:
-                print(f"no plot: {output / name} cannot be made ({first_line(error)})", file=sys.stderr)
+                print(f"no plot: {output / name} cannot be made ({reason(error)})", file=sys.stderr)
             finally:
                 with contextlib.suppress(OSError):
                     mine.unlink(missing_ok=True)

@@ -136,7 +136,7 @@ def test_a_plot_that_cannot_be_written_is_told_and_left_out(study, tmp_path, cap
 
 def test_a_study_that_is_lost_at_the_end_costs_the_plots_alone(tmp_path, capsys, monkeypatch):
     def lost(*_, **__):
-        raise StorageInternalError("the server closed the connection")
+        raise StorageInternalError("invalid data") from Exception("the server closed the connection")
 
     made = searched(0.5, 0.75)
     trials = made.trials
