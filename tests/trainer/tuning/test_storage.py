@@ -5,10 +5,11 @@ import errno
 import os
 import sqlite3
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, ProgrammingError
 from sqlalchemy.orm import Session
 
 from canopy.cli import TryAgainError, UserError
@@ -124,3 +125,25 @@ def test_a_study_whose_database_goes_away_while_it_is_begun_is_worth_another_try
     monkeypatch.setattr(Session, "commit", fail)
     with pytest.raises(TryAgainError, match=r"cannot be opened \(terminating connection"):
         open_study(f"sqlite:///{tmp_path / 'study.db'}", tmp_path)
+
+
+def test_workers_that_make_the_same_tables_at_once_try_again(tmp_path, monkeypatch):
+    made, tries = storage.RDBStorage, []
+
+    def fail_twice(*args, **kwargs):
+        tries.append(args)
+        if len(tries) < 3:
+            raise ProgrammingError("CREATE TABLE", None, Exception("it exists"))
+        return made(*args, **kwargs)
+
+    monkeypatch.setattr(storage, "RDBStorage", fail_twice)
+    monkeypatch.setattr(storage, "time", SimpleNamespace(sleep=lambda _: None))
+    assert open_study(f"sqlite:///{tmp_path / 'study.db'}", tmp_path)[1]
+
+
+def test_a_file_that_was_mended_is_open_to_others_at_once(tmp_path):
+    path = tmp_path / "study.log"
+    open_study(path, tmp_path)
+    path.write_bytes(path.read_bytes() + b'{"op_code":5')
+    storage._storage(str(path))
+    assert [each.name for each in tmp_path.iterdir()] == ["study.log"]
