@@ -17,7 +17,7 @@ from typing import Any
 import tensorflow as tf
 
 from canopy import __version__, contract, patterns
-from canopy.cli import first_line, printable
+from canopy.cli import UserError, first_line, printable
 from canopy.contract import DEFAULT_THRESHOLD
 from trainer.config import Config
 from trainer.data_info import DataInfo
@@ -25,7 +25,7 @@ from trainer.dataset import decode, resize
 from trainer.files import refusal, stand_for_folder, write_text
 from trainer.mend import mend
 from trainer.report.check import named
-from trainer.tracing import tidy, traced
+from trainer.tracing import tidy, traced, words
 
 log = logging.getLogger("canopy")
 
@@ -181,12 +181,15 @@ def load_weights(model: Any, folder: str) -> None:
         folder: an export.
 
     Raises:
-        UserError: where its network is another one, or damaged.
+        UserError: where its network is another one, or its weights are damaged or not there.
+        TryAgainError: where they cannot be read for a reason that may pass.
     """
     try:
         with patterns.plain(folder) as path:
             found = tf.train.Checkpoint(weights=list(model.weights)).read(f"{path}/variables/variables")
             found.assert_existing_objects_matched().expect_partial()
-    except (AssertionError, ValueError, IndexError, tf.errors.OpError) as error:
-        text = f"--init_from {folder}: its network is not this one ({first_line(error)})"
+    except (AssertionError, ValueError) as error:
+        raise UserError(f"--init_from {folder}: its network is not this one ({first_line(error)})") from error
+    except (IndexError, tf.errors.OpError) as error:  # the first is what TensorFlow makes of a file cut short
+        text = f"--init_from {folder}: its weights cannot be read ({words(error)})"
         raise refusal(text, error) from error

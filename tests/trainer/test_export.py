@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -19,7 +20,7 @@ from tensorflow.python.autograph.impl import api
 
 from beam_jobs.images import to_rgb
 from canopy import __version__
-from canopy.cli import UserError
+from canopy.cli import TryAgainError, UserError
 from canopy.sample.encode import Kind, encode
 from tests.trainer.untrained import tell_pictures_apart
 from trainer import data_info, export, model
@@ -236,10 +237,22 @@ def test_an_export_of_another_network_is_refused(made):
         export.load_weights(longer, made[1])
 
 
-def test_an_export_whose_weights_are_cut_short_is_refused(made, tmp_path):
+def test_an_export_whose_weights_are_cut_short_or_gone_is_refused(made, tmp_path):
     network, folder, _ = made
     copied = shutil.copytree(folder, tmp_path / "export")
     (variables,) = copied.glob("variables/variables.data*")
     os.truncate(variables, 1000)
-    with pytest.raises(UserError, match="--init_from"):
+    with pytest.raises(UserError, match=rf"--init_from {re.escape(str(copied))}: its weights cannot be read"):
         export.load_weights(network, str(copied))
+    variables.unlink()
+    with pytest.raises(UserError, match=r"its weights cannot be read .*No such file"):
+        export.load_weights(network, str(copied))
+
+
+def test_a_store_that_fails_while_weights_are_read_is_worth_another_try(made, monkeypatch):
+    def busy(*_):
+        raise tf.errors.UnavailableError(None, None, "busy")
+
+    monkeypatch.setattr(tf.train.Checkpoint, "read", busy)
+    with pytest.raises(TryAgainError, match=r"its weights cannot be read \(busy\)"):
+        export.load_weights(made[0], made[1])
