@@ -7,6 +7,7 @@ prediction and the report need.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -22,7 +23,7 @@ from canopy.contract import DEFAULT_THRESHOLD
 from trainer.config import Config
 from trainer.data_info import DataInfo
 from trainer.dataset import decode, resize
-from trainer.files import refusal, stand_for_folder, write_text
+from trainer.files import REFUSED, refusal, stand_for_folder, write_text
 from trainer.mend import mend
 from trainer.report.check import named
 from trainer.tracing import tidy, traced, words
@@ -164,7 +165,12 @@ def _put_in_place(fresh: str, final: str, model_json: str) -> None:
     # A folder cannot be renamed onto another. Between the two there is no export, but never half of one.
     if tf.io.gfile.exists(final):
         tf.io.gfile.rename(final, earlier)
-    tf.io.gfile.rename(fresh, final)
+    try:
+        tf.io.gfile.rename(fresh, final)
+    except REFUSED:
+        with contextlib.suppress(*REFUSED):
+            tf.io.gfile.rename(earlier, final)
+        raise
     _remove(earlier)
 
 

@@ -189,6 +189,22 @@ def test_an_earlier_export_stands_until_the_new_one_is_complete(tmp_path, monkey
     assert (tmp_path / "export" / "model.json").read_text() == "first"
 
 
+def test_an_earlier_export_stands_again_where_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+    put(tmp_path, "first")
+    rename = tf.io.gfile.rename
+
+    def fails(source, target, overwrite=False):
+        if source.endswith(".partial"):
+            raise tf.errors.UnknownError(None, None, "Input/output error")
+        rename(source, target, overwrite)
+
+    monkeypatch.setattr(tf.io.gfile, "rename", fails)
+    with pytest.raises(tf.errors.UnknownError):
+        put(tmp_path, "second")
+    assert (tmp_path / "export" / "saved_model.pb").read_text() == "first"
+    assert (tmp_path / "export" / "model.json").read_text() == "first"
+
+
 def test_an_export_that_moves_file_by_file_has_no_model_json_until_all_are_there(tmp_path, monkeypatch):
     put(tmp_path, "first", "file://")
     rename, before = tf.io.gfile.rename, {}
