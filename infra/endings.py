@@ -103,13 +103,15 @@ def pod_end(pod: KubeObject) -> End | None:
         node's reason, the container's exit code; and what it left behind as its last word.
     """
     disrupted = next((c for c in _true(pod) if c.get("type") == "DisruptionTarget"), None)
+    sidecars = _sidecars(pod)
     ended = [
         state["terminated"]
         for status in containers(pod)
-        if "terminated" in (state := status.get("state") or {})
+        if "terminated" in (state := status.get("state") or {}) and status.get("name") not in sidecars
     ]
     failed = [end for end in map(container_end, ended) if not end.succeeded]
-    if phase(pod) != "Failed" and not (disrupted or failed):
+    is_done = phase(pod) == "Succeeded"  # also on a node that is drained meanwhile
+    if is_done or (phase(pod) != "Failed" and not (disrupted or failed)):
         return None
     mistakes = [end for end in failed if end.code == cli.EXIT_USER]
     if mistakes:  # it was made before the pod was disrupted, and the next pod makes it again
@@ -129,6 +131,15 @@ def pod_end(pod: KubeObject) -> End | None:
         code = cli.EXIT_PEER_LOST if lost else cli.EXIT_BUG
         return End(False, f"its node stopped it ({status['reason']}{detail})", code)
     return failed[0] if failed else End(False, "it failed, and its status does not say why", cli.EXIT_BUG)
+
+
+def _sidecars(pod: KubeObject) -> set[str]:
+    """The containers that the cluster stops once the others have ended, whatever they then exit with.
+
+    https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/
+    """
+    starters = (pod.get("spec") or {}).get("initContainers") or []
+    return {str(each["name"]) for each in starters if each.get("restartPolicy") == "Always"}
 
 
 def container_end(terminated: dict[str, Any]) -> End:

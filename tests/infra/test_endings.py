@@ -143,6 +143,27 @@ def test_of_several_containers_that_failed_the_first_says_why():
     assert "exit code 2 " in str(endings.pod_end(pod(statuses)))
 
 
+@pytest.mark.parametrize("code", [75, 1])
+def test_a_sidecar_that_is_killed_after_the_others_does_not_say_how_a_pod_ended(code):
+    def ended(name, code):
+        return {"name": name, "state": {"terminated": {"exitCode": code, "reason": "Error"}}}
+
+    status = {"phase": "Failed", "initContainerStatuses": [ended("setup", 0), ended("proxy", 137)]}
+    meshed = pod(status | {"containerStatuses": [ended("canopy", code)]})
+    meshed["spec"]["initContainers"] = [{"name": "setup"}, {"name": "proxy", "restartPolicy": "Always"}]
+    end = endings.pod_end(meshed)
+    assert end
+    assert end.code == code
+    assert f"exit code {code} " in end.sentence
+    meshed["status"] |= {"phase": "Succeeded", "containerStatuses": [ended("canopy", 0)]}
+    assert endings.pod_end(meshed) is None
+
+
+def test_a_pod_that_was_done_before_it_could_be_evicted_has_not_failed():
+    condition = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}
+    assert endings.pod_end(pod({"phase": "Succeeded", "conditions": [condition]})) is None
+
+
 def test_a_pod_that_failed_without_a_word_is_not_worth_another_try():
     end = endings.pod_end(pod({"phase": "Failed"}))
     assert end
