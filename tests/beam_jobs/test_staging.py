@@ -121,6 +121,38 @@ def test_of_two_that_write_at_the_same_time_to_a_store_the_earlier_tells(server:
     assert storage.match("gs://here/**") == []
 
 
+def test_of_two_that_begin_at_the_same_moment_one_is_told(
+    server: Faulty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (staging.Staging("gs://here/out.partial", "gs://here/out", "run") for _ in range(2))
+    others, below = [second], storage.below
+
+    def meanwhile(folder: str) -> list[str]:
+        found = below(folder)
+        while others:
+            others.pop().begin()
+        return found
+
+    monkeypatch.setattr(storage, "below", meanwhile)
+    first.begin()
+    second.check()
+    with pytest.raises(UserError, match="another run"):
+        first.check()
+
+
+def test_a_folder_that_fills_while_it_is_removed_keeps_no_job_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def filled(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOTEMPTY, "a worker that knows of nothing")
+
+    (tmp_path / "job-1").mkdir()
+    monkeypatch.setattr(os, "rmdir", filled)
+    job = staging.Staging(str(tmp_path), "out", "job")
+    job.begin()
+    job.check()
+
+
 def test_what_earlier_jobs_left_goes_but_for_what_is_kept_and_what_a_link_leads_to(tmp_path: Path) -> None:
     folder, elsewhere = tmp_path / "staging", tmp_path / "elsewhere"
     for path in (folder / "job-1" / "part", folder / "run-1", folder / "plan.json", elsewhere / "theirs"):
@@ -172,8 +204,7 @@ def test_a_disk_without_locks_is_treated_as_a_store(tmp_path: Path, monkeypatch:
         second.check()
         with pytest.raises(UserError, match="another run"):
             first.check()
-    left = {path.name for path in tmp_path.rglob("*")}
-    assert left <= {"out.csv.partial", "lock"}
+    assert left_in(tmp_path) == set()
     monkeypatch.undo()
     with staging.begun(output):
         pass
@@ -220,6 +251,19 @@ def test_a_file_in_the_way_of_the_staging_folder_is_one_sentence(tmp_path: Path)
     with pytest.raises(UserError, match="File exists"), staging.begun(output):
         pass
     assert Path(f"{output}.partial").read_text() == "mine"
+
+
+def test_a_staging_folder_that_cannot_be_listed_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(_: Path) -> Iterator[Path]:
+        raise PermissionError
+
+    (tmp_path / "out.csv.partial").mkdir()
+    monkeypatch.setattr(Path, "iterdir", denied)
+    said = re.escape(f"cannot list {tmp_path}/out.csv.partial: access is denied")
+    with pytest.raises(UserError, match=said), staging.begun(str(tmp_path / "out.csv")):
+        pass
 
 
 def test_without_leave_to_write_the_folder_is_named(tmp_path: Path) -> None:
