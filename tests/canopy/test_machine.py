@@ -44,15 +44,15 @@ def test_there_is_at_least_one_core_and_no_more_than_the_machine_has():
 
 @pytest.mark.parametrize(
     ("limit", "wanted"),
-    [("200000 100000", 2), ("150000 100000", 2), ("10000 100000", 1), ("max 100000", 64), ("junk", 64)],
+    [("200000 100000", 2), ("110000 100000", 2), ("10000 100000", 1), ("max 100000", 64), ("junk", 64)],
 )
 def test_a_containers_cpu_limit_counts_rounded_up(tmp_path, many, limit, wanted):
     assert cores(system(tmp_path, "0::/\n", {"cpu.max": f"{limit}\n"})) == wanted
 
 
 def test_the_tightest_limit_of_the_groups_around_counts(tmp_path, many):
-    files = {"pods/cpu.max": "300000 100000\n", "pods/one/cpu.max": "max 100000\n"}
-    assert cores(system(tmp_path, "0::/pods/one\n", files)) == 3
+    files = {"pods/cpu.max": "300000 100000\n", "pods/cri:one/cpu.max": "max 100000\n"}
+    assert cores(system(tmp_path, "0::/pods/cri:one\n", files)) == 3
 
 
 def test_a_limit_in_the_older_kind_of_control_groups_counts(tmp_path, many):
@@ -80,7 +80,7 @@ def test_a_system_without_control_groups_has_the_cores_it_says(tmp_path, many):
     ],
 )
 def test_kills_for_want_of_memory_are_those_of_the_group_around(tmp_path, groups, name):
-    text = "low 0\noom 9\noom_kill 3\noom_group_kill 1\n"
+    text = "oom_kill_disable 0\noom 9\noom_kill 3\noom_group_kill 1\n"
     assert kills_for_memory(system(tmp_path, groups, {name: text})) == 3
 
 
