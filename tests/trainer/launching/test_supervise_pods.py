@@ -1,10 +1,11 @@
 """How attempts of several launchers end, from how the workers of all did."""
 
+import signal
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from canopy import cli
+from canopy import cli, machine
 from tests.trainer.launching.conftest import MEETS
 from trainer import cluster
 from trainer.cluster import Place
@@ -66,14 +67,26 @@ def test_a_mistake_that_one_pod_finds_while_they_train_ends_all(pretending, find
     assert [(each.code, each.why) for each in others] == [(cli.EXIT_USER, "no such chip")]
 
 
-def test_a_worker_that_fails_because_its_peer_is_gone_has_lost_it(pretending, tmp_path):
+@pytest.mark.parametrize(
+    ("fails", "crash", "why"),
+    [
+        ("end(cli.EXIT_BUG)", 0, "peer lost: worker 1 at "),
+        ("os.kill(os.getpid(), signal.SIGABRT)", 0, "peer lost: worker 1 at "),
+        ("os.kill(os.getpid(), signal.SIGKILL)", signal.SIGKILL, "for want of memory"),
+    ],
+)
+def test_a_worker_that_fails_as_its_peer_is_gone_has_lost_it_unless_it_lacked_memory(
+    pretending, tmp_path, monkeypatch, fails, crash, why
+):
+    kills = iter([4, 4])  # as the workers are started
+    monkeypatch.setattr(machine, "kills_for_memory", lambda: next(kills, 5))
     once = str(tmp_path / "once")
-    later = f"if os.path.exists({once!r}):\n    time.sleep(2)\n    end(cli.EXIT_PEER_LOST)\n"
-    killed = f"open({once!r}, 'w').close()\n{MEETS}os.kill(os.getpid(), signal.SIGKILL)"
-    pretending(f"{MEETS}end(cli.EXIT_BUG)", later + killed)
-    (lost,), _ = attempts(again=(1,))
-    assert (lost.code, lost.is_final) == (cli.EXIT_PEER_LOST, False)
-    assert "peer lost: worker 1 at " in lost.why
+    later = f"if os.path.exists({once!r}):\n    time.sleep(0.7)\n    end(cli.EXIT_PEER_LOST)\n"
+    goes = f"open({once!r}, 'w').close()\n{MEETS}time.sleep(0.3)\nend(cli.EXIT_PEER_LOST)"
+    pretending(MEETS + fails, later + goes)
+    (ending,), _ = attempts(again=(1,))
+    assert (ending.code, ending.is_final, ending.crash) == (cli.EXIT_PEER_LOST, False, crash)
+    assert why in ending.why
 
 
 def test_a_pod_that_is_done_with_the_others_does_not_miss_them(pretending, monkeypatch):
