@@ -209,7 +209,9 @@ def _conclude(workers: list[Worker]) -> Ending:
     code = verdict([ended[each] for each in failed])
     for each in failed if code != cli.EXIT_USER else ():
         log.warning("worker %d ended with %s", each.index, each.how_it_ended())
-    blamed = next((each for each in failed if ended[each] == code), failed[0])
+    exact = [each for each in failed if ended[each] == code]
+    killed = [each for each in failed if ended[each] < 0]  # the others may have ended because it is gone
+    blamed = (exact if code != cli.EXIT_PEER_LOST else killed or exact or failed)[0]
     found = f"worker {blamed.index} ended with {blamed.how_it_ended()}"
     advice = "give it more, or a smaller --batch_size" if blamed.was_starved() else "see its log"
     return Ending(

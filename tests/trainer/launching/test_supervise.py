@@ -32,13 +32,13 @@ def attempt(workers=2, halt=None):
     return supervise.attempt(Crew(workers, Place(0, ())), [], halt or Halt(), 600.0)
 
 
-SAVES_AND_STEPS = f"{MEETS}near.say(link.SAVED, 5 - index)\nnear.say(link.STEP, 1)\n"
+SAVES_AND_STEPS = f"{MEETS}near.say(link.SAVED, 5 + index)\nnear.say(link.STEP, 1)\n"
 UNTIL_READY = "until(lambda: os.path.exists(os.environ['CANOPY_READY_FILE']))\n"
 
 
 def test_all_that_are_done_make_a_run_that_is_done(pretending, tmp_path):
     pretending(*[SAVES_AND_STEPS + UNTIL_READY] * 2)
-    assert attempt() == Ending(cli.EXIT_OK, "done", saved=5)
+    assert attempt() == Ending(cli.EXIT_OK, "done", saved=6)
     assert not (tmp_path / "ready").exists()
 
 
@@ -70,6 +70,19 @@ def test_where_one_was_killed_the_others_save_at_once_and_a_restart_may_mend_it(
     assert time.monotonic() - began < supervise.LAST_WORDS_SECONDS
 
 
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [(cli.EXIT_PEER_LOST, "worker 1 ended with signal SIGKILL: see its log"), (cli.EXIT_USER, "its word")],
+)
+def test_one_that_was_killed_is_the_reason_unless_another_found_a_mistake(pretending, monkeypatch, code, why):
+    monkeypatch.setattr(supervise, "POLL_SECONDS", 0.7)  # both end between two looks
+    pretending(
+        f"{MEETS}cli.leave_word('its word')\nend({code})", f"{MEETS}os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    ending = attempt()
+    assert (ending.code, ending.why) == (code, why)
+
+
 def test_one_that_was_killed_for_want_of_memory_is_told_from_others_that_were(
     pretending, monkeypatch, caplog
 ):
@@ -88,12 +101,13 @@ def test_one_that_was_killed_for_want_of_memory_is_told_from_others_that_were(
     assert "worker 0 ended with exit code 75" not in caplog.messages  # it waited, and was told to end
 
 
-def test_a_mistake_that_one_worker_finds_ends_all_and_is_told(pretending, capfd, monkeypatch):
+def test_a_mistake_that_one_worker_finds_ends_all_and_is_told(pretending, capfd, caplog, monkeypatch):
     monkeypatch.setattr(supervise, "LAST_WORDS_SECONDS", 0.3)
     finds = f"{MEETS}write('error: no such chip')\ncli.leave_word('no such chip')\nend(cli.EXIT_USER)"
     pretending(WAITS, finds)
     assert attempt() == Ending(cli.EXIT_USER, "no such chip", saved=7, is_told=True)
     assert capfd.readouterr().err == "error: no such chip"
+    assert not caplog.messages
 
 
 def test_what_the_others_say_after_the_chief_found_a_mistake_is_kept_back(pretending, capfd):
@@ -106,8 +120,10 @@ def test_what_the_others_say_after_the_chief_found_a_mistake_is_kept_back(preten
 
 
 def test_a_bug_that_was_another_workers_mistake_is_told_as_that(pretending):
-    pretending(f"{MEETS}end(cli.EXIT_BUG)", f"{MEETS}time.sleep(0.5)\nend(cli.EXIT_USER)")
-    assert attempt().code == cli.EXIT_USER
+    finds = "cli.leave_word('no such chip')\nend(cli.EXIT_USER)"
+    pretending(f"{MEETS}end(cli.EXIT_BUG)", f"{MEETS}time.sleep(0.5)\n{finds}")
+    ending = attempt()
+    assert (ending.code, ending.why) == (cli.EXIT_USER, "no such chip")
 
 
 def test_a_bug_ends_all_and_no_restart_mends_it(pretending, monkeypatch):
