@@ -208,6 +208,12 @@ def test_a_run_elsewhere_that_tells_no_number_yet_or_ever_is_waited_for_all_the_
             "the job was cancelled where its runner runs it",
         ),
         ("MemoryError [while running 'Convert']", MemoryError, ""),
+        ("KeyboardInterrupt\n", KeyboardInterrupt, ""),  # of a worker that heard Ctrl-C first
+        (
+            "UserError: it is gone\n\nDuring handling of it:\n\ncanopy.cli.TryAgainError: the store fails\n",
+            TryAgainError,
+            "the store fails",
+        ),
         (r"failed: 'canopy.cli.UserError: it is gone\n  more'", UserError, "it is gone"),
         (
             "Unable to fetch remote job server jar at https://there/a.jar: <urlopen error>",
@@ -218,7 +224,7 @@ def test_a_run_elsewhere_that_tells_no_number_yet_or_ever_is_waited_for_all_the_
     ],
 )
 def test_what_ended_a_run_elsewhere_comes_out_as_what_it_was(
-    words: str, kind: type[Exception], said: str
+    words: str, kind: type[BaseException], said: str
 ) -> None:
     with pytest.raises(kind) as raised, running.explained():
         raise RuntimeError(words)
