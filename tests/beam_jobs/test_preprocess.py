@@ -129,13 +129,15 @@ def test_of_equal_names_the_first_in_the_order_of_the_paths_is_kept(archive: Arc
     assert [row["reason"] for row in done.rejects] == ["duplicate_name"]
 
 
-def test_shards_are_equal_within_one_record_even_with_rejects(archive: Archive, run: Run) -> None:
+@pytest.mark.parametrize("seed", [0, 1], ids=["the_taker_first", "the_giver_first"])
+def test_shards_are_equal_within_one_record_even_with_rejects(archive: Archive, run: Run, seed: int) -> None:
     archive.fill(60)
     for i in range(0, 40, 2):
         archive.put(f"train_{i}", b"\xff\xd8\xff\xe0 cut", None)
     archive.rows = list(dict(archive.rows).items())
     archive.write_labels()
-    done = run(archive, "--num_shards", "7", "--max_bad_fraction", "0.5", "--splits", "train=1")
+    flags = ["--num_shards", "7", "--max_bad_fraction", "0.5", "--splits", "train=1"]
+    done = run(archive, *flags, "--seed", str(seed))
     assert done.code == 0, done.err
     sizes = [shard["records"] for shard in done.canopy["splits"]["train"]["shards"]]
     assert sum(sizes) == 40 == len(set(done.names))

@@ -249,6 +249,17 @@ def test_numbers_that_workers_leave_are_added_up_and_shown(
     assert running.noted(str(tmp_path / "gone")) == 0
 
 
+def test_progress_does_not_go_back_while_a_number_is_written_anew(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    monkeypatch.setattr(running, "POLL_SECONDS", 0.01)
+    numbers = iter([3])
+    with running.followed(lambda: next(numbers, 1), 4, "converting"):
+        time.sleep(0.05)
+    assert "3 of 4 images" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_a_worker_that_still_leaves_numbers_hides_no_runs_end_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
