@@ -199,8 +199,10 @@ def test_an_earlier_export_stands_again_where_the_new_one_cannot_take_its_place(
         rename(source, target, overwrite)
 
     monkeypatch.setattr(tf.io.gfile, "rename", fails)
-    with pytest.raises(tf.errors.UnknownError):
-        put(tmp_path, "second")
+    (tmp_path / "none yet").mkdir()
+    for folder in (tmp_path, tmp_path / "none yet"):
+        with pytest.raises(tf.errors.UnknownError):
+            put(folder, "second")
     assert (tmp_path / "export" / "saved_model.pb").read_text() == "first"
     assert (tmp_path / "export" / "model.json").read_text() == "first"
 

@@ -41,6 +41,14 @@ def test_pods_begin_together_in_the_cluster_that_they_met_in_and_are_done(preten
     assert first.replace('"index": 0', '"index": 1') == second
 
 
+def test_a_pod_whose_peers_do_not_come_leaves_it_to_its_cluster_to_start_it_again(pretending):
+    pretending(MEETS)
+    place = Place(0, tuple(f"127.0.0.1:{port}" for port in cluster.free_ports(2)))
+    ending = supervise.attempt(Crew(0, place), [], Halt(), 0.5)
+    assert (ending.code, ending.is_final) == (cli.EXIT_PEER_LOST, True)
+    assert ending.why.startswith("peer lost: not all came within 0 s: ")
+
+
 FINDS_A_MISTAKE = "cli.leave_word('no such chip')\nend(cli.EXIT_USER)"
 WAITS = f"{MEETS}lost.wait()\nend(cli.EXIT_PEER_LOST)"
 
