@@ -62,7 +62,10 @@ WAITS = f"{MEETS}lost.wait()\nnear.say(link.SAVED, 7)\ntime.sleep(0.3)\nend(cli.
 
 
 @pytest.mark.parametrize(("how", "crash"), [(signal.SIGKILL, 0), (signal.SIGSEGV, signal.SIGSEGV)])
-def test_where_one_was_killed_the_others_save_at_once_and_a_restart_may_mend_it(pretending, how, crash):
+def test_where_one_was_killed_the_others_save_at_once_and_a_restart_may_mend_it(
+    pretending, monkeypatch, how, crash
+):
+    monkeypatch.setattr(machine, "kills_for_memory", lambda: 4)  # before, of others
     pretending(WAITS, f"{MEETS}time.sleep(0.3)\nos.kill(os.getpid(), {int(how)})")
     why = f"worker 1 ended with signal {how.name}: see its log"
     began = time.monotonic()
