@@ -13,13 +13,13 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
-from canopy import children
+from canopy import children, machine
 from canopy.cli import UserError
 
 # Of a pipe to a process that is just gone: the system's, and Python's own where it has closed it already.
@@ -39,6 +39,7 @@ class Crew:
     size: int  # threads or processes
     apart: bool  # in processes, to which everything has to be sent
     started: Sequence[BaseProcess] = ()  # the processes; they grow while the crew is new
+    kills: int = field(default_factory=machine.kills_for_memory)  # before they were at work
 
     def submit(self, work: Callable[..., _Result], *arguments: object) -> Future[_Result]:
         """Begins `work(*arguments)`; `outcome` waits for it.
@@ -49,11 +50,11 @@ class Crew:
         try:
             return self.pool.submit(work, *arguments)
         except BrokenProcessPool as error:
-            raise _died() from error
+            raise died(self.kills) from error
         except OSError as error:
             if error.errno not in CLOSED:
                 raise
-            raise _died() from error
+            raise died(self.kills) from error
 
     def pieces(
         self, images: Sequence[_Image], most: Callable[[], int], least: int
@@ -101,11 +102,11 @@ class Crew:
         while not future.done():
             wait([future], LOOK_SECONDS)
             if not future.done() and self._lost_one():  # Python's pool may forget what was just submitted
-                raise _died()
+                raise died(self.kills)
         try:
             return future.result()
         except BrokenProcessPool as error:
-            raise _died() from error
+            raise died(self.kills) from error
 
     def close(self) -> None:
         """Ends all of them; work that has not begun is dropped."""
@@ -178,7 +179,17 @@ class _Recording(SpawnContext):
         return process
 
 
-def _died() -> UserError:
+def died(kills: int) -> UserError:
+    """The sentence about a process that was killed.
+
+    Args:
+        kills: `machine.kills_for_memory` before it was at work.
+    """
+    if machine.kills_for_memory() > kills:
+        return UserError(
+            "a process that worked on the images was killed by the system for lack of memory: run the same "
+            "command again with more of it, or with a smaller --direct_num_workers"
+        )
     return UserError(
         "a process that worked on the images was killed, most likely for lack of memory: run the same "
         "command again, with a smaller --direct_num_workers if it happens again"

@@ -12,10 +12,8 @@ import gc
 import logging
 import os
 import re
-import shlex
 import shutil
 import signal
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -25,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from beam_jobs import storage
-from beam_jobs.runners import dataflow
+from beam_jobs.runners import dataflow, workers
 from beam_jobs.runners.choosing import Choice
 from canopy.cli import TryAgainError, UserError
 from canopy.progress import Meter
@@ -34,6 +32,7 @@ COUNTER = "images"  # the metric of images done
 # What a worker raises for people, by the name that Beam wraps.
 TOLD = {"UserError": UserError, "TryAgainError": TryAgainError, "UnavailableError": TryAgainError}
 POLL_SECONDS = 0.5
+MANY = "multi_processing"  # the mode with worker processes of Beam's own
 
 
 def run(
@@ -50,7 +49,7 @@ def run(
         folder: of this machine: a file a work list, holding the number of its images done.
 
     Raises:
-        UserError: a worker raised one, or the runner elsewhere gave up the job.
+        UserError: a worker raised one or died, or the runner elsewhere gave up the job.
         TryAgainError: a worker raised one, or the runner elsewhere does not answer.
     """
     import apache_beam as beam
@@ -63,7 +62,8 @@ def run(
         if not choice.mode:
             wait(pipeline.run(), total, doing)
         else:
-            with followed(partial(noted, folder), total, doing):
+            watching = workers.watched() if choice.mode == MANY else contextlib.nullcontext()
+            with followed(partial(noted, folder), total, doing), watching:
                 pipeline.run().wait_until_finish()
 
 
@@ -75,13 +75,12 @@ def _direct_runner(choice: Choice, options: Any) -> Any:
 
     direct = options.view_as(DirectOptions)
     direct.direct_num_workers = choice.workers
-    if choice.mode != "multi_processing":
+    if choice.mode != MANY:
         direct.direct_running_mode = choice.mode
         return FnApiRunner()
-    # As Beam's own mode, but for Ctrl-C: a terminal sends it to all, and each worker would print its stack.
+    # As Beam's own mode, but for how its processes end.
     direct.direct_running_mode = "in_memory"
-    command = f"trap '' INT; exec {shlex.quote(sys.executable)} -m apache_beam.runners.worker.sdk_worker_main"
-    return FnApiRunner(SubprocessSDKEnvironment.from_command_string(command))
+    return FnApiRunner(SubprocessSDKEnvironment.from_command_string(workers.command()))
 
 
 @contextmanager
@@ -207,7 +206,7 @@ def _workers_first() -> Iterator[None]:
 
     def end(number: int, frame: Any) -> None:
         threading.excepthook = lambda _: None
-        _end_children()
+        workers.end_all()
         before[number](number, frame)
 
     if threading.current_thread() is threading.main_thread():
@@ -220,16 +219,6 @@ def _workers_first() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _end_children() -> None:
-    # Linux only; elsewhere they notice by themselves.
-    for listed in Path("/proc/self/task").glob("*/children"):
-        with contextlib.suppress(OSError):  # the thread or the process has ended by itself
-            for pid in map(int, listed.read_text().split()):
-                # Python's own keeper of semaphores ends by itself, and is missed where it does not.
-                if b"multiprocessing.resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    os.kill(pid, signal.SIGKILL)
 
 
 def give_back_memory() -> None:

@@ -23,6 +23,7 @@ import pytest
 
 from beam_jobs.runners import choosing, processes
 from beam_jobs.runners.processes import Crew, crew
+from canopy import machine
 from canopy.cli import UserError
 from tests.beam_jobs.making import Archive, within
 from tests.beam_jobs.runners.test_processes import pid_after
@@ -39,6 +40,17 @@ def test_a_killed_process_is_one_sentence_for_what_it_did_and_for_what_comes_aft
             two.outcome(future)
     with pytest.raises(UserError, match="was killed"):
         two.submit(pid_after, 0)
+
+
+def test_a_process_that_the_kernel_killed_for_want_of_memory_is_told_as_that(
+    two: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid = two.outcome(two.submit(pid_after, 0))
+    monkeypatch.setattr(machine, "kills_for_memory", lambda: two.kills + 1)
+    begun = two.submit(pid_after, 60)
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(UserError, match="was killed by the system for lack of memory"):
+        two.outcome(begun)
 
 
 def start_and_use() -> None:
