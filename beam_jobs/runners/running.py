@@ -62,6 +62,7 @@ def run(
         if not choice.mode:
             wait(pipeline.run(), total, doing)
         else:
+            workers.hush()
             watching = workers.watched() if choice.mode == MANY else contextlib.nullcontext()
             with followed(partial(noted, folder), total, doing), watching:
                 pipeline.run().wait_until_finish()

@@ -111,6 +111,16 @@ def end_all() -> None:
                     os.kill(pid, signal.SIGKILL)
 
 
+def hush() -> None:
+    """Keeps Beam's harness from printing what ends the work, which the job tells in a sentence.
+
+    Where stderr cannot take it, as on a full disk, that would fail, and Beam wait for an answer without end.
+    """
+    from apache_beam.runners.worker import sdk_worker
+
+    vars(sdk_worker)["print"] = lambda *_, **__: None
+
+
 def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(LOOK_SECONDS)
@@ -122,6 +132,7 @@ def main() -> None:
     threading.Thread(target=_end_with, args=[int(sys.argv[1])], daemon=True).start()
     from apache_beam.runners.worker import sdk_worker_main
 
+    hush()
     sdk_worker_main.main(sys.argv)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from beam_jobs import records
 from beam_jobs.runners import workers
 from canopy import machine
 from canopy.cli import UserError
@@ -100,9 +102,11 @@ def test_a_worker_ends_with_the_process_that_started_it() -> None:
     worker = (
         "import sys, time, types\n"
         "from beam_jobs.runners import workers\n"
-        "idle = types.SimpleNamespace(main=lambda _: time.sleep(600))\n"
-        "sys.modules['apache_beam.runners.worker'] = types.SimpleNamespace(sdk_worker_main=idle)\n"
-        "print('ready', flush=True)\nworkers.main()\n"
+        "idle = types.SimpleNamespace()\n"
+        "idle.main = lambda _: (print(*vars(idle), flush=True), time.sleep(600))\n"
+        "harness = types.SimpleNamespace(sdk_worker_main=idle, sdk_worker=idle)\n"
+        "sys.modules['apache_beam.runners.worker'] = harness\n"
+        "workers.main()\n"
     )
     parent = (
         "import os, subprocess, sys\n"
@@ -114,11 +118,25 @@ def test_a_worker_ends_with_the_process_that_started_it() -> None:
     ) as started:
         assert started.stdout is not None
         words = [started.stdout.readline().strip() for _ in range(2)]
-        pid = next(int(word) for word in words if word != "ready")
+        pid = next(int(word) for word in words if word.isdigit())
+        assert "main print" in words  # what Beam would print is kept from it
         started.kill()
     with within(20):
         while Path(f"/proc/{pid}").exists():
             time.sleep(0.05)
+
+
+def test_a_failure_in_beams_threads_is_not_printed_but_told(
+    archive: Archive, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(records.ChecksummedWriter, "write", full)
+    done = run(archive.fill(3), "--direct_running_mode", "multi_threading", "--direct_num_workers", "2")
+    assert done.code == 2
+    assert "No space left on device" in done.err
+    assert "Traceback" not in done.err
 
 
 def test_a_worker_knows_which_process_started_it_and_leaves_ctrl_c_to_it() -> None:
