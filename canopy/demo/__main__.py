@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from canopy import children, cli
+from canopy import children, cli, machine
 from canopy.cli import UserError
 from canopy.demo import layout
 from canopy.demo.layout import Archive
@@ -155,10 +155,12 @@ def _run(module: str, *flags: str) -> float:
     """Runs a command as a user would, and returns its wall time in seconds."""
     words = ["python", "-m", module, *flags]
     print(f"\n$ {shlex.join(words)}", flush=True)
-    start = time.monotonic()
+    start, kills = time.monotonic(), machine.kills_for_memory()
     code = _wait(subprocess.Popen([sys.executable, *words[1:]]))
     if code < 0:
-        print(f"error: {module} was ended by {children.told(code)}", file=sys.stderr, flush=True)
+        starved = code == -signal.SIGKILL and machine.kills_for_memory() > kills
+        why = f"{children.told(code)}{' for want of memory' if starved else ''}"
+        print(f"error: {module} was ended by {why}", file=sys.stderr, flush=True)
     if code:
         raise _StageError(code if code > 0 else 128 - code)
     return time.monotonic() - start

@@ -92,6 +92,15 @@ def test_a_stages_exit_code_is_the_demos_and_a_signal_is_told(program, code, sta
     assert ("a_stage was ended by signal SIGKILL\n" in err) == (code == 137)
 
 
+def test_a_stage_that_the_kernel_killed_for_want_of_memory_is_told_as_that(stage, monkeypatch, capfd):
+    stage("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    kills = iter([2, 3])
+    monkeypatch.setattr(demo.machine, "kills_for_memory", lambda: next(kills))
+    monkeypatch.setattr(demo, "_demo", lambda _: demo._run("a_stage"))
+    assert demo.main([]) == 137
+    assert "a_stage was ended by signal SIGKILL for want of memory\n" in capfd.readouterr().err
+
+
 def test_ctrl_c_lets_the_stage_tidy_up_and_then_ends_the_demo_with_130(stage, tmp_path):
     stage(
         "import pathlib, time\n"
