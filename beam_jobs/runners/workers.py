@@ -24,9 +24,7 @@ from canopy.cli import UserError
 
 WAITING = "run_worker"  # Beam's name for a thread that waits for a process, and raises where that fails
 GRACE_SECONDS = 5.0  # for Beam to notice by itself, which it does where the process was at work already
-LOOK_SECONDS = (
-    0.1  # between looks for the process that started this one: soon its end would be told at length
-)
+LOOK_SECONDS = 0.1  # between looks for the process that started this one; Beam tells of its end at length
 
 
 class _LostError(BaseException):

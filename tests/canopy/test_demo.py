@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from canopy import machine
 from canopy.demo import __main__ as demo
 from canopy.demo.layout import check_submission
 from canopy.sample import SampleSettings, write_archive
@@ -95,7 +96,7 @@ def test_a_stages_exit_code_is_the_demos_and_a_signal_is_told(program, code, sta
 def test_a_stage_that_the_kernel_killed_for_want_of_memory_is_told_as_that(stage, monkeypatch, capfd):
     stage("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     kills = iter([2, 3])
-    monkeypatch.setattr(demo.machine, "kills_for_memory", lambda: next(kills))
+    monkeypatch.setattr(machine, "kills_for_memory", lambda: next(kills))
     monkeypatch.setattr(demo, "_demo", lambda _: demo._run("a_stage"))
     assert demo.main([]) == 137
     assert "a_stage was ended by signal SIGKILL for want of memory\n" in capfd.readouterr().err

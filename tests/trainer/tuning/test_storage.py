@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import optuna
 import pytest
+from optuna.storages import RDBStorage
 from sqlalchemy.exc import OperationalError, ProgrammingError
 from sqlalchemy.orm import Session
 
@@ -128,7 +129,7 @@ def test_a_study_whose_database_goes_away_while_it_is_begun_is_worth_another_try
 
 
 def test_workers_that_make_the_same_tables_at_once_try_again(tmp_path, monkeypatch):
-    made, tries = storage.RDBStorage, []
+    made, tries = RDBStorage, []
 
     def fail_twice(*args, **kwargs):
         tries.append(args)
