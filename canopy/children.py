@@ -11,6 +11,8 @@ import os
 import signal
 import threading
 
+from canopy import machine
+
 
 def settle() -> None:
     """Makes a new process leave Ctrl-C, which a terminal sends to all, to its parent, and end with it."""
@@ -26,15 +28,27 @@ def settle() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def told(code: int) -> str:
-    """How a process ended, in two or three words.
+def told(code: int, kills: int | None = None) -> str:
+    """How a process ended, in a few words.
 
     Args:
         code: its exit code as `subprocess` gives it; negative: by a signal.
+        kills: `machine.kills_for_memory` before it began, where that is known.
     """
     if code >= 0:
         return f"exit code {code}"
     try:
-        return f"signal {signal.Signals(-code).name}"
+        name = f"signal {signal.Signals(-code).name}"
     except ValueError:  # all real-time signals but the first and the last
-        return f"signal {-code}"
+        name = f"signal {-code}"
+    return f"{name} for want of memory" if kills is not None and was_starved(code, kills) else name
+
+
+def was_starved(code: int | None, kills: int) -> bool:
+    """Whether the kernel killed a process for want of memory, as far as that can be told.
+
+    Args:
+        code: as for `told`; None while it runs.
+        kills: `machine.kills_for_memory` before it began.
+    """
+    return code == -signal.SIGKILL and machine.kills_for_memory() > kills

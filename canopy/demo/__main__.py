@@ -158,9 +158,7 @@ def _run(module: str, *flags: str) -> float:
     start, kills = time.monotonic(), machine.kills_for_memory()
     code = _wait(subprocess.Popen([sys.executable, *words[1:]]))
     if code < 0:
-        starved = code == -signal.SIGKILL and machine.kills_for_memory() > kills
-        why = f"{children.told(code)}{' for want of memory' if starved else ''}"
-        print(f"error: {module} was ended by {why}", file=sys.stderr, flush=True)
+        print(f"error: {module} was ended by {children.told(code, kills)}", file=sys.stderr, flush=True)
     if code:
         raise _StageError(code if code > 0 else 128 - code)
     return time.monotonic() - start

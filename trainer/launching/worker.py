@@ -118,12 +118,12 @@ class Worker:
         return ""
 
     def was_starved(self) -> bool:
-        """Whether the kernel killed it for want of memory, as far as that can be told."""
-        return self.process.poll() == -signal.SIGKILL and machine.kills_for_memory() > self._kills
+        """Whether the kernel killed it for want of memory."""
+        return children.was_starved(self.process.poll(), self._kills)
 
     def how_it_ended(self) -> str:
         """How it ended, in few words."""
-        return children.told(self.process.wait()) + (" for want of memory" if self.was_starved() else "")
+        return children.told(self.process.wait(), self._kills)
 
     def hush(self) -> None:
         """Passes on nothing more that it writes but errors: the run has ended, and the user knows why."""
