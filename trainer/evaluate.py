@@ -88,7 +88,8 @@ def _evaluate(settings: Settings) -> None:
     if _model_info(settings.model) != model:
         raise UserError(f"--model {settings.model} was exported again meanwhile: evaluate once more")
     try:
-        for name, text in files.items():
+        # The largest first: where there is no room for it, what an earlier evaluation wrote stays together.
+        for name, text in sorted(files.items(), key=lambda file: -len(file[1])):
             write_text(f"{settings.output}/{name}", text)
     except REFUSED as error:
         text = f"--output {settings.output} cannot be written to ({cli.first_line(error)})"

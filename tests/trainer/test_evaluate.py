@@ -163,10 +163,12 @@ def test_an_address_of_nothing_is_no_folder_of_this_machine(trained, records, tm
 
 def test_a_report_that_cannot_be_written_is_one_sentence(trained, records, tmp_path, capfd):
     (tmp_path / "report.html.tmp").mkdir()
+    (tmp_path / "metrics.json").write_text("earlier")
     assert evaluate.main(words(trained, records, tmp_path)) == cli.EXIT_USER
     told = capfd.readouterr().err
     assert told.splitlines()[-1].startswith(f"error: --output {tmp_path} cannot be written to (")
     assert "Traceback" not in told
+    assert (tmp_path / "metrics.json").read_text() == "earlier"
 
 
 def altered(trained, folder, **change):
