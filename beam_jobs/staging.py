@@ -129,8 +129,10 @@ def _refuse_foreign(folder: str) -> None:
     if storage.is_remote(folder):
         names = {path.removeprefix(f"{folder}/").split("/")[0] for path in storage.below(folder)}
     else:
-        with storage.explained(folder, "list"):
-            names = {path.name for path in Path(folder).iterdir()} if Path(folder).is_dir() else set()
+        names = set()
+        # Where a file is in its place, its making tells; another run may just take it away.
+        with storage.explained(folder, "list"), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            names = {path.name for path in Path(folder).iterdir()}
     foreign = sorted(name for name in names - {LOCK} if not name.startswith((MARK, OWN)))
     if foreign:
         raise UserError(
