@@ -16,6 +16,7 @@ from canopy import machine, quiet
 from canopy.cli import Parser, UserError
 
 DIRECT = ("", "DirectRunner", "SwitchingDirectRunner", "FnApiRunner")
+PROCESSES = "multi_processing"  # the mode with worker processes of Beam's own
 # Threads of one process keep 1.4 of two cores busy, for Python's lock; processes keep both, and take half a
 # second more to start.
 MANY_IMAGES = 3_000
@@ -129,7 +130,7 @@ def choose(
     elif workers > 1 and images >= (MANY_REMOTE_IMAGES if remote else processes_from):
         if not remote:
             return Choice("FnApiRunner", mode, 1, 1, workers)
-        mode = "multi_processing"
+        mode = PROCESSES
     if mode == "in_memory":
         return Choice("FnApiRunner", mode, 1, max(least, workers))
     return Choice("FnApiRunner", mode, workers, least)

@@ -24,7 +24,7 @@ from typing import Any
 
 from beam_jobs import storage
 from beam_jobs.runners import dataflow, workers
-from beam_jobs.runners.choosing import Choice
+from beam_jobs.runners.choosing import PROCESSES, Choice
 from canopy.cli import TryAgainError, UserError
 from canopy.progress import Meter
 
@@ -32,7 +32,6 @@ COUNTER = "images"  # the metric of images done
 # What a worker raises for people, by the name that Beam wraps.
 TOLD = {"UserError": UserError, "TryAgainError": TryAgainError, "UnavailableError": TryAgainError}
 POLL_SECONDS = 0.5
-MANY = "multi_processing"  # the mode with worker processes of Beam's own
 
 
 def run(
@@ -63,7 +62,7 @@ def run(
             wait(pipeline.run(), total, doing)
         else:
             workers.hush()
-            watching = workers.watched() if choice.mode == MANY else contextlib.nullcontext()
+            watching = workers.watched() if choice.mode == PROCESSES else contextlib.nullcontext()
             with followed(partial(noted, folder), total, doing), watching:
                 pipeline.run().wait_until_finish()
 
@@ -76,7 +75,7 @@ def _direct_runner(choice: Choice, options: Any) -> Any:
 
     direct = options.view_as(DirectOptions)
     direct.direct_num_workers = choice.workers
-    if choice.mode != MANY:
+    if choice.mode != PROCESSES:
         direct.direct_running_mode = choice.mode
         return FnApiRunner()
     # As Beam's own mode, but for how its processes end.

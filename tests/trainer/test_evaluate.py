@@ -333,34 +333,33 @@ def test_a_damaged_training_shard_is_told_before_the_split_is_scored(
     assert shard.name in capfd.readouterr().err
 
 
-def test_a_model_that_is_exported_anew_while_it_is_evaluated_makes_no_report(
-    trained, records, tmp_path, capfd, monkeypatch
+@pytest.mark.parametrize(
+    ("file", "key", "said"),
+    [
+        (
+            "data/canopy.json",
+            "fingerprint",
+            "--data {} was preprocessed again meanwhile: evaluate once more\n",
+        ),
+        (
+            "model/model.json",
+            "data_fingerprint",
+            "--model {} was exported again meanwhile: evaluate once more\n",
+        ),
+    ],
+)
+def test_records_or_a_model_made_anew_while_they_are_evaluated_make_no_report(
+    file, key, said, trained, records, tmp_path, capfd, monkeypatch
 ):
-    def export_anew(_):
-        facts = json.loads((model / "model.json").read_text())
-        (model / "model.json").write_text(json.dumps({**facts, "data_fingerprint": "of others"}))
-        return ""
-
-    model = shutil.copytree(trained.export, tmp_path / "export")
-    monkeypatch.setattr(page, "render", export_anew)
-    flags = words(trained, records, tmp_path / "report", model=model, train_records=0)
-    assert evaluate.main(flags) == cli.EXIT_USER
-    assert capfd.readouterr().err.endswith(
-        f"--model {model} was exported again meanwhile: evaluate once more\n"
-    )
-    assert not (tmp_path / "report").exists()
-
-
-def test_records_that_are_written_anew_while_they_are_evaluated_make_no_report(
-    trained, records, tmp_path, capfd, monkeypatch
-):
-    def write_anew(_):
-        facts = json.loads((data / "canopy.json").read_text())
-        (data / "canopy.json").write_text(json.dumps({**facts, "fingerprint": "of others"}))
+    def make_anew(_):
+        facts = json.loads((tmp_path / file).read_text())
+        (tmp_path / file).write_text(json.dumps({**facts, key: "of others"}))
         return ""
 
     data = shutil.copytree(records, tmp_path / "data")
-    monkeypatch.setattr(page, "render", write_anew)
-    assert evaluate.main(words(trained, data, tmp_path / "report", train_records=0)) == cli.EXIT_USER
-    assert capfd.readouterr().err.endswith("preprocessed again meanwhile: evaluate once more\n")
+    model = shutil.copytree(trained.export, tmp_path / "model")
+    monkeypatch.setattr(page, "render", make_anew)
+    flags = words(trained, data, tmp_path / "report", model=model, train_records=0)
+    assert evaluate.main(flags) == cli.EXIT_USER
+    assert capfd.readouterr().err.endswith(said.format((tmp_path / file).parent))
     assert not (tmp_path / "report").exists()

@@ -114,9 +114,10 @@ def open_study(
     except UNREADABLE as error:
         lines = _words(error)
         said = f"--study {shown(text)} cannot be opened ({lines[0]})"
-        if isinstance(error, UNREACHABLE) and any(PASSING.search(line) for line in lines):
-            raise TryAgainError(said) from error
-        raise (transient.told(said, error) if isinstance(error, OSError) else UserError(said)) from error
+        if isinstance(error, OSError):
+            raise transient.told(said, error) from error
+        passes = isinstance(error, UNREACHABLE) and any(map(PASSING.search, lines))
+        raise (TryAgainError if passes else UserError)(said) from error
     if found:
         raise UserError(
             f"--study {shown(text)} is about something else ({'; '.join(found)}): take another --study"
