@@ -3,7 +3,7 @@
 Two commands, each with its settings and its graph: `preprocess` (`settings`) and `predict`
 (`predict_settings`). None of the modules knows how training works.
 
-- Where images come from: `sources`, which reads `archives` in place and asks `finding` what a path means;
+- Where images come from: `sources`, which reads `archives` and asks `finding` what a path means;
   `storage` for every file, behind it the object `stores`.
 - A picture: `images`, any JPEG's bytes to RGB, with `markers` mended.
 - Preprocessing: `prepare` joins names with `labels` and lets `plan` say which go to which shard; `work` is

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from beam_jobs import storage
-from beam_jobs.archives import packing
+from beam_jobs.archives import tables
 from beam_jobs.images import NO_TAGS, UNKNOWN_TAG
 from beam_jobs.sources import without_ending
 from canopy.cli import UserError
@@ -70,7 +70,7 @@ def read_labels(path: str) -> Labels:
 
 
 def rows(path: str, columns: Sequence[str], told: str) -> Iterator[tuple[int, list[str]]]:
-    """Reads some columns of a CSV.
+    """Reads some columns of a CSV, plain or packed.
 
     Args:
         path: of the file.
@@ -81,16 +81,14 @@ def rows(path: str, columns: Sequence[str], told: str) -> Iterator[tuple[int, li
         Of each row that is not blank: its line number (the first of several), and its cells as they stand.
 
     Raises:
-        UserError: the file is missing, packed, not UTF-8, lacks a column or has it twice, or has a row of
+        UserError: the file is missing, damaged, not UTF-8, lacks a column or has it twice, or has a row of
             another width.
     """
     with (
-        storage.open_read(path) as file,
         storage.explained(path, "read"),
-        io.TextIOWrapper(file, "utf-8-sig", newline="") as text,
+        tables.opened(path, told) as plain,
+        io.TextIOWrapper(plain, "utf-8-sig", newline="") as text,
     ):
-        packing.refuse_csv(path, file.read(packing.CSV_BYTES))
-        file.seek(0)
         reader = csv.reader(text, strict=True)
         done = 0  # lines of the rows read: a quote that is left open makes one row of all that follows
         try:

@@ -61,18 +61,20 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
         raise UserError(f"--scores: the model has a tag {submission.COLUMNS[0]}, as the names' column has")
     sample = submission.read_sample(job.sample_submission) if job.sample_submission else None
     job = _with_targets(job)
-    listing = sources.list_images(job.images)
+    staged = staging.of_prediction(job.output)
+    listing = sources.list_images(job.images, own=staged.own)
     found = len(listing)
     unique, rejects = submission.usable_names(listing)
     # A GPU is for one process; on cores, threads wait for Python's lock between pictures.
     few = math.inf if job.engine != engines.LITE and engines.has_gpu() else choosing.MANY_IMAGES
     choice = choosing.choose(options, arguments, images=len(unique), remote=False, processes_from=few)
-    with staging.begun(job.output) as staged, running.progress_folder() as progress:
+    with staging.begun(staged), running.progress_folder() as progress:
         # What is known by the names is told before hours of scoring, which would not change it.
         absent = submission.lacking({source.name for source in unique}, sample) if sample else []
         _check(job, found, rejects, missing=absent, extra=[], rows=len(sample or ()))
         for path in filter(None, (job.output, job.scores)):
             _check_writable(path)
+        sources.unpack(listing)
         lists = worklist.cut(unique, staged.own, progress, choice.workers, choice.processes)
         # Elsewhere each core mostly has a process of its own: two threads, for one to read meanwhile.
         threads = math.ceil(machine.cores() / choice.workers) if choice.mode else 2

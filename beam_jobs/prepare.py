@@ -7,7 +7,7 @@ so that millions of images fit in memory.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,18 +36,22 @@ class Prepared:
     ids: list[tuple[int, ...]]  # class ids of each distinct set of tags; empty where they are refused
     set_of: NDArray[np.int32]  # of each image: its position in `ids`
     order: dict[str, NDArray[np.int64]]  # of each split: positions in the listing, shuffled
-    shards: dict[str, int]  # of each split
     rejects: list[Reject]
     label_rows: int  # in the CSV
     labels_without_image: int
+    shards: dict[str, int] = field(default_factory=dict)  # of each split, from `sharded` on
 
     def summary(self) -> Prepared:
         """The same without what grows with the images, for when the work lists are written."""
         return replace(self, listing=Listing(), order={}, set_of=np.empty(0, np.int32))
 
 
-def prepare(settings: Settings) -> Prepared:
-    """Reads the inputs' names and labels and plans.
+def prepare(settings: Settings, own: str) -> Prepared:
+    """Reads the inputs' names and labels and plans; no image is read.
+
+    Args:
+        settings: the job's.
+        own: the job's own folder, where plain copies of packed tars are going to be.
 
     Raises:
         UserError: an input is missing or wrong, two rows contradict each other, or no image is left.
@@ -56,7 +60,7 @@ def prepare(settings: Settings) -> Prepared:
     vocabulary = (
         labels.read_vocabulary(settings.vocabulary) if settings.vocabulary else labels.vocabulary_of(table)
     )
-    listing = sources.list_images(settings.images, lambda path: commit.writes(settings.output, path))
+    listing = sources.list_images(settings.images, lambda path: commit.writes(settings.output, path), own)
     label_digest = plan.digests(table.names, settings.seed)
     sets = np.frombuffer(table.set_of, np.int32)
     for rows in plan.repeated(label_digest, plan.shuffled(label_digest)):
@@ -87,10 +91,16 @@ def prepare(settings: Settings) -> Prepared:
         ids=[() if isinstance(entry, labels.Refused) else entry for entry in refused],
         set_of=set_of,
         order=orders,
-        shards=_shards(settings, listing, orders, len(vocabulary)),
         rejects=list(rejects.values()),
         label_rows=len(table.names),
         labels_without_image=len(np.unique(label_digest, axis=0)) - int(hit.sum()),
+    )
+
+
+def sharded(prepared: Prepared, settings: Settings) -> Prepared:
+    """The plan with the number of shards, for which some images are read and converted."""
+    return replace(
+        prepared, shards=_shards(settings, prepared.listing, prepared.order, len(prepared.vocabulary))
     )
 
 

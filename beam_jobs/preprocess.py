@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from beam_jobs import commit, prepare, settings, storage, summary
+from beam_jobs import commit, prepare, settings, sources, storage, summary
 from beam_jobs.convert import Change, changes, convert_apart, convert_shard, rebuild
 from beam_jobs.runners import choosing, running
 from beam_jobs.runners.processes import crew
@@ -133,9 +133,11 @@ def _check_whole(document: Mapping[str, Any], folder: str) -> None:
 def _fill(
     output: commit.Output, job: settings.Settings, arguments: Sequence[str], options: Any, start: float
 ) -> dict[str, Any]:
-    prepared = prepare.prepare(job)
+    prepared = prepare.prepare(job, output.own)
     output.begin(job.overwrite)
     _check_rejects(prepared.rejects, prepared.found, job, output)
+    sources.unpack(prepared.listing)
+    prepared = prepare.sharded(prepared, job)
     output.claim(prepare.shard_names(prepared, job))
     with running.progress_folder() as progress:
         lists, kept = [], []

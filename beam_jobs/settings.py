@@ -127,7 +127,8 @@ def add_images(parser: Parser) -> None:
         action="append",
         required=True,
         metavar="PATH",
-        help="folder, glob, .zip or uncompressed .tar, local, gs:// or s3://; may be given more than once",
+        help="folder, glob, .zip, .tar or packed tar (.tar.gz, .tar.bz2, .tar.xz), local, gs:// or s3://; "
+        "may be given more than once",
     )
 
 
@@ -167,7 +168,8 @@ def make_parser() -> Parser:
         "--labels",
         required=True,
         metavar="FILE",
-        help="CSV with the columns image_name (without a folder) and tags (parted by spaces)",
+        help="CSV, plain or packed (.zip, .gz), with the columns image_name (without a folder) and tags ("
+        "parted by spaces)",
     )
     add("--output", required=True, metavar="FOLDER", help="folder for the records, local, gs:// or s3://")
     add("--dataset", type=dataset_name, default="planet", help="the data set's name, first word of its files")

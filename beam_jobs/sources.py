@@ -2,8 +2,8 @@
 
 Promises: `list_images` finds every JPEG by name without opening one, each path once, in a stable order,
 counting what it passes over, by one rule for folders, stores and archives; `Reader.read` fetches one image's
-bytes, from within an archive too, without unpacking it. Names from archives are never used as paths. Beam is
-used for addresses with `://` only.
+bytes, from within an archive too, once `unpack` has made plain copies of packed tars. Names from archives are
+never used as paths. Beam is used for addresses with `://` only.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from functools import partial
 from typing import overload
 
 from beam_jobs import finding, storage
-from beam_jobs.archives import contents, packing
+from beam_jobs.archives import contents, packing, unpacking
 from beam_jobs.archives.members import MAX_BYTES, Handles, rejecting
 from beam_jobs.images import UNREADABLE, RejectedImage
 from canopy.cli import UserError
@@ -58,15 +58,21 @@ class Source:
     container: str  # the folder or the archive
     member: str  # the file name in the folder, or the path in the archive
     entry: contents.Entry | None = None  # where in the archive; None: a file of its own
+    copy: str = ""  # of a packed tar: the plain one that is read in its stead
 
     def __reduce__(self) -> tuple[type[Source], tuple[object, ...]]:
         """How it is pickled: a dataclass' own way takes two to four times as long, and Beam goes it often."""
-        return Source, (self.container, self.member, self.entry)
+        return Source, (self.container, self.member, self.entry, self.copy)
 
     @property
     def name(self) -> str:
         """The image's name, as in the CSV's `image_name`."""
         return name_of(self.member)
+
+    @property
+    def place(self) -> str:
+        """The folder or the archive that its bytes are read from."""
+        return self.copy or self.container
 
     @property
     def path(self) -> str:
@@ -84,6 +90,7 @@ class Listing(Sequence[Source]):
         self.members: list[str] = []
         # Files that are no JPEG by their name, links, what is hidden, archives without a JPEG.
         self.ignored = 0
+        self.copies: dict[str, str] = {}  # packed tar -> where a plain copy of it is going to be
         self._container_of = array("i")
         self._entries: dict[int, contents.Entries] = {}  # container -> where its members are
         self._first: list[int] = []  # container -> the position of its first image
@@ -112,34 +119,43 @@ class Listing(Sequence[Source]):
         number = self._container_of[index]
         entries = self._entries.get(number)
         entry = None if entries is None else entries[index - self._first[number]]
-        return Source(self.containers[number], self.members[index], entry)
+        container = self.containers[number]
+        return Source(container, self.members[index], entry, self.copies.get(container, ""))
 
     def names(self) -> Iterator[str]:
         """Each image's name, in order."""
         return map(name_of, self.members)
 
 
-def list_images(patterns: Iterable[str], ours: Callable[[str], bool] = lambda _: False) -> Listing:
+def list_images(
+    patterns: Iterable[str], ours: Callable[[str], bool] = lambda _: False, own: str = ""
+) -> Listing:
     """Lists the images of folders (with all folders below), globs, JPEG files, zip and tar archives.
 
     Args:
         patterns: local paths or addresses; overlapping ones count an image once.
         ours: says of a path that an earlier job wrote it: it is not even counted, or the same inputs would
             give another number the second time.
+        own: the job's own folder, where `unpack` will put plain copies of packed tars.
 
     Returns:
         The images, sorted by folder or archive and by name: the same files give the same listing,
         whatever the order of `patterns`.
 
     Raises:
-        UserError: one of them is missing, unreadable, packed in a way that cannot be read in place, or
-            holds no JPEG.
+        UserError: one of them is missing, unreadable, packed in a way that cannot be read, or holds no
+            JPEG.
     """
     with Meter("listing", None, "files") as meter:
-        return _list_images(patterns, ours, meter)
+        return _list_images(patterns, ours, own, meter)
 
 
-def _list_images(patterns: Iterable[str], ours: Callable[[str], bool], meter: Meter) -> Listing:
+def unpack(listing: Listing) -> None:
+    """Writes the plain copies of packed tars, which images are read from; see `unpacking.unpack`."""
+    unpacking.unpack(listing.copies)
+
+
+def _list_images(patterns: Iterable[str], ours: Callable[[str], bool], own: str, meter: Meter) -> Listing:
     folders: dict[str, set[str]] = {}
     packed: set[str] = set()
     only_packed: dict[str, tuple[list[str], int]] = {}  # pattern -> its archives, and its other files
@@ -155,10 +171,12 @@ def _list_images(patterns: Iterable[str], ours: Callable[[str], bool], meter: Me
     empty: set[str] = set()
     for folder in sorted({*folders, *packed}):
         if folder in packed:
-            members, entries, ignored = contents.index(folder, partial(_is_wanted, folder), meter)
-            if members:
-                listing.ignored += ignored
-                listing.add(folder, members, entries)
+            found = contents.index(folder, partial(_is_wanted, folder), meter)
+            if found.members:
+                listing.ignored += found.others
+                listing.add(folder, found.members, found.entries)
+                if found.is_packed:
+                    listing.copies[folder] = storage.join(own, "unpacked", f"{len(listing.copies)}.tar")
             else:
                 empty.add(folder)
         else:
@@ -181,10 +199,11 @@ def _sort(
         if below and (finding.is_passed_over(below) or _is_single_gzip(name)):
             others += not ours(path)
             continue
-        packing.refuse(path)
         if packing.kind(path):
             held.append(path)
-        elif not below or _is_image(name):
+            continue
+        packing.refuse(path)
+        if not below or _is_image(name):
             folders.setdefault(folder, set()).add(name)
             images += 1
         else:
@@ -255,7 +274,7 @@ class Reader:
         """
         with rejecting():
             if source.entry is not None:
-                return self._archives.read(source.container, source.entry)
+                return self._archives.read(source.place, source.entry)
             if (objects := storage.store(source.container)) is not None:
                 return bytes(objects.read(source.path))
             if storage.is_remote(source.container):

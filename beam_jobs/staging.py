@@ -103,21 +103,25 @@ def beside(output: str) -> str:
     return f"{output}.partial"
 
 
+def of_prediction(output: str) -> Staging:
+    """A prediction's staging folder; nothing is touched before `begun`."""
+    return Staging(beside(output), output, "run")
+
+
 @contextlib.contextmanager
-def begun(output: str) -> Iterator[Staging]:
-    """A prediction's staging folder beside its output, there for as long as the block lasts.
+def begun(staging: Staging) -> Iterator[Staging]:
+    """Takes a prediction's staging folder over, which is there for as long as the block lasts.
 
     Raises:
         UserError: another run of this machine is writing to the output, or the folder holds what none left.
     """
-    staging = Staging(beside(output), output, "run")
     _refuse_foreign(staging.folder)
     try:
         staging.begin()
         storage.make_folder(staging.own)
         yield staging
     finally:
-        if storage.is_remote(output):
+        if storage.is_remote(staging.own):
             storage.delete(storage.below(staging.own))
         else:
             shutil.rmtree(staging.own, ignore_errors=True)

@@ -60,32 +60,29 @@ class Work:
 
     def save(self, path: str) -> None:
         """Writes it as JSON."""
-        containers: dict[str, int] = {}
+        places: dict[tuple[str, str], int] = {}  # container, and what is read in its stead
         rows: list[list[Any]] = []
         for item in self.items:
-            number = containers.setdefault(item.source.container, len(containers))
+            number = places.setdefault((item.source.container, item.source.copy), len(places))
             entry = item.source.entry
             place = (
                 None if entry is None else [entry.offset, entry.stored, entry.size, entry.method, entry.crc]
             )
             rows.append([number, item.source.member, item.ids, int(item.statistics), place])
         head = {key: value for key, value in vars(self).items() if key not in ("items", "encoding")}
-        document = {**head, "encoding": asdict(self.encoding), "containers": list(containers), "rows": rows}
+        document = {**head, "encoding": asdict(self.encoding), "places": list(places), "rows": rows}
         storage.write_bytes(path, json.dumps(document, separators=(",", ":")).encode())
 
     @staticmethod
     def load(path: str) -> Work:
         """Reads what `save` wrote."""
         document = json.loads(storage.read_bytes(path))
-        containers = document.pop("containers")
-        items = [
-            Item(
-                Source(containers[number], member, None if place is None else Entry(*place)),
-                tuple(ids),
-                bool(statistics),
-            )
-            for number, member, ids, statistics, place in document.pop("rows")
-        ]
+        places = document.pop("places")
+        items = []
+        for number, member, ids, statistics, at in document.pop("rows"):
+            container, copy = places[number]
+            source = Source(container, member, None if at is None else Entry(*at), copy)
+            items.append(Item(source, tuple(ids), bool(statistics)))
         encoding = Encoding(**document.pop("encoding"))
         return Work(**document, encoding=encoding, items=items)
 

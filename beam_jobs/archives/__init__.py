@@ -1,4 +1,5 @@
-"""Zip and tar files read in place, behind `beam_jobs.sources`.
+"""Zip and tar files, behind `beam_jobs.sources`.
 
-`packing` says which can be, `contents` finds what is in one and where, `members` reads it from there.
+`packing` says which can be read, `contents` finds what is in one and where, `unpacking` writes a plain copy
+of a packed tar, `members` reads from there. `tables` reads a CSV, packed or not.
 """

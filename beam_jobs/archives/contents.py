@@ -1,7 +1,7 @@
-"""What is in a zip or an uncompressed tar, and where: the index by which `members` reads it in place.
+"""What is in a zip or a tar, and where: the index by which `members` reads it.
 
-Promises: nothing is unpacked, and a member's path never becomes a path of this machine; an archive that is
-damaged between its members is refused, and so is a tar that is packed.
+Promises: a member's path never becomes a path of this machine; an archive that is damaged between its members
+is refused; of a packed tar the places are those in its plain copy, which `unpacking` writes.
 Works alike on local files and on addresses.
 """
 
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO
 
 from beam_jobs import storage
-from beam_jobs.archives import packing
+from beam_jobs.archives import packing, unpacking
 from canopy.cli import UserError
 from canopy.progress import Meter
 
@@ -70,16 +70,23 @@ class Entries:
         return Entry(offset, stored, size, self._small[index] >> 32, self._small[index] & 0xFFFFFFFF)
 
 
-def index(path: str, wanted: Callable[[str], bool], meter: Meter) -> tuple[list[str], Entries, int]:
+@dataclass(frozen=True)
+class Index:
+    """What is in an archive."""
+
+    members: list[str]  # the paths of those wanted, sorted
+    entries: Entries  # where each of them is
+    others: int  # files besides them
+    is_packed: bool  # whether entries are places in a plain copy, which `unpacking` writes
+
+
+def index(path: str, wanted: Callable[[str], bool], meter: Meter) -> Index:
     """Lists an archive's members.
 
     Args:
-        path: a `.zip` or a `.tar`, local or an address.
+        path: a `.zip` or a tar, packed or not, local or an address.
         wanted: says by its path in the archive whether a member is an image.
         meter: counts the members.
-
-    Returns:
-        The paths of the wanted members, sorted; where each is; and how many other files there are.
 
     Raises:
         UserError: it is not an archive, a damaged one, or it cannot be read.
@@ -90,12 +97,15 @@ def index(path: str, wanted: Callable[[str], bool], meter: Meter) -> tuple[list[
         return _index(path, wanted, meter)
 
 
-def _index(path: str, wanted: Callable[[str], bool], meter: Meter) -> tuple[list[str], Entries, int]:
-    read = _zip_members if packing.kind(path) == "zip" else _tar_members
-    entries = Entries()
+def _index(path: str, wanted: Callable[[str], bool], meter: Meter) -> Index:
+    entries, is_packed = Entries(), False
     try:
-        with storage.open_read(path) as file:
-            members = list(meter.counted(read(file)))
+        if packing.kind(path) == "zip":
+            with storage.open_read(path) as file:
+                members = list(meter.counted(_zip_members(file)))
+        else:
+            with unpacking.opened(path) as (file, is_packed):
+                members = list(meter.counted(_tar_members(file)))
         chosen = sorted((name, number) for number, (name, _) in enumerate(members) if wanted(name))
         for _, number in chosen:
             entries.append(members[number][1])
@@ -111,14 +121,13 @@ def _index(path: str, wanted: Callable[[str], bool], meter: Meter) -> tuple[list
     ) as error:
         if (said := _readers(error)) is not None:
             raise said from None
-        packing.refuse_tar(path)
         words: object = error
         if isinstance(error, OverflowError):
             words = "it gives a size or a place of 2**63 or more"
         elif isinstance(error, MemoryError):
             words = "it gives a size that no memory holds"
         raise UserError(f"--images: {path} is no readable {packing.kind(path)} archive: {words}") from error
-    return [name for name, _ in chosen], entries, len(members) - len(chosen)
+    return Index([name for name, _ in chosen], entries, len(members) - len(chosen), is_packed)
 
 
 def _readers(error: Exception) -> OSError | None:

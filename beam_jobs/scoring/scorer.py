@@ -113,7 +113,7 @@ class Scorer:
 
         A file mostly takes microseconds, less than to hand it to a thread.
         """
-        remote = any(storage.is_remote(source.container) for source in group)
+        remote = any(storage.is_remote(source.place) for source in group)
         parts = [[source] for source in group] if remote else [group]
         return [reader.begin(part) for part in parts]
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 import zipfile
@@ -128,14 +129,18 @@ def test_beam_may_be_told_to_require_the_type_of_every_step(run: Run, chips: Pat
     assert done.code == 0, done.err
 
 
-def test_images_in_a_zip_score_as_those_in_a_folder(run: Run, chips: Path, tmp_path: Path) -> None:
+def test_images_in_an_archive_score_as_those_in_a_folder(run: Run, chips: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "chips.zip", "w") as packed:
         for path in sorted(chips.iterdir()):
             packed.write(path, f"test-jpg/{path.name}")
+    with tarfile.open(tmp_path / "chips.tar.gz", "w:gz") as tar:
+        tar.add(chips, "test-jpg")
     folder = run("--images", chips).rows
-    done = run("--images", tmp_path / "chips.zip", output=tmp_path / "zipped.csv")
-    assert done.code == 0, done.err
-    assert done.rows == folder
+    for name in ("chips.zip", "chips.tar.gz"):
+        done = run("--images", tmp_path / name, output=tmp_path / "out" / f"{name}.csv")
+        assert done.code == 0, done.err
+        assert done.rows == folder
+    assert left_in(tmp_path / "out") == {"submission.csv", "chips.zip.csv", "chips.tar.gz.csv"}
 
 
 def test_what_an_interrupted_run_left_does_no_harm_and_goes_away(run: Run, chips: Path) -> None:

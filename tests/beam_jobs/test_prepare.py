@@ -6,7 +6,7 @@ import pytest
 
 from beam_jobs import settings
 from beam_jobs.commit import Output
-from beam_jobs.prepare import Prepared, prepare, shard_names, work_lists
+from beam_jobs.prepare import Prepared, prepare, shard_names, sharded, work_lists
 from canopy.cli import UserError
 from tests.beam_jobs.making import Archive, Run, jpeg, noise
 
@@ -17,7 +17,8 @@ def job_of(archive: Archive, *flags: str) -> settings.Settings:
 
 
 def plan_of(archive: Archive, *flags: str) -> Prepared:
-    return prepare(job_of(archive, *flags))
+    job = job_of(archive, *flags)
+    return sharded(prepare(job, own=""), job)
 
 
 def test_a_name_that_comes_twice_and_cannot_be_used_is_set_down_once_a_file(archive: Archive) -> None:
@@ -66,7 +67,7 @@ def test_shards_have_the_size_asked_for_whatever_the_images_are(archive: Archive
 
 def test_the_shards_named_beforehand_are_those_that_are_made(archive: Archive) -> None:
     job = job_of(archive.fill(30), "--num_shards=3", "--splits=train=0.6,validation=0.4")
-    plan = prepare(job)
+    plan = sharded(prepare(job, own=""), job)
     made = [work.shard for work in work_lists(plan, job, Output(job.output), "progress")]
     assert sorted(shard_names(plan, job)) == sorted(made)
     assert len(made) == 3 + 2

@@ -108,10 +108,10 @@ def test_in_a_store_the_later_run_is_whole_and_the_earlier_one_ends(
 
 def test_of_two_that_write_at_the_same_time_to_a_store_the_earlier_tells(server: Faulty) -> None:
     output = "gs://here/out.csv"
-    with staging.begun(output) as first:
+    with staging.begun(staging.of_prediction(output)) as first:
         storage.write_bytes(f"{first.own}/scores-00000.npz", b"first")
         first.check()
-        with staging.begun(output) as second:
+        with staging.begun(staging.of_prediction(output)) as second:
             second.check()
             assert second.own != first.own
             assert storage.match("gs://here/**") == [second.mark]
@@ -186,8 +186,8 @@ def test_in_a_store_too_what_is_kept_stays(server: Faulty) -> None:
 
 
 def test_brackets_in_an_outputs_name_touch_no_other_outputs_folder(server: Faulty) -> None:
-    with staging.begun("gs://here/sub1.csv") as other:
-        with staging.begun("gs://here/sub[1].csv") as own:
+    with staging.begun(staging.of_prediction("gs://here/sub1.csv")) as other:
+        with staging.begun(staging.of_prediction("gs://here/sub[1].csv")) as own:
             storage.write_bytes(f"{own.own}/scores-00000.npz", b"own")
             other.check()
         other.check()
@@ -200,13 +200,16 @@ def test_a_disk_without_locks_is_treated_as_a_store(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
     output = str(tmp_path / "out.csv")
-    with staging.begun(output) as first, staging.begun(output) as second:
+    with (
+        staging.begun(staging.of_prediction(output)) as first,
+        staging.begun(staging.of_prediction(output)) as second,
+    ):
         second.check()
         with pytest.raises(UserError, match="another run"):
             first.check()
     assert left_in(tmp_path) == set()
     monkeypatch.undo()
-    with staging.begun(output):
+    with staging.begun(staging.of_prediction(output)):
         pass
     assert left_in(tmp_path) == set()
 
@@ -240,7 +243,7 @@ def test_what_is_no_runs_is_neither_removed_nor_written_beside(
     storage.make_folder(storage.split(kept)[0])
     storage.write_bytes(kept, b"mine")
     named = re.escape(f"--output: {output}.partial/notes is not Canopy's")
-    with pytest.raises(UserError, match=named), staging.begun(output):
+    with pytest.raises(UserError, match=named), staging.begun(staging.of_prediction(output)):
         pass
     assert storage.read_bytes(kept) == b"mine"
 
@@ -248,7 +251,7 @@ def test_what_is_no_runs_is_neither_removed_nor_written_beside(
 def test_a_file_in_the_way_of_the_staging_folder_is_one_sentence(tmp_path: Path) -> None:
     output = str(tmp_path / "out.csv")
     Path(f"{output}.partial").write_text("mine")
-    with pytest.raises(UserError, match="File exists"), staging.begun(output):
+    with pytest.raises(UserError, match="File exists"), staging.begun(staging.of_prediction(output)):
         pass
     assert Path(f"{output}.partial").read_text() == "mine"
 
@@ -262,7 +265,10 @@ def test_a_staging_folder_that_cannot_be_listed_is_one_sentence(
     (tmp_path / "out.csv.partial").mkdir()
     monkeypatch.setattr(Path, "iterdir", denied)
     said = re.escape(f"cannot list {tmp_path}/out.csv.partial: access is denied")
-    with pytest.raises(UserError, match=said), staging.begun(str(tmp_path / "out.csv")):
+    with (
+        pytest.raises(UserError, match=said),
+        staging.begun(staging.of_prediction(str(tmp_path / "out.csv"))),
+    ):
         pass
 
 
@@ -270,5 +276,8 @@ def test_without_leave_to_write_the_folder_is_named(tmp_path: Path) -> None:
     if os.geteuid() == 0:
         pytest.skip("root may write anywhere")
     tmp_path.chmod(0o500)
-    with pytest.raises(UserError, match="access is denied"), staging.begun(str(tmp_path / "out.csv")):
+    with (
+        pytest.raises(UserError, match="access is denied"),
+        staging.begun(staging.of_prediction(str(tmp_path / "out.csv"))),
+    ):
         pass

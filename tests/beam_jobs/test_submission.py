@@ -215,12 +215,12 @@ def test_a_samples_mistake_is_one_sentence_with_its_line(tmp_path: Path, content
     assert "\n" not in str(caught.value)
 
 
-def test_a_packed_sample_is_refused_with_the_command_that_unpacks_it(tmp_path: Path) -> None:
+def test_a_sample_is_read_as_it_is_handed_out(tmp_path: Path) -> None:
     path = tmp_path / "sample_submission_v2.csv.zip"
     with zipfile.ZipFile(path, "w") as packed:
-        packed.writestr("sample_submission_v2.csv", "image_name,tags\na,clear\n")
-    with pytest.raises(UserError, match=r"v2\.csv\.zip is packed; unpack it with `unzip -p "):
-        read_sample(str(path))
+        packed.writestr("sample_submission_v2.csv", "image_name,tags\nb,clear\na,clear\n")
+        packed.writestr("__MACOSX/._sample_submission_v2.csv", "a shadow")
+    assert read_sample(str(path)) == ["b", "a"]
 
 
 def test_a_sample_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:

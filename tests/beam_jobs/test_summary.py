@@ -54,7 +54,7 @@ def document(
     """The content of canopy.json of a job with one reject."""
     given = settings.parse(("--images=in", "--labels=l.csv", "--output=out", *flags))[0]
     none = np.empty(0, np.int32)
-    prepared = Prepared(found, 0, Listing(), vocabulary, [], none, {}, {}, [], 6, 0)
+    prepared = Prepared(found, 0, Listing(), vocabulary, [], none, {}, [], 6, 0)
     return summary.canopy_json(prepared, given, shards, [Reject("x", "empty", "")], run)
 
 

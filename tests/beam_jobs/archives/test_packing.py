@@ -1,12 +1,11 @@
-"""What cannot be read in place is refused with the command that unpacks it, wherever it lies."""
+"""What cannot be read is refused with the command that unpacks it, wherever it lies."""
 
 from __future__ import annotations
 
+import gzip
 import shutil
 import subprocess
-import tarfile
 from pathlib import Path
-from typing import Literal
 
 import pytest
 
@@ -14,22 +13,19 @@ from beam_jobs.sources import list_images
 from canopy.cli import UserError
 from tests.beam_jobs.making import pack
 
-Packing = Literal["w:gz", "w:bz2", "w:xz"]
-PROGRAMS: dict[Packing, str] = {"w:gz": "gzip", "w:bz2": "bzip2", "w:xz": "xz"}
-PACKINGS = [mode for mode, program in PROGRAMS.items() if shutil.which(program)]
-
 
 @pytest.mark.parametrize(
     ("name", "command"),
     [
-        ("a.tar.gz", "tar -xzf a.tar.gz` and name the folder"),
-        ("a.tgz", "tar -xzf a.tgz"),
+        ("a.tar.zst", "tar --zstd -xf a.tar.zst` and name the folder"),
+        ("a.tar.Z", "tar -xZf a.tar.Z"),
+        ("two words.7z", "7z x 'two words.7z'` and name the folder"),
         ("a.7z", "7z x a.7z` and name the folder"),
         ("test-jpg.tar.7z", "7z x test-jpg.tar.7z` and name test-jpg.tar"),
         ("a.rar", "unrar x a.rar"),
     ],
 )
-def test_what_cannot_be_read_in_place_is_refused_with_the_command_that_unpacks_it(
+def test_what_cannot_be_read_is_refused_with_the_command_that_unpacks_it(
     tmp_path: Path, name: str, command: str
 ) -> None:
     (tmp_path / name).write_bytes(b"?")
@@ -58,7 +54,7 @@ def test_what_lies_within_an_archive_and_may_hold_more_is_refused(
 ) -> None:
     pack(tmp_path / outer, {"a.jpg": b"1", name: b"?"})
     command = "unzip a.zip" if outer == "a.zip" else "tar -xf a.tar"
-    with pytest.raises(UserError, match=f"{outer} holds {name}, which cannot be read in place.*`{command}`"):
+    with pytest.raises(UserError, match=f"{outer} holds {name}, which cannot be read as it is.*`{command}`"):
         list_images([str(tmp_path)])
 
 
@@ -71,36 +67,18 @@ def test_what_lies_within_an_archive_and_holds_none_is_passed_over(tmp_path: Pat
     assert listing.ignored == len(others)
 
 
-@pytest.mark.parametrize("mode", PACKINGS)
-@pytest.mark.parametrize("name", ["two words.tar.{}", "it's.t{}", "$(touch gone).tar.{}"])
-def test_the_command_that_unpacks_an_archive_works_as_it_is_printed(
-    tmp_path: Path, name: str, mode: Packing
-) -> None:
-    name = name.format(mode.removeprefix("w:"))
-    with tarfile.open(tmp_path / name, mode) as archive:
-        archive.addfile(tarfile.TarInfo("a.jpg"))
+@pytest.mark.skipif(not shutil.which("gunzip"), reason="gunzip is not there to be tried")
+@pytest.mark.parametrize("name", ["two words.jpg.gz", "it's.jpg.gz", "$(touch gone).jpg.gz"])
+def test_the_command_that_unpacks_a_file_works_as_it_is_printed(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(gzip.compress(b"1"))
     with pytest.raises(UserError) as refused:
         list_images([str(tmp_path / name)])
     _, command, _ = str(refused.value).split("`")
     subprocess.run(command, shell=True, cwd=tmp_path, check=True)
-    assert {path.name for path in tmp_path.iterdir()} == {name, "a.jpg"}
-
-
-@pytest.mark.parametrize("mode", PACKINGS)
-def test_a_tar_that_is_packed_by_another_name_is_refused_with_what_unpacks_it(
-    tmp_path: Path, mode: Packing
-) -> None:
-    path = tmp_path / "plain name.tar"
-    with tarfile.open(path, mode) as archive:
-        archive.addfile(tarfile.TarInfo("a.jpg"))
-    with pytest.raises(UserError, match="cannot be read in place") as refused:
-        list_images([str(path)])
-    _, command, _ = str(refused.value).split("`")
-    subprocess.run(command, shell=True, cwd=tmp_path, check=True)
-    assert (tmp_path / "a.jpg").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {name, name.removesuffix(".gz")}
 
 
 def test_a_tar_that_is_packed_by_zstd_is_refused_with_what_unpacks_it(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(b"\x28\xb5\x2f\xfd" + bytes(1024))
-    with pytest.raises(UserError, match=r"cannot be read in place; unpack it with `tar --zstd -xf a\.tar`"):
+    with pytest.raises(UserError, match=r"cannot be read as it is; unpack it with `tar --zstd -xf a\.tar`"):
         list_images([str(tmp_path / "a.tar")])
