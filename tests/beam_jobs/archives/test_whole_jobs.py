@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
+import resource
 import subprocess
 import tarfile
 import zipfile
@@ -45,6 +47,27 @@ def test_an_archive_gives_the_same_bytes_as_the_folder(
     assert done.shards == wanted.shards
     assert done.canopy["fingerprint"] == wanted.canopy["fingerprint"]
     assert not (tmp_path / "packed" / ".canopy-staging").exists()
+
+
+def test_a_packed_tar_that_the_disk_has_no_room_for_costs_no_earlier_data_set(
+    archive: Archive, run: Run, tmp_path: Path
+) -> None:
+    archive.fill(30)
+    with tarfile.open(tmp_path / "train.tar.gz", "w:gz") as tar:
+        tar.add(archive.folder, "train-jpg")
+    inputs = ("--images", f"{tmp_path}/train.tar.gz", "--labels", str(archive.labels))
+    whole = run(None, *inputs).shards
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        done = run(None, *inputs, "--overwrite")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert done.code == 2
+    assert re.fullmatch(r"error: cannot write .*/unpacked/0\.tar: File too large\n", done.err)
+    assert done.shards == whole
+    assert list(done.folder.rglob("*.tar*")) == []
+    assert run(None, *inputs, "--overwrite").shards == whole
 
 
 def test_two_folders_and_a_zip_together_are_one_archive(archive: Archive, run: Run, tmp_path: Path) -> None:
