@@ -3,8 +3,8 @@
 Two commands, each with its settings and its graph: `preprocess` (`settings`) and `predict`
 (`predict_settings`). None of the modules knows how training works.
 
-- Where images come from: `sources`, which reads `archives` and asks `finding` what a path means;
-  `storage` for every file, behind it the object `stores`.
+- Where images come from: `listing`, which asks `finding` what a path means and looks into `archives`;
+  `sources`, which reads them; `storage` for every file, behind it the object `stores`.
 - A picture: `images`, any JPEG's bytes to RGB, with `markers` mended.
 - Preprocessing: `prepare` joins names with `labels` and lets `plan` say which go to which shard; `work` is
   what a worker gets, `convert` what it does, `records` the bytes that it writes; `commit` makes the folder

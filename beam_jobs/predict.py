@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from beam_jobs import predict_settings, sources, staging, storage, submission, summary
+from beam_jobs.listing import list_images
 from beam_jobs.predict_settings import Settings
 from beam_jobs.runners import choosing, running
 from beam_jobs.scoring import engines, worklist
@@ -62,7 +63,7 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
     sample = submission.read_sample(job.sample_submission) if job.sample_submission else None
     job = _with_targets(job)
     staged = staging.of_prediction(job.output)
-    listing = sources.list_images(job.images, own=staged.own)
+    listing = list_images(job.images, own=staged.own)
     found = len(listing)
     unique, rejects = submission.usable_names(listing)
     # A GPU is for one process; on cores, threads wait for Python's lock between pictures.

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from beam_jobs import commit, images, labels, plan, records, sources, storage
 from beam_jobs.commit import Output
 from beam_jobs.images import BAD_NAME, DUPLICATE_NAME, NO_LABEL, RejectedImage
+from beam_jobs.listing import list_images
 from beam_jobs.settings import MAX_SHARDS, Settings
 from beam_jobs.sources import Listing
 from beam_jobs.work import Item, Reject, Work, utf8
@@ -60,7 +61,7 @@ def prepare(settings: Settings, own: str) -> Prepared:
     vocabulary = (
         labels.read_vocabulary(settings.vocabulary) if settings.vocabulary else labels.vocabulary_of(table)
     )
-    listing = sources.list_images(settings.images, lambda path: commit.writes(settings.output, path), own)
+    listing = list_images(settings.images, lambda path: commit.writes(settings.output, path), own)
     label_digest = plan.digests(table.names, settings.seed)
     sets = np.frombuffer(table.set_of, np.int32)
     for rows in plan.repeated(label_digest, plan.shuffled(label_digest)):

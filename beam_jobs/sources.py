@@ -1,9 +1,8 @@
-"""Where images come from: folders, globs, zip and tar archives, on this machine or in a store.
+"""Where images are, in folders and in zip and tar archives, on this machine or in a store.
 
-Promises: `list_images` finds every JPEG by name without opening one, each path once, in a stable order,
-counting what it passes over, by one rule for folders, stores and archives; `Reader.read` fetches one image's
-bytes, from within an archive too, once `unpack` has made plain copies of packed tars. Names from archives are
-never used as paths. Beam is used for addresses with `://` only.
+Promises: a `Listing` of millions is small; `Reader.read` fetches one image's bytes, from within an archive
+too, once `unpack` has made plain copies of packed tars. Names from archives are never used as paths. Beam is
+used for addresses with `://` only.
 """
 
 from __future__ import annotations
@@ -11,18 +10,15 @@ from __future__ import annotations
 import os
 import stat
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import overload
 
-from beam_jobs import finding, storage
-from beam_jobs.archives import contents, packing, unpacking
+from beam_jobs import storage
+from beam_jobs.archives import contents, unpacking
 from beam_jobs.archives.members import MAX_BYTES, Handles, rejecting
 from beam_jobs.images import UNREADABLE, RejectedImage
-from canopy.cli import UserError
-from canopy.progress import Meter
 
 ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif")  # of a JPEG's file name, in any case
 READERS = 32  # requests to a store or a disk at a time, so that its latency hides
@@ -127,121 +123,9 @@ class Listing(Sequence[Source]):
         return map(name_of, self.members)
 
 
-def list_images(
-    patterns: Iterable[str], ours: Callable[[str], bool] = lambda _: False, own: str = ""
-) -> Listing:
-    """Lists the images of folders (with all folders below), globs, JPEG files, zip and tar archives.
-
-    Args:
-        patterns: local paths or addresses; overlapping ones count an image once.
-        ours: says of a path that an earlier job wrote it: it is not even counted, or the same inputs would
-            give another number the second time.
-        own: the job's own folder, where `unpack` will put plain copies of packed tars.
-
-    Returns:
-        The images, sorted by folder or archive and by name: the same files give the same listing,
-        whatever the order of `patterns`.
-
-    Raises:
-        UserError: one of them is missing, unreadable, packed in a way that cannot be read, or holds no
-            JPEG.
-    """
-    with Meter("listing", None, "files") as meter:
-        return _list_images(patterns, ours, own, meter)
-
-
 def unpack(listing: Listing) -> None:
     """Writes the plain copies of packed tars, which images are read from; see `unpacking.unpack`."""
     unpacking.unpack(listing.copies)
-
-
-def _list_images(patterns: Iterable[str], ours: Callable[[str], bool], own: str, meter: Meter) -> Listing:
-    folders: dict[str, set[str]] = {}
-    packed: set[str] = set()
-    only_packed: dict[str, tuple[list[str], int]] = {}  # pattern -> its archives, and its other files
-    listing = Listing()
-    for pattern in patterns:
-        images, held, others = _sort(pattern, folders, ours, meter)
-        listing.ignored += others
-        packed.update(held)
-        if not images and not held:
-            raise _no_jpeg(pattern, others)
-        if not images:
-            only_packed[pattern] = held, others
-    empty: set[str] = set()
-    for folder in sorted({*folders, *packed}):
-        if folder in packed:
-            found = contents.index(folder, partial(_is_wanted, folder), meter)
-            if found.members:
-                listing.ignored += found.others
-                listing.add(folder, found.members, found.entries)
-                if found.is_packed:
-                    listing.copies[folder] = storage.join(own, "unpacked", f"{len(listing.copies)}.tar")
-            else:
-                empty.add(folder)
-        else:
-            listing.add(folder, sorted(folders[folder]))
-    listing.ignored += len(empty)
-    for pattern, (held, others) in only_packed.items():
-        if empty.issuperset(held):
-            raise _no_jpeg(pattern, others if held == [pattern] else others + len(held))
-    return listing
-
-
-def _sort(
-    pattern: str, folders: dict[str, set[str]], ours: Callable[[str], bool], meter: Meter
-) -> tuple[int, list[str], int]:
-    """Puts the images that a pattern means into `folders`: how many, the archives, how many other files."""
-    images = others = 0
-    held: list[str] = []
-    for path, below in finding.files(pattern, meter):
-        folder, name = storage.split(path)
-        if below and (finding.is_passed_over(below) or _is_single_gzip(name)):
-            others += not ours(path)
-            continue
-        if packing.kind(path):
-            held.append(path)
-            continue
-        packing.refuse(path)
-        if not below or _is_image(name):
-            folders.setdefault(folder, set()).add(name)
-            images += 1
-        else:
-            others += not ours(path)
-    return images, held, others
-
-
-def _no_jpeg(pattern: str, others: int) -> UserError:
-    more = f" ({others:,} other files are there)" if others else ""
-    return UserError(f"--images: no JPEG in {pattern}{more}")
-
-
-def _is_single_gzip(name: str) -> bool:
-    """Whether it is one file in gzip such as labels.csv.gz, and no image."""
-    stem, dot, ending = name.rpartition(".")
-    packed = (dot + ending).lower() == ".gz"
-    return packed and not stem.lower().endswith(".tar") and not _is_image(stem)
-
-
-def _is_single(member: str) -> bool:
-    """Whether it is one file in gzip or, by its name, in zip: within an archive no zip can be looked into."""
-    stem, _, ending = member.rpartition(".")
-    of_csv = ending.lower() == "zip" and stem.lower().endswith(".csv")
-    return of_csv or _is_single_gzip(member)
-
-
-def _is_wanted(archive: str, member: str) -> bool:
-    """Whether an archive's member is an image; refuses one that may hold more, as a folder's are refused."""
-    if _is_image(member):
-        return True
-    if not finding.is_passed_over(member) and not _is_single(member):
-        packing.refuse_within(archive, member)
-    return False
-
-
-def _is_image(member: str) -> bool:
-    """Whether a path in an archive, or a file's name, is an image's."""
-    return member.lower().endswith(ENDINGS) and not finding.is_passed_over(member)
 
 
 def _read_file(path: str) -> bytes:

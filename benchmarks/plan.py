@@ -54,7 +54,7 @@ def measure(count: int, shards: int) -> None:
         job, _ = settings.parse(flags)
         found = listing(count)
         start = time.monotonic()
-        with mock.patch.object(sources, "list_images", return_value=found):
+        with mock.patch.object(prepare, "list_images", return_value=found):
             prepared = prepare.sharded(prepare.prepare(job, own=""), job)
         planned = time.monotonic()
         items = sum(len(work.items) for work in prepare.work_lists(prepared, job, commit.Output(folder), ""))

@@ -17,7 +17,7 @@ import tarfile
 import zipfile
 import zlib
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -80,13 +80,14 @@ class Index:
     is_packed: bool  # whether entries are places in a plain copy, which `unpacking` writes
 
 
-def index(path: str, wanted: Callable[[str], bool], meter: Meter) -> Index:
+def index(path: str, wanted: Callable[[str], bool], meter: Meter, folders: Collection[str] = ("",)) -> Index:
     """Lists an archive's members.
 
     Args:
         path: a `.zip` or a tar, packed or not, local or an address.
         wanted: says by its path in the archive whether a member is an image.
         meter: counts the members.
+        folders: within the archive, as `packing.normal` has them; what lies elsewhere is left out.
 
     Raises:
         UserError: it is not an archive, a damaged one, or it cannot be read.
@@ -94,10 +95,10 @@ def index(path: str, wanted: Callable[[str], bool], meter: Meter) -> Index:
     if not storage.is_remote(path) and Path(path).exists() and not Path(path).is_file():
         raise UserError(f"--images: {path} is no regular file, and an archive is read by its index")
     with storage.explained(path, "read"):
-        return _index(path, wanted, meter)
+        return _index(path, wanted, meter, folders)
 
 
-def _index(path: str, wanted: Callable[[str], bool], meter: Meter) -> Index:
+def _index(path: str, wanted: Callable[[str], bool], meter: Meter, folders: Collection[str]) -> Index:
     entries, is_packed = Entries(), False
     try:
         if packing.kind(path) == "zip":
@@ -106,6 +107,7 @@ def _index(path: str, wanted: Callable[[str], bool], meter: Meter) -> Index:
         else:
             with unpacking.opened(path) as (file, is_packed):
                 members = list(meter.counted(_tar_members(file)))
+        members = [member for member in members if packing.lies_in(folders, member[0])]
         chosen = sorted((name, number) for number, (name, _) in enumerate(members) if wanted(name))
         for _, number in chosen:
             entries.append(members[number][1])
@@ -119,7 +121,7 @@ def _index(path: str, wanted: Callable[[str], bool], meter: Meter) -> Index:
         OverflowError,
         MemoryError,  # a name of a terabyte, by its header
     ) as error:
-        if (said := _readers(error)) is not None:
+        if (said := error_in_reading(error)) is not None:
             raise said from None
         words: object = error
         if isinstance(error, OverflowError):
@@ -130,7 +132,7 @@ def _index(path: str, wanted: Callable[[str], bool], meter: Meter) -> Index:
     return Index([name for name, _ in chosen], entries, len(members) - len(chosen), is_packed)
 
 
-def _readers(error: Exception) -> OSError | None:
+def error_in_reading(error: Exception) -> OSError | None:
     """What reading itself raised: `zipfile` takes it for the archive's own fault."""
     cause = error.__context__
     # A seek to before the file's start is the archive's fault indeed.

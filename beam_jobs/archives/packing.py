@@ -7,7 +7,10 @@ file is, of a tar its first bytes do, too.
 
 from __future__ import annotations
 
+import posixpath
 import shlex
+from collections.abc import Collection
+from pathlib import Path
 
 from beam_jobs import storage
 from canopy.cli import UserError
@@ -30,6 +33,38 @@ def kind(path: str) -> str | None:
     if name.endswith(".zip"):
         return "zip"
     return "tar" if name.endswith(TARS) else None
+
+
+def split(path: str) -> tuple[str, str]:
+    """Parts `archive.zip/folder` into the archive and what is named within it.
+
+    Returns:
+        The archive's path and the other, as `normal` has it; of any other path itself and "".
+    """
+    at = path.find("://") + 3 if storage.is_remote(path) else 0
+    while (at := path.find("/", at + 1)) > 0:
+        archive = path[:at]
+        if kind(archive) and _is_file(archive):
+            return archive, normal(path[at + 1 :])
+    return path, ""
+
+
+def _is_file(path: str) -> bool:
+    return storage.is_file(path) if storage.is_remote(path) else Path(path).is_file()
+
+
+def normal(member: str) -> str:
+    """A path within an archive in its one spelling, relative and with slashes; "" for the archive's top."""
+    path = posixpath.normpath(member.replace("\\", "/")).lstrip("/")
+    return "" if path == "." else path
+
+
+def lies_in(folders: Collection[str], member: str) -> bool:
+    """Whether an archive's member is one of some files or in one of some folders, each as `normal` has it."""
+    if "" in folders:
+        return True
+    path = normal(member)
+    return any(path == folder or path.startswith(f"{folder}/") for folder in folders)
 
 
 def refuse(path: str) -> None:

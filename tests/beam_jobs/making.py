@@ -21,7 +21,8 @@ import numpy as np
 from PIL import Image
 
 from beam_jobs import images
-from beam_jobs.sources import Reader, list_images
+from beam_jobs.listing import list_images
+from beam_jobs.sources import Reader
 
 TAGS = ("agriculture", "clear", "primary", "water")
 

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 
 from beam_jobs import predict, preprocess, storage
 from beam_jobs.images import UNREADABLE, RejectedImage
-from beam_jobs.sources import Reader, list_images
+from beam_jobs.listing import list_images
+from beam_jobs.sources import Reader
 from canopy.cli import TryAgainError, UserError
 from tests.beam_jobs.gcs_server import Faulty
 from tests.beam_jobs.making import Archive, pack, read_all, tar_of, within, zip_of

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from beam_jobs.images import RejectedImage
-from beam_jobs.sources import Reader, list_images
+from beam_jobs.listing import list_images
+from beam_jobs.sources import Reader
 from tests.beam_jobs.making import Run, noise, planet, tar_of
 
 # What `zip -y` makes: a link's content is its target.

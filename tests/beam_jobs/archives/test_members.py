@@ -16,7 +16,8 @@ import pytest
 from beam_jobs import storage
 from beam_jobs.archives.members import MAX_BYTES
 from beam_jobs.images import UNREADABLE, RejectedImage
-from beam_jobs.sources import Reader, list_images
+from beam_jobs.listing import list_images
+from beam_jobs.sources import Reader
 from canopy.cli import TryAgainError
 from tests.beam_jobs.making import pack, read_all, tar_of, within, zip_of
 

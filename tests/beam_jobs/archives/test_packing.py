@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from beam_jobs.sources import list_images
+from beam_jobs.listing import list_images
 from canopy.cli import UserError
 from tests.beam_jobs.making import pack
 

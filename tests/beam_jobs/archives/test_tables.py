@@ -47,8 +47,25 @@ def test_a_zip_may_hold_what_macos_puts_beside_a_file(tmp_path: Path) -> None:
 
 def test_of_a_zip_of_several_files_none_is_picked(tmp_path: Path) -> None:
     (tmp_path / "t.zip").write_bytes(zipped(TEXT, "u.csv"))
-    with pytest.raises(UserError, match=r"--labels .*t\.zip is a zip of 2 files, and one CSV is wanted"):
+    with pytest.raises(
+        UserError, match=r"--labels .*t\.zip is a zip of 2 files: name the CSV behind it, as in"
+    ):
         read(tmp_path / "t.zip")
+
+
+@pytest.mark.parametrize("name", ["t.csv", "./t.csv", "below/../t.csv"])
+def test_of_a_zip_of_several_files_the_one_is_read_that_is_named_behind_it(tmp_path: Path, name: str) -> None:
+    (tmp_path / "t.zip").write_bytes(zipped(TEXT, "u.csv", "below/t.csv"))
+    assert read(f"{tmp_path}/t.zip/{name}") == TEXT
+    assert read(f"{tmp_path}/t.zip/below/t.csv") == b"?"
+
+
+def test_a_file_that_a_zip_lacks_is_named(tmp_path: Path) -> None:
+    (tmp_path / "t.zip").write_bytes(zipped(TEXT))
+    with pytest.raises(
+        UserError, match=r"--labels .*t\.zip/x/t\.csv is not there: the zip holds no x/t\.csv"
+    ):
+        read(tmp_path / "t.zip" / "x" / "t.csv")
 
 
 @pytest.mark.parametrize(("place", "value"), [(8, 1), (10, 99)], ids=["encrypted", "an unknown method"])

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from beam_jobs import sources, storage
 from beam_jobs.images import Encoding
-from beam_jobs.sources import Listing, Reader, list_images
+from beam_jobs.listing import list_images
+from beam_jobs.sources import Listing, Reader
 from beam_jobs.work import Item, Work
 from canopy.cli import UserError
 from tests.beam_jobs.gcs_server import Faulty

@@ -18,7 +18,7 @@ from PIL import Image
 
 from beam_jobs import storage
 from beam_jobs.images import to_rgb
-from beam_jobs.sources import list_images
+from beam_jobs.listing import list_images
 from canopy.cli import UserError
 from tests.beam_jobs.gcs_server import Faulty
 from tests.beam_jobs.making import Archive, Run, noise, planet, read_all, tar_of, truth

@@ -21,8 +21,8 @@ from google.auth import exceptions as auth
 from google.cloud.storage.exceptions import DataCorruption
 
 from beam_jobs import storage
+from beam_jobs.listing import list_images
 from beam_jobs.runners import choosing
-from beam_jobs.sources import list_images
 from beam_jobs.stores import gcs
 from beam_jobs.stores.objects import UnavailableError
 from canopy.cli import UserError

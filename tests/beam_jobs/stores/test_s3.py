@@ -12,7 +12,8 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from beam_jobs import storage
-from beam_jobs.sources import Reader, list_images
+from beam_jobs.listing import list_images
+from beam_jobs.sources import Reader
 from beam_jobs.stores import s3
 from beam_jobs.stores.objects import UnavailableError
 from canopy.cli import UserError
