@@ -51,6 +51,17 @@ class Entry:
     crc: int  # CRC-32 of the unpacked bytes, by the zip's index; 0 in a tar, which has none
 
 
+# What opening an archive raises for its own fault.
+DAMAGED = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    EOFError,
+    struct.error,
+    ValueError,
+    NotImplementedError,
+    OverflowError,
+    MemoryError,  # a name of a terabyte, by its header
+)
 MISSING = Entry(0, 0, 0, UNLINKED, 0)  # what a link leads to that leads nowhere
 
 
@@ -111,16 +122,7 @@ def _index(path: str, wanted: Callable[[str], bool], meter: Meter, folders: Coll
         chosen = sorted((name, number) for number, (name, _) in enumerate(members) if wanted(name))
         for _, number in chosen:
             entries.append(members[number][1])
-    except (
-        zipfile.BadZipFile,
-        tarfile.TarError,
-        EOFError,
-        struct.error,
-        ValueError,
-        NotImplementedError,
-        OverflowError,
-        MemoryError,  # a name of a terabyte, by its header
-    ) as error:
+    except DAMAGED as error:
         if (said := error_in_reading(error)) is not None:
             raise said from None
         words: object = error

@@ -15,7 +15,7 @@ from typing import IO, cast
 
 from beam_jobs import finding, storage
 from beam_jobs.archives import packing
-from beam_jobs.archives.contents import DEFLATED, STORED, error_in_reading
+from beam_jobs.archives.contents import DAMAGED, DEFLATED, STORED, error_in_reading
 from canopy.cli import UserError
 
 ZIP, GZIP = b"PK\3\4", b"\x1f\x8b"  # how each begins
@@ -35,22 +35,27 @@ def opened(path: str, told: str) -> Iterator[IO[bytes]]:
     archive, member = packing.split(path)
     if packing.kind(archive) == "zip":
         path = archive
-    with storage.open_read(path) as file:
-        start = file.read(len(ZIP))
-        file.seek(0)
+    with storage.open_read(path) as file, contextlib.ExitStack() as held:
         try:
-            if start == ZIP:
-                with zipfile.ZipFile(file) as packed, _only(packed, member, told) as plain:
-                    yield plain
-            elif start.startswith(GZIP):
-                with gzip.open(file) as plain:
-                    yield cast(IO[bytes], plain)
-            else:
-                yield file
+            plain = held.enter_context(_plain(file, member, told))
+        except DAMAGED as error:
+            raise _damaged(error, told) from error
+        try:
+            yield plain
         except (zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError) as error:
-            if (said := error_in_reading(error)) is not None:
-                raise said from None
-            raise UserError(f"{told} is packed, and damaged: {error}") from error
+            raise _damaged(error, told) from error
+
+
+def _damaged(error: Exception, told: str) -> Exception:
+    return error_in_reading(error) or UserError(f"{told} is packed, and damaged: {error}")
+
+
+def _plain(file: IO[bytes], member: str, told: str) -> IO[bytes]:
+    start = file.read(len(ZIP))
+    file.seek(0)
+    if start == ZIP:
+        return _only(zipfile.ZipFile(file), member, told)
+    return cast(IO[bytes], gzip.open(file)) if start.startswith(GZIP) else file
 
 
 def _only(archive: zipfile.ZipFile, member: str, told: str) -> IO[bytes]:
