@@ -24,6 +24,7 @@ UNPACK = {
     ".7z": "7z x", ".rar": "unrar x", ".gz": "gunzip -k",
 }  # fmt: skip
 PACKED = tuple(UNPACK)
+GZIP = b"\x1f\x8b"  # how a file begins that gzip has packed
 ZSTD = b"\x28\xb5\x2f\xfd"  # how a tar begins that Zstandard has packed, which Python reads from 3.14 on
 
 

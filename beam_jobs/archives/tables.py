@@ -18,7 +18,7 @@ from beam_jobs.archives import packing
 from beam_jobs.archives.contents import DAMAGED, DEFLATED, STORED, error_in_reading
 from canopy.cli import UserError
 
-ZIP, GZIP = b"PK\3\4", b"\x1f\x8b"  # how each begins
+ZIP = b"PK\3\4"  # how a zip begins that holds a file
 
 
 @contextlib.contextmanager
@@ -55,7 +55,7 @@ def _plain(file: IO[bytes], member: str, told: str) -> IO[bytes]:
     file.seek(0)
     if start == ZIP:
         return _only(zipfile.ZipFile(file), member, told)
-    return cast(IO[bytes], gzip.open(file)) if start.startswith(GZIP) else file
+    return cast(IO[bytes], gzip.open(file)) if start.startswith(packing.GZIP) else file
 
 
 def _only(archive: zipfile.ZipFile, member: str, told: str) -> IO[bytes]:

@@ -22,7 +22,7 @@ from canopy.progress import Meter
 
 # By a tar's first bytes, what reads it as if it were plain.
 OPENERS: dict[bytes, Callable[[Any], Any]] = {
-    b"\x1f\x8b": gzip.open,
+    packing.GZIP: gzip.open,
     b"BZh": bz2.open,
     b"\xfd7zXZ\0": lzma.open,
 }
