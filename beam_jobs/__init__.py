@@ -9,6 +9,7 @@ Two commands, each with its settings and its graph: `preprocess` (`settings`) an
 - Preprocessing: `prepare` joins names with `labels` and lets `plan` say which go to which shard; `work` is
   what a worker gets, `convert` what it does, `records` the bytes that it writes; `commit` makes the folder
   whole, `summary` says what is in it.
-- Prediction: `scoring` takes images to scores, `submission` scores to rows.
+- Prediction: `targets` are the files that it writes; `scoring` takes images to scores, `submission` scores to
+  rows.
 - Both: `runners` are where work is done, `staging` is where it lies until it is whole.
 """

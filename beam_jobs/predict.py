@@ -8,21 +8,15 @@ scores in a staging folder beside the output, which is of this run alone.
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
-import stat
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
-from itertools import product
-from pathlib import Path
 from typing import Any
 
-from beam_jobs import predict_settings, sources, staging, storage, submission, summary
+from beam_jobs import predict_settings, sources, staging, storage, submission, summary, targets
 from beam_jobs.listing import list_images
 from beam_jobs.predict_settings import Settings
 from beam_jobs.runners import choosing, running
@@ -61,7 +55,7 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
     if job.scores and submission.COLUMNS[0] in model.classes:
         raise UserError(f"--scores: the model has a tag {submission.COLUMNS[0]}, as the names' column has")
     sample = submission.read_sample(job.sample_submission) if job.sample_submission else None
-    job = _with_targets(job)
+    job = targets.resolved(job)
     staged = staging.of_prediction(job.output)
     listing = list_images(job.images, own=staged.own)
     found = len(listing)
@@ -74,7 +68,7 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
         absent = submission.lacking({source.name for source in unique}, sample) if sample else []
         _check(job, found, rejects, missing=absent, extra=[], rows=len(sample or ()))
         for path in filter(None, (job.output, job.scores)):
-            _check_writable(path)
+            targets.check_writable(path)
         sources.unpack(listing)
         lists = worklist.cut(unique, staged.own, progress, choice.workers, choice.processes)
         # Elsewhere each core mostly has a process of its own: two threads, for one to read meanwhile.
@@ -171,86 +165,19 @@ def _outcome(work: WorkList) -> Scored:
     return found
 
 
-def _with_targets(job: Settings) -> Settings:
-    """The settings with the files that are really to be written; what would spoil the last step ends it."""
-    scores = _target("--scores", job.scores) if job.scores else None
-    job = replace(job, output=_target("--output", job.output), scores=scores)
-    _target("--output", _rejects_path(job.output))
-    if job.scores:
-        _check_apart(job.scores, job.output)
-    return job
-
-
-def _check_apart(scores: str, output: str) -> None:
-    """Refuses scores that would replace or be replaced by what the output is made of, or stand in its way."""
-    place, wanted, rejects = _place(scores), _place(output), _place(_rejects_path(output))
-    if place == wanted:
-        raise UserError(f"--scores and --output are the same file, {output}")
-    if place == rejects:
-        raise UserError(f"--scores {scores} is the file that lists the rejects of --output")
-    parts = [f"{path}{storage.PART}" for path in (place, wanted, rejects)]
-    needed = (wanted, rejects, *parts[1:], staging.beside(wanted))
-    for mine, other in product((place, parts[0]), needed):
-        # One may lie below the other as well, and no file is a folder.
-        if f"{mine}/".startswith(f"{other}/") or f"{other}/".startswith(f"{mine}/"):
-            raise UserError(f"--scores {scores} takes a name that --output {output} needs")
-
-
-def _target(flag: str, path: str) -> str:
-    """The file to write, of a link the one that it names: as every shell and editor does it.
-
-    A file is written by renaming another one to its name, which would take away whatever has it.
-    """
-    if storage.is_remote(path):
-        return path
-    with storage.explained(path, "write"):
-        try:
-            mode = Path(path).stat().st_mode
-        except (FileNotFoundError, NotADirectoryError):
-            mode = stat.S_IFREG  # to be made; where that cannot be, the folder's making tells
-        if stat.S_ISDIR(mode):
-            raise UserError(f"{flag}: {path} is a folder, and a file is to be written there")
-        if not stat.S_ISREG(mode):
-            raise UserError(f"{flag}: {path} is a device or a pipe, and only a file can be written whole")
-        return _place(path) if Path(path).is_symlink() else path
-
-
-def _place(path: str) -> str:
-    """The one spelling of a file's place, through links."""
-    return path if storage.is_remote(path) else os.path.realpath(path)
-
-
-def _check_writable(path: str) -> None:
-    """Begins a file as its writing will: whether it may be there is told before hours of scoring."""
-    storage.make_folder(storage.split(path)[0])
-    part = f"{path}{storage.PART}"
-    if storage.is_remote(path):
-        storage.write_bytes(part, b"")
-        with contextlib.suppress(UserError):  # who may write somewhere may not always remove
-            storage.delete([part])
-        return
-    with storage.explained(path, "write"):
-        Path(part).touch()
-        Path(part).unlink()
-
-
 def _write_rejects(output: str, rejects: list[Reject]) -> None:
     """Lists them beside the output; an earlier run's list never stays."""
-    path = _rejects_path(output)
+    path = targets.rejects_path(output)
     storage.delete([path])
     if rejects:
         storage.write_bytes(path, summary.reject_lines(rejects))
-
-
-def _rejects_path(output: str) -> str:
-    return f"{output}.rejects.jsonl"
 
 
 def _check(
     job: Settings, found: int, rejects: list[Reject], *, missing: list[str], extra: list[str], rows: int
 ) -> None:
     """Ends the job where too many are affected, and leaves the list of them."""
-    listed, first = f"see {_rejects_path(job.output)}", next(iter(extra), "")
+    listed, first = f"see {targets.rejects_path(job.output)}", next(iter(extra), "")
     reasons = [
         f"{count:,} of {total:,} {what}, more than --{flag} {getattr(job, flag):g} allows ({where})"
         for count, total, what, flag, where in (
@@ -291,7 +218,7 @@ def _summary(
     if result.extra:
         lines.append(f"left out   {cli.several(len(result.extra), 'image')} that the sample does not name")
     if rejects or result.missing:
-        lines.append(f"rejects    {_rejects_path(job.output)}")
+        lines.append(f"rejects    {targets.rejects_path(job.output)}")
     lines.append(f"engine     {', '.join(sorted(used))}")
     lines.append(f"time       {seconds:.1f} s, {found / seconds:,.0f} images/s")
     lines.append(f"output     {job.output}")
