@@ -7,7 +7,6 @@ would cost each worker six seconds and 500 MB.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from typing import IO, Any
 
@@ -16,13 +15,9 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from beam_jobs.images import Converted
 from canopy import contract
+from canopy.tfrecord import CHECKSUM, LENGTH, masked_crc
 
-# TFRecord's framing: uint64 length, masked CRC-32C of those 8 bytes, data, masked CRC-32C of the data; all
-# little-endian (tensorflow/core/lib/io/record_writer.h).
-_LENGTH = struct.Struct("<Q")
-_CRC = struct.Struct("<I")
-_MASK_DELTA = 0xA282EAD8
-FRAME_BYTES = 16
+FRAME_BYTES = LENGTH.size + 2 * CHECKSUM.size  # of a record in its file, besides its own
 
 
 def _example_class() -> Any:
@@ -100,15 +95,10 @@ def serialise(name: str, picture: Converted, ids: Sequence[int], classes: int) -
     return data
 
 
-def _masked_crc(data: bytes) -> bytes:
-    crc = google_crc32c.value(data)
-    return _CRC.pack(((crc >> 15 | crc << 17) + _MASK_DELTA) & 0xFFFFFFFF)
-
-
 def frame(data: bytes) -> bytes:
     """One record as a TFRecord file holds it: `FRAME_BYTES` longer than `data`."""
-    length = _LENGTH.pack(len(data))
-    return b"".join((length, _masked_crc(length), data, _masked_crc(data)))
+    length = LENGTH.pack(len(data))
+    return b"".join((length, CHECKSUM.pack(masked_crc(length)), data, CHECKSUM.pack(masked_crc(data))))
 
 
 class ChecksummedWriter:

@@ -5,8 +5,8 @@ on which the rooms agree) and the demo that walks through all of them. It import
 
 - How commands behave: `cli` (sentences and exit codes), `progress`, `quiet` imports, `interrupts`, `children`
   that end with their parent, `locks`, and which of a file system's errors are `transient`.
-- What rooms agree on: `contract`, the names of files and keys, `model_info`, an export's description, and
-  `tables`, CSV that every reader takes.
+- What rooms agree on: `contract`, the names of files and keys, `tfrecord`, how records are framed,
+  `model_info`, an export's description, and `tables`, CSV that every reader takes.
 - The machine: `machine` says what it has; `cuda` and `patterns` see to two ways of TensorFlow's.
 - `sample` draws an archive, `demo` takes it through every stage.
 """

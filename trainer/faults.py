@@ -7,26 +7,18 @@ with its shard and number; where nothing is wrong with them, the error stays wha
 from __future__ import annotations
 
 import logging
-import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import IO, Any
 
-import google_crc32c
-
 from canopy import contract
 from canopy.cli import UserError
 from canopy.progress import Meter
+from canopy.tfrecord import CHECKSUM, LENGTH, masked_crc
 from canopy.transient import told
 from trainer.shard import Shard
 
 log = logging.getLogger("canopy")
-
-# TFRecord's framing: uint64 length, masked CRC-32C of those 8 bytes, data, masked CRC-32C of the data; all
-# little-endian (tensorflow/core/lib/io/record_writer.h).
-_HEAD, _FOOT = struct.Struct("<QI"), struct.Struct("<I")
-_LENGTH_BYTES = 8
-_MASK_DELTA = 0xA282EAD8
 
 Decode = Callable[[bytes], Any]  # a picture's bytes to uint8[height, width, 3]
 
@@ -137,23 +129,18 @@ def _open(path: str) -> Any:
 
 def _records(file: IO[bytes]) -> Iterator[bytes]:
     """Each record's data; raises `BadRecordError` for what TensorFlow's reader refuses."""
-    while head := file.read(_HEAD.size):
-        if len(head) < _HEAD.size:
+    while head := file.read(LENGTH.size + CHECKSUM.size):
+        if len(head) < LENGTH.size + CHECKSUM.size:
             raise BadRecordError("is cut off")
-        length, crc = _HEAD.unpack(head)
-        if crc != _masked(head[:_LENGTH_BYTES]):
+        if CHECKSUM.unpack_from(head, LENGTH.size)[0] != masked_crc(head[: LENGTH.size]):
             raise BadRecordError("is corrupt: the checksum of its length differs")
-        data = file.read(length + _FOOT.size)
-        if len(data) < length + _FOOT.size:
+        (length,) = LENGTH.unpack_from(head)
+        data = file.read(length + CHECKSUM.size)
+        if len(data) < length + CHECKSUM.size:
             raise BadRecordError("is cut off")
-        if _FOOT.unpack(data[length:])[0] != _masked(data[:length]):
+        if CHECKSUM.unpack_from(data, length)[0] != masked_crc(data[:length]):
             raise BadRecordError("is corrupt: its checksum differs")
         yield data[:length]
-
-
-def _masked(data: bytes) -> int:
-    crc = int(google_crc32c.value(data))
-    return ((crc >> 15 | crc << 17) + _MASK_DELTA) & 0xFFFFFFFF
 
 
 def _look_into(data: bytes, classes: int, decode: Decode | None) -> None:
