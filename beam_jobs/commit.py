@@ -30,7 +30,8 @@ from canopy.cli import TryAgainError, UserError
 
 STAGING = ".canopy-staging"
 RUN_JSON = "run.json"  # in the staging folder: the files that the job may leave behind
-FOLDERS = ("work", "results", "shards")  # in the job's own folder there: all that grows with the images
+# In the job's own folder there: all that grows with the images.
+LISTS, RESULTS, SHARDS = "work", "results", "shards"
 FAILED_REJECTS = "rejects.failed.jsonl"  # of a job that failed beside an earlier, whole data set
 TFDS_LABELS = "image.class.label.labels.txt"  # where TensorFlow Datasets looks for the class names
 FIXED = (
@@ -74,7 +75,7 @@ class Output:
             self._earlier = ours & there
         else:
             storage.delete(storage.join(self.folder, name) for name in sorted(ours & there))
-        for name in FOLDERS:
+        for name in (LISTS, RESULTS, SHARDS):
             storage.make_folder(storage.join(self.own, name))
 
     def _look(self, overwrite: bool) -> tuple[set[str], set[str]]:
@@ -158,7 +159,15 @@ class Output:
 
     def shard_path(self, shard: str) -> str:
         """Where a worker writes a shard."""
-        return storage.join(self.folder, shard) if self.remote else storage.join(self.own, "shards", shard)
+        return storage.join(self.folder, shard) if self.remote else storage.join(self.own, SHARDS, shard)
+
+    def list_path(self, shard: str) -> str:
+        """Where a shard's work list is for its worker."""
+        return storage.join(self.own, LISTS, f"{shard}.json")
+
+    def result_path(self, shard: str) -> str:
+        """Where the worker leaves what became of the shard."""
+        return storage.join(self.own, RESULTS, f"{shard}.json")
 
     def _remove_earlier(self) -> None:
         """Removes the data set that this job replaces, its marker first."""

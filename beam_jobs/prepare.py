@@ -42,7 +42,7 @@ class Prepared:
     labels_without_image: int
     shards: dict[str, int] = field(default_factory=dict)  # of each split, from `sharded` on
 
-    def summary(self) -> Prepared:
+    def without_images(self) -> Prepared:
         """The same without what grows with the images, for when the work lists are written."""
         return replace(self, listing=Listing(), order={}, set_of=np.empty(0, np.int32))
 
@@ -201,7 +201,7 @@ def work_lists(prepared: Prepared, settings: Settings, output: Output, progress:
                 index=index,
                 shard=name,
                 path=output.shard_path(name),
-                result=storage.join(output.own, "results", f"{name}.json"),
+                result=output.result_path(name),
                 progress=storage.join(progress, name),
                 classes=len(prepared.vocabulary),
                 encoding=settings.encoding,

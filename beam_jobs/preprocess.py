@@ -19,7 +19,7 @@ from beam_jobs import commit, prepare, settings, sources, storage, summary
 from beam_jobs.convert import Change, changes, convert_apart, convert_shard, rebuild
 from beam_jobs.runners import choosing, running
 from beam_jobs.runners.processes import crew
-from beam_jobs.work import Result, Work
+from beam_jobs.work import Reject, Result, Work
 from canopy import cli, contract, quiet
 from canopy.cli import TryAgainError, UserError
 
@@ -142,11 +142,11 @@ def _fill(
     with running.progress_folder() as progress:
         lists, kept = [], []
         for work in prepare.work_lists(prepared, job, output, progress):
-            lists.append(storage.join(output.own, "work", f"{work.shard}.json"))
+            lists.append(output.list_path(work.shard))
             work.save(lists[-1])
             kept.append(work.result)
         total = sum(map(len, prepared.order.values()))
-        prepared = prepared.summary()
+        prepared = prepared.without_images()
         running.give_back_memory()
         planned = time.monotonic() - start
         options = options or choosing.parse_options(arguments)
@@ -182,7 +182,7 @@ def _fill(
     return document
 
 
-def _check_rejects(rejects: list[Any], found: int, job: settings.Settings, output: commit.Output) -> None:
+def _check_rejects(rejects: list[Reject], found: int, job: settings.Settings, output: commit.Output) -> None:
     """Ends the job where too many images are of no use, leaving the list of them."""
     too_many = settings.exceeds(len(rejects), found, job.max_bad_fraction)
     if too_many or len(rejects) == found:
