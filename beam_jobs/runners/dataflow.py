@@ -15,7 +15,7 @@ from typing import Any
 from beam_jobs.stores import gcs
 from canopy.cli import TryAgainError, UserError
 
-PASSING_CODES = (408, 429)  # and all from 500
+TRANSIENT_CODES = (408, 429)  # and all from 500
 AGAIN_SECONDS = 2.0  # before the service is asked anew: not all that may pass is asked again by Beam itself
 RESULT = "DataflowPipelineResult"  # Beam's class: by its name, so that other runners need not import it
 
@@ -80,9 +80,9 @@ def _is_transient(error: BaseException) -> bool:
     from google.auth.exceptions import DefaultCredentialsError, RefreshError
 
     if isinstance(error, GoogleAPICallError):
-        return error.code is None or error.code in PASSING_CODES or error.code >= 500
+        return error.code is None or error.code in TRANSIENT_CODES or error.code >= 500
     if isinstance(error, RefreshError):
-        return gcs.is_passing(error)
+        return gcs.is_transient(error)
     return not isinstance(error, DefaultCredentialsError)
 
 

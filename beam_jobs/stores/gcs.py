@@ -92,7 +92,7 @@ def _errors(path: str) -> Iterator[None]:
     except exceptions.NotFound as error:
         raise FileNotFoundError(f"{path} does not exist") from error
     except (exceptions.Forbidden, exceptions.Unauthorized, auth.RefreshError) as error:
-        if isinstance(error, auth.RefreshError) and is_passing(error):
+        if isinstance(error, auth.RefreshError) and is_transient(error):
             raise UnavailableError(f"no credentials for {path} for now: {objects.words(error)}") from error
         raise PermissionError(f"access to {path} is denied") from error
     except exceptions.BadRequest as error:  # no bucket's name, or one whose requests somebody has to pay
@@ -103,7 +103,7 @@ def _errors(path: str) -> Iterator[None]:
         raise UnavailableError(f"Google Cloud Storage fails at {path}: {objects.words(error)}") from error
 
 
-def is_passing(error: Any) -> bool:
+def is_transient(error: Any) -> bool:
     """Whether a `RefreshError` tells of a server of credentials out of reach, not of one that refuses."""
     from google.auth.exceptions import TransportError
 

@@ -46,7 +46,7 @@ UNREADABLE = (
 )
 # What drivers say where a database is away or full for a while: SQLite's lock, the sockets' words, and
 # PostgreSQL's and MySQL's own, which have no codes in common.
-PASSING = re.compile(
+TRANSIENT = re.compile(
     r"database is locked|connection refused|timed out|timeout expired|due to .*timeout|wait timeout|deadlock"
     r"|starting up|shutting down|shutdown in progress|in recovery mode|not yet accepting|too many"
     r"|slots are reserved|max_user_connections|terminating connection|server closed the connection"
@@ -116,8 +116,8 @@ def open_study(
         said = f"--study {shown(text)} cannot be opened ({lines[0]})"
         if isinstance(error, OSError):
             raise transient.told(said, error) from error
-        passes = isinstance(error, UNREACHABLE) and any(map(PASSING.search, lines))
-        raise (TryAgainError if passes else UserError)(said) from error
+        may_pass = isinstance(error, UNREACHABLE) and any(map(TRANSIENT.search, lines))
+        raise (TryAgainError if may_pass else UserError)(said) from error
     if found:
         raise UserError(
             f"--study {shown(text)} is about something else ({'; '.join(found)}): take another --study"
@@ -155,7 +155,7 @@ def _words(error: BaseException) -> list[str]:
     cause = cause or error
     lines = str(getattr(cause, "orig", None) or cause).strip().splitlines() or [repr(cause)]
     # Of a host's several addresses each has a line, and those at which nothing listens tell nothing.
-    answered = [line for line in lines if "FATAL:" in line and not PASSING.search(line)]
+    answered = [line for line in lines if "FATAL:" in line and not TRANSIENT.search(line)]
     return answered or lines
 
 
