@@ -29,6 +29,7 @@ from beam_jobs.work import Progress, Reject
 from canopy import cli, machine, quiet
 from canopy.cli import TryAgainError, UserError
 from canopy.model_info import ModelInfo
+from canopy.phrases import several
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -212,11 +213,11 @@ def _summary(
     if result.missing:
         some = ", ".join(result.missing[:5]) + (" …" if len(result.missing) > 5 else "")
         lines.append(
-            f"missing    {cli.several(len(result.missing), 'name')} without a usable image got the constant "
+            f"missing    {several(len(result.missing), 'name')} without a usable image got the constant "
             f"tags: {some}"
         )
     if result.extra:
-        lines.append(f"left out   {cli.several(len(result.extra), 'image')} that the sample does not name")
+        lines.append(f"left out   {several(len(result.extra), 'image')} that the sample does not name")
     if rejects or result.missing:
         lines.append(f"rejects    {targets.rejects_path(job.output)}")
     lines.append(f"engine     {', '.join(sorted(used))}")

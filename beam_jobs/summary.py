@@ -21,7 +21,7 @@ from beam_jobs.runners.choosing import Choice
 from beam_jobs.settings import Settings
 from beam_jobs.work import Reject, Result
 from canopy import __version__, contract
-from canopy.cli import several
+from canopy.phrases import several
 
 _FEATURES = "tensorflow_datasets.core.features"
 SHOWN_TAGS = 20  # on the screen: enough to see whether the CSV was understood

@@ -151,11 +151,6 @@ def printable(line: str) -> str:
     )
 
 
-def several(count: int, thing: str) -> str:
-    """So many of a thing, in words: `1 shard`, `1,000 shards`."""
-    return f"{count:,} {thing}{'s' if count != 1 else ''}"
-
-
 def tell(lines: Iterable[str]) -> None:
     """Prints a command's summary, made `printable`."""
     print("\n".join(map(printable, lines)))

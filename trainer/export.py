@@ -20,12 +20,12 @@ import tensorflow as tf
 from canopy import __version__, contract, patterns
 from canopy.cli import UserError, first_line, printable
 from canopy.contract import DEFAULT_THRESHOLD
+from canopy.phrases import named
 from trainer.config import Config
 from trainer.data_info import DataInfo
 from trainer.dataset import decode, resize
 from trainer.files import REFUSED, refusal, stand_for_folder, write_text
 from trainer.mend import mend
-from trainer.report.check import named
 from trainer.tracing import tidy, traced, words
 
 log = logging.getLogger("canopy")

@@ -280,10 +280,6 @@ def test_a_termination_log_that_cannot_be_written_hides_nothing(tmp_path, monkey
     assert "chip.jpg is no JPEG" in capsys.readouterr().err
 
 
-def test_things_are_counted_in_words() -> None:
-    assert [cli.several(count, "shard") for count in (0, 1, 1000)] == ["0 shards", "1 shard", "1,000 shards"]
-
-
 def test_a_working_folder_that_somebody_has_removed_is_told(tmp_path, monkeypatch, capsys):
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")

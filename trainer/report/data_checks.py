@@ -10,8 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from canopy.phrases import named
 from trainer.report import statistics
-from trainer.report.check import LEVEL, Check, Verdict, named
+from trainer.report.check import LEVEL, Check, Verdict
 from trainer.report.looks import MEASURES
 
 SHARED = 0.01  # share of pictures known from training above which the score is not to be trusted

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from canopy.cli import several
 from canopy.contract import DEFAULT_THRESHOLD
+from canopy.phrases import named, several
 from trainer import metrics
 from trainer.report import statistics
-from trainer.report.check import Check, Verdict, named
+from trainer.report.check import Check, Verdict
 from trainer.report.statistics import Calibration
 
 # A model is constant if this share of the images get one answer, and the share that get others is less than

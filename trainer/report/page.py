@@ -19,7 +19,7 @@ import markupsafe
 import numpy as np
 import numpy.typing as npt
 
-from canopy.cli import several
+from canopy.phrases import several
 from trainer import metrics
 from trainer.report import plots, statistics
 from trainer.report.check import Check

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import tf_keras
 
-from canopy.cli import UserError, several
+from canopy.cli import UserError
+from canopy.phrases import several
 from trainer import data_info, devices, export, model, weights
 from trainer.claim import Claim, claim_model_dir, may_go_on, run_id
 from trainer.cluster import Place

@@ -6,7 +6,6 @@ import pytest
 from tests.trainer.report.making import TAGS, scored_rows
 from trainer import metrics
 from trainer.report import data_checks, model_checks, statistics
-from trainer.report.check import named
 
 HALVES = ("left", "right")
 
@@ -322,10 +321,6 @@ def test_the_training_split_and_other_data_are_said_to_be_so(split, trained_on, 
     found = data_checks.known_data(split, trained_on, "f", has_train)
     assert found.verdict == verdict
     assert told in found.sentence
-
-
-def test_a_long_list_is_cut_and_counted():
-    assert named([str(i) for i in range(8)]) == "0, 1, 2, 3, 4 and 3 more"
 
 
 def test_every_sentence_is_one():
