@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -153,10 +152,13 @@ class Claim:
         return self.path.removesuffix(f"/{RUN_JSON}")
 
 
-def run_id(environment: Mapping[str, str] | None = None) -> str:
-    """What all starts of one run have in common, given by the launcher; by hand, each start is a run."""
-    found = (os.environ if environment is None else environment).get(contract.RUN_ID)
-    return found or uuid.uuid4().hex
+def run_id(environment: Mapping[str, str]) -> str:
+    """What all starts of one run have in common, given by the launcher; by hand, each start is a run.
+
+    Args:
+        environment: in which the launcher has put it.
+    """
+    return environment.get(contract.RUN_ID) or uuid.uuid4().hex
 
 
 def claim_model_dir(config: Config, fingerprint: str, is_chief: bool, run: str) -> Claim:

@@ -1,13 +1,12 @@
 """Who the workers are: the Indexed Job's environment, or one machine, to TF_CONFIG.
 
-Promises: pure functions of what they are given; nothing here opens a connection but `free_ports`.
+Promises: pure functions of what they are given, but for `on_this_machine`: it looks for ports that are free.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import socket
 from collections.abc import Mapping
@@ -46,13 +45,16 @@ class Place:
         return json.dumps({"cluster": {"worker": list(self.addresses)}, "task": task})
 
 
-def from_tf_config(environment: Mapping[str, str] | None = None) -> Place:
+def from_tf_config(environment: Mapping[str, str]) -> Place:
     """Reads TF_CONFIG; without it this is the only worker.
+
+    Args:
+        environment: in which TF_CONFIG may be.
 
     Raises:
         UserError: where TF_CONFIG cannot be understood.
     """
-    text = (os.environ if environment is None else environment).get("TF_CONFIG", "")
+    text = environment.get("TF_CONFIG", "")
     if not text:
         return Place(0, ())
     try:
@@ -71,10 +73,10 @@ def from_indexed_job(environment: Mapping[str, str]) -> Place:
 
     Args:
         environment: JOB_COMPLETION_INDEX (set by Kubernetes), HOSTNAME (`JOB-INDEX`, likewise),
-            CANOPY_WORKERS (how many pods), CANOPY_SERVICE (the headless Service, the pods' `subdomain`)
-            and CANOPY_PORT (2222 where it is not set). CANOPY_ADDRESSES (`host:port,host:port`, one a
-            worker in order) stands for the last four where the pods have other names. CANOPY_RUN_ID (the
-            Job's uid) where it is set.
+            CANOPY_WORKERS (how many pods), CANOPY_SERVICE (the headless Service, the pods' `subdomain`),
+            CANOPY_PORT (2222 where it is not set) and CANOPY_RUN_ID (the Job's uid, where it is set: pods of
+            another run are then not met). CANOPY_ADDRESSES (`host:port,host:port`, one a worker in order)
+            stands for all but the first where the pods have other names.
 
     Raises:
         UserError: where one of them is missing or does not fit the others.

@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train(argv: Sequence[str] | None, near: link.Near) -> None:
-    settings, place = config.parse(argv), cluster.from_tf_config()
+    settings, place = config.parse(argv), cluster.from_tf_config(os.environ)
     stopping = Stopping(near)
     stopping.begin()
     config.check_batch(settings.batch_size, place.workers)

@@ -8,6 +8,7 @@ and an earlier run in it as it was.
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass
 
 import tf_keras
@@ -54,7 +55,7 @@ def train(config: Config, place: Place, stopping: Stopping) -> Outcome:
     shards = [*info.shards("train"), *info.shards("validation")]
     info.check_batch(config.batch_size)
     check_sources(config)
-    run_name = run_id()
+    run_name = run_id(os.environ)
     beginning = look_for_beginning(config, info, run_name)
     claim = claim_model_dir(config, info.fingerprint, place.is_chief, run_name)
     if claim.finished:

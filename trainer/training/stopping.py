@@ -69,14 +69,14 @@ class Stopping:
     def meet(self) -> Place:
         """Says that this process only waits for the others, waits, and returns its place in their cluster."""
         if not self._near.has_launcher:
-            return from_tf_config()
+            return from_tf_config(os.environ)
         self._near.say(link.READY)
         self._go.wait()
         if self._cluster:
             os.environ["TF_CONFIG"] = self._cluster
         else:
             os.environ.pop("TF_CONFIG", None)  # of a single worker: TensorFlow takes none, and no empty one
-        return from_tf_config()
+        return from_tf_config(os.environ)
 
     @contextlib.contextmanager
     def agreeing(self) -> Iterator[Callable[[], None]]:

@@ -15,7 +15,7 @@ if "trainer.task" in " ".join(sys.orig_argv):
     from canopy import cli
     from trainer import cluster, link
 
-    index = cluster.from_tf_config().index
+    index = cluster.from_tf_config(os.environ).index
     near, go, lost, told = link.from_environment(), threading.Event(), threading.Event(), [""]
 
     def heard(kind, value):
