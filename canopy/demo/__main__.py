@@ -6,7 +6,6 @@ its exit code; Ctrl-C ends the stage first, in its own way; run again, it does e
 
 from __future__ import annotations
 
-import csv
 import json
 import shlex
 import signal
@@ -17,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from canopy import children, cli, machine
+from canopy import children, cli, machine, tables
 from canopy.cli import UserError
 from canopy.demo import layout
 from canopy.demo.layout import Archive
@@ -208,10 +207,8 @@ def _validation_images(archive: Archive, report: Path, output: Path) -> tuple[Pa
     names = layout.read_column(report / "predictions.csv", "image_name")
     folder, sample = output / "validation-jpg", output / "validation_sample.csv"
     layout.copy_images(names, archive.images, folder)
-    with sample.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("image_name", "tags"))
-        writer.writerows((name, "") for name in sorted(names))
+    rows = [(name, "") for name in sorted(names)]
+    sample.write_text(tables.as_csv(("image_name", "tags"), rows), encoding="utf-8", newline="")
     return folder, sample
 
 

@@ -8,7 +8,6 @@ never touched.
 
 from __future__ import annotations
 
-import csv
 import json
 import multiprocessing
 import os
@@ -23,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from canopy import children
+from canopy import children, tables
 from canopy.cli import UserError
 from canopy.machine import cores
 from canopy.progress import Meter
@@ -212,10 +211,7 @@ def _spread(work: Callable[[_Job], int], jobs: Sequence[_Job], workers: int) -> 
 
 
 def _write_table(path: Path, rows: Sequence[tuple[str, str]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("image_name", "tags"))
-        writer.writerows(rows)
+    path.write_text(tables.as_csv(("image_name", "tags"), rows), encoding="utf-8", newline="")
 
 
 def _summary(output: Path, jobs: Sequence[_Job], *, reused: bool) -> SampleSummary:
