@@ -18,19 +18,19 @@ from PIL import Image, JpegImagePlugin
 
 from beam_jobs.markers import SOS, count_scans, mend
 
-# The fixed list of reasons for which an image is not used; `rejects.jsonl` and `canopy.json` speak in these.
+# The reasons for which an image is not used; `rejects.jsonl` and `canopy.json` speak in these.
+# Found by looking at the image:
 UNREADABLE = "unreadable"  # its bytes could not be fetched: permissions, a damaged archive
 EMPTY = "empty"  # no bytes at all
 NOT_JPEG = "not_jpeg"  # the bytes are something else
 UNDECODABLE = "undecodable"  # truncated, corrupt, or of a kind that Pillow does not read
 TOO_LARGE = "too_large"  # over the pixel limit, by its header
+# Found by its name or its row:
 DUPLICATE_NAME = "duplicate_name"  # another image of that name comes first in the order of the paths
 BAD_NAME = "bad_name"  # a name that no CSV row and no UTF-8 text can hold
 NO_LABEL = "no_label"  # the CSV has no row for it
 NO_TAGS = "no_tags"  # its row names no tag
 UNKNOWN_TAG = "unknown_tag"  # its row names a tag that the vocabulary lacks
-OF_BYTES = (UNREADABLE, EMPTY, NOT_JPEG, UNDECODABLE, TOO_LARGE)  # found by looking at the image
-REASONS = (*OF_BYTES, DUPLICATE_NAME, BAD_NAME, NO_LABEL, NO_TAGS, UNKNOWN_TAG)
 
 DEFAULT_MAX_PIXELS = 50_000_000  # 200 MB while a 4-component image is decoded
 MAX_SCANS = 1_000  # progressive files of encoders have about ten; each costs a pass over all pixels
@@ -46,7 +46,7 @@ class RejectedImage(Exception):  # noqa: N818 - not an error of the program: the
     """An image that cannot be used.
 
     Attributes:
-        reason: one of `REASONS`.
+        reason: one of those above.
         detail: what exactly is wrong, in the decoder's own words where it has any.
     """
 

@@ -118,7 +118,7 @@ def preprocess(job: settings.Settings, arguments: Sequence[str]) -> dict[str, An
         return done
     output = commit.Output(job.output)
     with output.tidied():
-        return _fill(output, job, arguments, options, start)
+        return _fill(output, job, arguments, options, run_id=run_id, start=start)
 
 
 def _check_whole(document: Mapping[str, Any], folder: str) -> None:
@@ -131,7 +131,13 @@ def _check_whole(document: Mapping[str, Any], folder: str) -> None:
 
 
 def _fill(
-    output: commit.Output, job: settings.Settings, arguments: Sequence[str], options: Any, start: float
+    output: commit.Output,
+    job: settings.Settings,
+    arguments: Sequence[str],
+    options: Any,
+    *,
+    run_id: str,
+    start: float,
 ) -> dict[str, Any]:
     prepared = prepare.prepare(job, output.own)
     output.begin(job.overwrite)
@@ -175,7 +181,7 @@ def _fill(
 
     rejects = prepared.rejects + [reject for result in results for reject in result.rejects]
     _check_rejects(rejects, prepared.found, job, output)
-    run = summary.Run(os.environ.get(contract.RUN_ID, ""), time.monotonic() - start, planned, choice)
+    run = summary.Run(run_id, time.monotonic() - start, planned, choice)
     document = summary.canopy_json(prepared, job, results, rejects, run)
     marker = summary.as_json(summary.dataset_info_json(document))
     output.commit([result.shard for result in results], summary.files(document, rejects), marker)

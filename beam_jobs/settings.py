@@ -44,13 +44,13 @@ class Settings:
         return "train" if "train" in names else names[0]
 
 
-def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
-    """A flag's type: an integer within limits."""
+def whole_number(most: int | None = None) -> Callable[[str], int]:
+    """A flag's type: an integer from 1 on, to `most` where it is given."""
 
     def parse(text: str) -> int:
         value = int(text)
-        if value < low or (high is not None and value > high):
-            wanted = f"at least {low}" if high is None else f"from {low} to {high}"
+        if value < 1 or (most is not None and value > most):
+            wanted = "at least 1" if most is None else f"from 1 to {most}"
             raise argparse.ArgumentTypeError(f"{value} is not {wanted}")
         return value
 
@@ -143,7 +143,7 @@ def add_limits(parser: Parser) -> None:
     """Which images are rejected, and how many may be: the same for both as well."""
     parser.add_argument(
         "--max_pixels",
-        type=whole_number(1),
+        type=whole_number(),
         default=DEFAULT_MAX_PIXELS,
         help="width times height above which an image is rejected by its header",
     )
@@ -184,7 +184,7 @@ def make_parser() -> Parser:
     size = parser.add_mutually_exclusive_group()
     size.add_argument(
         "--num_shards",
-        type=whole_number(1, MAX_SHARDS),
+        type=whole_number(MAX_SHARDS),
         metavar="N",
         help="shards of the train split; the others get theirs in proportion",
     )
@@ -200,7 +200,7 @@ def make_parser() -> Parser:
         default="jpeg",
         help="re-encode as JPEG or PNG, or keep the archive's own bytes, mended where decoders err",
     )
-    add("--jpeg_quality", type=whole_number(1, 100), default=95, help="of the JPEGs written, 1 to 100")
+    add("--jpeg_quality", type=whole_number(100), default=95, help="of the JPEGs written, 1 to 100")
     add(
         "--chroma",
         choices=sorted(SUBSAMPLING),

@@ -26,7 +26,7 @@ class Reject:
     """An image that is not used; a line of `rejects.jsonl`."""
 
     name: str  # without folder and ending
-    reason: str  # one of images.REASONS, or submission.NO_IMAGE
+    reason: str  # one of those in `images`, or submission.NO_IMAGE
     detail: str  # what exactly, in the decoder's own words where it has any
 
 

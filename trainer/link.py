@@ -19,7 +19,7 @@ BEAT_SECONDS = 1.0
 # From the training process.
 BEAT, READY, STEP, SAVED, PATIENCE, DONE = "beat", "ready", "step", "saved", "patience", "done"
 # From the launcher.
-GO, LOST, STOP = "go", "lost", "stop"
+GO, LOST = "go", "lost"
 
 Heard = Callable[[str, str], None]  # called with a message's kind and its value
 

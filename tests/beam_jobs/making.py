@@ -190,7 +190,8 @@ def ours(data: bytes) -> np.ndarray | None:
     try:
         return images.to_rgb(data)
     except images.RejectedImage as rejected:
-        if rejected.reason not in images.OF_BYTES or not rejected.detail:
+        of_bytes = (images.EMPTY, images.NOT_JPEG, images.UNDECODABLE, images.TOO_LARGE)
+        if rejected.reason not in of_bytes or not rejected.detail:
             raise
         return None
 

@@ -16,7 +16,6 @@ import socket
 import threading
 import time
 from collections.abc import Iterable
-from typing import Any
 
 from trainer import cluster
 from trainer.cluster import Place
@@ -85,7 +84,7 @@ class Watch:
                 threading.Thread(target=self._keep_looking, args=(index,), daemon=True).start()
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         self._over.set()
 
     def lost(self) -> str:

@@ -29,6 +29,7 @@ from trainer.report.training import Curves
 
 MOST_PANELS = 40  # tags with plots of their own: the page stays below a few megabytes
 MOST_CONFUSED = 20  # rows and columns of the table of confusions
+MOST_PAIRS = 3  # of tags, named above that table
 MOST_LISTED = 20  # tags below a picture that are right, missed, wrong: a bad model answers with hundreds
 # A word with a letter of a script written from right to left, or with a control that turns writing round
 # (Unicode Standard Annex 9, sections 2 and 3.2; the blocks are those of its DerivedBidiClass.txt).
@@ -214,10 +215,10 @@ def _confused(found: Confusions, tags: Sequence[str]) -> tuple[list[tuple[str, i
     return [(tags[j], int(found.wrong[j])) for j in columns], table
 
 
-def _most_confused(found: Confusions, tags: Sequence[str], most: int = 3) -> list[tuple[str, str, int]]:
+def _most_confused(found: Confusions, tags: Sequence[str]) -> list[tuple[str, str, int]]:
     """The most frequent pairs of a missed and a wrongly answered tag, with their images."""
     pairs, result = found.pairs.copy(), []
-    for _ in range(most):
+    for _ in range(MOST_PAIRS):
         i, j = divmod(int(pairs.argmax()), len(tags))
         if pairs[i, j]:
             result.append((tags[i], tags[j], int(pairs[i, j])))

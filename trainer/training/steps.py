@@ -55,8 +55,8 @@ class Steps:
 
         The one collective carries both, so that all workers learn at the same step that one has to stop.
         """
-        losses = self._strategy.run(self._replica_train_step, (images, labels, weights, seed, whole))
-        pairs = self._strategy.run(lambda loss: tf.stack([loss, stop]), (losses,))
+        loss = self._strategy.run(self._replica_train_step, (images, labels, weights, seed, whole))
+        pairs = self._strategy.run(lambda mine: tf.stack([mine, stop]), (loss,))
         return self._strategy.reduce(tf.distribute.ReduceOp.SUM, pairs, axis=None)
 
     def _replica_train_step(self, images: Any, labels: Any, weights: Any, seed: Any, whole: bool) -> Any:
