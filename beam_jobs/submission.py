@@ -142,7 +142,13 @@ def as_csv(rows: Iterable[tuple[str, str]]) -> bytes:
 
 
 def as_parquet(names: Sequence[str], scores: NDArray[np.float32], classes: Sequence[str]) -> bytes:
-    """The content of the file of scores: image_name and one float32 column a class, sorted by name."""
+    """The content of the file of scores: image_name and one float32 column a class, sorted by name.
+
+    Args:
+        names: of the images scored.
+        scores: float32[images, classes], theirs.
+        classes: the tags' names.
+    """
     import pandas as pd
 
     order = sorted(range(len(names)), key=names.__getitem__)

@@ -1,6 +1,7 @@
-"""The names on which the rooms agree: files, record keys, versions. No behaviour.
+"""The names on which the rooms agree: files, record keys, versions.
 
-Preprocessing writes them, the trainer and prediction read them; neither imports the other.
+Promises: constants, and how a shard is named; nothing here reads or writes. Preprocessing writes by them, the
+trainer and prediction read by them; neither imports the other.
 """
 
 from __future__ import annotations

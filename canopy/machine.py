@@ -1,4 +1,8 @@
-"""What this machine offers."""
+"""What this machine has for a process: cores, GPUs, instructions; and how many it killed for want of memory.
+
+Promises: a container's limits count; nothing is imported to find out; what the system does not tell is taken
+to be as on a machine without limits.
+"""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class RefusedError(Exception):
 
 
 class UnreachableError(Exception):
-    """The cluster does not answer, after several tries."""
+    """The cluster does not answer, after several tries, or something else answers in its place."""
 
 
 class Cluster:

@@ -38,7 +38,13 @@ class TagMetrics:
 
 
 def fbeta_of_counts(hits: Counts, positives: Counts, answered: Counts) -> Array:
-    """(1 + b^2) hits / (b^2 positives + answered), elementwise, 0 where the denominator is 0."""
+    """(1 + b^2) hits / (b^2 positives + answered), elementwise, 0 where the denominator is 0.
+
+    Args:
+        hits: int[...], answered and true.
+        positives: int[...], true; all three are broadcast against each other.
+        answered: int[...].
+    """
     result: Array = (1 + BETA**2) * hits / np.maximum(BETA**2 * positives + answered, 1e-12)
     return result
 

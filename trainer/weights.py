@@ -96,7 +96,12 @@ def fetch(alpha: float, image_size: int) -> Path:
 
 
 def resolve(choice: str, alpha: float, image_size: int) -> str | None:
-    """Turns `--weights imagenet|auto|none|FILE` into a file, or None for random weights.
+    """Turns `--weights` into a file, or None for random weights.
+
+    Args:
+        choice: imagenet, auto, none or a file.
+        alpha: width multiplier.
+        image_size: side of the images, pixels.
 
     Raises:
         UserError: where there is no such file and none can be fetched; never for auto.

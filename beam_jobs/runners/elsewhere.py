@@ -62,7 +62,7 @@ def check(options: Any, **places: Sequence[str]) -> None:
     """Refuses what cannot come to anything on a runner elsewhere.
 
     Args:
-        options: of a run that is not to take place on this machine, from `runners.parse_options`.
+        options: of a run that is not to take place on this machine, from `choosing.parse_options`.
         places: by the flag's name, the paths that its workers open.
 
     Raises:

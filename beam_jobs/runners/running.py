@@ -42,7 +42,7 @@ def run(
     Args:
         build: adds the transforms to a pipeline.
         choice: the runner.
-        options: Beam's, from `runners.parse_options`.
+        options: Beam's, from `choosing.parse_options`.
         total: images in all.
         doing: what is done to them, a verb.
         folder: of this machine: a file a work list, holding the number of its images done.

@@ -1,6 +1,6 @@
 """Scoring by plain processes beside Beam's, each with an engine of its own.
 
-Promises: what `scoring.Scorer` promises, and the same scores: it is what each process uses.
+Promises: what `scorer.Scorer` promises, and the same scores: it is what each process uses.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ class Crew:
 class Ending:
     """How an attempt ended."""
 
-    code: int  # one of canopy.cli's
+    code: int  # one of canopy.cli's, or 128 and the signal's number where it gave up on a crash
     why: str  # one line
     saved: int = -1  # step of the newest checkpoint that this attempt wrote
     is_final: bool = True  # a restart would not mend it

@@ -75,7 +75,17 @@ def picture(
     answered: npt.NDArray[np.bool_],
     tags: Sequence[str],
 ) -> Picture:
-    """One row as a gallery shows it; tags by score, the highest first."""
+    """One row as a gallery shows it; tags by score, the highest first.
+
+    Args:
+        name: of the image.
+        encoded: a JPEG's or PNG's bytes.
+        f2: of the row.
+        scores: float[classes].
+        labels: {0, 1}[classes].
+        answered: {0, 1}[classes].
+        tags: the class names.
+    """
     order = np.argsort(-scores, kind="stable")
 
     def those(mask: npt.NDArray[np.bool_]) -> list[tuple[str, float]]:

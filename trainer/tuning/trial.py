@@ -38,6 +38,14 @@ def make_folder(output: Path, number: int, previous: int | None) -> Path:
     """Makes a trial's folder, out of that of the trial that it continues.
 
     Renaming also keeps out what may still run of that trial: it no longer finds its folder.
+
+    Args:
+        output: folder of all trials.
+        number: the trial's.
+        previous: number of the trial that it continues; None: of none.
+
+    Raises:
+        FileExistsError: there is a folder of a trial of that number, which is none of this study's.
     """
     folder = folder_of(output, number)
     output.mkdir(parents=True, exist_ok=True)
