@@ -73,13 +73,13 @@ def parse(argv: Sequence[str] | None) -> tuple[Settings, list[str]]:
         "--max_missing_fraction",
         type=settings.fraction,
         default=0.01,
-        help="of the sample's names without a usable image, above which the job fails",
+        help="share of the sample's names without a usable image, above which the job fails",
     )
     add(
         "--max_extra_fraction",
         type=settings.fraction,
         default=1.0,
-        help="of images that the sample does not name, above which the job fails",
+        help="share of images that the sample does not name, above which the job fails",
     )
     flags, rest = parser.parse_known_args(argv)
     for flag in ("model", "output", "sample_submission", "scores"):

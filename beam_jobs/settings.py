@@ -151,7 +151,7 @@ def add_limits(parser: Parser) -> None:
         "--max_bad_fraction",
         type=fraction,
         default=0.01,
-        help="of images rejected, above which the job fails",
+        help="share of images rejected, above which the job fails",
     )
 
 

@@ -31,7 +31,7 @@ class Settings:
 
     model: str = flag("the trainer's export, local or gs://", metavar="FOLDER")
     data: str = flag("records, local or gs://", metavar="FOLDER")
-    output: str = flag("for report.html and metrics.json", metavar="FOLDER")
+    output: str = flag("for report.html, metrics.json and predictions.csv", metavar="FOLDER")
     split: str = flag("which of the data's splits", "validation", metavar="NAME")
     train_records: int = flag(
         "training pictures, at most, that the split's are compared with (duplicates, brightness, …); 0: none",
@@ -46,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _flags(argv: Sequence[str] | None) -> Settings:
     parser = cli.Parser(
-        "python -m trainer.evaluate", "Scores a model on a split and writes report.html and metrics.json."
+        "python -m trainer.evaluate",
+        "Scores a model on a split and writes report.html, metrics.json and predictions.csv.",
     )
     flags.add(parser, Settings)
     given = vars(parser.parse_args(argv))
