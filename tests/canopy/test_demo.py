@@ -9,9 +9,9 @@ import time
 
 import pytest
 
-from canopy import machine
+from canopy import machine, tables
 from canopy.demo import __main__ as demo
-from canopy.demo.layout import check_submission
+from canopy.demo.layout import Archive, check_submission, read_column
 from canopy.sample import SampleSettings, write_archive
 from canopy.sample.tags import TAGS
 from tests.conftest import ROOT
@@ -129,6 +129,20 @@ def test_ctrl_c_lets_the_stage_tidy_up_and_then_ends_the_demo_with_130(stage, tm
     assert process.returncode == 130
     assert said.splitlines()[-1] == "interrupted"
     assert (tmp_path / "tidy").exists()
+
+
+def test_a_carriage_return_in_an_images_name_makes_no_row_of_its_own(tmp_path):
+    images, report = tmp_path / "train-jpg", tmp_path / "report"
+    for folder in (images, report):
+        folder.mkdir()
+    names = ["a", "b\rc"]
+    for name in names:
+        (images / f"{name}.jpg").touch()
+    predicted = tables.as_csv(("image_name", "tags", "predicted"), [(name, "x", "x") for name in names])
+    (report / "predictions.csv").write_text(predicted, newline="")
+    archive = Archive(images, tmp_path / "labels.csv", test_images=None, sample=None)
+    _, sample = demo._validation_images(archive, report, tmp_path)
+    assert read_column(sample, "image_name") == names
 
 
 @pytest.mark.slow
