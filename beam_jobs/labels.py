@@ -7,12 +7,16 @@ alphabetical where there is no file. Rows are kept in columns, so millions of th
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import csv
 import io
 import sys
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from typing import IO
 
 from beam_jobs import storage
 from beam_jobs.archives import tables
@@ -21,6 +25,9 @@ from beam_jobs.sources import without_ending
 from canopy.cli import UserError
 
 NAME_COLUMN, TAGS_COLUMN = "image_name", "tags"
+# What parts columns: spreadsheets write semicolons where a comma marks decimals, and tabs as "Unicode text".
+SEPARATORS = ",;\t"
+UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # Where most tags hold one of these, it was meant to part them: by itself, or in a list as Python prints it.
 OTHER_SEPARATORS = ",;|[]'\""
 
@@ -74,45 +81,69 @@ def rows(path: str, columns: Sequence[str], told: str) -> Iterator[tuple[int, li
 
     Args:
         path: of the file.
-        columns: which it has to have, once each; spaces around the header's names are no part of them.
+        columns: which it has to have, once each; spaces around the header's names are no part of them, nor
+            is their case.
         told: begins the sentences.
 
     Yields:
         Of each row that is not blank: its line number (the first of several), and its cells as they stand.
 
     Raises:
-        UserError: the file is missing, damaged, not UTF-8, lacks a column or has it twice, or has a row of
+        UserError: the file is missing, damaged, not text, lacks a column or has it twice, or has a row of
             another width.
     """
     with (
         storage.explained(path, "read"),
         tables.opened(path, told) as plain,
-        io.TextIOWrapper(plain, "utf-8-sig", newline="") as text,
+        _text(plain) as text,
     ):
-        reader = csv.reader(text, strict=True)
         done = 0  # lines of the rows read: a quote that is left open makes one row of all that follows
         try:
+            first = text.readline()
+            reader = csv.reader(chain([first], text), delimiter=_separator(first, columns), strict=True)
             header = [column.strip() for column in next(reader, [])]
-            for column in columns:
-                if column not in header:
-                    raise UserError(
-                        f"{told} has no column {column}: its header is {','.join(header)[:200]!r}"
-                    )
-                if header.count(column) > 1:
-                    raise UserError(f"{told} has more than one column {column}")
-            places = [header.index(column) for column in columns]
+            places = [_place(header, column, told) for column in columns]
             done = reader.line_num
             for row in reader:
                 line, done = done + 1, reader.line_num
+                if not any(row):  # spreadsheets leave nothing but separators of a row that was emptied
+                    continue
                 if len(row) != len(header):
-                    if not row:
-                        continue
                     raise UserError(f"{told}, line {line}: {len(row)} fields where {len(header)} are due")
                 yield line, [row[place] for place in places]
         except csv.Error as error:
             raise UserError(f"{told}, line {done + 1}: {error}") from error
         except UnicodeDecodeError as error:
-            raise UserError(f"{told} is not UTF-8 text (near line {reader.line_num + 1})") from error
+            said = text.encoding.upper().removesuffix("-SIG")
+            raise UserError(f"{told} is not {said} text (near line {done + 1})") from error
+
+
+def _text(plain: IO[bytes]) -> io.TextIOWrapper:
+    """A CSV's text, as its first bytes say: UTF-16 where they are that one's mark."""
+    start = plain.read(len(UTF16[0]))
+    plain.seek(0)
+    return io.TextIOWrapper(plain, "utf-16" if start in UTF16 else "utf-8-sig", newline="")
+
+
+def _separator(header: str, columns: Sequence[str]) -> str:
+    """By which of `SEPARATORS` all columns are in a header's line."""
+    for separator in SEPARATORS:
+        with contextlib.suppress(csv.Error):
+            cells = next(csv.reader([header], delimiter=separator), [])
+            if {cell.strip().lower() for cell in cells}.issuperset(columns):
+                return separator
+    return SEPARATORS[0]
+
+
+def _place(header: Sequence[str], column: str, told: str) -> int:
+    """Where a column is, spelled as it should be or else in another case."""
+    places = [place for place, each in enumerate(header) if each == column]
+    places = places or [place for place, each in enumerate(header) if each.lower() == column]
+    if not places:
+        raise UserError(f"{told} has no column {column}: its header is {','.join(header)[:200]!r}")
+    if len(places) > 1:
+        raise UserError(f"{told} has more than one column {column}")
+    return places[0]
 
 
 def read_vocabulary(path: str) -> tuple[str, ...]:

@@ -64,9 +64,17 @@ def test_a_tag_is_held_once_however_many_sets_it_is_in(tmp_path: Path) -> None:
         "image_name, tags\na.JPG,clear water",
         "image_name,tags\n a ,clear water\n",
         "image_name,tags\na.jpg ,clear water\n",
+        "Image_Name, TAGS\na,clear water\n",
+        "Tags,tags,image_name\nhaze,clear water,a\n",
+        "image_name,tags\n,\na,clear water\n,\n,,\n",
+        "\ufeffimage_name;tags\r\na;clear water\r\n;\r\n",
+        'x,y;"tags";image_name\n;water clear;a.jpg\n',
+        "image_name\ttags\na\tclear water\n",
+        "\ufeffimage_name\ttags\r\na\tclear water\r\n".encode("utf-16-le"),
+        "image_name,tags\na,clear water\n".encode("utf-16"),
     ],
 )
-def test_common_spellings_of_a_csv_mean_the_same(tmp_path: Path, text: str) -> None:
+def test_common_spellings_of_a_csv_mean_the_same(tmp_path: Path, text: str | bytes) -> None:
     labels = read_labels(write(tmp_path / "t.csv", text))
     assert labels.names == ["a"]
     assert labels.tag_sets == [("clear", "water")]
@@ -87,6 +95,9 @@ def test_common_spellings_of_a_csv_mean_the_same(tmp_path: Path, text: str) -> N
         pytest.param('image_name,tags\na,"b\n' + "c,d\n" * 40_000, "line 2: field larger", id="open quote"),
         ('image_name,tags\na,"b\nc","d\ne,f"\n', "line 2: 3 fields where 2"),
         (b"image_name,tags\n\xff\xfe,b\n", r"not UTF-8 text \(near line 1\)"),
+        ("image_name,tags\na,\ud800b\n".encode("utf-16", "surrogatepass"), "is not UTF-16 text"),
+        ("image_name;tag\na;b\n", "has no column image_name: its header is 'image_name;tag'"),
+        ("image_name;tags\na;b;c\n", "line 2: 3 fields where 2"),
     ],
 )
 def test_a_wrong_csv_is_refused_with_its_line(tmp_path: Path, text: str | bytes, said: str) -> None:
@@ -96,9 +107,10 @@ def test_a_wrong_csv_is_refused_with_its_line(tmp_path: Path, text: str | bytes,
 
 
 def test_of_two_columns_of_a_name_none_is_picked(tmp_path: Path) -> None:
-    path = write(tmp_path / "t.csv", "image_name,tags,tags\na,clear,water\n")
-    with pytest.raises(UserError, match=r"t\.csv has more than one column tags"):
-        read_labels(path)
+    for header in ("image_name,tags,tags", "image_name,TAGS,Tags"):
+        path = write(tmp_path / "t.csv", f"{header}\na,clear,water\n")
+        with pytest.raises(UserError, match=r"t\.csv has more than one column tags"):
+            read_labels(path)
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, zipped], ids=["gzip", "zip"])

@@ -186,6 +186,11 @@ def test_a_samples_header_may_have_spaces_as_the_labels_may(tmp_path: Path) -> N
     assert read_sample(sample(tmp_path, b"tags , image_name\nclear,a\n")) == ["a"]
 
 
+def test_a_sample_that_a_spreadsheet_has_saved_is_read_as_it_was_before(tmp_path: Path) -> None:
+    for content in (b"image_name;tags\r\na;clear\r\n;\r\n", "Image_Name\tTags\na\t\n".encode("utf-16")):
+        assert read_sample(sample(tmp_path, content)) == ["a"]
+
+
 def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> None:
     assert read_sample(sample(tmp_path, b"\xef\xbb\xbfimage_name,tags\na,clear\n")) == ["a"]
 
@@ -195,7 +200,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> Non
     [
         (b"", "has no column image_name"),
         (b"name,tags\na,clear\n", "has no column image_name"),
-        (b"image_name;tags\na;clear\n", "its header is 'image_name;tags'"),
+        (b"image_name|tags\na|clear\n", "its header is 'image_name|tags'"),
         (b"image_name,tags\n", "has no row"),
         (b"image_name,tags, image_name\na,clear,b\n", "has more than one column image_name"),
         (b"image_name,tags\na,clear\nb,clear\na,clear\n", "line 4 names 'a' again"),
