@@ -55,7 +55,7 @@ def prepare(settings: Settings, own: str) -> Prepared:
         own: the job's own folder, where plain copies of packed tars are going to be.
 
     Raises:
-        UserError: an input is missing or wrong, two rows contradict each other, or no image is left.
+        UserError: an input is missing or wrong, two rows contradict each other, or no row is an image's.
     """
     table = labels.read_labels(settings.labels)
     vocabulary = (
@@ -72,6 +72,11 @@ def prepare(settings: Settings, own: str) -> Prepared:
 
     digest = plan.digests(listing.names(), settings.seed)
     row = plan.find(digest, label_digest)
+    if (row < 0).all():  # mostly a folder or another ending in the CSV's names, which a list of all hides
+        raise UserError(
+            f"{settings.labels} names none of {len(listing):,} images: its first name is {table.names[0]!r}, "
+            f"and that of an image is {listing[0].name!r}"
+        )
     order = plan.shuffled(digest)
     set_of = np.where(row < 0, -1, sets[row]).astype(np.int32)
     refused = labels.class_ids(table, vocabulary)
