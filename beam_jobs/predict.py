@@ -178,18 +178,20 @@ def _check(
     job: Settings, found: int, rejects: list[Reject], *, missing: list[str], extra: list[str], rows: int
 ) -> None:
     """Ends the job where too many are affected, and leaves the list of them."""
-    listed, first = f"see {targets.rejects_path(job.output)}", next(iter(extra), "")
+    listed = f"; see {targets.rejects_path(job.output)}"
+    bad = sorted(f"{reject.name}, {reject.reason}" for reject in rejects)
     reasons = [
-        f"{count:,} of {total:,} {what}, more than --{flag} {getattr(job, flag):g} allows ({where})"
-        for count, total, what, flag, where in (
-            (len(rejects), found, "images cannot be used", "max_bad_fraction", listed),
-            (len(missing), rows, "names of the sample have no usable image", "max_missing_fraction", listed),
-            (len(extra), found, "images are not named in the sample", "max_extra_fraction", first),
+        f"{len(some):,} of {total:,} {what}, more than --{flag} {getattr(job, flag):g} allows "
+        f"(the first: {some[0]}{'' if some is extra else listed})"
+        for some, total, what, flag in (
+            (bad, found, "images cannot be used", "max_bad_fraction"),
+            (missing, rows, "names of the sample have no usable image", "max_missing_fraction"),
+            (extra, found, "images are not named in the sample", "max_extra_fraction"),
         )
-        if exceeds(count, total, getattr(job, flag))
+        if exceeds(len(some), total, getattr(job, flag))
     ]
-    if len(rejects) == found:
-        reasons.append(f"none of {found:,} images can be used ({listed})")
+    if len(bad) == found:
+        reasons.append(f"none of {found:,} images can be used (the first: {bad[0]}{listed})")
     if reasons:
         _write_rejects(job.output, rejects + submission.unseen(missing, rejects))
         raise UserError(reasons[0])
@@ -207,9 +209,9 @@ def _summary(
     counts = sorted(Counter(reject.reason for reject in rejects).items())
     reasons = f" ({', '.join(f'{count:,} {reason}' for reason, count in counts)})" if counts else ""
     lines = [
-        f"images     {found:,} found, {found - len(rejects):,} scored, {len(rejects):,} rejected{reasons}"
+        f"images     {found:,} found, {found - len(rejects):,} scored, {len(rejects):,} rejected{reasons}",
+        f"rows       {len(result.rows):,}",
     ]
-    lines.append(f"rows       {len(result.rows):,}")
     if result.missing:
         some = ", ".join(result.missing[:5]) + (" …" if len(result.missing) > 5 else "")
         lines.append(
@@ -222,8 +224,8 @@ def _summary(
         lines.append(f"rejects    {targets.rejects_path(job.output)}")
     lines.append(f"engine     {', '.join(sorted(used))}")
     lines.append(f"time       {seconds:.1f} s, {found / seconds:,.0f} images/s")
-    lines.append(f"output     {job.output}")
-    return lines
+    written = {"scores": job.scores, "output": job.output}
+    return lines + [f"{what:<10} {path}" for what, path in written.items() if path]
 
 
 if __name__ == "__main__":

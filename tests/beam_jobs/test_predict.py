@@ -64,6 +64,7 @@ def test_the_scores_are_the_models_for_the_picture_that_pillow_shows(
     scores = tmp_path / "elsewhere" / "scores.parquet"
     done = run("--images", chips, "--scores", scores)
     assert done.code == 0, done.err
+    assert done.out.endswith(f"\nscores     {scores}\noutput     {done.output}\n")
     table = pd.read_parquet(scores)
     assert list(table.columns) == ["image_name", *CLASSES]
     assert {str(kind) for kind in table.dtypes[1:]} == {"float32"}
