@@ -16,6 +16,8 @@ from beam_jobs.sources import ENDINGS, Listing
 from canopy.cli import UserError
 from canopy.progress import Meter
 
+SHOWN = 3  # folders of an archive, where the one that is named holds no image
+
 
 def list_images(
     patterns: Iterable[str], ours: Callable[[str], bool] = lambda _: False, own: str = ""
@@ -112,7 +114,7 @@ class _Search:
         )
         for pattern, its_archive, within in self._within:
             if its_archive == archive and not any(packing.lies_in({within}, each) for each in found.members):
-                raise _no_jpeg(pattern, 0)
+                raise _not_within(pattern, archive, [*found.members, *filter(_is_image, found.elsewhere)])
         if not found.members:
             return False
         listing.ignored += found.others
@@ -124,6 +126,14 @@ class _Search:
 
 def _no_jpeg(pattern: str, others: int) -> UserError:
     more = f" ({others:,} other files are there)" if others else ""
+    return UserError(f"--images: no JPEG in {pattern}{more}")
+
+
+def _not_within(pattern: str, archive: str, images: list[str]) -> UserError:
+    """The same for a folder of an archive, with those in which the archive's images are."""
+    folders = sorted({packing.normal(image).rpartition("/")[0] for image in images})
+    some = ", ".join(f"{archive}/{folder}" if folder else f"{archive} itself" for folder in folders[:SHOWN])
+    more = f" (there are some in {some}{' …' if len(folders) > SHOWN else ''})" if folders else ""
     return UserError(f"--images: no JPEG in {pattern}{more}")
 
 

@@ -89,6 +89,7 @@ class Index:
     entries: Entries  # where each of them is
     others: int  # files besides them
     is_packed: bool  # whether entries are places in a plain copy, which `unpacking` writes
+    elsewhere: list[str]  # the paths of all that lies outside the folders asked for
 
 
 def index(path: str, wanted: Callable[[str], bool], meter: Meter, folders: Collection[str] = ("",)) -> Index:
@@ -98,7 +99,7 @@ def index(path: str, wanted: Callable[[str], bool], meter: Meter, folders: Colle
         path: a `.zip` or a tar, packed or not, local or an address.
         wanted: says by its path in the archive whether a member is an image.
         meter: counts the members.
-        folders: within the archive, as `packing.normal` has them; what lies elsewhere is left out.
+        folders: within the archive, as `packing.normal` has them; what lies elsewhere is named, no more.
 
     Raises:
         UserError: it is not an archive, a damaged one, or it cannot be read.
@@ -110,7 +111,7 @@ def index(path: str, wanted: Callable[[str], bool], meter: Meter, folders: Colle
 
 
 def _index(path: str, wanted: Callable[[str], bool], meter: Meter, folders: Collection[str]) -> Index:
-    entries, is_packed = Entries(), False
+    entries, is_packed, elsewhere = Entries(), False, []
     try:
         if packing.kind(path) == "zip":
             with storage.open_read(path) as file:
@@ -118,7 +119,9 @@ def _index(path: str, wanted: Callable[[str], bool], meter: Meter, folders: Coll
         else:
             with unpacking.opened(path) as (file, is_packed):
                 members = list(meter.counted(_tar_members(file)))
-        members = [member for member in members if packing.lies_in(folders, member[0])]
+        if "" not in folders:
+            elsewhere = [name for name, _ in members if not packing.lies_in(folders, name)]
+            members = [member for member in members if packing.lies_in(folders, member[0])]
         chosen = sorted((name, number) for number, (name, _) in enumerate(members) if wanted(name))
         for _, number in chosen:
             entries.append(members[number][1])
@@ -131,7 +134,8 @@ def _index(path: str, wanted: Callable[[str], bool], meter: Meter, folders: Coll
         elif isinstance(error, MemoryError):
             words = "it gives a size that no memory holds"
         raise UserError(f"--images: {path} is no readable {packing.kind(path)} archive: {words}") from error
-    return Index([name for name, _ in chosen], entries, len(members) - len(chosen), is_packed)
+    others = len(members) - len(chosen)
+    return Index([name for name, _ in chosen], entries, others, is_packed, elsewhere)
 
 
 def error_in_reading(error: Exception) -> OSError | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tarfile
 import zipfile
@@ -288,11 +289,22 @@ def test_a_folder_within_an_archive_is_no_more_where_all_of_the_archive_is_meant
 
 
 @pytest.mark.parametrize("kind", ["in.zip", "in.tar"])
-def test_a_folder_that_an_archive_lacks_is_named(tmp_path: Path, kind: str) -> None:
-    pack(tmp_path / kind, FOLDERS)
-    for folder in ("planet/train", "../planet", "planet/train-jpg.txt", "TEST-JPG"):
-        with pytest.raises(UserError, match=rf"--images: no JPEG in .*/{kind}/{folder}$"):
-            list_images([f"{tmp_path}/{kind}/planet/train-jpg", f"{tmp_path}/{kind}/{folder}"])
+def test_a_folder_that_an_archive_lacks_is_named_with_those_that_hold_images(
+    tmp_path: Path, kind: str
+) -> None:
+    path = tmp_path / kind
+    pack(path, FOLDERS)
+    there = ", ".join(f"{path}/planet/{name}" for name in ("test-jpg", "test-jpg-additional", "train-jpg"))
+    for folder in ("planet/train", "../planet", "planet/train-jpg.txt", "TEST-JPG", "planet/train-jpg/*"):
+        said = re.escape(f"--images: no JPEG in {path}/{folder} (there are some in {there} …)")
+        with pytest.raises(UserError, match=f"{said}$"):
+            list_images([f"{path}/planet/train-jpg", f"{path}/{folder}"])
+    pack(path, {"a.jpg": b"1", "b.txt": b"2"})
+    with pytest.raises(UserError, match=rf"/planet \(there are some in {re.escape(str(path))} itself\)$"):
+        list_images([f"{path}/planet"])
+    pack(path, {"b.txt": b"2"})
+    with pytest.raises(UserError, match=rf"no JPEG in .*{kind}/planet$"):
+        list_images([f"{path}/planet"])
 
 
 def test_a_folder_that_is_named_like_an_archive_is_a_folder(tmp_path: Path) -> None:
