@@ -22,6 +22,7 @@ UNPACK = {
     ".tar.zst": "tar --zstd -xf", ".tzst": "tar --zstd -xf", ".tar.lz4": "tar -I lz4 -xf",
     ".tar.lzma": "tar --lzma -xf", ".tar.lz": "tar --lzip -xf", ".tar.z": "tar -xZf",
     ".7z": "7z x", ".rar": "unrar x", ".gz": "gunzip -k",
+    ".7z.001": "7z x", ".zip.001": "7z x",  # the first part of several, which stands for all
 }  # fmt: skip
 PACKED = tuple(UNPACK)
 GZIP = b"\x1f\x8b"  # how a file begins that gzip has packed

@@ -23,6 +23,8 @@ from tests.beam_jobs.making import pack
         ("a.7z", "7z x a.7z` and name the folder"),
         ("test-jpg.tar.7z", "7z x test-jpg.tar.7z` and name test-jpg.tar"),
         ("a.rar", "unrar x a.rar"),
+        ("train-jpg.tar.7z.001", "7z x train-jpg.tar.7z.001` and name train-jpg.tar"),
+        ("a.ZIP.001", "7z x a.ZIP.001` and name the folder"),
     ],
 )
 def test_what_cannot_be_read_is_refused_with_the_command_that_unpacks_it(
@@ -37,7 +39,7 @@ def test_what_cannot_be_read_is_refused_with_the_command_that_unpacks_it(
     "name",
     [
         "b.tar.gz", "B.TGZ", "b.tbz2", "b.txz", "b.tar.lz4", "b.tar.lzma", "b.tar.Z", "b.7z", "b.jpg.gz",
-        "b.zip",
+        "b.zip", "b.7z.001", "b.zip.001",
     ],
 )  # fmt: skip
 def test_what_lies_beside_images_and_may_hold_more_is_refused(tmp_path: Path, name: str) -> None:
