@@ -79,10 +79,15 @@ class Config:
         "float32",
     )
     require_gpu: bool = flag("end with exit code 2 where TensorFlow sees no GPU", False)
-    init_from: str = flag("an export folder whose weights the run starts from", "")
+    init_from: str = flag("an export folder whose weights the run starts from, in place of --weights", "")
     restart: bool = flag("delete this model_dir's earlier run and begin anew", False)
     profile: bool = flag("record some steps after warm-up for TensorBoard's profiler", False)
     log_format: Literal["text", "json"] = flag("form of the log lines", "text")
+
+    @property
+    def takes_weights(self) -> bool:
+        """Whether `--weights` says what the run begins with: a Hub model and an export bring their own."""
+        return self.backbone == "keras" and not self.init_from
 
     def size_in(self, epoch: int) -> int:
         """Side in pixels of the images that an epoch, counted from 0, trains on."""

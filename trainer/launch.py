@@ -177,7 +177,7 @@ def _check(task: config.Config, workers: int) -> None:
     try:
         if info and task.init_from and "://" not in task.init_from:
             info.check_start(task.init_from)
-        if task.backbone == "keras":
+        if task.takes_weights:
             weights.look_once([(task.weights, task.alpha, task.image_size)])
     except UserError:
         if not _may_go_on(task):

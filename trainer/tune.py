@@ -111,7 +111,7 @@ def _check(settings: Settings, space: Space) -> tuple[Config, DataInfo]:
     if base.init_from:
         info.check_start(base.init_from)
     weights.look_once(
-        {(probe.weights, probe.alpha, probe.image_size) for probe in probes if probe.backbone == "keras"}
+        {(probe.weights, probe.alpha, probe.image_size) for probe in probes if probe.takes_weights}
     )
     return base, info
 

@@ -61,7 +61,7 @@ def train(config: Config, place: Place, stopping: Stopping) -> Outcome:
     if claim.finished:
         return Outcome(claim.finished, 0, 0.0, {}, f"{config.model_dir}/export" if place.is_chief else "")
     begins = claim.is_new or claim.replaces  # else its backbone has learned already
-    if begins and (config.backbone, config.weights, beginning.weights) == ("keras", "auto", None):
+    if begins and config.takes_weights and (config.weights, beginning.weights) == ("auto", None):
         log.warning(weights.NONE_FOUND)
     if place.workers > 1:
         log.info("meeting the %d workers", place.workers)
@@ -99,7 +99,7 @@ def look_for_beginning(config: Config, info: DataInfo, run: str) -> Beginning:
     try:
         if config.init_from:
             info.check_start(config.init_from)
-        if config.backbone != "keras":
+        if not config.takes_weights:
             return Beginning(None)
         return Beginning(weights.resolve(config.weights, config.alpha, config.image_size))
     except UserError as error:

@@ -147,9 +147,30 @@ def test_a_run_begins_with_the_weights_that_it_is_given(
     (export / "model.json").write_text(json.dumps({"classes": info.vocabulary}))
     monkeypatch.setattr(model, "build", small)
     monkeypatch.setattr(start, "Run", begun)
-    flags = ["--data", str(records), "--model_dir", str(tmp_path / "model"), "--init_from", str(export)]
-    settings = config.parse([*flags, "--weights", str(file), "--batch_size", "8"])
-    found: Any = start.train(settings, Place(0, ()), Stopping(link.Near(None)))
-    assert built_from[1:] == [(info.prior, str(file))]
+
+    def begin(name: str, *words: str) -> Any:
+        flags = ["--data", str(records), "--model_dir", str(tmp_path / name), "--batch_size", "8", *words]
+        return start.train(config.parse(flags), Place(0, ()), Stopping(link.Near(None)))
+
+    begin("one", "--weights", str(file))
+    found = begin("other", "--init_from", str(export))
+    assert built_from[1:] == [(info.prior, str(file)), (info.prior, None)]
     for mine, its in zip(found, given.get_weights(), strict=True):
         np.testing.assert_array_equal(mine, its)
+
+
+@pytest.mark.parametrize("choice", ["auto", "imagenet"])
+def test_a_run_that_starts_from_an_export_looks_for_no_weights_of_imagenet(
+    records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choice: str
+) -> None:
+    def fetched(*_: object) -> None:
+        raise UserError("the ImageNet weights cannot be fetched")
+
+    info = data_info.read(str(records))
+    (tmp_path / "model.json").write_text(json.dumps({"classes": info.vocabulary}))
+    monkeypatch.setattr(weights, "resolve", fetched)
+    flags = ["--data", str(records), "--model_dir", str(tmp_path / "model"), "--weights", choice]
+    settings = config.parse([*flags, "--init_from", str(tmp_path)])
+    assert start.look_for_beginning(settings, info, "job") == start.Beginning(None)
+    assert not settings.takes_weights
+    assert config.parse(flags).takes_weights
