@@ -14,12 +14,13 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tf_keras
 
 from canopy.cli import PeerLostError, UserError, first_line
 from canopy.progress import Meter
-from trainer import dataset, devices, export, model
+from trainer import dataset, devices, export, model, plan
 from trainer.checkpoints import Checkpoints
 from trainer.claim import Claim
 from trainer.cluster import Place
@@ -93,6 +94,8 @@ class Run:
 
     def __post_init__(self) -> None:
         config, place, reading, optimizer = self.config, self.place, self.reading, self.optimizer
+        counted = plan.valid_records(reading.total, reading.streams, reading.stream_batch)
+        self._counted = np.concatenate([[0], counted.cumsum()])  # images after so many steps of an epoch
         self.validating = dataclasses.replace(reading, shards=self.info.splits["validation"], shuffle=False)
         self.profiler = Profiler(config.model_dir, config.profile and place.is_chief)
         self.local = Local(self.strategy)
@@ -159,8 +162,9 @@ class Run:
         return Outcome(step, self._seen(step) - self._seen(first), seconds, result.summary, folder)
 
     def _seen(self, step: int) -> int:
-        """Images trained on in all after so many steps."""
-        return step * self.reading.total // self.reading.steps
+        """Images trained on in all after so many steps; the padding of a step is none."""
+        epochs, within = divmod(step, self.reading.steps)
+        return epochs * self.reading.total + int(self._counted[within])
 
     def _warn_of_another_cut(self, step: int) -> None:
         then, now = self.checkpoints.streams_then, self.reading.streams
@@ -178,7 +182,7 @@ class Run:
         self.steps.enter(epoch)
         reading = dataclasses.replace(self.reading, image_size=self.config.size_in(epoch))
         batches = dataset.iterate(reading, epoch, entered)
-        results, pace = Results(self._lag, self.stopping.stepped), Pace(step)
+        results, pace = Results(self._lag, self.stopping.stepped), Pace(self._seen(step))
         with self.stopping.agreeing() as agree_from_now:
             for _ in range(entered, self.reading.steps):
                 with pace.waiting():
@@ -205,12 +209,12 @@ class Run:
     def _tell(self, step: int, loss: float, pace: Pace, meter: Meter, journal: Journal) -> None:
         """Writes down how training goes, and shows it."""
         epoch = 1 + (step - 1) // self.reading.steps
-        steps_per_second, waiting = pace.lap(step)
+        rate, waiting = pace.lap(self._seen(step))
         line = {
             "step": step,
             "epoch": epoch,
             "loss": loss,
-            "images_per_second": steps_per_second * self.config.batch_size,
+            "images_per_second": rate,
             "input_wait_share": waiting,
             "learning_rate": float(self.optimizer.learning_rate.numpy()),
         }
