@@ -168,8 +168,8 @@ def make_parser() -> Parser:
         "--labels",
         required=True,
         metavar="FILE",
-        help="CSV, plain or packed (.zip, .gz), with the columns image_name (without a folder) and tags ("
-        "parted by spaces)",
+        help="CSV, plain, packed (.gz, .bz2, .xz) or in an archive (archive.zip/tags.csv), with the columns "
+        "image_name (without a folder) and tags (parted by spaces)",
     )
     add("--output", required=True, metavar="FOLDER", help="folder for the records, local, gs:// or s3://")
     add("--dataset", type=dataset_name, default="planet", help="the data set's name, first word of its files")

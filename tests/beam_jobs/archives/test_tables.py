@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
+import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -29,12 +32,25 @@ def zipped(data: bytes, *others: str) -> bytes:
     return out.getvalue()
 
 
+def tarred(data: bytes, *others: str) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for name in (*others[:1], "t.csv", *others[1:]):
+            info = tarfile.TarInfo(name)
+            info.size = len(data) if name == "t.csv" else 1
+            archive.addfile(info, io.BytesIO(data if name == "t.csv" else b"?"))
+    return out.getvalue()
+
+
 def read(path: Path | str) -> bytes:
     with storage.explained(str(path), "read"), tables.opened(str(path), f"--labels {path}") as plain:
         return plain.read()
 
 
-@pytest.mark.parametrize("data", [TEXT, b"", b"P", gzip.compress(TEXT), zipped(TEXT)])
+@pytest.mark.parametrize(
+    "data",
+    [TEXT, b"", b"P", gzip.compress(TEXT), bz2.compress(TEXT), lzma.compress(TEXT), zipped(TEXT)],
+)
 def test_the_first_bytes_tell_how_a_csv_is_packed(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "t.csv").write_bytes(data)
     assert read(tmp_path / "t.csv") == (data if len(data) < 2 else TEXT)
@@ -60,6 +76,45 @@ def test_of_a_zip_of_several_files_the_one_is_read_that_is_named_behind_it(tmp_p
     assert read(f"{tmp_path}/t.zip/below/t.csv") == b"?"
 
 
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lzma.compress])
+def test_a_file_of_a_tar_is_read_as_that_of_a_zip_is(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    path = tmp_path / "t.tar.gz"
+    path.write_bytes(pack(tarred(TEXT)))
+    assert read(path) == TEXT
+    path.write_bytes(pack(tarred(TEXT, "./below/t.csv", "z.jpg", "._t.csv")))
+    assert read(path / "t.csv") == TEXT
+    assert read(f"{path}/below/t.csv") == b"?"
+    for name, said in {
+        "": "is a tar of 3 files: name the CSV behind it",
+        "/u.csv": r"holds no u\.csv",
+    }.items():
+        with pytest.raises(UserError, match=rf"--labels .*t\.tar\.gz{name} .*{said}"):
+            read(f"{path}{name}")
+
+
+def test_of_two_files_of_a_name_in_a_tar_the_later_one_counts_as_when_it_is_unpacked(tmp_path: Path) -> None:
+    (tmp_path / "t.tar").write_bytes(tarred(b"1", "t.csv"))
+    with tarfile.open(tmp_path / "t.tar", "a") as archive:
+        info = tarfile.TarInfo("t.csv")
+        info.size = len(TEXT)
+        archive.addfile(info, io.BytesIO(TEXT))
+    assert read(tmp_path / "t.tar" / "t.csv") == TEXT
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (zipped(b"?", "xl/workbook.xml"), r"tags\.xlsx is a workbook: save it as CSV"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", r"tags\.xlsx is a workbook: save it as CSV"),
+        (b"7z\xbc\xaf\x27\x1c", "is a 7z archive: unpack it"),
+    ],
+)
+def test_what_is_no_csv_is_told_with_what_makes_it_one(tmp_path: Path, data: bytes, said: str) -> None:
+    (tmp_path / "tags.xlsx").write_bytes(data)
+    with pytest.raises(UserError, match=f"--labels .*{said}"):
+        read(tmp_path / "tags.xlsx")
+
+
 def test_a_file_that_a_zip_lacks_is_named(tmp_path: Path) -> None:
     (tmp_path / "t.zip").write_bytes(zipped(TEXT))
     with pytest.raises(
@@ -77,28 +132,38 @@ def test_a_zip_that_python_cannot_read_is_told(tmp_path: Path, place: int, value
         read(tmp_path / "t.zip")
 
 
-@pytest.mark.parametrize("pack", [gzip.compress, zipped], ids=["gzip", "zip"])
+@pytest.mark.parametrize(
+    ("name", "pack"),
+    [
+        ("t.csv.gz", gzip.compress), ("t.csv.bz2", bz2.compress), ("t.csv.xz", lzma.compress),
+        ("t.csv.zip", zipped), ("t.tar.gz", lambda data: gzip.compress(tarred(data, "a.jpg"))),
+    ],
+)  # fmt: skip
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(data=st.data())
 def test_damage_is_told_wherever_it_is_or_changes_nothing(
-    tmp_path: Path, pack: Callable[[bytes], bytes], data: st.DataObject
+    tmp_path: Path, name: str, pack: Callable[[bytes], bytes], data: st.DataObject
 ) -> None:
     packed = bytearray(pack(TEXT))
-    at = data.draw(st.integers(4, len(packed) - 1), label="place")
+    at = data.draw(st.integers(6, len(packed) - 1), label="place")
     if data.draw(st.booleans(), label="cut off there"):
         del packed[at:]
     else:
         packed[at] ^= data.draw(st.integers(1, 255), label="bits")
-    (tmp_path / "t.csv").write_bytes(packed)
+    path = tmp_path / name / "t.csv" if ".tar" in name else tmp_path / name
+    (tmp_path / name).write_bytes(packed)
     try:
-        assert read(tmp_path / "t.csv") == TEXT
+        assert read(path) == TEXT
     except UserError as error:
         told = str(error)
-        assert f"{tmp_path}/t.csv" in told
+        assert str(path) in told
         assert "\n" not in told
 
 
 def test_a_packed_csv_in_a_store_is_read_there(server: Faulty) -> None:
     storage.write_bytes("gs://here/t.csv.zip", zipped(TEXT))
     storage.write_bytes("gs://here/t.csv.gz", gzip.compress(TEXT))
-    assert read("gs://here/t.csv.zip") == read("gs://here/t.csv.gz") == TEXT
+    storage.write_bytes("gs://here/t.tar.gz", gzip.compress(tarred(TEXT, "a.jpg")))
+    assert (
+        read("gs://here/t.csv.zip") == read("gs://here/t.csv.gz") == read("gs://here/t.tar.gz/t.csv") == TEXT
+    )
