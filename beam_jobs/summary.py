@@ -216,6 +216,10 @@ def as_json(document: Mapping[str, Any]) -> bytes:
     return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
+def _size(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"
+
+
 def lines(document: Mapping[str, Any], output: str) -> list[str]:
     """The summary for the screen, from canopy.json's content."""
     pictures, run = document["images"], document["run"]
@@ -227,7 +231,7 @@ def lines(document: Mapping[str, Any], output: str) -> list[str]:
     for name, split in document["splits"].items():
         result.append(
             f"{name:<10} {several(split['records'], 'record')} in {several(len(split['shards']), 'shard')}, "
-            f"{split['bytes'] / 1e6:,.1f} MB"
+            f"{_size(split['bytes'])}"
         )
     if empty := [name for name, split in document["splits"].items() if not split["records"]]:
         result.append(f"empty      {', '.join(empty)}: no image fell to it; give it more in --splits")
@@ -247,8 +251,9 @@ def lines(document: Mapping[str, Any], output: str) -> list[str]:
         )
         result.append(f"ignored    {ignored:,} {what}")
     rows = document["labels"]
-    if rows["without_image"]:
-        result.append(f"labels     {rows['without_image']:,} of {rows['rows']:,} without an image")
+    if rows["without_image"]:  # a name may have several rows
+        names = several(rows["without_image"], "name")
+        result.append(f"labels     {several(rows['rows'], 'row')}, {names} without an image")
     result.append(f"time       {run['seconds']:.1f} s, {run['images_per_second']:,.0f} images/s")
     result.append(f"output     {output}")
     return result

@@ -128,6 +128,19 @@ def test_what_a_job_wrote_beside_the_images_is_not_counted_among_the_files_it_pa
     assert first.canopy["images"]["files_ignored"] == again.canopy["images"]["files_ignored"] == 1
 
 
+def test_the_summary_tells_of_names_without_an_image_beside_rows_and_of_small_splits_sizes(
+    archive: Archive, run: Run
+) -> None:
+    archive.fill(3)
+    archive.rows += [("gone", "clear"), ("gone", "clear"), archive.rows[0]]
+    archive.write_labels()
+    done = run(archive, "--splits", "train=1")
+    assert "labels     6 rows, 1 name without an image\n" in done.out
+    size = (done.folder / "planet-train.tfrecord-00000-of-00001").stat().st_size
+    assert f"train      3 records in 1 shard, {size / 1000:.1f} kB\n" in done.out
+    assert [summary._size(count) for count in (0, 99_999, 100_000)] == ["0.0 kB", "100.0 kB", "0.1 MB"]
+
+
 def test_the_summary_tells_of_empty_splits_suspicious_images_and_files_passed_over(
     archive: Archive, run: Run
 ) -> None:
