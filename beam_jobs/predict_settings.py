@@ -47,7 +47,8 @@ def parse(argv: Sequence[str] | None) -> tuple[Settings, list[str]]:
         "--sample_submission",
         type=settings.optional,
         metavar="FILE",
-        help="CSV whose names, in their order, the rows shall have; none: the images' names, sorted",
+        help="CSV, packed or not, whose names, in their order, the rows shall have; none: the images' names, "
+        "sorted",
     )
     add(
         "--scores",
@@ -73,13 +74,13 @@ def parse(argv: Sequence[str] | None) -> tuple[Settings, list[str]]:
         "--max_missing_fraction",
         type=settings.fraction,
         default=0.01,
-        help="share of the sample's names without a usable image, above which the job fails",
+        help="share of the sample's names, 0 to 1, that may have no usable image; with more the job fails",
     )
     add(
         "--max_extra_fraction",
         type=settings.fraction,
         default=1.0,
-        help="share of images that the sample does not name, above which the job fails",
+        help="share of the images, 0 to 1, that the sample may leave unnamed; with more the job fails",
     )
     flags, rest = parser.parse_known_args(argv)
     for flag in ("model", "output", "sample_submission", "scores"):

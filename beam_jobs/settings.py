@@ -151,7 +151,7 @@ def add_limits(parser: Parser) -> None:
         "--max_bad_fraction",
         type=fraction,
         default=0.01,
-        help="share of images rejected, above which the job fails",
+        help="share of the images, 0 to 1, that may be rejected; with more the job fails",
     )
 
 
@@ -173,7 +173,7 @@ def make_parser() -> Parser:
     )
     add("--output", required=True, metavar="FOLDER", help="folder for the records, local, gs:// or s3://")
     add("--dataset", type=dataset_name, default="planet", help="the data set's name, first word of its files")
-    add("--splits", type=splits, default="train=0.9,validation=0.1", help="splits with their fractions")
+    add("--splits", type=splits, default="train=0.9,validation=0.1", help="splits and their shares, in all 1")
     add("--seed", type=int, default=0, help="decides split and order, together with an image's name")
     add(
         "--vocabulary",
