@@ -120,7 +120,8 @@ class _Search:
         listing.ignored += found.others
         listing.add(archive, found.members, found.entries)
         if found.is_packed:
-            listing.copies[archive] = storage.join(own, "unpacked", f"{len(listing.copies)}.tar")
+            # Hidden, so that no listing takes what a killed job has left among its images for one more.
+            listing.copies[archive] = storage.join(own, ".unpacked", f"{len(listing.copies)}.tar")
         return True
 
 

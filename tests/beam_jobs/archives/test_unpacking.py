@@ -127,7 +127,7 @@ def test_a_tar_that_is_damaged_after_it_was_listed_leaves_no_copy(tmp_path: Path
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(UserError, match=r"a\.tgz is no readable tar archive: .*ended before"):
         sources.unpack(listing)
-    assert list((tmp_path / "own" / "unpacked").iterdir()) == []
+    assert list((tmp_path / "own" / ".unpacked").iterdir()) == []
 
 
 def test_a_work_list_and_what_beam_sends_keep_where_the_copy_is(tmp_path: Path) -> None:
@@ -145,4 +145,20 @@ def test_a_packed_tar_in_a_store_is_unpacked_there(server: Faulty) -> None:
     storage.write_bytes("gs://here/a.tar.gz", gzip.compress(plain(THREE)))
     listing = list_images(["gs://here/a.tar.gz"], own="gs://here/out/own")
     assert sorted(held(listing).values()) == [b"", b"1" * 700, b"3" * 1500]
-    assert storage.match("gs://here/out/**") == ["gs://here/out/own/unpacked/0.tar"]
+    assert storage.match("gs://here/out/**") == ["gs://here/out/own/.unpacked/0.tar"]
+
+
+@pytest.mark.parametrize("pattern", ["in", "in/*"])
+def test_a_copy_that_a_killed_job_left_among_its_images_is_none_of_the_next_jobs(
+    tmp_path: Path, server: Faulty, pattern: str
+) -> None:
+    for place in (str(tmp_path), "gs://here"):
+        storage.make_folder(f"{place}/in")
+        storage.write_bytes(f"{place}/in/a.tar.gz", gzip.compress(plain(THREE)))
+        names = []
+        for job in range(2):
+            listing = list_images([f"{place}/{pattern}"], own=f"{place}/in/submission.csv.partial/job-{job}")
+            sources.unpack(listing)
+            names.append([source.path for source in listing])
+        assert names[0] == names[1]
+        assert len(names[0]) == 3

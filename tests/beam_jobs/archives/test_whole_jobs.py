@@ -64,7 +64,7 @@ def test_a_packed_tar_that_the_disk_has_no_room_for_costs_no_earlier_data_set(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert done.code == 2
-    assert re.fullmatch(r"error: cannot write .*/unpacked/0\.tar: File too large\n", done.err)
+    assert re.fullmatch(r"error: cannot write .*/\.unpacked/0\.tar: File too large\n", done.err)
     assert done.shards == whole
     assert list(done.folder.rglob("*.tar*")) == []
     assert run(None, *inputs, "--overwrite").shards == whole
