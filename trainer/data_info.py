@@ -20,6 +20,7 @@ from canopy import contract
 from canopy.cli import UserError, first_line
 from canopy.transient import told
 from trainer import integrity
+from trainer.config import Config
 from trainer.shard import Shard
 
 MOST_TIMES = 100  # the training records that a global batch may be: what it has beyond them is padding
@@ -73,19 +74,25 @@ class DataInfo:
             for split, found in _object(self.facts, "splits", dict).items():
                 _value(found, "bytes", int, f"splits.{split}.")
 
-    def check_start(self, folder: str) -> None:
-        """Finds out whether a run on this data can start from an export (`--init_from`).
+    def check_start(self, config: Config) -> None:
+        """Finds out whether a run on this data can start from its `--init_from`.
 
         Raises:
             UserError: where it is no export, or one of other tags: each unit of its network stands for one,
-                in their order.
+                in their order; or where its settings say that its network is another one.
         """
+        folder = config.init_from
         path = f"{folder}/{contract.MODEL_JSON}"
         text = _read_text(path)
         if text is None:
-            raise UserError(f"--init_from {folder}: there is no {contract.MODEL_JSON}, so it is no export")
+            inner = f"{folder.rstrip('/')}/export"
+            named = f": name {inner}" if _read_text(f"{inner}/{contract.MODEL_JSON}") else ""
+            raise UserError(
+                f"--init_from {folder}: there is no {contract.MODEL_JSON}, so it is no export{named}"
+            )
         try:
-            found = tuple(map(str, json.loads(text)["classes"]))
+            described = json.loads(text)
+            found = tuple(map(str, described["classes"]))
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"--init_from: {path} cannot be understood ({error!r})") from error
         for number, (its, own) in enumerate(zip_longest(found, self.vocabulary), start=1):
@@ -95,6 +102,7 @@ class DataInfo:
                     f"{len(self.vocabulary):,} in their order: number {number} is "
                     f"{its or 'missing'} there and {own or 'missing'} here"
                 )
+        _check_network(described.get("config"), config)
 
     def shards(self, split: str) -> tuple[Shard, ...]:
         """The shards of a split that holds at least one record.
@@ -152,6 +160,21 @@ def read(folder: str) -> DataInfo:
             _value(facts, "fingerprint", str),
             splits,
             facts,
+        )
+
+
+def _check_network(its: Any, config: Config) -> None:
+    """Finds out from an export's settings, where it has some, whether a run's network is of its shape."""
+    if not isinstance(its, dict):
+        return
+    kinds = [str(each).partition(":")[0] for each in (its.get("backbone"), config.backbone)]
+    name = "backbone" if kinds[0] != kinds[1] else "alpha"
+    there, here = its.get(name), getattr(config, name)
+    # Whether two Hub models are alike, only their variables tell.
+    if there not in (None, here) and (name == "backbone" or kinds[1] == "keras"):
+        raise UserError(
+            f"--init_from {config.init_from}: its network is another one, of --{name} {there}, and this "
+            f"run's is of --{name} {here}: add --{name} {there}"
         )
 
 

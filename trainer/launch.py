@@ -176,7 +176,7 @@ def _check(task: config.Config, workers: int) -> None:
     hub.check(task.backbone)
     try:
         if info and task.init_from and "://" not in task.init_from:
-            info.check_start(task.init_from)
+            info.check_start(task)
         if task.takes_weights:
             weights.look_once([(task.weights, task.alpha, task.image_size)])
     except UserError:

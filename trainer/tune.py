@@ -108,8 +108,8 @@ def _check(settings: Settings, space: Space) -> tuple[Config, DataInfo]:
     info = data_info.read(settings.data)
     info.shards("train"), info.shards("validation")
     info.check_batch(max(probe.batch_size for probe in probes))
-    if base.init_from:
-        info.check_start(base.init_from)
+    for probe in probes if base.init_from else ():
+        info.check_start(probe)
     weights.look_once(
         {(probe.weights, probe.alpha, probe.image_size) for probe in probes if probe.takes_weights}
     )

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from canopy.cli import TryAgainError, UserError
 from trainer import data_info
+from trainer.config import Config
 
 MISSING = object()
 FACTS = {
@@ -190,10 +191,16 @@ def test_a_split_without_records_is_refused_with_those_there_are(folder, split):
         data_info.read(str(folder)).shards(split)
 
 
+def starting(export, **settings):
+    return Config(data="", model_dir="", init_from=str(export), **settings)
+
+
 def test_a_run_starts_from_an_export_of_the_same_tags_in_the_same_order_alone(folder, tmp_path):
     info = data_info.read(str(folder))
-    with pytest.raises(UserError, match=r"--init_from .*nowhere: there is no model\.json"):
-        info.check_start(f"{tmp_path}/nowhere")
+    with pytest.raises(
+        UserError, match=r"--init_from .*nowhere: there is no model\.json, so it is no export$"
+    ):
+        info.check_start(starting(f"{tmp_path}/nowhere"))
     for text, said in [
         ("{", "cannot be understood"),
         ("[]", "cannot be understood"),
@@ -207,6 +214,43 @@ def test_a_run_starts_from_an_export_of_the_same_tags_in_the_same_order_alone(fo
     ]:
         (tmp_path / "model.json").write_text(text)
         with pytest.raises(UserError, match=said):
-            info.check_start(str(tmp_path))
+            info.check_start(starting(tmp_path))
     (tmp_path / "model.json").write_text('{"classes": ["water", "clear"]}')
-    info.check_start(str(tmp_path))
+    info.check_start(starting(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("its", "own", "said"),
+    [
+        ({"backbone": "keras", "alpha": 0.35}, {}, "of --alpha 0.35, .* of --alpha 1.0: add --alpha 0.35$"),
+        ({"backbone": "hub:/a"}, {}, "of --backbone hub:/a, .* of --backbone keras: add --backbone hub:/a$"),
+        ({"backbone": "keras", "alpha": 1.0}, {"backbone": "hub:/a"}, "add --backbone keras$"),
+    ],
+)
+def test_a_run_of_another_network_is_told_the_flag_that_makes_it_the_exports(
+    folder, tmp_path, its, own, said
+):
+    (tmp_path / "model.json").write_text(json.dumps({"classes": ["water", "clear"], "config": its}))
+    with pytest.raises(UserError, match=f"--init_from .*{said}"):
+        data_info.read(str(folder)).check_start(starting(tmp_path, **own))
+
+
+@pytest.mark.parametrize(
+    ("its", "own"),
+    [
+        ({"backbone": "keras", "alpha": 0.35}, {"alpha": 0.35}),
+        ({"backbone": "hub:/a", "alpha": 0.35}, {"backbone": "hub:/b"}),
+        ({}, {}),
+        ("damaged", {}),
+    ],
+)
+def test_a_run_of_the_exports_network_may_start_from_it(folder, tmp_path, its, own):
+    (tmp_path / "model.json").write_text(json.dumps({"classes": ["water", "clear"], "config": its}))
+    data_info.read(str(folder)).check_start(starting(tmp_path, **own))
+
+
+def test_a_run_that_is_told_to_start_from_a_model_dir_hears_where_its_export_is(folder, tmp_path):
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export" / "model.json").write_text("{}")
+    with pytest.raises(UserError, match=f"so it is no export: name {tmp_path}/export$"):
+        data_info.read(str(folder)).check_start(starting(tmp_path))

@@ -98,7 +98,7 @@ def look_for_beginning(config: Config, info: DataInfo, run: str) -> Beginning:
     """
     try:
         if config.init_from:
-            info.check_start(config.init_from)
+            info.check_start(config)
         if not config.takes_weights:
             return Beginning(None)
         return Beginning(weights.resolve(config.weights, config.alpha, config.image_size))
