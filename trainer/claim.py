@@ -227,9 +227,12 @@ def _check_same(config: Config, fingerprint: str, earlier: Mapping[str, Any]) ->
     if earlier["fingerprint"] != fingerprint:
         found.insert(0, f"data: fingerprint was {earlier['fingerprint'][:12]}, is {fingerprint[:12]}")
     if found:
+        export = f"{config.model_dir}/export"
+        is_trained = tf.io.gfile.exists(f"{export}/{contract.MODEL_JSON}")
+        on = f", where --init_from {export} goes on from its weights" if is_trained else ""
         raise UserError(
             f"{config.model_dir} holds a run that this one cannot resume ({'; '.join(found)}): "
-            "take another --model_dir, or begin anew with --restart"
+            f"take another --model_dir{on}, or begin anew with --restart"
         )
 
 

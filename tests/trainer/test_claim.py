@@ -34,6 +34,17 @@ def test_other_settings_are_refused_and_named(tmp_path):
             by_hand(settings(tmp_path, batch_size=8), is_chief=is_chief)
 
 
+def test_a_model_that_is_to_be_trained_on_is_told_how(tmp_path):
+    by_hand(settings(tmp_path))
+    with pytest.raises(UserError) as without:
+        by_hand(settings(tmp_path, epochs=9))
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export" / "model.json").write_text("{}")
+    with pytest.raises(UserError, match=rf"epochs.*--model_dir, where --init_from {tmp_path}/export goes on"):
+        by_hand(settings(tmp_path, epochs=9))
+    assert "--init_from" not in str(without.value)
+
+
 def test_other_data_are_refused(tmp_path):
     by_hand(settings(tmp_path))
     with pytest.raises(UserError, match="fingerprint was data, is other"):
