@@ -208,8 +208,11 @@ def check_batch(batch_size: int, replicas: int) -> int:
     if batch_size % replicas:
         lower = batch_size // replicas * replicas
         options = f"{lower} or {lower + replicas}" if lower else f"{replicas}"
+        # A run that is resumed has to keep its batch, but may have another number of workers.
+        fewer = next(count for count in range(replicas - 1, 0, -1) if batch_size % count == 0)
         raise UserError(
-            f"--batch_size {batch_size} cannot be shared equally by {replicas} replicas: use {options}"
+            f"--batch_size {batch_size} cannot be shared equally by {replicas} replicas: use {options}, or "
+            f"{cli.several(fewer, 'replica')}"
         )
     return batch_size // replicas
 

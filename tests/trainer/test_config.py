@@ -85,8 +85,13 @@ def test_the_global_batch_is_shared_equally():
     assert config.check_batch(64, 4) == 16
 
 
-@pytest.mark.parametrize(("batch", "replicas", "offered"), [(10, 4, "8 or 12"), (3, 4, "4")])
-def test_a_batch_that_cannot_be_shared_is_refused_with_one_that_can(batch, replicas, offered):
+@pytest.mark.parametrize(
+    ("batch", "replicas", "offered"),
+    [(10, 4, "8 or 12, or 2 replicas$"), (3, 4, "4, or 3 replicas$"), (7, 3, "6 or 9, or 1 replica$")],
+)
+def test_a_batch_that_cannot_be_shared_is_refused_with_one_that_can_and_the_replicas_that_can_share_it(
+    batch, replicas, offered
+):
     with pytest.raises(UserError, match=offered):
         config.check_batch(batch, replicas)
 
