@@ -116,7 +116,10 @@ class DataInfo:
             have = ", ".join(
                 f"{name} ({sum(s.records for s in found)})" for name, found in self.splits.items()
             )
-            raise UserError(f"{self.folder} holds no records of split {split!r}: it has {have or 'no split'}")
+            raise UserError(
+                f"{self.folder} holds no records of split {split!r}: it has {have or 'no split'}, and "
+                "beam_jobs.preprocess --splits gives each its share"
+            )
         integrity.check_sizes(shards)
         return shards
 
@@ -132,10 +135,10 @@ def read(folder: str) -> DataInfo:
     """
     folder = folder.rstrip("/")
     if _read_text(f"{folder}/{contract.DATASET_INFO}") is None:
-        raise UserError(
-            f"{folder} holds no {contract.DATASET_INFO}, so it is no complete data folder: "
-            "run beam_jobs.preprocess with it as --output"
-        )
+        is_there = "://" in folder or Path(folder).is_dir()
+        lacking = f"holds no {contract.DATASET_INFO}, so it is no complete data folder"
+        what = lacking if is_there else "is no folder"
+        raise UserError(f"{folder} {what}: name the --output of a beam_jobs.preprocess that has finished")
     text = _read_text(f"{folder}/{contract.CANOPY_JSON}")
     if text is None:
         raise UserError(

@@ -57,8 +57,15 @@ def test_what_preprocessing_writes_is_read(records):
 
 def test_a_folder_without_its_commit_marker_is_refused(folder):
     (folder / "dataset_info.json").unlink()
-    with pytest.raises(UserError, match=r"dataset_info\.json"):
+    with pytest.raises(UserError, match=r"holds no dataset_info\.json.*: name the --output of a beam_jobs"):
         data_info.read(str(folder))
+
+
+def test_a_folder_that_is_not_there_is_not_told_as_incomplete(tmp_path):
+    with pytest.raises(
+        UserError, match=f"^{tmp_path}/nowhere is no folder: name the --output of a beam_jobs"
+    ):
+        data_info.read(f"{tmp_path}/nowhere")
 
 
 def test_a_folder_that_another_program_wrote_is_refused(folder):
@@ -187,7 +194,7 @@ def test_a_batch_may_be_mostly_padding_and_not_all_but_nothing_else(folder):
 
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_a_split_without_records_is_refused_with_those_there_are(folder, split):
-    with pytest.raises(UserError, match=rf"{split}.*train \(3\)"):
+    with pytest.raises(UserError, match=rf"{split}.*train \(3\).*preprocess --splits"):
         data_info.read(str(folder)).shards(split)
 
 

@@ -52,7 +52,7 @@ def test_a_failed_training_says_why_in_its_own_words(folder):
     with start(folder) as training:
         assert wait(training) == cli.EXIT_USER
         told = training.reason(cli.EXIT_USER)
-    assert told.startswith("nowhere holds no dataset_info.json")
+    assert told.startswith("nowhere is no folder")
     assert "nowhere" in (folder / trial.LOG).read_text()
 
 
