@@ -24,6 +24,11 @@ from trainer.config import Config
 from trainer.shard import Shard
 
 MOST_TIMES = 100  # the training records that a global batch may be: what it has beyond them is padding
+# How a data set that has none but another's tags gets all of them, in the same order.
+ALIKE = (
+    f"preprocess this data with --vocabulary and the {contract.LABELS_TXT} of the records that the model was "
+    "trained on"
+)
 KINDS = {dict: "an object", list: "a list", str: "a text", int: "a whole number from 0 on"}
 T = TypeVar("T", dict[str, Any], list[Any], str, int)
 
@@ -101,6 +106,7 @@ class DataInfo:
                     f"--init_from {folder}: its {len(found):,} tags are not the data set's "
                     f"{len(self.vocabulary):,} in their order: number {number} is "
                     f"{its or 'missing'} there and {own or 'missing'} here"
+                    + (f": {ALIKE}" if {*self.vocabulary} <= {*found} else "")
                 )
         _check_network(described.get("config"), config)
 

@@ -130,7 +130,8 @@ def _check_classes(settings: Settings, model: ModelInfo, info: DataInfo) -> None
     parts += [f"{len(only_model)} only in the model, such as {only_model[0]!r}"] if only_model else []
     raise UserError(
         f"--model {settings.model} knows other classes than --data {settings.data} "
-        f"({'; '.join(parts) or 'the same in another order'}): train it on this data"
+        f"({'; '.join(parts) or 'the same in another order'}): "
+        + ("train it on this data" if only_data else data_info.ALIKE)
     )
 
 

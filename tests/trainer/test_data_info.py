@@ -214,10 +214,10 @@ def test_a_run_starts_from_an_export_of_the_same_tags_in_the_same_order_alone(fo
         ("{}", "cannot be understood"),
         (
             '{"classes": ["clear", "water"]}',
-            "its 2 tags are not the data set's 2 in their order: number 1 is clear there and water here",
+            "its 2 tags are not the data set's 2 in their order: number 1 is clear there and water here: pre",
         ),
-        ('{"classes": ["water"]}', "number 2 is missing there and clear here"),
-        ('{"classes": ["water", "clear", "none"]}', "number 3 is none there and missing here"),
+        ('{"classes": ["water"]}', "number 2 is missing there and clear here$"),
+        ('{"classes": ["water", "clear", "none"]}', "number 3 is none there and missing here: preprocess"),
     ]:
         (tmp_path / "model.json").write_text(text)
         with pytest.raises(UserError, match=said):

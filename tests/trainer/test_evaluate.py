@@ -208,9 +208,22 @@ def test_a_model_of_other_classes_is_refused_with_what_differs(trained, records,
     told = capfd.readouterr().err
     assert "'dunes'" in told
     assert repr(classes[0]) in told
+    assert "train it on this data" in told
     model = altered(trained, tmp_path / "turned", classes=classes[::-1])
     assert evaluate.main(words(trained, records, tmp_path / "report", model=model)) == cli.EXIT_USER
-    assert "the same in another order" in capfd.readouterr().err
+    told = capfd.readouterr().err
+    assert "the same in another order" in told
+    assert "with --vocabulary and the labels.txt" in told
+
+
+def test_data_that_lack_a_tag_of_the_model_are_told_how_to_get_it(trained, records, tmp_path, capfd):
+    found = json.loads((trained.export / "model.json").read_text())
+    more = {"classes": [*found["classes"], "dunes"], "thresholds": [*found["thresholds"], 0.2]}
+    model = altered(trained, tmp_path / "more", **more)
+    assert evaluate.main(words(trained, records, tmp_path / "report", model=model)) == cli.EXIT_USER
+    told = capfd.readouterr().err
+    assert "1 only in the model, such as 'dunes'" in told
+    assert "with --vocabulary and the labels.txt" in told
 
 
 def test_a_model_with_more_scores_than_tags_is_refused(trained, records, tmp_path, capfd, monkeypatch):
