@@ -38,6 +38,8 @@ def features(config: Config, images: Any) -> Any:
             import tensorflow_hub
 
         loaded = tensorflow_hub.load(handle)
+        if not callable(loaded):
+            raise ValueError("it cannot be called, as Hub's feature vectors and what tf_keras saves can")
         arguments = {MOMENTUM: config.bn_momentum} if _takes_momentum(loaded) else None
         # Its variables and inputs are float32, whatever the policy: Keras would hand it another type.
         layer = tensorflow_hub.KerasLayer(

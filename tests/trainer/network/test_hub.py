@@ -101,6 +101,14 @@ def test_a_hub_handle_that_cannot_be_loaded_is_named(tmp_path):
         build(tmp_path / "nowhere")
 
 
+def test_a_saved_model_that_has_signatures_alone_is_told_as_that(tmp_path):
+    module = tf.Module()
+    module.features = tf.function(lambda x: x[:, 0, 0], input_signature=[tf.TensorSpec([None, 32, 32, 3])])
+    tf.saved_model.save(module, tmp_path / "plain", signatures=module.features)
+    with pytest.raises(UserError, match=r"/plain cannot be loaded \(it cannot be called"):
+        build(tmp_path / "plain")
+
+
 def test_images_of_another_size_than_the_models_are_refused(tmp_path):
     inputs = tf_keras.Input([48, 48, 3])
     features = tf_keras.layers.Dense(4)(tf_keras.layers.Flatten()(inputs))
