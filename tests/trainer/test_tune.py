@@ -43,6 +43,7 @@ def test_trials_of_several_lengths_are_not_compared_epoch_by_epoch(records, tmp_
         (["--timeout", "nan"], [], "--timeout"),
         (["--stale_after", "1"], [], "--stale_after"),
         (["--trails", "3"], [], "--trails"),
+        (["--epochs", "3"], [], "--epochs 3: trainer.task's flags stand behind --"),
         (["--data", "nowhere"], [], "nowhere"),
         (["--study", ""], [], "--study is empty"),
         (["--study", "."], [], "is a folder"),

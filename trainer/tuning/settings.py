@@ -67,7 +67,12 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
     """
     given = list(sys.argv[1:] if argv is None else argv)
     at = given.index("--") if "--" in given else len(given)
-    found = vars(_parser().parse_args(given[:at]))
+    parsed, unknown = _parser().parse_known_args(given[:at])
+    if unknown:
+        raise UserError(
+            f"unrecognized arguments: {' '.join(unknown)}: trainer.task's flags stand behind -- (see --help)"
+        )
+    found = vars(parsed)
     space = tuple(found.pop("space"))
     settings = Settings(**found, space=space, fixed=tuple(given[at + 1 :]))
     _check(settings)
