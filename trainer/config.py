@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from canopy import cli
 from canopy.cli import Parser, UserError
+from canopy.phrases import several
 from trainer import flags
 from trainer.flags import flag
 
@@ -212,7 +213,7 @@ def check_batch(batch_size: int, replicas: int) -> int:
         fewer = next(count for count in range(replicas - 1, 0, -1) if batch_size % count == 0)
         raise UserError(
             f"--batch_size {batch_size} cannot be shared equally by {replicas} replicas: use {options}, or "
-            f"{cli.several(fewer, 'replica')}"
+            f"{several(fewer, 'replica')}"
         )
     return batch_size // replicas
 
