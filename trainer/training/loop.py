@@ -58,6 +58,7 @@ class Outcome:
     """How a run ended."""
 
     steps: int  # taken in all, earlier starts included
+    before: int  # of these, by earlier starts
     images: int  # trained on by this process' cluster since it started
     seconds: float  # of this start's steps and validations
     validation: dict[str, Any]  # the last epoch's metrics; empty where the run was complete already
@@ -68,10 +69,14 @@ class Outcome:
         model, found = f"model: {self.export}", self.validation
         if not found:
             return f"the run is complete already, after {self.steps} steps\n{model}"
-        rate = self.images / self.seconds if self.images else 0.0
+        did = f"all {self.steps} steps were taken before"
+        if self.images:
+            rate = self.images / self.seconds
+            taken = f"the last {self.steps - self.before} of {self.steps}" if self.before else f"{self.steps}"
+            did = f"trained {taken} steps, {self.images:,} images in {self.seconds:.1f} s"
+            did += f" ({rate:,.0f} images/s)"
         return (
-            f"trained {self.steps} steps, {self.images:,} images in {self.seconds:.1f} s "
-            f"({rate:,.0f} images/s); F2 {found['f2']:.4f} on {found['records']:,} validation records "
+            f"{did}; F2 {found['f2']:.4f} on {found['records']:,} validation records "
             f"(constant tags {found['f2_constant']:.4f})\n{model}"
         )
 
@@ -159,7 +164,7 @@ class Run:
             self.claim.finish(step)
         self._gather(0)  # until the chief, too, has come here: one that is gone counts as lost
         self.stopping.done()
-        return Outcome(step, self._seen(step) - self._seen(first), seconds, result.summary, folder)
+        return Outcome(step, first, self._seen(step) - self._seen(first), seconds, result.summary, folder)
 
     def _seen(self, step: int) -> int:
         """Images trained on in all after so many steps; the padding of a step is none."""

@@ -59,7 +59,8 @@ def train(config: Config, place: Place, stopping: Stopping) -> Outcome:
     beginning = look_for_beginning(config, info, run_name)
     claim = claim_model_dir(config, info.fingerprint, place.is_chief, run_name)
     if claim.finished:
-        return Outcome(claim.finished, 0, 0.0, {}, f"{config.model_dir}/export" if place.is_chief else "")
+        folder = f"{config.model_dir}/export" if place.is_chief else ""
+        return Outcome(claim.finished, claim.finished, 0, 0.0, {}, folder)
     begins = claim.is_new or claim.replaces  # else its backbone has learned already
     if begins and config.takes_weights and (config.weights, beginning.weights) == ("auto", None):
         log.warning(weights.NONE_FOUND)
