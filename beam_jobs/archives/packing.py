@@ -25,7 +25,6 @@ UNPACK = {
     ".7z.001": "7z x", ".zip.001": "7z x",  # the first part of several, which stands for all
 }  # fmt: skip
 PACKED = tuple(UNPACK)
-GZIP = b"\x1f\x8b"  # how a file begins that gzip has packed
 ZSTD = b"\x28\xb5\x2f\xfd"  # how a tar begins that Zstandard has packed, which Python reads from 3.14 on
 
 

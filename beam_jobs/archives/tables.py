@@ -7,18 +7,14 @@ archive none is read that is not named; one that is damaged is told, and never r
 from __future__ import annotations
 
 import contextlib
-import gzip
-import lzma
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import IO, TypeVar, cast
 
 from beam_jobs import finding, storage
-from beam_jobs.archives import packing
-from beam_jobs.archives.contents import DAMAGED, DEFLATED, STORED, error_in_reading
-from beam_jobs.archives.unpacking import CHUNK, OPENERS
+from beam_jobs.archives import contents, packing, unpacking
+from beam_jobs.archives.contents import DEFLATED, STORED, error_in_reading
 from canopy.cli import UserError
 
 ZIP = b"PK\3\4"  # how one begins
@@ -30,15 +26,8 @@ FOREIGN = {
 WORKBOOK = "xl/workbook.xml"  # what a zip holds that is called .xlsx
 
 # What reading one raises for its own fault; on opening, the archive's too.
-BROKEN_WITHIN = (
-    zipfile.BadZipFile,
-    tarfile.TarError,
-    gzip.BadGzipFile,
-    zlib.error,
-    lzma.LZMAError,
-    EOFError,
-)
-BROKEN = (*BROKEN_WITHIN, *DAMAGED)
+BROKEN_WITHIN = (zipfile.BadZipFile, tarfile.TarError, *unpacking.DAMAGED)
+BROKEN = (*BROKEN_WITHIN, *contents.DAMAGED)
 
 T = TypeVar("T")
 
@@ -72,19 +61,21 @@ def _damaged(error: Exception, told: str) -> Exception:
 
 
 def _plain(file: IO[bytes], member: str, told: str, is_tar: bool, held: contextlib.ExitStack) -> IO[bytes]:
-    start = file.read(max(map(len, OPENERS)))
+    start = file.read(unpacking.START)
     file.seek(0)
     if start.startswith(ZIP):
         return _of_zip(zipfile.ZipFile(file), member, told)
     if (what := next((FOREIGN[magic] for magic in FOREIGN if start.startswith(magic)), None)) is not None:
         raise UserError(f"{told} is {what}")
-    opener = next((each for magic, each in OPENERS.items() if start.startswith(magic)), None)
+    opener = unpacking.opener_of(start)
     plain = file if opener is None else cast(IO[bytes], held.enter_context(opener(file)))
     if not is_tar:
         return plain
     archive = held.enter_context(tarfile.TarFile(fileobj=plain))
     found = _only(_files(archive), lambda info: info.name, member, told, "tar")
-    while plain.read(CHUNK):  # a packed one's last checksum is behind all that a tar's reader looks at
+    while plain.read(
+        unpacking.CHUNK
+    ):  # a packed one's last checksum is behind all that a tar's reader looks at
         pass
     return cast(IO[bytes], archive.extractfile(found))  # None is for what is no regular file
 

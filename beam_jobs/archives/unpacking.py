@@ -22,12 +22,20 @@ from canopy.progress import Meter
 
 # By a tar's first bytes, what reads it as if it were plain.
 OPENERS: dict[bytes, Callable[[Any], Any]] = {
-    packing.GZIP: gzip.open,
+    b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
     b"\xfd7zXZ\0": lzma.open,
 }
+START = max(map(len, OPENERS))  # bytes that tell
+# What these raise for what they read.
+DAMAGED = (gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError)
 CHUNK = 1 << 20  # bytes copied at a time
 MEGABYTE = 1_000_000
+
+
+def opener_of(start: bytes) -> Callable[[Any], Any] | None:
+    """What reads a packed file as if it were plain, by its first `START` bytes; None for any other file."""
+    return next((opener for magic, opener in OPENERS.items() if start.startswith(magic)), None)
 
 
 class Opened(NamedTuple):
@@ -45,17 +53,17 @@ def opened(path: str) -> Iterator[Opened]:
         UserError: it is damaged or cut short, or packed by what no reader here knows.
     """
     with storage.open_read(path) as file:
-        start = file.read(max(map(len, OPENERS)))
+        start = file.read(START)
         file.seek(0)
         packing.refuse_tar(path, start)
-        opener = next((each for magic, each in OPENERS.items() if start.startswith(magic)), None)
+        opener = opener_of(start)
         if opener is None:
             yield Opened(file, is_packed=False)
             return
         try:
             with opener(file) as plain:
                 yield Opened(plain, is_packed=True)
-        except (gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError) as error:
+        except DAMAGED as error:
             raise UserError(f"--images: {path} is no readable tar archive: {error}") from error
 
 
