@@ -40,6 +40,7 @@ class Prepared:
     rejects: list[Reject]
     label_rows: int  # in the CSV
     labels_without_image: int
+    unlike: str = ""  # how names differ where the CSV has none of the images', to end a sentence
     shards: dict[str, int] = field(default_factory=dict)  # of each split, from `sharded` on
 
     def without_images(self) -> Prepared:
@@ -55,7 +56,7 @@ def prepare(settings: Settings, own: str) -> Prepared:
         own: the job's own folder, where plain copies of packed tars are going to be.
 
     Raises:
-        UserError: an input is missing or wrong, two rows contradict each other, or no row is an image's.
+        UserError: an input is missing or wrong, or two rows contradict each other.
     """
     table = labels.read_labels(settings.labels)
     vocabulary = (
@@ -72,10 +73,11 @@ def prepare(settings: Settings, own: str) -> Prepared:
 
     digest = plan.digests(listing.names(), settings.seed)
     row = plan.find(digest, label_digest)
+    unlike = ""
     if (row < 0).all():  # mostly a folder or another ending in the CSV's names, which a list of all hides
-        raise UserError(
-            f"{settings.labels} names none of {len(listing):,} images: its first name is {table.names[0]!r}, "
-            f"and that of an image is {listing[0].name!r}"
+        unlike = (
+            f"; {settings.labels} names none of them: its first name is {table.names[0]!r}, and that of an "
+            f"image is {listing[0].name!r}"
         )
     order = plan.shuffled(digest)
     set_of = np.where(row < 0, -1, sets[row]).astype(np.int32)
@@ -100,6 +102,7 @@ def prepare(settings: Settings, own: str) -> Prepared:
         rejects=list(rejects.values()),
         label_rows=len(table.names),
         labels_without_image=len(np.unique(label_digest, axis=0)) - int(hit.sum()),
+        unlike=unlike,
     )
 
 

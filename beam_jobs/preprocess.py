@@ -141,7 +141,7 @@ def _fill(
 ) -> dict[str, Any]:
     prepared = prepare.prepare(job, output.own)
     output.begin(job.overwrite)
-    _check_rejects(prepared.rejects, prepared.found, job, output)
+    _check_rejects(prepared.rejects, prepared.found, job, output, prepared.unlike)
     sources.unpack(prepared.listing)
     prepared = prepare.sharded(prepared, job)
     output.claim(prepare.shard_names(prepared, job))
@@ -188,7 +188,9 @@ def _fill(
     return document
 
 
-def _check_rejects(rejects: list[Reject], found: int, job: settings.Settings, output: commit.Output) -> None:
+def _check_rejects(
+    rejects: list[Reject], found: int, job: settings.Settings, output: commit.Output, why: str = ""
+) -> None:
     """Ends the job where too many images are of no use, leaving the list of them."""
     too_many = settings.exceeds(len(rejects), found, job.max_bad_fraction)
     if too_many or len(rejects) == found:
@@ -200,7 +202,7 @@ def _check_rejects(rejects: list[Reject], found: int, job: settings.Settings, ou
                 f"{len(rejects):,} of {found:,} images cannot be used, "
                 f"more than --max_bad_fraction {job.max_bad_fraction:g} allows"
             )
-        raise UserError(f"{said}; each is in {where} (the first: {first.name}, {first.reason})")
+        raise UserError(f"{said}; each is in {where} (the first: {first.name}, {first.reason}){why}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

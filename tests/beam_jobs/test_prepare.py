@@ -55,13 +55,15 @@ def test_a_row_that_comes_twice_is_one_label_and_no_contradiction(archive: Archi
         plan_of(archive)
 
 
-def test_a_csv_that_names_no_image_is_shown_beside_one(archive: Archive) -> None:
+def test_a_csv_that_names_no_image_is_shown_beside_one(archive: Archive, run: Run) -> None:
     archive.put("chip", jpeg(noise(1)), None)
     archive.rows = [("train-jpg/chip.jpg", "clear")]
     archive.write_labels()
-    said = "names none of 1 images: its first name is 'train-jpg/chip', and that of an image is 'chip'"
-    with pytest.raises(UserError, match=rf"v2\.csv {said}"):
-        plan_of(archive)
+    done = run(archive)
+    assert done.code == 2
+    said = "names none of them: its first name is 'train-jpg/chip', and that of an image is 'chip'"
+    assert done.err.endswith(f"; {archive.labels} {said}\n")
+    assert [(row["name"], row["reason"]) for row in done.rejects] == [("chip", "no_label")]
 
 
 def test_shards_have_the_size_asked_for_whatever_the_images_are(archive: Archive, run: Run) -> None:
