@@ -1,8 +1,8 @@
 """One worker of a training run: flags to `Config` to `start.train`.
 
 Promises: exit code 0 with an export written by the chief; 2 for the user's mistake; 75 where another worker
-was lost or stopped, or a storage failed for a while, which a restart mends; 143 where SIGTERM came here,
-after a checkpoint; 130 for Ctrl-C.
+was lost or stopped, or a storage failed for a while, which a restart mends; 143 where SIGTERM came here and
+130 where Ctrl-C did, after a checkpoint.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     near = link.from_environment()
     try:
         return cli.run(lambda: _train(argv, near))
-    except TerminatedError:
-        cli.leave_word("stopped by SIGTERM")
-        return cli.EXIT_TERMINATED
+    except TerminatedError as error:
+        cli.leave_word(str(error))
+        return error.code
 
 
 def _train(argv: Sequence[str] | None, near: link.Near) -> None:

@@ -1,6 +1,7 @@
-"""How runs end, by themselves or by SIGTERM, and how a later start goes on: with real processes."""
+"""How runs end, by themselves or by a signal, and how a later start goes on: with real processes."""
 
 import json
+import os
 import shutil
 import signal
 
@@ -31,6 +32,19 @@ def test_sigterm_saves_the_step_and_the_next_start_repeats_none(records, tmp_pat
         run.locally(1)
         run.wait_for_step(reached + 3)
         assert repeated(run) == 0
+
+
+def test_ctrl_c_saves_the_step_and_a_second_one_is_offered(records, tmp_path):
+    with Run(records, tmp_path / "model", "--epochs", 60, "--checkpoint_steps", 1000) as run:
+        launcher = run.locally(2)
+        run.wait_for_step(8)
+        for pid in (launcher.pid, *run.workers()):  # as a terminal does
+            os.kill(pid, signal.SIGINT)
+        assert run.ends() == [cli.EXIT_INTERRUPTED], run.told()
+        reached = max(run.steps())
+        assert last_saved(run) == reached
+        assert "Ctrl-C again ends it at once" in run.told()
+        assert f"stopped by SIGINT: the newest checkpoint is of step {reached}\n" in run.told()
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
 """One attempt: from starting this launcher's training processes to the last one's end.
 
-Promises: no process of an attempt is left when it returns; the ending says what a restart can mend; SIGTERM
+Promises: no process of an attempt is left when it returns; the ending says what a restart can mend; a signal
 to the launcher reaches the processes, and they get the time to save.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 from canopy import cli
 from trainer import cluster
 from trainer.cluster import Place
-from trainer.halt import Halt
+from trainer.halt import CODES, Halt
 from trainer.launching import worker
 from trainer.launching.rendezvous import End, Meeting, Start
 from trainer.launching.watch import Watch
@@ -224,15 +224,18 @@ def _conclude(workers: list[Worker]) -> Ending:
 
 def _obey(workers: list[Worker], code: int) -> Ending:
     """Ends this launcher's workers, because it was told to."""
-    name = signal.SIGTERM if code == cli.EXIT_TERMINATED else signal.SIGINT
-    worker.stop(workers, name, STOP_SECONDS)
+    name = next(number.name for number, meant in CODES.items() if meant == code)
+    if code == cli.EXIT_INTERRUPTED and any(each.line.steps for each in workers):
+        log.warning("interrupted: training stops once this step is saved; Ctrl-C again ends it at once")
+    # A terminal has sent Ctrl-C to the workers as well, and a second one ends them at once.
+    worker.stop(workers, STOP_SECONDS)
     saved = max(each.line.saved for each in workers)
     stands = (
         f"the newest checkpoint is of step {saved}"
         if saved >= 0
         else "no checkpoint was written since the start"
     )
-    return Ending(code, f"stopped by {name.name}: {stands}")
+    return Ending(code, f"stopped by {name}: {stands}")
 
 
 def verdict(failures: Sequence[int]) -> int:

@@ -195,11 +195,11 @@ def _own_gpus(index: int, here: int) -> dict[str, str]:
     return {machine.VISIBLE_GPUS: ",".join(gpus[first : first + each])}
 
 
-def stop(workers: Sequence[Worker], how: signal.Signals, seconds: float) -> None:
-    """Sends a signal to all that still run, and kills them after `seconds`, a frozen one at once."""
+def stop(workers: Sequence[Worker], seconds: float) -> None:
+    """Sends SIGTERM to all that still run, and kills them after `seconds`, a frozen one at once."""
     for worker in workers:
         if worker.process.poll() is None:
-            worker.process.send_signal(how)
+            worker.process.terminate()
     _await_ends(workers, seconds, Worker.seems_frozen)
 
 

@@ -251,13 +251,13 @@ class Run:
 
     def _leave_together(self, step: int) -> None:
         """Ends this start after the same step and its checkpoint on all workers."""
-        log.info("SIGTERM has come to a worker: all stop after step %d", step)
+        log.info("a worker was told to stop: all do after step %d", step)
         self._save(step)
         with contextlib.suppress(*LOST):  # a worker that is gone by now was done, too
             self._gather(0)  # until the chief has saved
-        if self.stopping.is_asked:
-            raise TerminatedError
-        raise PeerLostError(f"another worker was stopped by SIGTERM; step {step} is saved")
+        if self.stopping.signal:
+            raise TerminatedError(self.stopping.signal)
+        raise PeerLostError(f"another worker was told to stop; step {step} is saved")
 
     def _note(self, journal: Journal, line: dict[str, Any]) -> None:
         """Writes a line of the journal; a storage that refuses it does not end the run."""

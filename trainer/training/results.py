@@ -41,7 +41,7 @@ class Results:
         self._lag, self._stepped = lag, stepped
         self._unknown: collections.deque[tuple[int, Pending]] = collections.deque()
         self.loss = math.nan  # of the newest step that is known
-        self.stop = False  # whether SIGTERM had come to a worker
+        self.stop = False  # whether a worker had been told to stop
 
     def add(self, step: int, result: Pending, all_known: bool) -> None:
         """Takes a step's result, and looks at those that are due.

@@ -1,9 +1,9 @@
 """How a training process stops: by a signal, because a peer is lost, or because its launcher is gone.
 
-Promises: while steps are taken, SIGTERM only raises a flag on which all workers agree, so that all stop after
-the same step and its checkpoint; at any other time, and where agreement does not come, the process ends by
-itself within the grace period; Ctrl-C ends it at once, without a library's traceback; nothing is cut off
-while a checkpoint is written.
+Promises: while steps are taken, SIGTERM and Ctrl-C only raise a flag on which all workers agree, so that all
+stop after the same step and its checkpoint; at any other time, where agreement does not come within the grace
+period, and at a Ctrl-C behind another signal, the process ends by itself, without a library's traceback;
+nothing is cut off while a checkpoint is written.
 
 TensorFlow takes SIGTERM for itself when its cluster starts ("SIGTERM caught") and does nothing with it, and
 where an interrupt unwinds its calls or its import, their tracebacks are what the user gets to see. So both
@@ -20,22 +20,27 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 
 from canopy import cli
 from trainer import link
 from trainer.cluster import Place, from_tf_config
+from trainer.halt import CODES
 
-AGREE_SECONDS = 15.0  # from SIGTERM until the workers have stopped together: half of Kubernetes' grace period
+AGREE_SECONDS = 15.0  # from the signal until all have stopped together: half of Kubernetes' grace period
 SAVING_SECONDS = 10.0  # a checkpoint being written gets as long, then it is given up
 # Taken over from `begin` on. A launcher starts its workers with these blocked.
-SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
+SIGNALS = frozenset(CODES)
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class TerminatedError(Exception):
-    """SIGTERM came here: this worker has stopped and need not be started again."""
+    """A signal came here: this worker has stopped and need not be started again."""
+
+    def __init__(self, by: signal.Signals) -> None:
+        """Takes SIGTERM or SIGINT."""
+        super().__init__(f"stopped by {by.name}")
+        self.code = CODES[by]
 
 
 class Stopping:
@@ -52,7 +57,7 @@ class Stopping:
         self._in_steps = False
         self._cluster = ""  # TF_CONFIG, once the launcher has said go
         self._go = threading.Event()
-        self.is_asked = False  # SIGTERM has come to this worker
+        self.signal: signal.Signals | None = None  # the first that came to this worker
         self.has_stepped = False  # the workers have computed together
 
     def begin(self) -> None:
@@ -78,24 +83,29 @@ class Stopping:
             os.environ.pop("TF_CONFIG", None)  # of a single worker: TensorFlow takes none, and no empty one
         return from_tf_config(os.environ)
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether this worker was told to stop."""
+        return self.signal is not None
+
     @contextlib.contextmanager
     def agreeing(self) -> Iterator[Callable[[], None]]:
-        """While steps are taken that belong to no checkpoint yet: SIGTERM is left to the agreement.
+        """While steps are taken that belong to no checkpoint yet: a signal is left to the agreement.
 
         Yields:
             What to call after each step: from the first call on there is something to lose. Before it, the
             process may be cut off, which a first step's seconds of tracing make worth while.
 
         Raises:
-            TerminatedError: at the end, where SIGTERM came and no agreement was needed any more.
+            TerminatedError: at the end, where a signal came and no agreement was needed any more.
         """
         try:
             yield self._begin_agreement
         finally:
             with self._lock:
                 self._in_steps = False
-        if self.is_asked:
-            raise TerminatedError
+        if self.signal:
+            raise TerminatedError(self.signal)
 
     def _begin_agreement(self) -> None:
         with self._lock:  # whoever ends the process has it for good: no step is begun that nobody saves
@@ -135,13 +145,16 @@ class Stopping:
             self._end(cli.EXIT_PEER_LOST, f"peer lost: {value}")
 
     def _await_signal(self) -> None:
-        if signal.sigwait(SIGNALS) == signal.SIGINT:
-            # A launcher says it, once for all its workers.
-            self._end(cli.EXIT_INTERRUPTED, "" if self._near.has_launcher else "interrupted")
-        self.is_asked = True
+        self.signal = signal.Signals(signal.sigwait(SIGNALS))
         if self._in_steps:  # without the lock: a checkpoint being written may never end
-            time.sleep(AGREE_SECONDS)
-        self._end(cli.EXIT_TERMINATED, "stopped by SIGTERM: the newest checkpoint stands")
+            # macOS has no wait for a signal with a deadline.
+            hurry = threading.Thread(target=signal.sigwait, args=({signal.SIGINT},), daemon=True)
+            hurry.start()
+            hurry.join(AGREE_SECONDS)
+        # A launcher tells of Ctrl-C, once for all its workers.
+        is_told = self._near.has_launcher and self.signal == signal.SIGINT
+        line = f"stopped by {self.signal.name}: the newest checkpoint stands"
+        self._end(CODES[self.signal], "" if is_told else line)
 
     def _end(self, code: int, line: str) -> None:
         """Ends the process from whatever thread, when no checkpoint is being written any more."""

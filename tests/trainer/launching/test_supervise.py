@@ -146,7 +146,7 @@ def test_a_bug_ends_all_and_no_restart_mends_it(pretending, monkeypatch):
 )
 def test_a_signal_reaches_the_workers_and_they_get_the_time_to_save(pretending, how, code, saves, stands):
     asks = f"os.kill(os.getppid(), {int(how)})\n"
-    stops = f"signal.sigwait([{int(how)}])\ntime.sleep(0.3)\nnear.say(link.SAVED, {saves})\nend({code})"
+    stops = f"signal.sigwait([signal.SIGTERM])\ntime.sleep(0.3)\nnear.say(link.SAVED, {saves})\nend({code})"
     pretending(asks + stops, stops)
     with Halt() as halt:
         ending = attempt(halt=halt)

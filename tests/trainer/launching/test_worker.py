@@ -41,8 +41,8 @@ def doing(pretending: Callable[..., None]) -> Iterator[Callable[..., worker.Work
 
 @pytest.fixture
 def started(doing: Any) -> Callable[[float], worker.Worker]:
-    """Starts a worker that ends `seconds` after it was told that a peer is lost, or got a SIGINT."""
-    obeys = "(signal.sigwait([signal.SIGINT]), lost.set())"
+    """Starts a worker that ends `seconds` after it was told that a peer is lost, or got a SIGTERM."""
+    obeys = "(signal.sigwait([signal.SIGTERM]), lost.set())"
     hears = f"threading.Thread(target=lambda: {obeys}, daemon=True).start()"
 
     def start(seconds: float) -> worker.Worker:
@@ -54,7 +54,7 @@ def started(doing: Any) -> Callable[[float], worker.Worker]:
 
 
 def stop(workers: list[worker.Worker], seconds: float) -> None:
-    worker.stop(workers, signal.SIGINT, seconds)
+    worker.stop(workers, seconds)
 
 
 def dismiss(workers: list[worker.Worker], seconds: float) -> None:

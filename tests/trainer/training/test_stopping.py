@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from canopy import cli
 from tests.trainer.surviving import is_running, wait_for
 from trainer import link
 from trainer.cluster import Place
@@ -70,7 +71,7 @@ ctypes.CDLL(None).qsort((ctypes.c_int * 2)(1, 2), 2, 4, compare)
 @pytest.mark.parametrize(
     ("number", "code", "said"),
     [
-        (signal.SIGINT, 130, b"interrupted\n"),
+        (signal.SIGINT, 130, b"stopped by SIGINT: the newest checkpoint stands\n"),
         (signal.SIGTERM, 143, b"stopped by SIGTERM: the newest checkpoint stands\n"),
     ],
 )
@@ -83,22 +84,31 @@ def test_a_signal_ends_it_in_one_line_wherever_it_is(doing, what, number, code, 
 
 AT_A_FIRST_STEP = "with stopping.agreeing():\n    tell('it is traced')\n    time.sleep(600)"
 IN_STEPS = "with stopping.agreeing() as agree:\n    agree()\n    tell('in steps')\n    time.sleep(600)"
+ASKED_IN_STEPS = (
+    "with stopping.agreeing() as agree:\n    agree()\n    tell('in steps')\n"
+    "    while not stopping.is_asked: time.sleep(0.01)\n    tell('asked')\n    time.sleep(600)"
+)
 AFTER_THE_LAST = "with stopping.agreeing() as agree:\n    agree()\ntell('after')\ntime.sleep(600)"
 
 
 @pytest.mark.parametrize(
-    ("what", "number", "code"),
-    [
-        (AT_A_FIRST_STEP, signal.SIGTERM, 143),
-        (IN_STEPS, signal.SIGINT, 130),
-        (AFTER_THE_LAST, signal.SIGTERM, 143),
-    ],
+    ("number", "code"), [(signal.SIGTERM, cli.EXIT_TERMINATED), (signal.SIGINT, cli.EXIT_INTERRUPTED)]
 )
-def test_after_ctrl_c_or_where_no_step_is_lost_it_does_not_wait_until_the_workers_agree(
-    doing, what, number, code
-):
+@pytest.mark.parametrize("what", [AT_A_FIRST_STEP, AFTER_THE_LAST])
+def test_where_no_step_is_lost_it_does_not_wait_until_the_workers_agree(doing, what, number, code):
     process = doing(f"module.AGREE_SECONDS = 600\n{what}")
     process.send_signal(number)
+    assert process.wait(20) == code
+
+
+@pytest.mark.parametrize(
+    ("first", "code"), [(signal.SIGTERM, cli.EXIT_TERMINATED), (signal.SIGINT, cli.EXIT_INTERRUPTED)]
+)
+def test_ctrl_c_behind_another_signal_ends_it_without_waiting_for_the_workers(doing, first, code):
+    process = doing(f"module.AGREE_SECONDS = 600\n{ASKED_IN_STEPS}")
+    process.send_signal(first)
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
     assert process.wait(20) == code
 
 
@@ -110,7 +120,12 @@ SAVING = (
 
 @pytest.mark.parametrize(
     ("what", "number", "code"),
-    [(IN_STEPS, signal.SIGTERM, 143), (SAVING, signal.SIGTERM, 143), (SAVING, signal.SIGINT, 130)],
+    [
+        (IN_STEPS, signal.SIGTERM, 143),
+        (IN_STEPS, signal.SIGINT, 130),
+        (SAVING, signal.SIGTERM, 143),
+        (SAVING, signal.SIGINT, 130),
+    ],
 )
 def test_workers_that_do_not_agree_and_a_checkpoint_that_takes_too_long_are_given_up(
     doing, what, number, code
@@ -147,12 +162,13 @@ def test_a_launcher_waits_for_as_long_as_its_worker_may_take_to_end():
     assert stopping.SAVING_SECONDS < supervise.DISMISS_SECONDS
 
 
-def test_while_steps_are_taken_sigterm_only_asks(doing):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_while_steps_are_taken_a_signal_only_asks(doing, number):
     process = doing(
         "with stopping.agreeing() as agree:\n    agree()\n    tell('in steps')\n"
         "    while not stopping.is_asked: time.sleep(0.01)\n    tell('saved')\n    raise SystemExit(7)"
     )
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     out, _ = process.communicate(timeout=20)
     assert (process.returncode, out) == (7, b"saved\n")
 
@@ -175,17 +191,20 @@ def test_a_signal_from_before_it_began_is_not_lost():
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     process.send_signal(signal.SIGINT)
     _, words = process.communicate(timeout=20)
-    assert (process.returncode, words) == (130, b"interrupted\n")
+    assert (process.returncode, words) == (130, b"stopped by SIGINT: the newest checkpoint stands\n")
 
 
-def test_that_sigterm_came_in_the_last_step_is_not_forgotten(doing):
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, cli.EXIT_TERMINATED), (signal.SIGINT, cli.EXIT_INTERRUPTED)]
+)
+def test_that_a_signal_came_in_the_last_step_is_not_forgotten(doing, number, code):
     process = doing(
         "try:\n    with stopping.agreeing() as agree:\n        agree()\n        tell('in steps')\n"
         "        while not stopping.is_asked: time.sleep(0.01)\n"
-        "except module.TerminatedError:\n    raise SystemExit(7)"
+        "except module.TerminatedError as error:\n    raise SystemExit(error.code)"
     )
-    process.terminate()
-    assert process.wait(20) == 7
+    process.send_signal(number)
+    assert process.wait(20) == code
 
 
 def test_its_last_word_and_what_it_has_printed_are_not_lost(doing, tmp_path, monkeypatch):
