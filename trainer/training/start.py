@@ -140,6 +140,13 @@ def _made(
             config.batch_size,
             reading.total,
         )
+    if config.fine_tune_from_epoch >= config.epochs and place.is_chief:
+        log.warning(
+            "--fine_tune_from_epoch %d is beyond the last of the %d epochs, which count from 0: the backbone "
+            "never trains",
+            config.fine_tune_from_epoch,
+            config.epochs,
+        )
     chosen = precision.settle(config.mixed_precision, lambda mine: gathering.numbers(strategy, place, mine))
     log.info(
         "%s on %s, %s, global batch %d",

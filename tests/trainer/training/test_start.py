@@ -25,14 +25,16 @@ from trainer.training import start
 from trainer.training.stopping import Stopping
 
 
-def test_a_batch_larger_than_the_training_split_is_told(
+def test_a_batch_larger_than_the_training_split_and_a_backbone_that_never_trains_are_told(
     command: Command, records: Path, tmp_path: Path
 ) -> None:
     small = ["--weights", "none", "--alpha", 0.35, "--image_size", 32, "--epochs", 1, "--batch_size", 512]
+    small += ["--fine_tune_from_epoch", 1]
     done = command("trainer.task", "--data", records, "--model_dir", tmp_path / "model", *small)
     assert done.returncode == cli.EXIT_OK
-    (said,) = (line for line in done.stderr.splitlines() if "larger than the training split" in line)
-    assert "512" in said
+    batch, backbone = (line for line in done.stderr.splitlines() if "larger than" in line or "never" in line)
+    assert "the global batch of 512 is larger than the training split" in batch
+    assert "--fine_tune_from_epoch 1 is beyond" in backbone
 
 
 @pytest.mark.slow
