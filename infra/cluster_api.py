@@ -29,6 +29,8 @@ READ_SECONDS = 60.0  # a stream that is silent for longer is asked for anew: its
 CONNECT_SECONDS = 10.0
 NOWHERE = (404, 410)
 NO_JSON = "it answers with what is no JSON, as a proxy or a login page does"
+# Mistakes that the API server answers with 500, as its own: apimachinery's structuredMergeManager.Apply.
+MALFORMED = ("failed to create typed patch object", "failed to convert new object")
 STAMPED = re.compile(r"\d{4}-\d\d-\d\dT\S+ ")  # the kubelet's own words among a log's lines are not
 _watch: Any = typeless_watch  # most of the client carries no types
 
@@ -256,7 +258,8 @@ def _translated() -> Iterator[None]:
         yield
     except ApiException as error:
         refusal = _refusal(error)
-        raise (UnreachableError(refusal.message) if error.status in AGAIN else refusal) from None
+        passing = error.status in AGAIN and not refusal.message.startswith(MALFORMED)
+        raise (UnreachableError(refusal.message) if passing else refusal) from None
     except (urllib3.exceptions.HTTPError, OSError) as error:
         reason = getattr(error, "reason", None) or error
         raise UnreachableError(str(reason)) from None

@@ -25,6 +25,7 @@ MEANINGS = (
     (403, " cannot ", "a right is missing ({}): k8s/rbac.yaml has those that it takes"),
     (403, "", "the cluster forbids it ({})"),
     (404, "namespaces", "the namespace is not there ({}): make it, or name another with --namespace"),
+    (500, "not declared in schema", "a field is misspelt, or of a later Kubernetes than this cluster's ({})"),
     (409, "onflict", "somebody else has set fields of it ({}): --force_conflicts takes them over"),
 )
 

@@ -170,9 +170,16 @@ class Request:
         try:
             kubernetes_validate.validate(body, VALIDATED, strict=True)
         except kubernetes_validate.ValidationError as error:
-            path = ".".join(map(str, error.path))
+            path, words = ["", *map(str, error.path)], error.message
+            if error.validator == "additionalProperties":
+                path += [key for key in error.instance if key not in error.schema["properties"]][:1]
+                words = "field not declared in schema"
+            kind = f"{self.group_version}, Kind={body['kind']}"
             raise RefusalError(
-                400, "BadRequest", f"failed to create typed patch object: {path}: {error.message}"
+                500,
+                "",
+                f"failed to create typed patch object ({self.server.namespace}/{self.name}; {kind}): "
+                f"{'.'.join(path)}: {words}",
             ) from None
         if not any(key == (self.resource, self.name) for key in self.store.objects):
             self._authorise("create")

@@ -32,6 +32,38 @@ def test_what_the_cluster_refuses_is_told_in_a_sentence(server, submit, write, s
     assert message in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("backoffLimitPerIndx", 6, "a field is misspelt, or of a later Kubernetes than this cluster's"),
+        ("backoffLimit", "six", "the cluster refuses it"),
+    ],
+)
+def test_a_field_that_the_cluster_does_not_take_is_the_manifests_mistake(
+    server, submit, write, monkeypatch, field, value, words
+):
+    monkeypatch.setattr("infra.connection.TRIES", 0)
+    wrong = job("train")
+    wrong["spec"][field] = value
+    path = write("t.yaml", wrong)
+    done = submit(path)
+    assert done.returncode == 2
+    assert f"applying job/train of {path}: {words} (failed to create typed patch object" in done.stderr
+    assert not server.store.list("jobs")
+
+
+def test_a_quantity_that_cannot_be_read_is_the_manifests_mistake(server, submit, write, monkeypatch):
+    monkeypatch.setattr("infra.connection.TRIES", 0)
+    message = (
+        "failed to convert new object (lab/train; batch/v1, Kind=Job) to proper version: unable to convert "
+        "unstructured object to batch/v1, Kind=Job: quantities must match the regular expression"
+    )
+    server.refusals.append(("patch", "jobs", RefusalError(500, "", message)))
+    done = submit(write("t.yaml", job("train")))
+    assert done.returncode == 2
+    assert f"the cluster refuses it ({message})" in done.stderr
+
+
 def test_credentials_that_are_not_accepted_are_told(server, submit, write):
     done = submit(write("t.yaml", job("train")), token="expired")
     assert done.returncode == 2
