@@ -22,6 +22,7 @@ from infra.manifests import KubeObject, Manifest, is_job, title
 from infra.screen import Screen
 from infra.settings import Settings
 
+COUNTS = ("completions", "parallelism")
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 DELETED_SECONDS = 180.0  # for a Job's pods to end within their grace period, and the Job after them
 
@@ -128,7 +129,8 @@ def _make_way(
 def _difference(cluster: Cluster, item: KubeObject, path: str, settings: Settings) -> str:
     """In what a file's ConfigMap or Job differs from the cluster's; empty where it does not.
 
-    A field that may be changed in a Job, such as its deadline, is no difference.
+    A field that may be changed in a Job, such as its deadline, is no difference; the number of an Indexed
+    Job's pods is one, though Kubernetes lets it be changed: they were told how many they are.
 
     Raises:
         UserError: the cluster would not take the object.
@@ -142,7 +144,13 @@ def _difference(cluster: Cluster, item: KubeObject, path: str, settings: Setting
         if refusals.immutable(refused):
             return f"{title(item)}: {refusals.fields(refused)}"
         raise _refused(refused, item, path) from None
-    if there is None or item["kind"] != "ConfigMap":
+    if there is None:
+        return ""
+    if is_job(item):
+        indexed = after["spec"].get("completionMode") == "Indexed"
+        keys = [key for key in COUNTS if indexed and after["spec"].get(key) != there["spec"].get(key)]
+        return f"{title(item)}: {', '.join(f'spec.{key}' for key in keys)}" if keys else ""
+    if item["kind"] != "ConfigMap":
         return ""
     old, new = ({**(each.get("data") or {}), **(each.get("binaryData") or {})} for each in (there, after))
     keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]

@@ -11,7 +11,15 @@ import threading
 import time
 import uuid
 
-JOB_IMMUTABLE = ("template", "completionMode", "completions", "selector", "podFailurePolicy")
+# pkg/apis/batch/validation/validation.go: ValidateJobSpecUpdate, and validateCompletions for the last.
+JOB_IMMUTABLE = (
+    "template",
+    "completionMode",
+    "selector",
+    "podFailurePolicy",
+    "backoffLimitPerIndex",
+    "completions",
+)
 LATER = itertools.count()
 
 
@@ -170,7 +178,9 @@ def conflict(clashes):
 def check_immutable(resource, old, new):
     if resource != "jobs":
         return
-    for key in JOB_IMMUTABLE:
+    spec = new["spec"]
+    elastic = spec.get("completionMode") == "Indexed" and spec["completions"] == spec["parallelism"]
+    for key in JOB_IMMUTABLE[:-1] if elastic else JOB_IMMUTABLE:
         if old["spec"].get(key) != new["spec"].get(key):
             name = old["metadata"]["name"]
             message = f'Job.batch "{name}" is invalid: spec.{key}: Invalid value: {{}}: field is immutable'

@@ -211,6 +211,28 @@ def test_what_a_job_lets_be_changed_is_changed_while_it_runs(server, submit, wri
     assert server.store.get("jobs", "train")["spec"]["activeDeadlineSeconds"] == 99
 
 
+def test_the_number_of_pods_that_know_how_many_they_are_is_not_changed_while_they_run(server, submit, write):
+    server.store.apply("jobs", job("train", completions=2), "canopy", force=False)
+    more = write("t.yaml", job("train", completions=3))
+    done = submit(more, "--timeout", 0.1)
+    assert done.returncode == 2, done.stderr
+    assert "runs with other settings (job/train: spec.completions, spec.parallelism)" in done.stderr
+    assert server.store.get("jobs", "train")["spec"]["completions"] == 2
+    play(server)
+    assert submit(more, "--replace").returncode == 0
+    assert server.store.get("jobs", "train")["spec"]["completions"] == 3
+
+
+def test_a_work_queue_gets_more_pods_while_it_runs(server, submit, write):
+    queue = job("tune")
+    queue["spec"]["parallelism"] = 2
+    server.store.apply("jobs", queue, "canopy", force=False)
+    queue["spec"]["parallelism"] = 4
+    done = submit(write("t.yaml", queue), "--timeout", 0.1)
+    assert done.returncode == 75, done.stderr
+    assert "job/tune changed" in done.stderr
+
+
 def test_fields_that_somebody_else_has_set_are_left_alone_unless_forced(server, submit, write):
     play(server)
     theirs = settings_map("train", EPOCHS="9")
