@@ -44,8 +44,11 @@ def sentence(refused: RefusedError, doing: str) -> str:
 
 
 def immutable(refused: RefusedError) -> bool:
-    """Whether an object is there already and differs in a field that cannot be changed."""
-    return refused.status == 422 and "field is immutable" in refused.message
+    """Whether an object is there already and differs in a field that cannot be changed.
+
+    A webhook refuses with 403: Kueue's, where a Job that it has not suspended is put into a queue.
+    """
+    return refused.status in (403, 422) and "field is immutable" in refused.message
 
 
 def fields(refused: RefusedError) -> str:

@@ -233,6 +233,23 @@ def test_a_work_queue_gets_more_pods_while_it_runs(server, submit, write):
     assert "job/tune changed" in done.stderr
 
 
+def test_a_queue_that_guards_a_job_makes_it_another_one_and_not_a_refusal(server, submit, write):
+    server.store.apply("jobs", job("train"), "canopy", force=False)
+    message = (
+        'admission webhook "vjob.kb.io" denied the request: metadata.labels[kueue.x-k8s.io/queue-name]: '
+        'Invalid value: "canopy": field is immutable'
+    )
+    path = write("t.yaml", job("train"))
+    for _ in range(2):
+        server.refusals.append(("patch", "jobs", RefusalError(403, "Forbidden", message)))
+    done = submit(path)
+    assert done.returncode == 2
+    assert "runs with other settings (job/train: what a Job cannot change)" in done.stderr
+    play(server)
+    done = submit(path, "--replace")
+    assert done.returncode == 0, done.stderr
+
+
 def test_fields_that_somebody_else_has_set_are_left_alone_unless_forced(server, submit, write):
     play(server)
     theirs = settings_map("train", EPOCHS="9")
