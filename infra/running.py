@@ -141,7 +141,7 @@ def _difference(cluster: Cluster, item: KubeObject, path: str, settings: Setting
         force = settings.force_conflicts or is_job(item)
         after = cluster.apply(_as_admitted(item, there), force, only_try=True)
     except RefusedError as refused:
-        if refusals.immutable(refused):
+        if is_job(item) and refusals.immutable(refused):  # --replace takes nothing else away
             return f"{title(item)}: {refusals.fields(refused)}"
         raise _refused(refused, item, path) from None
     if there is None:

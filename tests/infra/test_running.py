@@ -278,6 +278,19 @@ def test_a_job_is_not_taken_away_where_what_comes_in_its_place_is_refused(server
     assert done.returncode == 0, done.stderr
 
 
+def test_a_job_stays_where_what_cannot_change_is_another_object(server, submit, write):
+    objects = [settings_map("train", EPOCHS="1"), job("train")]
+    for item in objects:
+        server.store.apply(f"{item['kind'].lower()}s", item, "canopy", force=False)
+    kept = server.store.objects.copy()
+    message = 'ConfigMap "train" is invalid: data: Forbidden: field is immutable when `immutable` is set'
+    server.refusals.append(("patch", "configmaps", RefusalError(422, "Invalid", message)))
+    done = submit(write("t.yaml", *objects), "--replace")
+    assert done.returncode == 2
+    assert f"the cluster refuses it ({message})" in done.stderr
+    assert server.store.objects == kept
+
+
 def test_a_job_of_kubectls_that_differs_is_told_so(server, submit, write):
     server.store.apply("jobs", job("train"), "kubectl-client-side-apply", force=False)
     done = submit(write("t.yaml", job("train", image="canopy:0.2.0")))
