@@ -46,6 +46,16 @@ def check(config: Config) -> None:
         raise UserError(f"--communication nccl is given and {unseen}: use ring")
 
 
+def on_host(number: float) -> Any:
+    """A number for a graph, float32 in the host's memory, where nothing waits for a GPU.
+
+    TensorFlow copies what is made outside a graph to the GPU at once, and a copy waits for all that the GPU
+    has to do yet: gpu_util.cc, CopyCPUTensorToGPU. Only int32 stays where it is.
+    """
+    with tf.device("/CPU:0"):
+        return tf.constant(number, tf.float32)
+
+
 def strategy(communication: str) -> Any:
     """MultiWorkerMirroredStrategy over the cluster that TF_CONFIG names.
 

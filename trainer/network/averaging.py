@@ -13,6 +13,7 @@ from typing import Any
 import numpy.typing as npt
 import tensorflow as tf
 
+from trainer import devices
 from trainer.local import Local
 from trainer.tracing import traced
 
@@ -67,7 +68,7 @@ class Average:
             return
         updates, since = step // EVERY, 1 + min((step - 1) % EVERY, (step - 1) % self._epoch)
         decay = min(self._decay**since, updates / (updates + 9))
-        self._move(tf.constant(1 - decay, tf.float32))
+        self._move(devices.on_host(1 - decay))
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:

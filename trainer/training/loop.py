@@ -194,7 +194,7 @@ class Run:
                     batch = self._share_out(batches)
                 seed = tf.constant([self.config.seed, step], tf.int32)
                 with self.profiler.step(step):
-                    result = self.steps.train(*batch, seed, tf.constant(float(self.stopping.is_asked)))
+                    result = self.steps.train(*batch, seed, devices.on_host(self.stopping.is_asked))
                 step += 1
                 ends = step % self.reading.steps == 0
                 self.average.follow(step)

@@ -129,7 +129,12 @@ def _follow_on_two_replicas():
     _, average = followed(strategy, 0.9)
     graph = average._move.get_concrete_function(tf.TensorSpec([], tf.float32)).graph
     assert {op.device[-5:] for op in graph.get_operations() if op.type == "Sub"} == {"CPU:0", "CPU:1"}
+    told = []
+    average._move = told.append
+    with tf.device("/CPU:1"):  # as on a GPU, which TensorFlow takes by itself
+        average.follow(1)
+    assert [share.device[-5:] for share in told] == ["CPU:0"]
 
 
-def test_each_device_computes_its_own_replicas_average():
+def test_each_device_computes_its_own_replicas_average_and_waits_for_no_other():
     assert passes_alone(_follow_on_two_replicas)

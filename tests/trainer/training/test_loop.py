@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import tensorflow as tf
 
 from tests.conftest import SMALLEST
+from tests.trainer.replicas import passes_alone, two_replicas
 from trainer import config, data_info, link
 from trainer.cluster import Place
 from trainer.training import loop, start
 from trainer.training.pace import Pace
+from trainer.training.steps import Steps
 from trainer.training.stopping import Stopping
 
 
@@ -51,3 +56,30 @@ def test_a_rate_counts_images_and_not_the_padding_beside_them(
     assert len(rates) == 4
     assert rates[0] + rates[1] == rates[2] + rates[3] == total
     assert min(rates) < batch / 2
+
+
+class EnoughError(Exception):
+    """The first step is about to be taken."""
+
+
+def _begin_where_numbers_are_made_on_another_device(records: Path, model_dir: Path) -> None:
+    two_replicas()
+    found: list[str] = []
+
+    def look(images: Any, labels: Any, weights: Any, *told: Any) -> None:
+        found.extend(value.device[-5:] for value in told if value.dtype.is_floating)
+        raise EnoughError
+
+    class LookingSteps(Steps):
+        def enter(self, epoch: int) -> None:
+            self.train = look
+
+    setattr(loop, "Steps", LookingSteps)  # noqa: B010 - mypy takes no assignment to another's import
+    settings = config.parse(["--data", str(records), "--model_dir", str(model_dir), *map(str, SMALLEST)])
+    with tf.device("/CPU:1"), pytest.raises(EnoughError):  # as on a GPU, which TensorFlow takes by itself
+        start.train(settings, Place(0, ()), Stopping(link.Near(None)))
+    assert found == ["CPU:0"]
+
+
+def test_what_a_step_is_told_stays_in_the_hosts_memory(records: Path, tmp_path: Path) -> None:
+    assert passes_alone(functools.partial(_begin_where_numbers_are_made_on_another_device, records, tmp_path))
