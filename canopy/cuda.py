@@ -1,7 +1,8 @@
 """CUDA's libraries, with which TensorFlow computes on a GPU: whether they are there, and one that it misses.
 
 Promises: without its Python packages nothing is loaded but what the system has; a library that cannot be
-loaded is left to TensorFlow, which says so.
+loaded is left to TensorFlow, which says so. What TensorFlow says of a GPU is understood by its words: it
+raises one exception for much.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib.util
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +18,17 @@ from pathlib import Path
 # libtensorflow_framework.so.2), and this one is missing there. If one library is not found, it uses no GPU.
 LEFT_OUT = "cusolver/lib/libcusolver.so.11"
 CUDNN = "libcudnn.so.9"  # nothing else on a machine brings it but those who want to compute with it
+# What is copied to a GPU without room for it has no place to go to (gpu_util.cc: PrepareCopy); the others are
+# words of CUDA, of its libraries, and of XLA's allocator, within what TensorFlow calls an internal error.
+_NO_MEMORY = re.compile(
+    r"Dst tensor is not initialized|\bout of memory\b|STATUS_ALLOC_FAILED|RESOURCE_EXHAUSTED", re.IGNORECASE
+)
+# The driver's errors, and TensorFlow's where it cannot open a GPU: another process may have it to itself.
+_FAILED = re.compile(r"CUDA_ERROR_[A-Z]|cudaSetDevice")
+# cuDNN or cuBLAS cannot be opened, or computes nothing.
+_UNFIT = re.compile(
+    r"\bDNN (library|support)|\bBLAS support|C(UDNN|UBLAS)_STATUS_|cuDNN launch failure|No algorithm worked"
+)
 
 
 def is_installed() -> bool:
@@ -42,6 +55,21 @@ def load_left_out() -> None:
         if path.is_file():
             with contextlib.suppress(OSError):
                 ctypes.CDLL(str(path))
+
+
+def lacks_memory(said: str) -> bool:
+    """Whether an error's words mean that a GPU has no memory left, as one of its names does by itself."""
+    return bool(_NO_MEMORY.search(said))
+
+
+def has_failed(said: str) -> bool:
+    """Whether an error's words mean that a GPU cannot be had: broken, or another process'."""
+    return bool(_FAILED.search(said))
+
+
+def is_unfit(said: str) -> bool:
+    """Whether an error's words mean that cuDNN or cuBLAS does not work here."""
+    return bool(_UNFIT.search(said))
 
 
 def _folders() -> Iterator[str]:

@@ -11,7 +11,7 @@ import os
 import traceback
 from collections.abc import Sequence
 
-from canopy import cli, quiet
+from canopy import cli, cuda, quiet
 from canopy.contract import HAS_TRAINED
 from trainer import cluster, config, link, logs
 from trainer.training.stopping import Stopping, TerminatedError, leave
@@ -46,18 +46,17 @@ def _train(argv: Sequence[str] | None, near: link.Near) -> None:
         outcome = start.train(settings, place, stopping)
     except loop.LOST as error:
         raise cli.PeerLostError(words(error)) from error
-    except tf.errors.InternalError as error:
-        together = stopping.has_stepped or bool(os.environ.get(HAS_TRAINED))
-        if place.workers > 1 and (told := _explained(str(error), words(error), together)):
-            raise told from error
-        raise
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
         if "No space left" in str(error):  # TensorFlow has one name for both
             raise cli.UserError(f"a disk is full: make room, and start again ({words(error)})") from error
-        raise cli.UserError(
-            "training does not fit into this machine's memory or its GPU's: take a smaller --batch_size or "
-            f"--image_size, or more workers ({words(error)})"
-        ) from error
+        raise _too_large(words(error)) from error
+    except tf.errors.OpError as error:
+        together = stopping.has_stepped or bool(os.environ.get(HAS_TRAINED))
+        internal = isinstance(error, tf.errors.InternalError)
+        told = _explained(str(error), words(error), together) if internal and place.workers > 1 else None
+        if told := told or _of_gpu(str(error), words(error), together):
+            raise told from error
+        raise
     if place.is_chief:
         print(outcome.told())
 
@@ -83,6 +82,27 @@ def _explained(said: str, words: str, together: bool) -> Exception | None:
             f"take --communication ring ({words})"
         )
     return None
+
+
+def _of_gpu(said: str, words: str, together: bool) -> Exception | None:
+    """What an error of TensorFlow's says of this worker's GPU, if anything; see `_explained`."""
+    if cuda.lacks_memory(said):
+        return _too_large(words)
+    if cuda.has_failed(said) or (together and cuda.is_unfit(said)):
+        return cli.TryAgainError(f"a GPU has failed, or another process has it to itself ({words})")
+    if cuda.is_unfit(said):
+        return cli.UserError(
+            "cuDNN or cuBLAS does not work here: it does not fit the driver or the GPU, or another process "
+            f"has the GPU's memory; with TF_CPP_MIN_LOG_LEVEL=0 TensorFlow says which ({words})"
+        )
+    return None
+
+
+def _too_large(words: str) -> cli.UserError:
+    return cli.UserError(
+        "training does not fit into this machine's memory or its GPU's: take a smaller --batch_size or "
+        f"--image_size, or more workers ({words})"
+    )
 
 
 if __name__ == "__main__":

@@ -167,7 +167,7 @@ class _SavedModel:
         except Exception as error:  # damaged files raise nearly anything: IndexError, DecodeError, OpError
             raise UserError(f"--model {info.folder} cannot be loaded ({first_line(error)})") from error
         self._constant: Any = tf.constant
-        self._exhausted: Any = tf.errors.ResourceExhaustedError
+        self._errors: Any = tf.errors
         self._turn = threading.BoundedSemaphore(CALLS_AT_ONCE)
 
     def scores(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -175,7 +175,10 @@ class _SavedModel:
             try:
                 rgb = self._constant(pictures)
                 result: NDArray[np.float32] = self._call(rgb=rgb)["scores"].numpy()
-            except self._exhausted as error:
+            except self._errors.OpError as error:
+                exhausted = isinstance(error, self._errors.ResourceExhaustedError)
+                if not exhausted and not cuda.lacks_memory(str(error)):
+                    raise
                 raise UserError(
                     "scoring does not fit into this machine's memory or its GPU's: --engine tflite needs less"
                 ) from error

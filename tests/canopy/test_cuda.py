@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from canopy import cuda
 from tests.conftest import ROOT
 
 INSTALLED = "from canopy import cuda; print(cuda.is_installed())"
@@ -53,3 +54,32 @@ def test_the_libraries_are_there_as_python_packages_or_the_systems(tmp_path, mon
         assert installed()
         Path(library).unlink()
     assert not installed()
+
+
+COPYING = (
+    "Failed copying input tensor from /job:localhost/replica:0/task:0/device:CPU:0 to "
+    "/job:localhost/replica:0/task:0/device:GPU:0 in order to run _EagerConst: Dst tensor is not initialized."
+)
+BUSY = "cudaSetDevice() on GPU:0 failed. Status: CUDA-capable device(s) is/are busy or unavailable"
+TRIED = "No algorithm worked!  Error messages:\n  Profiling failure on CUDNN engine 1: "
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        (COPYING, "memory"),
+        ("cudaSetDevice() on GPU:0 failed. Status: out of memory", "memory"),
+        (f"{TRIED}RESOURCE_EXHAUSTED: Allocating 9 bytes exceeds the limit", "memory"),
+        (BUSY, "failed"),
+        ("CUDA_ERROR_ECC_UNCORRECTABLE: uncorrectable ECC error encountered", "failed"),
+        ("No DNN support for stream.", "unfit"),
+        ("DNN library is not found.", "unfit"),
+        ("No BLAS support in stream.", "unfit"),
+        (f"{TRIED}UNIMPLEMENTED: no engine", "unfit"),
+        ("Could not find compiler for platform CUDA: NOT_FOUND", ""),
+        ("/data/CUDA/archive.tfrecord; No such file or directory", ""),
+    ],
+)
+def test_what_tensorflow_says_of_a_gpu_is_understood(said, meant):
+    ways = {"memory": cuda.lacks_memory, "failed": cuda.has_failed, "unfit": cuda.is_unfit}
+    assert next((name for name, holds in ways.items() if holds(said)), "") == meant

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from canopy import contract, patterns
+from canopy import contract, cuda, patterns
 from canopy.cli import UserError
 from canopy.progress import Meter
 from trainer import faults, plan, tracing
@@ -74,7 +74,10 @@ def score(model: str, info: DataInfo, split: str) -> Scored:
             gathered.add(names, images, *looks)
             try:
                 scores.append(call(image_bytes=images)["scores"].numpy())
-            except tf.errors.ResourceExhaustedError as error:
+            except tf.errors.OpError as error:
+                exhausted = isinstance(error, tf.errors.ResourceExhaustedError)
+                if not exhausted and not cuda.lacks_memory(str(error)):
+                    raise
                 raise UserError(
                     f"scoring does not fit into this machine's memory or its GPU's ({tracing.words(error)})"
                 ) from error

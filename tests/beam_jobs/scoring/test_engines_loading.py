@@ -160,15 +160,27 @@ def test_the_saved_model_scores_fewer_large_pictures_at_a_time(model: Path, tmp_
     assert batches[4096] == 1
 
 
-def test_memory_that_does_not_suffice_is_one_sentence(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("ResourceExhaustedError", "OOM when allocating tensor"),
+        ("InternalError", "Failed copying input tensor from CPU:0 to GPU:0: Dst tensor is not initialized."),
+    ],
+)
+def test_memory_that_does_not_suffice_is_one_sentence(
+    kind: str, said: str, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import tensorflow as tf
 
-    def exhausted(rgb: object) -> None:
-        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+    def fail(rgb: object) -> None:
+        raise getattr(tf.errors, kind)(None, None, said)
 
     (engine,) = engines.load(engines.read_info(str(model)), SAVED_MODEL, 1).loaded
-    monkeypatch.setattr(engine, "_call", exhausted)
+    monkeypatch.setattr(engine, "_call", fail)
     with pytest.raises(UserError, match="does not fit into this machine's memory or its GPU's"):
+        engine.scores(np.zeros((engine.batch, 16, 16, 3), np.uint8))
+    said = "no kernel"
+    with pytest.raises(getattr(tf.errors, kind) if kind == "InternalError" else UserError):
         engine.scores(np.zeros((engine.batch, 16, 16, 3), np.uint8))
 
 

@@ -1,8 +1,13 @@
 """A split read for the report: what it takes of its records, and of large pictures."""
 
+from types import SimpleNamespace
+
 import numpy as np
+import pytest
 import tensorflow as tf
 
+from canopy import contract
+from canopy.cli import UserError
 from tests.trainer.report.making import looks
 from tests.trainer.test_dataset import write_shards
 from trainer import data_info, faults
@@ -60,3 +65,21 @@ def test_of_a_large_picture_the_middle_is_measured(monkeypatch):
     pixels = np.arange(7 * 3 * 3, dtype=np.uint8).reshape(7, 3, 3)
     np.testing.assert_array_equal(split._middle(tf.constant(pixels)), pixels[1:5])
     np.testing.assert_array_equal(split._middle(tf.constant(pixels[:3])), pixels[:3])
+
+
+def test_a_gpu_without_room_for_the_pictures_is_one_sentence(tmp_path, monkeypatch):
+    info, said = made(tmp_path, [3]), ["Dst tensor is not initialized."]
+
+    def fail(image_bytes):
+        raise tf.errors.InternalError(None, None, said[0])
+
+    fail.structured_outputs = {"scores": tf.TensorSpec([None, len(info.vocabulary)])}
+    export = SimpleNamespace(signatures={contract.SIGNATURE_JPEG: fail})
+    monkeypatch.setattr(tf.saved_model, "load", lambda _: export)
+    with pytest.raises(
+        UserError, match=r"^scoring does not fit into this machine's memory or its GPU's \(Dst"
+    ):
+        split.score(str(tmp_path), info, "validation")
+    said[0] = "no kernel"
+    with pytest.raises(tf.errors.InternalError):
+        split.score(str(tmp_path), info, "validation")
