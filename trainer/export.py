@@ -30,6 +30,8 @@ from trainer.tracing import tidy, traced, words
 
 log = logging.getLogger("canopy")
 
+PROCESSOR = "/CPU:0"
+
 
 class Tagger(tf.Module):
     """The network with everything around it that a caller should not have to know."""
@@ -52,7 +54,7 @@ class Tagger(tf.Module):
     def from_jpeg(self, image_bytes: Any) -> dict[str, Any]:
         """string[batch], JPEG or PNG files as they are, to float32[batch, classes] under `scores`."""
         # A GPU would walk a file's markers, too, and wait for the processor, which decodes, at each of them.
-        with tf.device("/CPU:0"):
+        with tf.device(PROCESSOR):
             images = tf.map_fn(
                 lambda image: tf.ensure_shape(
                     resize(decode(mend(image)), self._size), [self._size, self._size, 3]
@@ -61,10 +63,11 @@ class Tagger(tf.Module):
                 fn_output_signature=tf.TensorSpec([self._size, self._size, 3], tf.uint8),
                 parallel_iterations=16,
             )
-        # On a processor TensorFlow's convolutions fail for an empty batch, as a caller's last one may be.
-        count = tf.shape(images)[0]
-        spare = tf.zeros([tf.cast(count == 0, tf.int32), self._size, self._size, 3], images.dtype)
-        return {"scores": self._scores(tf.concat([images, spare], axis=0))[:count]}
+            # On a processor TensorFlow's convolutions fail for an empty batch, as a caller's last one may be.
+            count = tf.shape(images)[0]
+            spare = tf.zeros([tf.cast(count == 0, tf.int32), self._size, self._size, 3], images.dtype)
+            images = tf.concat([images, spare], axis=0)
+        return {"scores": self._scores(images)[:count]}
 
     def lite(self) -> bytes:
         """A TensorFlow Lite model: float32[batch, size, size, 3] in 0..255, resized already, to scores."""
@@ -75,7 +78,10 @@ class Tagger(tf.Module):
     @traced(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="rgb")])
     def from_rgb(self, rgb: Any) -> dict[str, Any]:
         """uint8[batch, height, width, 3] of any size to float32[batch, classes] under `scores`."""
-        return {"scores": self._scores(resize(rgb, self._size))}
+        # TensorFlow resizes bytes there alone, and a GPU would be waited for to know whether they need it.
+        with tf.device(PROCESSOR):
+            pictures = resize(rgb, self._size)
+        return {"scores": self._scores(pictures)}
 
     def _scores(self, images: Any) -> Any:
         return tf.sigmoid(self._logits(tf.cast(images, tf.float32)))

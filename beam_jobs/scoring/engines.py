@@ -166,17 +166,17 @@ class _SavedModel:
             raise
         except Exception as error:  # damaged files raise nearly anything: IndexError, DecodeError, OpError
             raise UserError(f"--model {info.folder} cannot be loaded ({first_line(error)})") from error
-        self._constant: Any = tf.constant
-        self._errors: Any = tf.errors
+        self._tf: Any = tf
         self._turn = threading.BoundedSemaphore(CALLS_AT_ONCE)
 
     def scores(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         with self._turn:
             try:
-                rgb = self._constant(pictures)
+                with self._tf.device("/CPU:0"):  # copied to the GPU here, it would wait for the other call
+                    rgb = self._tf.constant(pictures)
                 result: NDArray[np.float32] = self._call(rgb=rgb)["scores"].numpy()
-            except self._errors.OpError as error:
-                exhausted = isinstance(error, self._errors.ResourceExhaustedError)
+            except self._tf.errors.OpError as error:
+                exhausted = isinstance(error, self._tf.errors.ResourceExhaustedError)
                 if not exhausted and not cuda.lacks_memory(str(error)):
                     raise
                 raise UserError(

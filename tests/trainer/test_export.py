@@ -97,6 +97,9 @@ def test_files_become_pictures_on_the_processor_and_are_scored_wherever_the_call
     by_bytes, by_pixels = devices("from_jpeg"), devices("from_rgb")
     assert by_bytes["StatelessWhile" if "StatelessWhile" in by_bytes else "While"].endswith("CPU:0")
     assert by_bytes["Conv2D"] == by_pixels["Conv2D"] == ""
+    # What is known of their number and size is known there: a GPU would be waited for.
+    assert by_bytes["ConcatV2"].endswith("CPU:0")
+    assert by_pixels["All"].endswith("CPU:0")
 
 
 def test_the_tensorflow_lite_file_gives_the_same_scores(made):

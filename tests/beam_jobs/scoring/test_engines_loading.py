@@ -8,7 +8,9 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -260,3 +262,28 @@ def test_a_gpu_without_cudas_libraries_is_left_alone_and_the_name_says_why(
     name = engines.load(info, AUTO, 1).name
     assert engines.load(info, LITE, 1).name == "TensorFlow Lite"  # as was asked
     assert name == "TensorFlow Lite (for the GPU CUDA's Python packages are missing: the extra gpu)"
+
+
+def _score_where_tensors_are_made_on_another_device(folder: str) -> None:
+    import tensorflow as tf
+
+    from tests.trainer.replicas import two_replicas
+
+    two_replicas()
+    (engine,) = engines.load(engines.read_info(folder), SAVED_MODEL, 1).loaded
+    call, given = engine._call, []  # type: ignore[attr-defined]
+
+    def looking(rgb: Any) -> Any:
+        given.append(rgb.device[-5:])
+        return call(rgb=rgb)
+
+    engine._call = looking  # type: ignore[attr-defined]
+    with tf.device("/CPU:1"):  # as on a GPU, which TensorFlow takes by itself
+        engine.scores(np.zeros((engine.batch, 16, 16, 3), np.uint8))
+    assert given == ["CPU:0"]
+
+
+def test_pictures_travel_to_a_gpu_within_the_call(model: Path) -> None:
+    from tests.trainer.replicas import passes_alone
+
+    assert passes_alone(partial(_score_where_tensors_are_made_on_another_device, str(model)))
