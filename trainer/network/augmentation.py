@@ -89,7 +89,10 @@ def _view(images: Any, number: int) -> Any:
         images = tf.reshape(
             tf.reverse(tf.reshape(images, [-1, *side, channels]), [1]), [-1, *side, *side, channels]
         )
-    return tf.gather(images, tf.range(side[0] - 1, -1, -1), axis=1) if number & 1 else images
+    if number & 1 and images.dtype == tf.uint8:  # what a CPU does fastest; a GPU gathers no bytes
+        return tf.gather(images, tf.range(side[0] - 1, -1, -1), axis=1)
+    # A GPU would have the rows' numbers copied to it, and a copy waits for the step before.
+    return tf.reverse(images, [1]) if number & 1 else images
 
 
 def _disturbed(images: Any, seed: Any) -> Any:

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import logging
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +34,7 @@ from trainer.journal import Journal
 from trainer.local import Local
 from trainer.network import precision
 from trainer.network.averaging import Average
-from trainer.training import alike, gathering
+from trainer.training import alike, feeding, gathering
 from trainer.training.pace import Pace
 from trainer.training.profiling import Profiler
 from trainer.training.results import LAG_STEPS, Results
@@ -186,12 +187,12 @@ class Run:
         epoch, entered = divmod(step, self.reading.steps)
         self.steps.enter(epoch)
         reading = dataclasses.replace(self.reading, image_size=self.config.size_in(epoch))
-        batches = dataset.iterate(reading, epoch, entered)
+        batches = self._shared_out(dataset.iterate(reading, epoch, entered), reading.steps - entered)
         results, pace = Results(self._lag, self.stopping.stepped), Pace(self._seen(step))
         with self.stopping.agreeing() as agree_from_now:
             for _ in range(entered, self.reading.steps):
                 with pace.waiting():
-                    batch = self._share_out(batches)
+                    batch = next(batches)
                 seed = tf.constant([self.config.seed, step], tf.int32)
                 with self.profiler.step(step):
                     result = self.steps.train(*batch, seed, devices.on_host(self.stopping.is_asked))
@@ -233,8 +234,7 @@ class Run:
         epoch, tags = step // self.reading.steps, self.info.vocabulary
         reading = dataclasses.replace(self.validating, image_size=self.config.size_in(epoch - 1))
         with self.average.in_place():
-            batches = dataset.iterate(reading)
-            table = self.steps.score(self._share_out(batches) for _ in range(reading.steps))
+            table = self.steps.score(self._shared_out(dataset.iterate(reading), reading.steps))
         result = Validation.of(table[:, : len(tags)], table[:, len(tags) : -1], tags)
         self._note(journal, {"step": step, "epoch": epoch, "validation": result.summary})
         if self.place.is_chief:
@@ -270,10 +270,9 @@ class Run:
         """What every worker calls it with, in the workers' order."""
         return gathering.numbers(self.strategy, self.place, number)
 
-    def _share_out(self, batches: Any) -> tuple[Any, ...]:
-        """The next batch of each of this worker's replicas, as `strategy.run` takes them."""
-        ready = [next(batches) for _ in range(self.reading.local_replicas)]
-        return tuple(map(self.local.spread, zip(*ready, strict=True)))
+    def _shared_out(self, batches: Iterator[Any], steps: int) -> Iterator[tuple[Any, ...]]:
+        gpus = self.strategy.extended.worker_devices if devices.gpus() else ()
+        return feeding.shared_out(batches, steps, self.local, self.reading.local_replicas, gpus)
 
     def _export(self, values: list[Any], result: Validation) -> str:
         """Rebuilds the network outside the strategy: its variables must not need the other workers."""

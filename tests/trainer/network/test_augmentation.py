@@ -17,6 +17,16 @@ def test_augmentation_gives_each_of_the_eight_flips_and_turns(side, kind):
     assert min(counts) > 20
 
 
+def test_pictures_of_floats_as_on_gpus_are_turned_without_numbers_of_rows():
+    def operations(kind):
+        pictures, seed = tf.TensorSpec([None, 8, 8, 3], kind), tf.TensorSpec([2], tf.int32)
+        graph = tf.function(augmentation.augment).get_concrete_function(pictures, seed).graph
+        return {operation.type for operation in graph.get_operations()}
+
+    assert "GatherV2" in operations(tf.uint8)
+    assert "GatherV2" not in operations(tf.float32)
+
+
 def test_affine_augmentation_without_its_disturbances_is_flips_and_turns(monkeypatch):
     for bound in ("TURN", "ZOOM", "SHIFT"):
         monkeypatch.setattr(augmentation, bound, 0.0)

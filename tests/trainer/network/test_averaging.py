@@ -129,7 +129,7 @@ def _follow_on_two_replicas():
     _, average = followed(strategy, 0.9)
     graph = average._move.get_concrete_function(tf.TensorSpec([], tf.float32)).graph
     assert {op.device[-5:] for op in graph.get_operations() if op.type == "Sub"} == {"CPU:0", "CPU:1"}
-    told = []
+    told: list[tf.Tensor] = []
     average._move = told.append
     with tf.device("/CPU:1"):  # as on a GPU, which TensorFlow takes by itself
         average.follow(1)

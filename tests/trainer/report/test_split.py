@@ -1,6 +1,7 @@
 """A split read for the report: what it takes of its records, and of large pictures."""
 
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -70,11 +71,13 @@ def test_of_a_large_picture_the_middle_is_measured(monkeypatch):
 def test_a_gpu_without_room_for_the_pictures_is_one_sentence(tmp_path, monkeypatch):
     info, said = made(tmp_path, [3]), ["Dst tensor is not initialized."]
 
-    def fail(image_bytes):
-        raise tf.errors.InternalError(None, None, said[0])
+    class Failing:
+        structured_outputs: ClassVar = {"scores": tf.TensorSpec([None, len(info.vocabulary)])}
 
-    fail.structured_outputs = {"scores": tf.TensorSpec([None, len(info.vocabulary)])}
-    export = SimpleNamespace(signatures={contract.SIGNATURE_JPEG: fail})
+        def __call__(self, image_bytes):
+            raise tf.errors.InternalError(None, None, said[0])
+
+    export = SimpleNamespace(signatures={contract.SIGNATURE_JPEG: Failing()})
     monkeypatch.setattr(tf.saved_model, "load", lambda _: export)
     with pytest.raises(
         UserError, match=r"^scoring does not fit into this machine's memory or its GPU's \(Dst"
