@@ -189,7 +189,7 @@ def _nobody_reads() -> bool:
     poll = select.poll()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
-            poll.register(stream.fileno(), 0)
+            poll.register(stream.fileno(), select.POLLOUT)  # asked for nothing, macOS tells nothing
     return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 

@@ -116,6 +116,22 @@ def test_a_reader_that_goes_away_ends_a_command_without_a_word(lines, unbuffered
     assert code == (0 if lines == 1 and not unbuffered else 141)
 
 
+# macOS tells of a stream only what it is asked for; asked for nothing, not even that its reader is gone.
+TELLS_NOTHING_UNASKED = (
+    "import select\n"
+    "class Poll:\n"
+    "    def __init__(self): self.real = real()\n"
+    "    def register(self, stream, events): events and self.real.register(stream, events)\n"
+    "    def poll(self, wait): return self.real.poll(wait)\n"
+    "real, select.poll = select.poll, Poll\n"
+)
+
+
+def test_a_reader_that_goes_away_is_noticed_where_the_system_tells_only_what_it_is_asked_for():
+    program = "def command():\n    for i in range(9): print('line', i)\nsys.exit(cli.run(command))"
+    assert with_a_reader_that_goes_away(words(TELLS_NOTHING_UNASKED + program), "1") == (141, b"")
+
+
 def test_help_into_a_reader_that_goes_away_shows_no_traceback():
     code, said = with_a_reader_that_goes_away([sys.executable, "-m", "canopy.sample", "--help"])
     assert said == b""
