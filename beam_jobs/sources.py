@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+import unicodedata
 from array import array
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -42,9 +43,14 @@ def name_of(path: str) -> str:
 
 
 def without_ending(name: str) -> str:
-    """Drops a JPEG's ending, in any case; other dots belong to the name."""
+    """Drops a JPEG's ending, in any case; other dots belong to the name.
+
+    Whether an accent is a character of its own, as macOS spells files' names, or not, as in most tables, it
+    is the same name: it is given in the second form (NFC).
+    """
     stem, dot, ending = name.rpartition(".")
-    return stem if (dot + ending).lower() in ENDINGS else name
+    bare = stem if (dot + ending).lower() in ENDINGS else name
+    return bare if bare.isascii() else unicodedata.normalize("NFC", bare)
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,6 +119,18 @@ def test_what_cannot_be_used_is_set_down_with_its_reason(archive: Archive, run: 
     assert told["images"]["found"] == 28 == told["images"]["written"] + sum(told["rejects"].values())
 
 
+def test_an_accent_may_be_spelled_in_one_way_by_the_disk_and_in_another_by_the_labels(
+    archive: Archive, run: Run
+) -> None:
+    archive.put("cafe\u0301", planet(noise(1)), "clear")  # as macOS unpacks it
+    archive.put("nin\u0303o", planet(noise(2)), "water")
+    archive.rows[:] = [("caf\u00e9", "clear"), ("nin\u0303o", "water")]
+    archive.write_labels()
+    done = run(archive, "--splits", "train=1")
+    assert (done.code, done.rejects) == (0, [])
+    assert sorted(done.names) == ["caf\u00e9", "ni\u00f1o"]
+
+
 def test_of_equal_names_the_first_in_the_order_of_the_paths_is_kept(archive: Archive, run: Run) -> None:
     archive.put("same", planet(noise(1)), folder="train-jpg/b")
     archive.put("same", planet(noise(2)), None, folder="train-jpg/a")

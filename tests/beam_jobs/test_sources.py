@@ -21,7 +21,7 @@ from tests.beam_jobs.making import pack
     [
         ("a/b/train_1.jpg", "train_1"), ("train.v2.JPEG", "train.v2"), ("a\\b.jpg", "b"), ("plain", "plain"),
         ("../up.jpg", "up"), ("x.png", "x.png"), (".jpg", ""), ("a/.jpg/b.jpe", "b"),
-        ("c.JFIF", "c"),
+        ("c.JFIF", "c"), ("gro\u0308\u00dfe.jpg", "gr\u00f6\u00dfe"), ("n\u0303", "\u00f1"),
     ],
 )  # fmt: skip
 def test_a_name_is_the_file_name_without_folder_and_ending(path: str, name: str) -> None:

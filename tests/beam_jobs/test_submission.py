@@ -132,6 +132,12 @@ def test_a_samples_names_mean_images_with_and_without_a_jpegs_ending_and_keep_th
     ]
 
 
+def test_a_sample_may_spell_an_accent_as_a_character_of_its_own() -> None:
+    result = assemble(["\u00e9"], row(0, 1, 0, 0)[np.newaxis], model(), ["e\u0301.jpg", "\u00e9"])
+    assert result.rows == [("e\u0301.jpg", "clear"), ("\u00e9", "clear")]
+    assert (result.missing, result.extra) == ([], [])
+
+
 @given(scored=st.dictionaries(names, scores_4, max_size=6))
 def test_without_a_sample_there_is_one_row_for_each_image_sorted_by_name(
     scored: dict[str, NDArray[np.float32]],
