@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import random
+import shutil
 import signal
 import struct
+import subprocess
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
@@ -25,6 +27,13 @@ from beam_jobs.listing import list_images
 from beam_jobs.sources import Reader
 
 TAGS = ("agriculture", "clear", "primary", "water")
+
+
+def writes_gnu_tars() -> bool:
+    """Whether the system's tar is GNU's: macOS has BSD's, of other flags and formats."""
+    if not shutil.which("tar"):
+        return False
+    return b"GNU" in subprocess.run(["tar", "--version"], capture_output=True, check=False).stdout
 
 
 def noise(seed: int, height: int = 24, width: int = 32, channels: int = 3) -> np.ndarray:

@@ -123,6 +123,7 @@ def test_a_value_error_about_a_local_path_is_a_bug_and_stays_one() -> None:
         raise ValueError("a bug")
 
 
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="this system has no file that cannot be read")
 def test_a_file_that_opens_and_cannot_be_read_is_worth_another_try() -> None:
     with pytest.raises(TryAgainError, match="cannot read /proc/self/mem: Input/output error"):
         storage.read_bytes("/proc/self/mem")
@@ -165,10 +166,10 @@ def test_a_disk_that_cannot_sync_a_folder_is_told_unless_it_never_can(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "fsync", refuse)
-    before = os.listdir("/proc/self/fd")  # noqa: PTH208
+    before = os.listdir("/dev/fd")  # noqa: PTH208
     with pytest.raises(said, match="cannot write to") if said else contextlib.nullcontext():
         storage.sync_folder(str(tmp_path))
-    assert os.listdir("/proc/self/fd") == before  # noqa: PTH208
+    assert os.listdir("/dev/fd") == before  # noqa: PTH208
     storage.sync_folder("gs://here/out")  # a store has none
 
 

@@ -227,6 +227,8 @@ def environment_of(here: int, index: int = 0, **environment: str) -> dict[str, s
     made = worker.Worker(Place(index, ()), ["--data", "none", "--model_dir", "none"], here, environment)
     try:
         environ = Path(f"/proc/{made.process.pid}/environ")
+        if not environ.exists():
+            pytest.skip("this system does not tell a process' environment")
         text = wait_for(environ.read_text)  # empty until the program is loaded
         return dict(line.split("=", 1) for line in text.split("\0") if line)
     finally:
