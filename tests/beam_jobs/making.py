@@ -9,6 +9,7 @@ import shutil
 import signal
 import struct
 import subprocess
+import sys
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from typing import Any
 
 import google_crc32c
 import numpy as np
+import pytest
 from PIL import Image
 
 from beam_jobs import images
@@ -27,6 +29,8 @@ from beam_jobs.listing import list_images
 from beam_jobs.sources import Reader
 
 TAGS = ("agriculture", "clear", "primary", "water")
+
+names_of_any_bytes = pytest.mark.skipif(sys.platform == "darwin", reason="macOS takes names in UTF-8 alone")
 
 
 def writes_gnu_tars() -> bool:

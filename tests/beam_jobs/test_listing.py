@@ -221,7 +221,7 @@ def test_what_lies_beside_images_and_holds_none_is_passed_over_unless_it_is_name
     zip_of(folder / "more.zip", {"b.jpg": b"2", "x.txt": b"3"})
     zip_of(folder / "train_v2.csv.zip", {"train_v2.csv": b"3"})
     tar_of(folder / "notes.tar", {"notes.txt": b"3"})
-    for name in ("labels.csv.gz", "LABELS.CSV.GZ", ".labels.csv.gz", "._more.zip", ".x.tar.gz"):
+    for name in ("labels.csv.gz", "TAGS.CSV.GZ", ".labels.csv.gz", "._more.zip", ".x.tar.gz"):
         (folder / name).write_bytes(b"?")
     listing = list_images([f"{tmp_path}/{pattern}"])
     assert [source.name for source in listing] == ["a", "b"]

@@ -8,7 +8,7 @@ from beam_jobs import settings
 from beam_jobs.commit import Output
 from beam_jobs.prepare import Prepared, prepare, shard_names, sharded, work_lists
 from canopy.cli import UserError
-from tests.beam_jobs.making import Archive, Run, jpeg, noise
+from tests.beam_jobs.making import Archive, Run, jpeg, names_of_any_bytes, noise
 
 
 def job_of(archive: Archive, *flags: str) -> settings.Settings:
@@ -21,6 +21,7 @@ def plan_of(archive: Archive, *flags: str) -> Prepared:
     return sharded(prepare(job, own=""), job)
 
 
+@names_of_any_bytes
 def test_a_name_that_comes_twice_and_cannot_be_used_is_set_down_once_a_file(archive: Archive) -> None:
     chip = jpeg(noise(1))
     archive.put("good", chip)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from beam_jobs.images import to_rgb
 from canopy import cli
-from tests.beam_jobs.making import TAGS, Archive, Run, jpeg, noise, pillow, planet
+from tests.beam_jobs.making import TAGS, Archive, Run, jpeg, names_of_any_bytes, noise, pillow, planet
 from tests.conftest import without_progress
 
 
@@ -176,6 +176,7 @@ def test_a_run_that_is_done_has_no_more_to_do_when_it_is_started_again(
     assert run(archive, "--overwrite").code == cli.EXIT_OK
 
 
+@names_of_any_bytes
 @pytest.mark.parametrize("mode", ["in_memory", "multi_processing"])
 def test_a_folder_whose_name_is_no_text_is_written_as_any_other(
     archive: Archive, run: Run, tmp_path: Path, mode: str

@@ -21,7 +21,17 @@ from beam_jobs.images import to_rgb
 from beam_jobs.listing import list_images
 from canopy.cli import UserError
 from tests.beam_jobs.gcs_server import Faulty
-from tests.beam_jobs.making import Archive, Run, noise, planet, read_all, tar_of, truth, writes_gnu_tars
+from tests.beam_jobs.making import (
+    Archive,
+    Run,
+    names_of_any_bytes,
+    noise,
+    planet,
+    read_all,
+    tar_of,
+    truth,
+    writes_gnu_tars,
+)
 
 
 @pytest.mark.parametrize("kind", ["zip", "stored zip", "tar", "tar.gz", "tar.bz2", "tar.xz"])
@@ -123,6 +133,7 @@ def test_hostile_names_write_nothing_outside_and_break_no_file(
     assert len(written) + len(rejected) == done.canopy["images"]["found"]
 
 
+@names_of_any_bytes
 def test_names_that_are_no_text_are_rejected_and_break_no_file(archive: Archive, run: Run) -> None:
     archive.fill(5)
     raw = os.fsencode(archive.folder) + b"/caf\xe9.jpg"
