@@ -210,9 +210,11 @@ def _ip(*words: str) -> None:
 
 def children(pid: int) -> list[int]:
     """The training processes that a process has started."""
-    words = ["ps", "-o", "pid=,args=", "--ppid", str(pid)]
+    # macOS' ps has no --ppid, and takes `pid=,args=` for one column with a heading.
+    words = ["ps", "-A", "-ww", "-o", "pid=", "-o", "ppid=", "-o", "args="]
     found = subprocess.run(words, capture_output=True, text=True, check=False)
-    return sorted(int(line.split()[0]) for line in found.stdout.splitlines() if "trainer.task" in line)
+    rows = [line.split(maxsplit=2) for line in found.stdout.splitlines()]
+    return sorted(int(own) for own, parent, line in rows if int(parent) == pid and "trainer.task" in line)
 
 
 def is_running(pid: int) -> bool:

@@ -191,7 +191,8 @@ def wait_for(condition, seconds=240):
 
 def training(tmp_path):
     """The training processes whose trials lie below a folder."""
-    listed = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=False).stdout
+    words = ["ps", "-A", "-ww", "-o", "pid=", "-o", "args="]  # as macOS' ps takes it, too
+    listed = subprocess.run(words, capture_output=True, text=True, check=False).stdout
     return [
         int(line.split()[0])
         for line in listed.splitlines()
