@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -24,6 +25,7 @@ from canopy.cli import UserError
 
 WAITING = "run_worker"  # Beam's name for a thread that waits for a process, and raises where that fails
 GRACE_SECONDS = 5.0  # for Beam to notice by itself, which it does where the process was at work already
+TASKS = Path("/proc/self/task")  # where Linux tells what each thread has started
 LOOK_SECONDS = 0.1  # between looks for the process that started this one; Beam tells of its end at length
 
 
@@ -100,13 +102,31 @@ def _sentence(said: str, kills: int) -> UserError:
 
 
 def end_all() -> None:
-    """Ends all processes that this one has started. Linux only; elsewhere they notice by themselves."""
-    for listed in Path("/proc/self/task").glob("*/children"):
+    """Ends all processes that this one has started: Beam waits for its own, which wait for it."""
+    for pid, line in _started() if TASKS.exists() else _started_by_ps():
+        # Python's own keeper of semaphores ends by itself, and is missed where it does not.
+        if "multiprocessing.resource_tracker" not in line:
+            with contextlib.suppress(OSError):  # it has ended by itself
+                os.kill(pid, signal.SIGKILL)
+
+
+def _started() -> Iterator[tuple[int, str]]:
+    """The processes that this one has started, and their command lines."""
+    for listed in TASKS.glob("*/children"):
         with contextlib.suppress(OSError):  # the thread or the process has ended by itself
-            for pid in map(int, listed.read_text().split()):
-                # Python's own keeper of semaphores ends by itself, and is missed where it does not.
-                if b"multiprocessing.resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    os.kill(pid, signal.SIGKILL)
+            for pid in listed.read_text().split():
+                yield int(pid), Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+
+
+def _started_by_ps() -> Iterator[tuple[int, str]]:
+    """The same on macOS, which has no such files."""
+    words = ["ps", "-A", "-ww", "-o", "pid=", "-o", "ppid=", "-o", "args="]
+    with contextlib.suppress(OSError):  # no ps either
+        listed = subprocess.run(words, stdout=subprocess.PIPE, check=False).stdout
+        for row in listed.decode(errors="replace").splitlines():
+            pid, parent, *line = row.split(maxsplit=2)
+            if int(parent) == os.getpid():
+                yield int(pid), "".join(line)
 
 
 def hush() -> None:

@@ -97,6 +97,24 @@ def test_what_other_threads_raise_is_told_when_no_worker_died(monkeypatch: pytes
     assert threading.excepthook is hook
 
 
+@pytest.mark.parametrize("tasks", [str(workers.TASKS), "/nowhere"], ids=["as the system tells", "as ps does"])
+def test_whoever_ends_all_processes_ends_its_own_and_no_other(tasks: str) -> None:
+    program = (
+        "import subprocess, threading\nfrom pathlib import Path\nfrom beam_jobs.runners import workers\n"
+        f"workers.TASKS = Path({tasks!r})\n"
+        "started = []\ndef start(): started.append(subprocess.Popen(['sleep', '60']))\n"
+        "start()\nother = threading.Thread(target=start)\nother.start()\nother.join()\n"
+        "workers.end_all()\nprint([each.wait(20) for each in started])\n"
+    )
+    with subprocess.Popen(["sleep", "60"]) as bystander:
+        done = subprocess.run(
+            [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stdout) == (0, "[-9, -9]\n"), done.stderr
+        assert bystander.poll() is None
+        bystander.kill()
+
+
 def test_a_worker_ends_with_the_process_that_started_it() -> None:
     # What Beam would do in the worker is left out.
     worker = (
