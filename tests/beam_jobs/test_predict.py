@@ -31,7 +31,7 @@ from tests.beam_jobs.predicting import (
 from tests.beam_jobs.predicting import chips as chips
 from tests.beam_jobs.predicting import model as model
 from tests.beam_jobs.predicting import run as run
-from tests.beam_jobs.runners.test_processes_lost import SECOND_ENDS, started_as, working_for
+from tests.beam_jobs.runners.test_processes_lost import SECOND_ENDS, lists_processes, started_as, working_for
 from tests.conftest import ROOT, Trained
 from tests.conftest import archive as archive  # the trained model's, not this folder's own
 
@@ -224,6 +224,7 @@ def test_only_what_may_use_a_gpu_is_left_to_one_process(
     assert ("processes are started" in done.err) == apart, done.err
 
 
+@lists_processes
 def test_a_process_lost_amid_scoring_is_one_sentence_and_leaves_no_submission(
     run: Run, chips: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -192,7 +192,10 @@ def test_processes_end_with_the_one_that_started_them_even_if_it_is_killed() -> 
         time.sleep(0.1)
 
 
-@pytest.mark.skipif(not Path("/proc/self").exists(), reason="this system does not list processes in files")
+lists_processes = pytest.mark.skipif(not Path("/proc/self").exists(), reason="/proc lists no processes here")
+
+
+@lists_processes
 def test_a_job_that_lost_a_process_says_so_and_ends_in_the_same_bytes_when_run_again(
     archive: Archive, tmp_path: Path
 ) -> None:
