@@ -6,6 +6,7 @@ Canopy's exit codes; what the user got wrong comes before what waiting or anothe
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +28,13 @@ EXIT_CODES = {
     cli.EXIT_INTERRUPTED: ("interrupted", cli.EXIT_BUG),
     cli.EXIT_TERMINATED: ("stopped by SIGTERM, after a checkpoint where it keeps any", cli.EXIT_PEER_LOST),
 }
+# Reasons with which a node makes up the exit code. containerd: StartError (128) and Unknown (255), in
+# internal/cri/server/container_start.go and restart.go; the kubelet: ContainerStatusUnknown (137), in
+# pkg/kubelet/kubelet_pods.go and status/status_manager.go.
+NOT_STARTED = "StartError"
+LOST = ("ContainerStatusUnknown", "Unknown")
+# runc's and crun's words where the command is at fault, and not the node's GPU or disk.
+NO_PROGRAM = re.compile(r'container process: (error during container init: )?exec: "|executable file `')
 # https://kubernetes.io/docs/concepts/workloads/pods/disruptions/#pod-disruption-conditions
 DISRUPTIONS = {
     "PreemptionByScheduler": "it made room for a pod of higher priority",
@@ -41,6 +49,8 @@ OWN_LIMITS = (
     "Pod ephemeral local storage usage exceeds",
     "Container",  # NAME exceeded its local ephemeral storage limit
 )
+REFUSED = "Pod was rejected"  # and for one that it does not take: pkg/kubelet/kubelet.go, rejectPod
+LEFT = ("Evicted", "NodeLost", "Shutdown", "NodeShutdown", "Terminated")
 
 
 @dataclass(frozen=True)
@@ -126,10 +136,11 @@ def pod_end(pod: KubeObject) -> End | None:
         detail = f" ({disrupted['message']})" if disrupted.get("message") else ""
         return End(False, words + detail, cli.EXIT_PEER_LOST)
     if status.get("reason"):
-        lost = status["reason"] in ("Evicted", "NodeLost", "Shutdown", "NodeShutdown", "Terminated")
+        refused = message.startswith(REFUSED)  # another node may take the next one, or this one later
         detail = f": {message}" if message else ""
-        code = cli.EXIT_PEER_LOST if lost else cli.EXIT_BUG
-        return End(False, f"its node stopped it ({status['reason']}{detail})", code)
+        code = cli.EXIT_PEER_LOST if refused or status["reason"] in LEFT else cli.EXIT_BUG
+        verb = "did not take" if refused else "stopped"
+        return End(False, f"its node {verb} it ({status['reason']}{detail})", code)
     return failed[0] if failed else End(False, "it failed, and its status does not say why", cli.EXIT_BUG)
 
 
@@ -156,8 +167,16 @@ def container_end(terminated: dict[str, Any]) -> End:
     last_word = f'; it said "{said.splitlines()[-1]}"' if said else ""
     if code == 0:
         return End(True, "exit code 0", cli.EXIT_OK)
+    reason = terminated.get("reason")
+    if reason in LOST:
+        lost = f"exit code {code} (its node has lost it, as after a restart, or never started it: {reason})"
+        return End(False, lost, cli.EXIT_PEER_LOST)
+    if reason == NOT_STARTED:
+        why = f': "{said.splitlines()[-1]}"' if said else ""
+        verdict = cli.EXIT_USER if NO_PROGRAM.search(said) else cli.EXIT_BUG
+        return End(False, f"exit code {code} (its node could not start it){why}", verdict)
     # The node's word stays where one process was killed, and the container went on and ended by itself.
-    starved = terminated.get("reason") == "OOMKilled"
+    starved = reason == "OOMKilled"
     if starved and code not in EXIT_CODES:
         return End(False, "it took more memory than its limit and was killed (OOMKilled)", cli.EXIT_BUG)
     words, verdict = EXIT_CODES.get(code, (_signal(code), cli.EXIT_BUG))

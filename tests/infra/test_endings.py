@@ -97,6 +97,36 @@ def test_what_an_exit_code_means(code, reason, words, verdict):
     assert not end.succeeded
 
 
+RUNC = "failed to create shim task: OCI runtime create failed: runc create failed: "
+START = RUNC + "unable to start container process: "
+
+
+@pytest.mark.parametrize(
+    ("message", "verdict"),
+    [
+        (START + 'exec: "pyton": executable file not found in $PATH: unknown', cli.EXIT_USER),
+        (START + 'error during container init: exec: "pyton": not found: unknown', cli.EXIT_USER),
+        ("crun: executable file `pyton` not found in $PATH: unknown", cli.EXIT_USER),
+        (START + "error running prestart hook #0\nnvidia-container-cli: no driver: unknown", cli.EXIT_BUG),
+        ("", cli.EXIT_BUG),
+    ],
+)
+def test_a_container_that_its_node_could_not_start_says_why_and_whose_fault_it_is(message, verdict):
+    end = endings.container_end({"exitCode": 128, "reason": "StartError", "message": message})
+    assert end.sentence.startswith("exit code 128 (its node could not start it)")
+    assert "it said" not in end.sentence, "the words are the node's"
+    assert not message or message.splitlines()[-1] in end.sentence
+    assert end.code == verdict
+
+
+@pytest.mark.parametrize(("reason", "code"), [("ContainerStatusUnknown", 137), ("Unknown", 255)])
+def test_a_container_that_its_node_has_lost_is_worth_another_try_and_nobody_killed_it(reason, code):
+    end = endings.container_end({"exitCode": code, "reason": reason, "message": "could not be located"})
+    assert f"exit code {code} (its node has lost it" in end.sentence
+    assert "SIGKILL" not in end.sentence
+    assert end.code == cli.EXIT_PEER_LOST
+
+
 def test_a_container_that_went_on_without_a_process_that_was_killed_for_memory_has_succeeded():
     assert endings.container_end({"exitCode": 0, "reason": "OOMKilled"}).succeeded
 
@@ -215,14 +245,23 @@ def test_an_evicted_pod_says_what_its_node_was_short_of():
         ("Shutdown", cli.EXIT_PEER_LOST),
         ("NodeShutdown", cli.EXIT_PEER_LOST),
         ("Terminated", cli.EXIT_PEER_LOST),
-        ("UnexpectedAdmissionError", cli.EXIT_BUG),
+        ("DeadlineExceeded", cli.EXIT_BUG),
     ],
 )
-def test_a_pod_that_went_with_its_node_is_worth_another_try_and_one_that_it_refuses_is_not(reason, code):
+def test_a_pod_that_went_with_its_node_is_worth_another_try(reason, code):
     end = endings.pod_end(pod({"phase": "Failed", "reason": reason}))
     assert end
-    assert reason in end.sentence
+    assert f"its node stopped it ({reason})" in end.sentence
     assert end.code == code
+
+
+@pytest.mark.parametrize("reason", ["UnexpectedAdmissionError", "OutOfcpu", "NodeAffinity", "NodeShutdown"])
+def test_a_pod_that_its_node_did_not_take_may_find_another(reason):
+    message = "Pod was rejected: Allocate failed due to no healthy devices present"
+    end = endings.pod_end(pod({"phase": "Failed", "reason": reason, "message": message}))
+    assert end
+    assert end.sentence == f"its node did not take it ({reason}: {message})"
+    assert end.code == cli.EXIT_PEER_LOST
 
 
 def test_a_container_that_failed_counts_while_another_of_its_pod_still_runs():
