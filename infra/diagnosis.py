@@ -14,8 +14,24 @@ from typing import Any
 from infra import endings
 from infra.manifests import KubeObject
 
-PULLS = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "RegistryUnavailable")
-STARTS = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "StartError")
+# pkg/kubelet/images/types.go and kuberuntime/kuberuntime_container.go; k8s.io/cri-api/pkg/errors/errors.go.
+PULLS = (
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "ErrImageNeverPull",
+    "InvalidImageName",
+    "ImageInspectError",
+    "RegistryUnavailable",
+    "SignatureValidationFailed",
+)
+STARTS = (
+    "CreateContainerConfigError",
+    "PreCreateHookError",
+    "CreateContainerError",
+    "PreStartHookError",
+    "RunContainerError",
+)
+UNSCHEDULED = ("Unschedulable", "SchedulingGated", "SchedulerError")
 # The reasons of events that tell of a failure, and of those that tell that it is over.
 NOT_CREATED, CREATED = ("FailedCreate",), ("SuccessfulCreate",)
 NOT_MOUNTED, MOUNTED = (
@@ -93,8 +109,8 @@ def pod_trouble(pod: KubeObject, events: Iterable[KubeObject]) -> Trouble | None
     if endings.phase(pod) != "Pending":
         return None
     for condition in endings.conditions(pod):
-        if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
-            return _unschedulable(pod, str(condition.get("message", "")))
+        if condition.get("type") == "PodScheduled" and condition.get("reason") in UNSCHEDULED:
+            return _unscheduled(pod, condition["reason"], str(condition.get("message", "")))
     event = _lasting(events, NOT_MOUNTED, MOUNTED)
     if event is None:
         return None
@@ -135,13 +151,19 @@ def _waiting(status: dict[str, Any], waiting: dict[str, Any]) -> Trouble | None:
     return None
 
 
-def _unschedulable(pod: KubeObject, message: str) -> Trouble:
+def _unscheduled(pod: KubeObject, reason: str, message: str) -> Trouble:
+    if reason == "SchedulingGated":
+        gates = ", ".join(gate["name"] for gate in pod["spec"].get("schedulingGates") or [])
+        return Trouble(f"it is gated, and waits for whoever gated it (a queue, or a person): {gates}")
     missing = re.search(r'persistentvolumeclaim "([^"]+)" (not found|is being deleted)', message)
     if missing:
         return Trouble(f"its claim {missing[1]} is not there", message, hopeless=True)
-    if "unbound" in message and "PersistentVolumeClaim" in message:
+    # The second: the scheduler has chosen a node, and waits for the claim's volume there.
+    if ("unbound" in message and "PersistentVolumeClaim" in message) or "binding volumes" in message:
         claims = ", ".join(_claims(pod)) or "its claim"
         return Trouble(f"{claims} is not bound to a volume yet", message)
+    if reason == "SchedulerError":
+        return Trouble("the scheduler has failed on it, and tries again", message)
     short = tuple(dict.fromkeys(re.findall(r"Insufficient ([\w./-]+?)(?=[,.;]?(?:\s|$))", message)))
     return Trouble(_no_room(short, message), message)
 
@@ -155,6 +177,7 @@ def _no_room(short: tuple[str, ...], message: str) -> str:
     words = (
         # Said of the node, or the name of its taint.
         ("unschedulable", "a node that could take it is closed to new pods: cordoned, or being drained"),
+        ("persistent volumes to bind", "no node that could take it has a volume for its claim"),
         ("olume node affinity", "no node that reaches its volume takes it"),
         ("olume's node affinity", "no node that reaches its volume takes it"),
         ("affinity", "no node has the labels that it asks for"),

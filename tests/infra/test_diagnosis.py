@@ -6,8 +6,8 @@ from infra import diagnosis, endings
 from tests.infra.made import pod
 
 
-def unschedulable(message):
-    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+def unschedulable(message, reason="Unschedulable"):
+    condition = {"type": "PodScheduled", "status": "False", "reason": reason, "message": message}
     return pod({"phase": "Pending", "conditions": [condition]})
 
 
@@ -33,6 +33,7 @@ def unschedulable(message):
         ("2 node(s) didn't match Pod's node affinity/selector.", "the labels that it asks for", False),
         ("1 node(s) had volume node affinity conflict.", "no node that reaches its volume", False),
         ("1 node(s) didn't match PersistentVolume's node affinity.", "reaches its volume", False),
+        ("1 node(s) didn't find available persistent volumes to bind.", "has a volume for its claim", False),
         ("something new", "no node takes it: something new", False),
     ],
 )
@@ -42,6 +43,31 @@ def test_why_no_node_takes_a_pod(message, words, hopeless):
     assert words in str(trouble)
     assert message in str(trouble)
     assert trouble.hopeless is hopeless
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        (
+            'running PreBind plugin "VolumeBinding": binding volumes: provisioning failed for PVC "data"',
+            "canopy-data is not bound to a volume yet",
+        ),
+        ('running Bind plugin "DefaultBinder": no', "the scheduler has failed on it, and tries again"),
+    ],
+)
+def test_what_the_scheduler_failed_on_after_it_had_chosen_a_node_is_told(message, words):
+    trouble = diagnosis.pod_trouble(unschedulable(message, "SchedulerError"), ())
+    assert trouble == diagnosis.Trouble(words, message)
+
+
+def test_a_gated_pod_names_its_gates():
+    gated = unschedulable("Scheduling is blocked due to non-empty scheduling gates", "SchedulingGated")
+    gated["spec"]["schedulingGates"] = [{"name": "kueue.x-k8s.io/admission"}, {"name": "example.com/later"}]
+    trouble = diagnosis.pod_trouble(gated, ())
+    assert trouble
+    assert "gated" in str(trouble)
+    assert str(trouble).endswith("kueue.x-k8s.io/admission, example.com/later")
+    assert not trouble.hopeless
 
 
 @pytest.mark.parametrize(
@@ -90,12 +116,15 @@ def test_pods_that_could_be_created_after_all_are_no_trouble_any_more():
         ("CreateContainerConfigError", "its container cannot be started"),
         ("CreateContainerError", "its container cannot be started"),
         ("RunContainerError", "its container cannot be started"),
-        ("StartError", "its container cannot be started"),
+        ("PreCreateHookError", "its container cannot be started"),
+        ("PreStartHookError", "its container cannot be started"),
         ("ErrImagePull", "the image canopy:0.1.0 cannot be pulled"),
         ("ImagePullBackOff", "the image canopy:0.1.0 cannot be pulled"),
         ("ErrImageNeverPull", "the image canopy:0.1.0 cannot be pulled"),
         ("InvalidImageName", "the image canopy:0.1.0 cannot be pulled"),
+        ("ImageInspectError", "the image canopy:0.1.0 cannot be pulled"),
         ("RegistryUnavailable", "the image canopy:0.1.0 cannot be pulled"),
+        ("SignatureValidationFailed", "the image canopy:0.1.0 cannot be pulled"),
     ],
 )
 @pytest.mark.parametrize("message", ['secret "key" not found', ""])
@@ -149,7 +178,7 @@ def test_a_container_that_ends_again_and_again_says_how_it_ended_last():
     "condition",
     [
         {"type": "PodScheduled", "status": "True"},
-        {"type": "PodScheduled", "status": "False", "reason": "SchedulingGated"},
+        {"type": "PodScheduled", "status": "False", "reason": "SomethingNew"},
         {"type": "Ready", "status": "False", "reason": "ContainersNotReady"},
     ],
 )
