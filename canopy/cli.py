@@ -176,12 +176,13 @@ def to_stderr(line: str) -> None:
 def leave_word(line: str) -> None:
     """Writes why a pod ends into the file that CANOPY_TERMINATION_LOG names: `kubectl describe` shows it.
 
-    Kubernetes keeps 4096 bytes. A file that cannot be written must not hide the reason itself.
+    Kubernetes keeps the last 4096 bytes, and what is wrong stands first. A file that cannot be written must
+    not hide the reason itself.
     """
     path = os.environ.get("CANOPY_TERMINATION_LOG")
     if path:
-        with contextlib.suppress(OSError), open(path, "w", encoding="utf-8") as file:  # noqa: PTH123
-            file.write(line[:2000])
+        with contextlib.suppress(OSError), open(path, "wb") as file:  # noqa: PTH123
+            file.write(line[:2000].encode()[:4096].decode(errors="ignore").encode())
 
 
 def _nobody_reads() -> bool:

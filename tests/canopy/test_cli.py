@@ -295,6 +295,14 @@ def test_the_reason_is_left_where_kubernetes_looks_for_it(tmp_path, monkeypatch,
     assert (tmp_path / "termination-log").read_text() == "error: chip.jpg is no JPEG"
 
 
+def test_what_kubernetes_cannot_keep_of_a_reason_is_its_end(tmp_path, monkeypatch):
+    monkeypatch.setenv("CANOPY_TERMINATION_LOG", str(tmp_path / "termination-log"))
+    cli.leave_word("--images: " + "森" * 2000)
+    kept = (tmp_path / "termination-log").read_bytes()
+    assert 4090 < len(kept) <= 4096
+    assert set(kept.decode().removeprefix("--images: ")) == {"森"}
+
+
 def test_a_termination_log_that_cannot_be_written_hides_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("CANOPY_TERMINATION_LOG", str(tmp_path / "missing" / "termination-log"))
 
