@@ -39,6 +39,10 @@ def test_it_meets_pod_securitys_restricted_standard(pod):
         assert own["capabilities"] == {"drop": ["ALL"]}
         assert not {"privileged", "procMount", "runAsUser", "runAsNonRoot", "seccompProfile"} & own.keys()
         assert not any("hostPort" in port for port in container.get("ports", []))
+        assert "lifecycle" not in container
+        for probe in ("startupProbe", "readinessProbe", "livenessProbe"):  # no host of its own, since 1.34
+            handlers = container.get(probe, {})
+            assert not any("host" in handlers.get(kind, {}) for kind in ("httpGet", "tcpSocket"))
 
 
 @every_pod
