@@ -45,7 +45,7 @@ resource "google_service_account_iam_member" "workload_identity" {
   depends_on = [google_container_cluster.canopy]
 }
 
-# What nodes may do: write logs and metrics, and pull images.
+# What nodes may do: write logs and metrics, and pull images, streamed.
 resource "google_service_account" "nodes" {
   project      = var.project
   account_id   = "${local.name}-nodes"
@@ -57,6 +57,14 @@ resource "google_service_account" "nodes" {
 resource "google_project_iam_member" "nodes" {
   project = var.project
   role    = "roles/container.defaultNodeServiceAccount"
+  member  = google_service_account.nodes.member
+}
+
+# Image streaming (gcfs_config) is a service that nodes call; without this they wait for the whole image, and nothing
+# says so.
+resource "google_project_iam_member" "nodes_streaming" {
+  project = var.project
+  role    = "roles/serviceusage.serviceUsageConsumer"
   member  = google_service_account.nodes.member
 }
 

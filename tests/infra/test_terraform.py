@@ -157,6 +157,17 @@ def test_the_apis_that_the_rest_stands_on_are_enabled():
     assert "gcloud services enable cloudresourcemanager.googleapis.com" in text
 
 
+def test_nodes_with_an_account_of_their_own_may_stream_images():
+    resources = blocks("resource")
+    granted = {
+        body["role"]
+        for (kind, _), body in resources.items()
+        if kind == "google_project_iam_member" and body["member"] == "${google_service_account.nodes.member}"
+    }
+    # GKE asks it of every account but the default one: the role for nodes has no serviceusage.services.use.
+    assert "roles/serviceusage.serviceUsageConsumer" in granted
+
+
 def test_the_bucket_is_nobody_elses():
     bucket = blocks("resource")["google_storage_bucket", "data"]
     assert bucket["uniform_bucket_level_access"] is True
@@ -182,6 +193,7 @@ def test_no_role_is_wider_than_it_has_to_be():
         "roles/artifactregistry.reader",
         "roles/container.defaultNodeServiceAccount",
         "roles/iam.workloadIdentityUser",
+        "roles/serviceusage.serviceUsageConsumer",
         "roles/storage.legacyBucketReader",
         "roles/storage.objectUser",
     }
