@@ -223,6 +223,23 @@ def test_every_account_of_the_manifests_may_stand_for_the_google_account_by_hand
     assert {words[7] for words in bound} == {member.replace("${each.value}", name) for name in listed}
 
 
+def test_nodes_have_the_same_roles_by_hand_too(tmp_path):
+    granted = {
+        kind: {
+            body["role"]
+            for (each, _), body in blocks("resource").items()
+            if each == kind and body["member"] == "${google_service_account.nodes.member}"
+        }
+        for kind in ("google_project_iam_member", "google_artifact_registry_repository_iam_member")
+    }
+    bound = [words for words in by_hand(tmp_path) if words[0] == "projects"]
+    assert {words[4] for words in bound} == granted["google_project_iam_member"]
+    # Where its own roles are not granted by themselves, the default account can pull nothing.
+    text = (ROOT / "docs" / "kubernetes.md").read_text()
+    (role,) = re.findall(r"artifacts repositories add-iam-policy-binding [^\n]*\\\n +--role (\S+)", text)
+    assert {role} == granted["google_artifact_registry_repository_iam_member"]
+
+
 def by_hand(tmp_path):
     """The words of every binding that the documents' loops ask gcloud for."""
     text = (ROOT / "docs" / "kubernetes.md").read_text()
