@@ -6,7 +6,8 @@
 # Apply:  terraform apply -var project=my-project -var 'operators={office="203.0.113.0/24"}'
 # Use:    terraform output         (the commands that come next, and what infra/overlays/gke wants to know)
 # Clean:  terraform destroy -var project=my-project
-#         (first: apply with deletion_protection=false; the bucket must be empty, or bucket_force_destroy=true)
+#         (first apply with deletion_protection=false, and with bucket_force_destroy=true unless the bucket is empty,
+#         earlier versions of its objects included: destroy goes by what was applied, whatever it is given)
 
 locals {
   name   = "canopy"

@@ -8,7 +8,8 @@ resource "google_storage_bucket" "data" {
   public_access_prevention    = "enforced"
   force_destroy               = var.bucket_force_destroy
 
-  # What a run replaced or deleted by mistake can be had back for a week, and then stops costing.
+  # What a run replaced or deleted by mistake can be had back: for a week as an earlier version, which is then deleted
+  # and for another week can be restored. It is paid for until then.
   versioning {
     enabled = true
   }

@@ -37,7 +37,7 @@ variable "bucket" {
 }
 
 variable "bucket_force_destroy" {
-  description = "Whether terraform destroy deletes the bucket although it holds data."
+  description = "Whether terraform destroy deletes the bucket although it holds data. The value last applied counts."
   type        = bool
   default     = false
 }
@@ -134,7 +134,7 @@ variable "filestore" {
 }
 
 variable "deletion_protection" {
-  description = "Whether terraform destroy refuses to delete the cluster."
+  description = "Whether terraform destroy refuses to delete the cluster. The value last applied counts."
   type        = bool
   default     = true
 }
