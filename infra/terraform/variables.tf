@@ -128,7 +128,7 @@ variable "cpu_nodes_max" {
 }
 
 variable "filestore" {
-  description = "Whether the cluster can make ReadWriteMany volumes (Filestore), which tuning shares its study on."
+  description = "Whether the cluster can make ReadWriteMany volumes (Filestore), which tuning shares its study on, by a class of the network canopy (docs/kubernetes.md)."
   type        = bool
   default     = false
 }

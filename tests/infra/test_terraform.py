@@ -5,6 +5,7 @@ import shutil
 import subprocess
 
 import hcl2
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -221,6 +222,16 @@ def test_every_account_of_the_manifests_may_stand_for_the_google_account_by_hand
     assert {words[5] for words in bound} == {granted["role"]}
     member = granted["member"].replace("${var.project}", "PROJECT").replace("${var.namespace}", "NAMESPACE")
     assert {words[7] for words in bound} == {member.replace("${each.value}", name) for name in listed}
+
+
+def test_tunings_volume_is_made_in_the_network_of_its_nodes():
+    text = (ROOT / "docs" / "kubernetes.md").read_text()
+    (shown,) = re.findall(r"^```yaml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    storage = yaml.safe_load(shown)
+    kubernetes_validate.validate(storage, "1.30", strict=True)
+    # Filestore's driver takes the network `default` where a class names none.
+    assert blocks("resource")["google_compute_network", "canopy"]["name"] == "${local.name}"
+    assert storage["parameters"]["network"] == "canopy"
 
 
 def test_nodes_have_the_same_roles_by_hand_too(tmp_path):
