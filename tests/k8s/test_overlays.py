@@ -185,6 +185,17 @@ def test_on_gke_the_bucket_is_laid_out_as_the_claim_is():
         assert {k: v.replace("gs://BUCKET/", "/data/") for k, v in there.items()} == here
 
 
+def test_on_gke_pods_ask_for_all_the_storage_that_they_may_use():
+    for stage in STAGES:
+        before, after = (
+            template(workload_of(rendered(folder), stage))["spec"]["containers"][0]["resources"]
+            for folder in (K8S, GKE)
+        )
+        # Autopilot lowers a limit of ephemeral storage to the request.
+        assert after["requests"]["ephemeral-storage"] == after["limits"]["ephemeral-storage"]
+        assert after["limits"] == before["limits"]
+
+
 def test_on_gke_pods_are_who_they_are_without_a_key():
     for account in of_kind(rendered(GKE), "ServiceAccount"):
         assert account["metadata"]["annotations"] == {
