@@ -144,8 +144,11 @@ def _counted(result: Any) -> int:
     from apache_beam.metrics.metric import MetricsFilter
 
     with contextlib.suppress(Exception):  # a runner may report none, or none yet: no reason to fail
+        if getattr(result, "_metrics", None):
+            result._metrics = None  # a job server's first answer, which Beam would give again for ever
         counters = result.metrics().query(MetricsFilter().with_name(COUNTER))["counters"]
-        return sum(entry.attempted or 0 for entry in counters)
+        # A runner tells one of the two, or both.
+        return sum(entry.attempted or entry.committed or 0 for entry in counters)
     return 0
 
 

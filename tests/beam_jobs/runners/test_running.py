@@ -117,10 +117,12 @@ def test_processes_beside_beam_give_the_same_bytes(
     assert {**other.canopy, "run": 0} == {**one.canopy, "run": 0}
 
 
-def test_the_portable_runner_with_workers_elsewhere_gives_the_same_bytes(
-    uneven: Archive, run: Run, tmp_path: Path
+def test_the_portable_runner_with_workers_elsewhere_gives_the_same_bytes_and_tells_of_every_image(
+    uneven: Archive, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = run(uneven, *FLAGS, output=tmp_path / "one")
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    monkeypatch.setattr(running, "POLL_SECONDS", 0.05)
     jobs, workers = free_port(), free_port()
     with ExitStack() as stack:
         stack.enter_context(
@@ -137,6 +139,8 @@ def test_the_portable_runner_with_workers_elsewhere_gives_the_same_bytes(
     assert other.code == 0, other.err
     assert other.shards == one.shards
     assert {**other.canopy, "run": 0} == {**one.canopy, "run": 0}
+    assert "0 of 82 images" in other.err
+    assert "82 of 82 images" in other.err.splitlines()[-1]
 
 
 def test_a_runner_whose_state_changes_only_for_those_who_wait_gives_the_same_bytes_and_ends(
@@ -181,7 +185,9 @@ def test_a_run_elsewhere_that_tells_no_number_yet_or_ever_is_waited_for_all_the_
             return self
 
         def query(self, _: object) -> dict[str, list[SimpleNamespace]]:
-            return {"counters": [SimpleNamespace(attempted=attempted) for attempted in (None, 3)]}
+            return {
+                "counters": [SimpleNamespace(attempted=attempted, committed=None) for attempted in (None, 3)]
+            }
 
     running.wait(Run(), 4, "converting")
     assert shown == [("converting", 3 if reports else 0, 4)]
