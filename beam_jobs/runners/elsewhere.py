@@ -1,11 +1,13 @@
 """Runners that work on other machines: what can be known to fail there is said before anything is planned.
 
 Promises: a runner that Beam does not know, options that it refuses, a path of this machine for workers in a
-cloud, a job server that does not answer: each is one sentence, with nothing read or written yet.
+cloud, a job server that does not answer: each is one sentence, with nothing read or written yet. So is what
+ends a job on a job server's runner, unless it is a bug.
 """
 
 from __future__ import annotations
 
+import re
 import shutil
 import socket
 import sys
@@ -15,7 +17,7 @@ from typing import Any
 
 from beam_jobs import storage
 from beam_jobs.stores import gcs
-from canopy.cli import UserError
+from canopy.cli import TryAgainError, UserError
 
 RETRY_SECONDS = 1.0
 # Beam's own name for a job server within the process, in an address' place.
@@ -79,7 +81,8 @@ def check(options: Any, **places: Sequence[str]) -> None:
         _check_staging(options)
     portable = options.view_as(PortableOptions)
     if portable.job_endpoint:
-        _await_server(portable.job_endpoint, float(portable.job_server_timeout))
+        for flag in ("job_endpoint", "artifact_endpoint"):
+            _await_server(flag, getattr(portable, flag) or EMBEDDED, float(portable.job_server_timeout))
     elif runner == "PortableRunner":
         raise UserError("--runner PortableRunner needs --job_endpoint HOST:PORT, a job server's address")
 
@@ -127,13 +130,13 @@ def check_options(options: Any) -> None:
     shutil.rmtree(pipeline.local_tempdir, ignore_errors=True)  # only a run would remove it
 
 
-def _await_server(endpoint: str, seconds: float) -> None:
+def _await_server(flag: str, endpoint: str, seconds: float) -> None:
     """Beam itself would try in silence, six times as long as it is told to."""
     if endpoint == EMBEDDED:
         return
     host, _, port = endpoint.rpartition(":")
     if not host or not port.isdigit():
-        raise UserError(f"--job_endpoint must be HOST:PORT, and is {endpoint!r}")
+        raise UserError(f"--{flag} must be HOST:PORT, and is {endpoint!r}")
     deadline, told = time.monotonic() + seconds, False
     while True:
         try:
@@ -142,10 +145,30 @@ def _await_server(endpoint: str, seconds: float) -> None:
         except (OSError, OverflowError) as error:
             if time.monotonic() >= deadline:
                 raise UserError(
-                    f"--job_endpoint {endpoint}: no job server answers there ({error}); it was given "
+                    f"--{flag} {endpoint}: no job server answers there ({error}); it was given "
                     f"--job_server_timeout {seconds:g} s"
                 ) from error
         if not told:
             print(f"waiting for the job server at {endpoint}", file=sys.stderr, flush=True)
             told = True
         time.sleep(RETRY_SECONDS)
+
+
+def explained(error: Exception) -> UserError | TryAgainError | None:
+    """The sentence about what Beam raised when a job server gave up the job, or went away.
+
+    Returns:
+        None where the exception is of another kind, or a bug in a worker.
+    """
+    if ended := re.match(r"Pipeline \S+ failed in state (\w+): (.+)", str(error), re.DOTALL):
+        state, why = ended.groups()
+        if "Traceback" in why:
+            return None
+        return UserError(f"the job ended on its runner as {state}: {' '.join(why.split())}")
+    if "grpc" not in sys.modules:
+        return None
+    import grpc
+
+    if isinstance(error, grpc.RpcError) and error.code() is grpc.StatusCode.UNAVAILABLE:
+        return TryAgainError(f"the job server does not answer: {error.details()}")
+    return None

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from beam_jobs import storage
-from beam_jobs.runners import dataflow, workers
+from beam_jobs.runners import dataflow, elsewhere, workers
 from beam_jobs.runners.choosing import PROCESSES, Choice
 from canopy.cli import TryAgainError, UserError
 from canopy.progress import Meter
@@ -194,7 +194,7 @@ def explained() -> Iterator[None]:
                 f"Beam could not fetch this runner's job server from {fetched[1]}: name a running one with "
                 "--job_endpoint"
             ) from error
-        if sentence := dataflow.explained(error):
+        if sentence := dataflow.explained(error) or elsewhere.explained(error):
             raise sentence from error
         raise
 

@@ -143,6 +143,19 @@ def test_a_job_servers_address_is_a_host_and_a_port(endpoint: str) -> None:
         choosing.check(options)
 
 
+def test_where_a_job_server_takes_files_is_looked_for_too_before_anything_is_written(
+    archive: Archive, run: Run
+) -> None:
+    with socket.create_server(("localhost", 0)) as server:
+        done = run(
+            archive.fill(2), "--runner=PortableRunner", f"--job_endpoint=localhost:{server.getsockname()[1]}",
+            "--artifact_endpoint=localhost:1", "--job_server_timeout=0",
+        )  # fmt: skip
+    assert done.code == 2, done.err
+    assert "--artifact_endpoint localhost:1: no job server answers there" in done.err
+    assert not done.folder.exists()
+
+
 def test_a_job_server_within_the_process_is_not_waited_for() -> None:
     choosing.check(choosing.parse_options(["--runner=PortableRunner", "--job_endpoint=embed"]))
 

@@ -209,6 +209,16 @@ def test_a_run_elsewhere_that_tells_no_number_yet_or_ever_is_waited_for_all_the_
             "the job was cancelled where its runner runs it",
         ),
         (
+            "Pipeline job-1 failed in state FAILED: NoResourceAvailableException: Could not acquire\n slots",
+            UserError,
+            "the job ended on its runner as FAILED: NoResourceAvailableException: Could not acquire slots",
+        ),
+        (
+            "Pipeline job-1 failed in state FAILED: Error received from SDK harness: Traceback\nTypeError: x",
+            RuntimeError,  # a bug stays one
+            "Pipeline job-1 failed in state FAILED: Error received from SDK harness: Traceback\nTypeError: x",
+        ),
+        (
             "Dataflow pipeline failed. State: CANCELLED, Error:\nNone",
             UserError,
             "the job was cancelled where its runner runs it",
@@ -235,6 +245,15 @@ def test_what_ended_a_run_elsewhere_comes_out_as_what_it_was(
     with pytest.raises(kind) as raised, running.explained():
         raise RuntimeError(words)
     assert str(raised.value) == said
+
+
+def test_a_job_server_that_goes_away_is_worth_another_try() -> None:
+    import grpc
+    from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
+
+    jobs = beam_job_api_pb2_grpc.JobServiceStub(grpc.insecure_channel("localhost:1"))
+    with pytest.raises(TryAgainError, match="the job server does not answer: "), running.explained():
+        jobs.GetState(beam_job_api_pb2.GetJobStateRequest(job_id="job-1"))
 
 
 @pytest.mark.parametrize("poll", [0.02, 60.0], ids=["meanwhile", "at_the_end"])
