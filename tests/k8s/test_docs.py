@@ -1,7 +1,9 @@
 """What docs/ says of Kubernetes: every setting, object, manifest and kubectl flag that it shows exists."""
 
 import re
+import socket
 import subprocess
+import sys
 
 import kubernetes_validate
 import pytest
@@ -158,6 +160,29 @@ def test_the_flink_cluster_shown_is_well_formed_and_its_commands_reach_it(flink)
             assert "localhost:" + worker["command"][-1].split("=")[1] in line
 
 
+def test_flinks_container_waits_for_the_worker_pool_beside_it(flink):
+    """kubelet starts containers in order, the next when the hook is done; Flink puts its own last."""
+    (worker,) = (
+        c for _, _, pod in flinks_pods(flink) for c in pod["spec"]["containers"] if c["name"] == "canopy"
+    )
+    python, *arguments = worker["lifecycle"]["postStart"]["exec"]["command"]
+    assert python == worker["command"][0]
+    with socket.socket() as pool:
+        pool.bind(("localhost", 0))
+        port = worker["command"][-1].split("=")[1]
+        assert port in arguments[-1]
+        arguments[-1] = arguments[-1].replace(port, str(pool.getsockname()[1]))
+        hook = subprocess.Popen([sys.executable, *arguments])
+        try:
+            with pytest.raises(subprocess.TimeoutExpired):
+                hook.wait(1)
+            pool.listen()
+            assert hook.wait(10) == 0
+        finally:
+            hook.kill()
+            hook.wait()
+
+
 def test_every_pod_of_the_flink_cluster_shown_meets_the_restricted_standard_and_is_bounded(flink):
     (cluster,) = of_kind(flink, "FlinkDeployment")
     for name, _, pod in flinks_pods(flink):
@@ -195,9 +220,13 @@ def test_nobody_reaches_a_pod_of_the_flink_cluster_shown_but_by_a_port_that_is_n
 
 def test_the_image_for_dataflow_has_what_beams_boot_program_starts():
     (text,) = blocks("distributed-beam.md", "dockerfile")
-    venv = re.search(r"ENV PATH=(\S+?)/bin:", (ROOT / "infra" / "Dockerfile").read_text())
+    ours = (ROOT / "infra" / "Dockerfile").read_text()
+    venv = re.search(r"ENV PATH=(\S+?)/bin:", ours)
     assert venv
     assert re.search(rf"pip --python {venv[1]}/bin/python .*install pip==[\d.]+$", text, re.MULTILINE)
+    (python,) = set(re.findall(r"ARG BASE=\S*/python:(\d+\.\d+)\.", ours))
+    assert re.findall(r"beam_python([\d.]+)_sdk", text) == [python], "code pickled by another does not load"
+    assert f"Python {python}, which is the image's" in TEXTS["distributed-beam.md"]
 
 
 def test_beams_version_is_the_locked_one():
