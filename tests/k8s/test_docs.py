@@ -218,6 +218,21 @@ def test_nobody_reaches_a_pod_of_the_flink_cluster_shown_but_by_a_port_that_is_n
     assert all(any(port in ports for ports in admitted) for port in (data, 8081, 8098, 8099))
 
 
+def test_the_archive_pod_may_run_the_commands_shown(flink):
+    (archive,) = (pod for path in FILES for pod in of_kind(objects(path), "Pod"))
+    labels = archive["metadata"]["labels"].items()
+    policies = [policy["spec"] for policy in of_kind(flink, "NetworkPolicy")]
+    (own,) = (each for each in policies if each["podSelector"]["matchLabels"].items() <= labels)
+    (service,) = of_kind(flink, "Service")
+    (jobs,) = (each for each in policies if each["podSelector"]["matchLabels"] == service["spec"]["selector"])
+    assert own["egress"][1]["to"] == [{"podSelector": jobs["podSelector"]}]
+    assert jobs["ingress"][0]["from"][0]["podSelector"]["matchLabels"].items() <= labels
+    ports = {port["port"] for port in service["spec"]["ports"]}
+    assert {port["port"] for port in own["egress"][1]["ports"]} == ports
+    assert {port["port"] for port in jobs["ingress"][0]["ports"]} == ports
+    assert f"kubectl exec -i -t {archive['metadata']['name']} --" in TEXTS["distributed-beam.md"]
+
+
 def test_the_image_for_dataflow_has_what_beams_boot_program_starts():
     (text,) = blocks("distributed-beam.md", "dockerfile")
     ours = (ROOT / "infra" / "Dockerfile").read_text()
