@@ -30,6 +30,7 @@ SEPARATORS = ",;\t"
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # Where most tags hold one of these, it was meant to part them: by itself, or in a list as Python prints it.
 OTHER_SEPARATORS = ",;|[]'\""
+MAX_LINE = 1 << 24  # characters: a packed file of megabytes may unpack to a line of gigabytes
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,9 @@ def rows(path: str, columns: Sequence[str], told: str) -> Iterator[tuple[int, li
     ):
         done = 0  # lines of the rows read: a quote that is left open makes one row of all that follows
         try:
-            first = text.readline()
-            reader = csv.reader(chain([first], text), delimiter=_separator(first, columns), strict=True)
+            lines = _lines(text)
+            first = next(lines, "")
+            reader = csv.reader(chain([first], lines), delimiter=_separator(first, columns), strict=True)
             header = [column.strip() for column in next(reader, [])]
             places = [_place(header, column, told) for column in columns]
             done = reader.line_num
@@ -123,6 +125,14 @@ def _text(plain: IO[bytes]) -> io.TextIOWrapper:
     start = plain.read(len(UTF16[0]))
     plain.seek(0)
     return io.TextIOWrapper(plain, "utf-16" if start in UTF16 else "utf-8-sig", newline="")
+
+
+def _lines(text: IO[str]) -> Iterator[str]:
+    """A file's lines; raises `csv.Error` at one that is too long to be a row's."""
+    while line := text.readline(MAX_LINE):
+        if len(line) == MAX_LINE:
+            raise csv.Error(f"it has more than {MAX_LINE:,} characters")
+        yield line
 
 
 def _separator(header: str, columns: Sequence[str]) -> str:

@@ -24,6 +24,7 @@ from typing import IO
 
 from beam_jobs import storage
 from beam_jobs.archives import packing, unpacking
+from beam_jobs.archives.headers import Tar
 from canopy.cli import UserError
 from canopy.progress import Meter
 
@@ -193,7 +194,7 @@ def _tar_members(file: IO[bytes]) -> Iterator[tuple[str, Entry]]:
     start: int | None = 0
     while start is not None:
         file.seek(start)
-        with tarfile.open(fileobj=file, mode="r:") as archive:
+        with Tar(fileobj=file) as archive:
             last = start
             for info in archive:
                 if info.size < 0 or archive.offset <= last:

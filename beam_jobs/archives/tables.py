@@ -15,6 +15,7 @@ from typing import IO, TypeVar, cast
 from beam_jobs import finding, storage
 from beam_jobs.archives import contents, packing, unpacking
 from beam_jobs.archives.contents import DEFLATED, STORED, error_in_reading
+from beam_jobs.archives.headers import Tar
 from canopy.cli import UserError
 
 ZIP = b"PK\3\4"  # how one begins
@@ -71,7 +72,7 @@ def _plain(file: IO[bytes], member: str, told: str, is_tar: bool, held: contextl
     plain = file if opener is None else cast(IO[bytes], held.enter_context(opener(file)))
     if not is_tar:
         return plain
-    archive = held.enter_context(tarfile.TarFile(fileobj=plain))
+    archive = held.enter_context(Tar(fileobj=plain))
     found = _only(_files(archive), lambda info: info.name, member, told, "tar")
     while plain.read(
         unpacking.CHUNK

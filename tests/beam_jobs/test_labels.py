@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -127,6 +128,23 @@ def test_a_packed_csvs_mistake_is_told_with_its_line(tmp_path: Path, pack: Calla
     (tmp_path / "t.csv.packed").write_bytes(pack(b"image_name,tags\na,clear\nb\n"))
     with pytest.raises(UserError, match=r"t\.csv\.packed, line 3: 1 fields where 2 are due"):
         read_labels(str(tmp_path / "t.csv.packed"))
+
+
+@pytest.mark.parametrize(("before", "line"), [(b"", 1), (b"image_name,tags\na,clear\n", 3)])
+def test_a_line_of_gigabytes_is_refused_before_it_is_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bytes, line: int
+) -> None:
+    monkeypatch.setattr("beam_jobs.labels.MAX_LINE", 1 << 20)
+    path = tmp_path / "t.csv.gz"
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(before)
+        for _ in range(64):
+            file.write(b"a" * (1 << 20))
+    tracemalloc.start()
+    with pytest.raises(UserError, match=rf"line {line}: it has more than 1,048,576 characters$"):
+        read_labels(str(path))
+    assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    tracemalloc.stop()
 
 
 def test_a_missing_csv_is_one_clear_sentence(tmp_path: Path) -> None:
