@@ -123,10 +123,13 @@ class Port:
             # The training process of before may take a moment to give the port back.
             if self._closed.wait(RETRY_SECONDS):
                 return
-        with contextlib.suppress(OSError):  # once it is closed
-            while True:
+        while not self._closed.is_set():
+            try:
                 connection, _ = server.accept()
                 threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+            except (OSError, RuntimeError):
+                # It is closed, a caller went away, or others hold all files or threads that there are.
+                self._closed.wait(RETRY_SECONDS)
 
     def _listen(self) -> socket.socket | None:
         """A listening socket on every address of this machine, IPv6 too where there is any."""

@@ -1,5 +1,6 @@
 """What launchers say to each other arrives whole or not at all; a port is held as long as it is wanted."""
 
+import errno
 import json
 import socket
 import threading
@@ -135,6 +136,38 @@ def test_a_port_is_waited_for_and_the_reason_is_known_meanwhile(port):
         wait_for(lambda: port.refused)
     wait_for(lambda: ask(port._number))
     assert port.refused == ""
+
+
+@pytest.mark.parametrize(
+    "lack",
+    [
+        OSError(errno.EMFILE, "Too many open files"),
+        OSError(errno.ECONNABORTED, "Software caused connection abort"),
+        RuntimeError("can't start new thread"),
+    ],
+)
+def test_a_port_serves_again_once_strangers_have_left_files_and_threads_for_it(port, monkeypatch, lack):
+    accept, failures = socket.socket.accept, [lack, lack]
+
+    def starved(server):
+        accepted = accept(server)
+        if failures:
+            accepted[0].close()
+            raise failures.pop()
+        return accepted
+
+    monkeypatch.setattr(socket.socket, "accept", starved)
+    port.open()
+    wait_for(lambda: answered(port._number) == "127.0.0.1")
+    assert failures == []
+
+
+def answered(number):
+    """As `ask`; None also where the caller is dropped."""
+    try:
+        return ask(number)
+    except ValueError:
+        return None
 
 
 def test_a_closed_port_is_free_for_the_next(port):
