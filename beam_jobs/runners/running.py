@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from beam_jobs import storage
-from beam_jobs.runners import dataflow, elsewhere, workers
+from beam_jobs.runners import dataflow, elsewhere, sockets, workers
 from beam_jobs.runners.choosing import PROCESSES, Choice
 from canopy.cli import TryAgainError, UserError
 from canopy.progress import Meter
@@ -63,7 +63,7 @@ def run(
         else:
             workers.hush()
             watching = workers.watched() if choice.mode == PROCESSES else contextlib.nullcontext()
-            with followed(partial(noted, folder), total, doing), watching:
+            with followed(partial(noted, folder), total, doing), sockets.private(), watching:
                 pipeline.run().wait_until_finish()
 
 

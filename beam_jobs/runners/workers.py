@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from beam_jobs.runners import processes
+from beam_jobs.runners import processes, sockets
 from canopy import children, machine
 from canopy.cli import UserError
 
@@ -151,7 +151,8 @@ def main() -> None:
     from apache_beam.runners.worker import sdk_worker_main
 
     hush()
-    sdk_worker_main.main(sys.argv)
+    with sockets.connecting():
+        sdk_worker_main.main(sys.argv)
 
 
 if __name__ == "__main__":
