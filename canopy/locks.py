@@ -27,13 +27,13 @@ def take(path: str, busy: str) -> IO[bytes]:
 
     Raises:
         UserError: another process holds it.
-        OSError: the file system has no locks, or the file cannot be made.
+        OSError: the file system has no locks, or the file cannot be made, or something else has its name.
     """
     for _ in range(TRIES):
         with contextlib.suppress(FileExistsError):  # also raised where the folder goes just then
             Path(path).parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError), contextlib.ExitStack() as closing:
-            file = closing.enter_context(Path(path).open("ab"))
+            file = closing.enter_context(open(path, "ab", opener=_plain))
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -43,6 +43,14 @@ def take(path: str, busy: str) -> IO[bytes]:
                 closing.pop_all()
                 return file
     raise UserError(busy)
+
+
+def _plain(path: str, flags: int) -> int:
+    """Opens a file and neither what a link leads to nor a pipe, at whose other end nobody might ever be.
+
+    In a folder that everybody may write to, such as that of temporary files, both may be another user's.
+    """
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
 
 
 @contextlib.contextmanager

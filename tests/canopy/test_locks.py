@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -73,3 +74,21 @@ def test_a_lock_that_is_held_for_a_while_leaves_no_file(tmp_path: Path) -> None:
     assert not path.exists()
     with locks.holding(str(path), "busy"):
         pass
+
+
+@pytest.mark.parametrize("trap", ["a link", "a pipe"])
+def test_what_somebody_else_put_in_a_locks_place_is_neither_followed_nor_waited_for(
+    tmp_path: Path, trap: str
+) -> None:
+    lock, victim = tmp_path / "lock", tmp_path / "victim"
+    if trap == "a link":
+        lock.symlink_to(victim)
+    else:
+        os.mkfifo(lock)
+    code = (
+        "import sys\nfrom canopy import locks\n"
+        "try: locks.take(sys.argv[1], '')\nexcept OSError: print('none')"
+    )
+    words = [sys.executable, "-c", code, str(lock)]
+    assert subprocess.run(words, cwd=ROOT, capture_output=True, timeout=30, check=True).stdout == b"none\n"
+    assert not victim.exists()
