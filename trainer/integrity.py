@@ -12,14 +12,13 @@ from __future__ import annotations
 import base64
 import contextlib
 import logging
-import os
-import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import google_crc32c
 
+from canopy import own
 from canopy.cli import UserError
 from canopy.transient import told
 from trainer import faults
@@ -173,11 +172,9 @@ class _Known:
     def __init__(self) -> None:
         self._lines: set[str] = set()
         self._path: Path | None = None
-        folder = Path(tempfile.gettempdir(), f"canopy-{os.getuid()}")
+        if (folder := own.folder()) is None:
+            return
         with contextlib.suppress(OSError, ValueError):
-            folder.mkdir(mode=0o700, exist_ok=True)
-            if folder.is_symlink() or folder.stat().st_uid != os.getuid():
-                return
             self._path = folder / "verified.txt"
             self._lines = set(self._path.read_text(encoding="utf-8").splitlines())
 

@@ -6,16 +6,19 @@ missing; where the model lets its caller choose the momentum of BatchNormalizati
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 from typing import Any
 
+from canopy import own
 from canopy.cli import UserError, first_line
 from canopy.transient import told
 from trainer.config import Config
 
 # The keyword of Hub's common signature for image models that are to be fine-tuned.
 MOMENTUM = "batch_norm_momentum"
+CACHE = "TFHUB_CACHE_DIR"  # Hub's variable: where it keeps what it downloads
 
 
 def features(config: Config, images: Any) -> Any:
@@ -37,6 +40,8 @@ def features(config: Config, images: Any) -> Any:
             warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
             import tensorflow_hub
 
+        if "://" in handle:
+            _keep_apart()
         loaded = tensorflow_hub.load(handle)
         if not callable(loaded):
             raise ValueError("it cannot be called, as Hub's feature vectors and what tf_keras saves can")
@@ -77,6 +82,17 @@ def check(backbone: str) -> None:
             raise UserError(f"--backbone {backbone}: there is no such folder")
     except OSError as error:
         raise told(f"--backbone {backbone} cannot be read ({error.strerror})", error) from error
+
+
+def _keep_apart() -> None:
+    """Has Hub keep what it downloads where nobody else can have put a model in its place.
+
+    By itself it takes what lies in a folder of a well-known name among everybody's temporary files.
+    """
+    if not os.environ.get(CACHE):
+        if (folder := own.folder()) is None:
+            raise OSError(f"there is no place of this user's own for a download: name one with {CACHE}")
+        os.environ[CACHE] = str(folder / "tfhub_modules")
 
 
 def _sizes(loaded: Any) -> str:

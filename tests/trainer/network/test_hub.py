@@ -1,5 +1,6 @@
 """Backbones in TensorFlow Hub's format: loaded, trained, exported as any other."""
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -122,6 +123,32 @@ def test_a_model_that_gives_no_vector_is_refused(tmp_path):
     tf_keras.Model(inputs, tf_keras.layers.Conv2D(4, 3)(inputs)).save(tmp_path / "map", save_format="tf")
     with pytest.raises(UserError, match="no feature vector"):
         build(tmp_path / "map")
+
+
+ADDRESS = "https://hub.invalid/feature_vector/1"
+
+
+def test_a_model_that_lies_where_hub_keeps_downloads_for_all_users_is_not_taken(tmp_path, monkeypatch):
+    """Its folder's name is known beforehand, so that anybody may have put it there; a model is a program."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.delenv("TFHUB_CACHE_DIR", raising=False)
+    name = hashlib.sha1(ADDRESS.encode()).hexdigest()
+    save_with(tmp_path / "tfhub_modules" / name, tf_keras.layers.Conv2D(5, 3))
+    with pytest.raises(UserError, match="cannot be loaded"):
+        build(ADDRESS)
+    own_folder = tmp_path / f"canopy-{os.getuid()}"
+    save_with(own_folder / "tfhub_modules" / name, tf_keras.layers.Conv2D(5, 3))  # as a download leaves it
+    assert build(ADDRESS)(tf.zeros([2, 32, 32, 3])).shape == (2, 3)
+
+
+def test_without_a_folder_of_its_own_a_download_has_to_be_given_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.delenv("TFHUB_CACHE_DIR", raising=False)
+    (tmp_path / f"canopy-{os.getuid()}").touch()
+    with pytest.raises(UserError, match="name one with TFHUB_CACHE_DIR"):
+        build(ADDRESS)
+    save_with(tmp_path / "feature_vector", tf_keras.layers.Conv2D(5, 3))
+    build(tmp_path / "feature_vector")  # which needs none
 
 
 def weights():
