@@ -7,6 +7,7 @@ with its shard and number; where nothing is wrong with them, the error stays wha
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import IO, Any
@@ -129,12 +130,17 @@ def _open(path: str) -> Any:
 
 def _records(file: IO[bytes]) -> Iterator[bytes]:
     """Each record's data; raises `BadRecordError` for what TensorFlow's reader refuses."""
+    file.seek(0, os.SEEK_END)
+    size = file.tell()
+    file.seek(0)
     while head := file.read(LENGTH.size + CHECKSUM.size):
         if len(head) < LENGTH.size + CHECKSUM.size:
             raise BadRecordError("is cut off")
         if CHECKSUM.unpack_from(head, LENGTH.size)[0] != masked_crc(head[: LENGTH.size]):
             raise BadRecordError("is corrupt: the checksum of its length differs")
         (length,) = LENGTH.unpack_from(head)
+        if length > size:  # no memory holds what it may say
+            raise BadRecordError("is cut off")
         data = file.read(length + CHECKSUM.size)
         if len(data) < length + CHECKSUM.size:
             raise BadRecordError("is cut off")

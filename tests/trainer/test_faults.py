@@ -10,6 +10,7 @@ from beam_jobs.images import Converted
 from beam_jobs.records import frame, serialise
 from canopy import contract
 from canopy.cli import TryAgainError, UserError
+from canopy.tfrecord import CHECKSUM, LENGTH, masked_crc
 from trainer import data_info, dataset, faults
 from trainer.shard import Shard
 
@@ -69,6 +70,16 @@ def test_a_record_that_has_not_one_name_or_not_one_picture_is_named(tmp_path, pi
         shards = [write(tmp_path / "shard", sound, bad, sound)]
         with pytest.raises(UserError, match=f"record 1 .*lacks image/{lacking}"):
             list(faults.naming(dataset.encoded(shards, 2), shards, 2))
+
+
+@pytest.mark.parametrize("address", ["", "file://"])  # TensorFlow's own file system, as of a store
+@pytest.mark.parametrize("length", [1000, 2**40, 2**63, 2**64 - 1])
+def test_a_record_that_gives_a_length_beyond_its_shard_is_cut_off(tmp_path, sound, address, length):
+    head = LENGTH.pack(length)
+    path = tmp_path / "shard"
+    path.write_bytes(frame(sound) + head + CHECKSUM.pack(masked_crc(head)) + bytes(99))
+    said = faults.first([Shard(f"{address}{path}", 2)], 2)
+    assert said == f"{address}{path}: record 1 of 2, counted from 0, is cut off"
 
 
 @pytest.mark.parametrize("address", ["", "file://"])  # TensorFlow's own file system, as of a store
