@@ -187,7 +187,7 @@ def explained() -> Iterator[None]:
             raise TOLD[name](said) from error
         if re.search(r"failed(\.| in) state:? CANCELLED", text, re.IGNORECASE):
             raise UserError("the job was cancelled where its runner runs it") from error
-        if re.search(r"\bMemoryError\b", text):
+        if re.search(r"MemoryError\b", text):
             raise MemoryError from error
         if fetched := re.search(r"Unable to fetch remote (?:job server jar|prism binary) at (\S+?):? ", text):
             raise UserError(

@@ -224,6 +224,7 @@ def test_a_run_elsewhere_that_tells_no_number_yet_or_ever_is_waited_for_all_the_
             "the job was cancelled where its runner runs it",
         ),
         ("MemoryError [while running 'Convert']", MemoryError, ""),
+        ("numpy._core._exceptions._ArrayMemoryError: Unable to allocate 2.60 EiB\n", MemoryError, ""),
         ("KeyboardInterrupt\n", KeyboardInterrupt, ""),  # of a worker that heard Ctrl-C first
         (
             "UserError: it is gone\n\nDuring handling of it:\n\ncanopy.cli.TryAgainError: the store fails\n",
