@@ -198,8 +198,11 @@ def _shards(folder: str, split: dict[str, Any], where: str) -> tuple[Shard, ...]
 
 
 def _shard(folder: str, facts: dict[str, Any], where: str) -> Shard:
+    name = _value(facts, "name", str, where)
+    if "/" in name:  # a data set may be anybody's, and no file beside it is its own
+        raise ValueError(f"{where}name must be a file's name, and is {json.dumps(name)[:40]}")
     return Shard(
-        f"{folder}/{_value(facts, 'name', str, where)}",
+        f"{folder}/{name}",
         _value(facts, "records", int, where),
         _value(facts, "bytes", int, where, default=-1),
         _value(facts, "crc32c", str, where, default=""),

@@ -127,6 +127,7 @@ def changed(facts, path, value):
         ("splits.train.tags.clear", 0.5, "must be a whole number from 0 on, and is 0.5"),
         ("splits.train.shards", {}, "must be a list, and is {}"),
         ("splits.train.shards.1.name", MISSING, "is missing"),
+        ("splits.train.shards.1.name", "../other/shard", 'must be a file\'s name, and is "../other/shard"'),
         ("splits.train.shards.1.records", -1, "must be a whole number from 0 on, and is -1"),
         ("splits.train.shards.0.bytes", "7", 'must be a whole number from 0 on, and is "7"'),
         ("splits.train.shards.0.crc32c", 7, "must be a text, and is 7"),
