@@ -1,8 +1,8 @@
 """The tags CSV: names, tags, vocabulary, class ids.
 
 Promises: every row is read or the job ends with a sentence that names the row; a name is compared as the
-CSV spells it (a JPEG's ending dropped), never taken for a path; the vocabulary's order is the file's, or
-alphabetical where there is no file. Rows are kept in columns, so millions of them fit.
+CSV spells it (a JPEG's ending dropped, accents composed), never taken for a path; the vocabulary's order is
+the file's, or alphabetical where there is no file. Rows are kept in columns, so millions of them fit.
 """
 
 from __future__ import annotations
