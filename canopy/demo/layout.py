@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +85,7 @@ def copy_images(names: Iterable[str], source: Path, target: Path) -> None:
     """Makes `target` hold exactly the images of these names, as links where the disk allows it.
 
     Args:
-        names: without folder and ending.
+        names: without folder and ending, accents composed, as records hold them.
         source: a folder of images; where two have the same name, the first by its path counts.
         target: replaced where it exists.
     """
@@ -93,8 +94,9 @@ def copy_images(names: Iterable[str], source: Path, target: Path) -> None:
     target.mkdir(parents=True)
     left = set(names)
     for path in images_in(source):
-        if path.stem in left:
-            left.remove(path.stem)
+        name = unicodedata.normalize("NFC", path.stem)
+        if name in left:
+            left.remove(name)
             try:
                 (target / path.name).hardlink_to(path)
             except OSError:

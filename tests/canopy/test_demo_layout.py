@@ -118,6 +118,13 @@ def test_a_copy_holds_exactly_the_names_and_the_archive_stays_as_it_was(tmp_path
     assert sorted(str(path.relative_to(source)) for path in source.rglob("*.*")) == sorted(files)
 
 
+def test_an_image_is_found_however_its_disk_spells_accents(tmp_path):
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "cafe\u0301.jpg").touch()
+    copy_images(["caf\u00e9"], tmp_path / "source", tmp_path / "target")
+    assert len(list((tmp_path / "target").iterdir())) == 1
+
+
 def test_of_two_images_of_one_name_the_first_by_its_path_is_copied(tmp_path):
     for folder in ("a", "b"):
         (tmp_path / "source" / folder).mkdir(parents=True)
