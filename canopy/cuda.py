@@ -18,6 +18,7 @@ from pathlib import Path
 # libtensorflow_framework.so.2), and this one is missing there. If one library is not found, it uses no GPU.
 LEFT_OUT = "cusolver/lib/libcusolver.so.11"
 CUDNN = "libcudnn.so.9"  # nothing else on a machine brings it but those who want to compute with it
+_EXHAUSTED = 8  # of TensorFlow's ResourceExhaustedError: RESOURCE_EXHAUSTED, error_codes.proto
 # What is copied to a GPU without room for it has no place to go to (gpu_util.cc: PrepareCopy); the others are
 # words of CUDA, of its libraries, and of XLA's allocator, within what TensorFlow calls an internal error.
 _NO_MEMORY = re.compile(
@@ -57,19 +58,19 @@ def load_left_out() -> None:
                 ctypes.CDLL(str(path))
 
 
-def lacks_memory(said: str) -> bool:
-    """Whether an error's words mean that a GPU has no memory left, as one of its names does by itself."""
-    return bool(_NO_MEMORY.search(said))
+def lacks_memory(error: Exception) -> bool:
+    """Whether an error means that a GPU or the machine has no memory left, by its code or its words."""
+    return getattr(error, "error_code", None) == _EXHAUSTED or bool(_NO_MEMORY.search(str(error)))
 
 
-def has_failed(said: str) -> bool:
+def has_failed(error: Exception) -> bool:
     """Whether an error's words mean that a GPU cannot be had: broken, or another process'."""
-    return bool(_FAILED.search(said))
+    return bool(_FAILED.search(str(error)))
 
 
-def is_unfit(said: str) -> bool:
+def is_unfit(error: Exception) -> bool:
     """Whether an error's words mean that cuDNN or cuBLAS does not work here."""
-    return bool(_UNFIT.search(said))
+    return bool(_UNFIT.search(str(error)))
 
 
 def _folders() -> Iterator[str]:

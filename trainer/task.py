@@ -54,7 +54,7 @@ def _train(argv: Sequence[str] | None, near: link.Near) -> None:
         together = stopping.has_stepped or bool(os.environ.get(HAS_TRAINED))
         internal = isinstance(error, tf.errors.InternalError)
         told = _explained(str(error), words(error), together) if internal and place.workers > 1 else None
-        if told := told or _of_gpu(str(error), words(error), together):
+        if told := told or _of_gpu(error, words(error), together):
             raise told from error
         raise
     if place.is_chief:
@@ -84,13 +84,13 @@ def _explained(said: str, words: str, together: bool) -> Exception | None:
     return None
 
 
-def _of_gpu(said: str, words: str, together: bool) -> Exception | None:
+def _of_gpu(error: Exception, words: str, together: bool) -> Exception | None:
     """What an error of TensorFlow's says of this worker's GPU, if anything; see `_explained`."""
-    if cuda.lacks_memory(said):
+    if cuda.lacks_memory(error):
         return _too_large(words)
-    if cuda.has_failed(said) or (together and cuda.is_unfit(said)):
+    if cuda.has_failed(error) or (together and cuda.is_unfit(error)):
         return cli.TryAgainError(f"a GPU has failed, or another process has it to itself ({words})")
-    if cuda.is_unfit(said):
+    if cuda.is_unfit(error):
         return cli.UserError(
             "cuDNN or cuBLAS does not work here: it does not fit the driver or the GPU, or another process "
             f"has the GPU's memory; with TF_CPP_MIN_LOG_LEVEL=0 TensorFlow says which ({words})"

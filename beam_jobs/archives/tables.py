@@ -74,9 +74,8 @@ def _plain(file: IO[bytes], member: str, told: str, is_tar: bool, held: contextl
         return plain
     archive = held.enter_context(Tar(fileobj=plain))
     found = _only(_files(archive), lambda info: info.name, member, told, "tar")
-    while plain.read(
-        unpacking.CHUNK
-    ):  # a packed one's last checksum is behind all that a tar's reader looks at
+    # A packed one's last checksum is behind all that a tar's reader looks at.
+    while plain.read(unpacking.CHUNK):
         pass
     return cast(IO[bytes], archive.extractfile(found))  # None is for what is no regular file
 

@@ -176,8 +176,7 @@ class _SavedModel:
                     rgb = self._tf.constant(pictures)
                 result: NDArray[np.float32] = self._call(rgb=rgb)["scores"].numpy()
             except self._tf.errors.OpError as error:
-                exhausted = isinstance(error, self._tf.errors.ResourceExhaustedError)
-                if not exhausted and not cuda.lacks_memory(str(error)):
+                if not cuda.lacks_memory(error):
                     raise
                 raise UserError(
                     "scoring does not fit into this machine's memory or its GPU's: --engine tflite needs less"

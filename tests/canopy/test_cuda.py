@@ -82,4 +82,4 @@ TRIED = "No algorithm worked!  Error messages:\n  Profiling failure on CUDNN eng
 )
 def test_what_tensorflow_says_of_a_gpu_is_understood(said, meant):
     ways = {"memory": cuda.lacks_memory, "failed": cuda.has_failed, "unfit": cuda.is_unfit}
-    assert next((name for name, holds in ways.items() if holds(said)), "") == meant
+    assert next((name for name, holds in ways.items() if holds(Exception(said))), "") == meant

@@ -75,8 +75,7 @@ def score(model: str, info: DataInfo, split: str) -> Scored:
             try:
                 scores.append(call(image_bytes=images)["scores"].numpy())
             except tf.errors.OpError as error:
-                exhausted = isinstance(error, tf.errors.ResourceExhaustedError)
-                if not exhausted and not cuda.lacks_memory(str(error)):
+                if not cuda.lacks_memory(error):
                     raise
                 raise UserError(
                     f"scoring does not fit into this machine's memory or its GPU's ({tracing.words(error)})"
