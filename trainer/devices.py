@@ -16,6 +16,8 @@ from canopy.cli import TryAgainError, UserError, first_line
 from canopy.contract import HAS_TRAINED
 from trainer.config import Config
 
+HOST = "/CPU:0"  # the processor; within a replica, of the worker to which it belongs
+
 
 def gpus() -> list[Any]:
     """The GPUs of this worker that TensorFlow sees: each is a replica; none: the CPU is."""
@@ -52,7 +54,7 @@ def on_host(number: float) -> Any:
     TensorFlow copies what is made outside a graph to the GPU at once, and a copy waits for all that the GPU
     has to do yet: gpu_util.cc, CopyCPUTensorToGPU. Only int32 stays where it is.
     """
-    with tf.device("/CPU:0"):
+    with tf.device(HOST):
         return tf.constant(number, tf.float32)
 
 

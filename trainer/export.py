@@ -21,6 +21,7 @@ from canopy import __version__, contract, patterns
 from canopy.cli import UserError, first_line, printable
 from canopy.contract import DEFAULT_THRESHOLD
 from canopy.phrases import named
+from trainer import devices
 from trainer.config import Config
 from trainer.data_info import DataInfo
 from trainer.dataset import decode, resize
@@ -29,8 +30,6 @@ from trainer.mend import mend
 from trainer.tracing import tidy, traced, words
 
 log = logging.getLogger("canopy")
-
-PROCESSOR = "/CPU:0"
 
 
 class Tagger(tf.Module):
@@ -54,7 +53,7 @@ class Tagger(tf.Module):
     def from_jpeg(self, image_bytes: Any) -> dict[str, Any]:
         """string[batch], JPEG or PNG files as they are, to float32[batch, classes] under `scores`."""
         # A GPU would walk a file's markers, too, and wait for the processor, which decodes, at each of them.
-        with tf.device(PROCESSOR):
+        with tf.device(devices.HOST):
             images = tf.map_fn(
                 lambda image: tf.ensure_shape(
                     resize(decode(mend(image)), self._size), [self._size, self._size, 3]
@@ -79,7 +78,7 @@ class Tagger(tf.Module):
     def from_rgb(self, rgb: Any) -> dict[str, Any]:
         """uint8[batch, height, width, 3] of any size to float32[batch, classes] under `scores`."""
         # TensorFlow resizes bytes there alone, and a GPU would be waited for to know whether they need it.
-        with tf.device(PROCESSOR):
+        with tf.device(devices.HOST):
             pictures = resize(rgb, self._size)
         return {"scores": self._scores(pictures)}
 

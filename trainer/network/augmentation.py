@@ -10,7 +10,8 @@ from typing import Any
 
 import tensorflow as tf
 
-CPU = "/CPU:0"  # of the worker to which a replica belongs
+from trainer import devices
+
 VIEWS = 8  # flips and quarter turns of a square, itself included
 TURN, ZOOM, SHIFT = 0.35, 0.12, 0.05  # at most, by --augment affine: radians, log of scale, share of side
 
@@ -67,7 +68,7 @@ def _flipped_and_turned(images: Any, seed: Any) -> Any:
     """
     count = tf.shape(images)[0]
     # Where rows begin has to be known on the CPU: drawn on a GPU, each step would wait for the one before it.
-    with tf.device(CPU):
+    with tf.device(devices.HOST):
         drawn = tf.random.stateless_uniform([2], seed, 0.0, 1.0)
         first = tf.cast(drawn[0] * tf.cast(count, tf.float32), tf.int32)
         # Where eight does not divide the batch, chance decides which parts get one more: the odds stay even.
@@ -105,7 +106,7 @@ def _disturbed(images: Any, seed: Any) -> Any:
     shift_x = middle * (1 - cos + sin) + drawn[2] * SHIFT * side
     shift_y = middle * (1 - sin - cos) + drawn[3] * SHIFT * side
     none = tf.zeros_like(cos)
-    with tf.device(CPU):
+    with tf.device(devices.HOST):
         border = tf.constant(0.0)  # read on the CPU, too
     return tf.raw_ops.ImageProjectiveTransformV3(
         images=tf.cast(images, tf.float32),
