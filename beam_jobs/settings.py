@@ -127,8 +127,8 @@ def add_images(parser: Parser) -> None:
         action="append",
         required=True,
         metavar="PATH",
-        help="folder, glob, .zip, .tar or packed tar (.tar.gz, .tar.bz2, .tar.xz), or a folder of such an "
-        "archive (archive.zip/folder), local, gs:// or s3://; may be given more than once",
+        help="folder, glob, .zip, .tar or packed tar (.tar.gz, .tar.bz2, .tar.xz, .tar.zst), or a folder of "
+        "such an archive (archive.zip/folder), local, gs:// or s3://; may be given more than once",
     )
 
 

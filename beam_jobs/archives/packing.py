@@ -2,7 +2,7 @@
 
 Promises: what may hold images and cannot be read is refused with the command that unpacks it, as a shell
 takes it, and never passed over: nobody would miss the images before the model is bad. The name tells what a
-file is, of a tar its first bytes do, too.
+file is.
 """
 
 from __future__ import annotations
@@ -16,16 +16,14 @@ from beam_jobs import storage
 from canopy.cli import UserError
 
 # How a tar's name ends; packed by these, it is read through a plain copy.
-TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz")
+TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz", ".tar.zst", ".tzst")
 # By the ending of another file's name, what unpacks it.
 UNPACK = {
-    ".tar.zst": "tar --zstd -xf", ".tzst": "tar --zstd -xf", ".tar.lz4": "tar -I lz4 -xf",
-    ".tar.lzma": "tar --lzma -xf", ".tar.lz": "tar --lzip -xf", ".tar.z": "tar -xZf",
-    ".7z": "7z x", ".rar": "unrar x", ".gz": "gunzip -k",
+    ".tar.lz4": "tar -I lz4 -xf", ".tar.lzma": "tar --lzma -xf", ".tar.lz": "tar --lzip -xf",
+    ".tar.z": "tar -xZf", ".7z": "7z x", ".rar": "unrar x", ".gz": "gunzip -k",
     ".7z.001": "7z x", ".zip.001": "7z x",  # the first part of several, which stands for all
 }  # fmt: skip
 PACKED = tuple(UNPACK)
-ZSTD = b"\x28\xb5\x2f\xfd"  # how a tar begins that Zstandard has packed, which Python reads from 3.14 on
 
 
 def kind(path: str) -> str | None:
@@ -80,12 +78,6 @@ def refuse_within(path: str, member: str) -> None:
     if kind(member) or _packed(member):
         command = "unzip" if kind(path) == "zip" else "tar -xf"
         raise _unreadable(path, command, what=f"{path} holds {member}, which")
-
-
-def refuse_tar(path: str, start: bytes) -> None:
-    """Raises `UserError` for a tar that by its first bytes is packed as no reader here knows it."""
-    if start.startswith(ZSTD):
-        raise _unreadable(path, UNPACK[".tar.zst"])
 
 
 def _packed(path: str) -> str | None:

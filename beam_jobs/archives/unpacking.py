@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any, NamedTuple
 
 from beam_jobs import storage
-from beam_jobs.archives import packing
+from beam_jobs.archives import zstd
 from canopy.cli import UserError
 from canopy.progress import Meter
 
@@ -25,10 +25,12 @@ OPENERS: dict[bytes, Callable[[Any], Any]] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
     b"\xfd7zXZ\0": lzma.open,
+    zstd.MAGIC: zstd.opened,
+    zstd.SKIPPED: zstd.opened,
 }
 START = max(map(len, OPENERS))  # bytes that tell
 # What these raise for what they read.
-DAMAGED = (gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError)
+DAMAGED = (gzip.BadGzipFile, zlib.error, lzma.LZMAError, *zstd.ERRORS)
 CHUNK = 1 << 20  # bytes copied at a time
 MEGABYTE = 1_000_000
 
@@ -50,12 +52,11 @@ def opened(path: str) -> Iterator[Opened]:
     """Opens a tar as if it were plain.
 
     Raises:
-        UserError: it is damaged or cut short, or packed by what no reader here knows.
+        UserError: it is damaged or cut short.
     """
     with storage.open_read(path) as file:
         start = file.read(START)
         file.seek(0)
-        packing.refuse_tar(path, start)
         opener = opener_of(start)
         if opener is None:
             yield Opened(file, is_packed=False)

@@ -22,6 +22,7 @@ from typing import Any
 import google_crc32c
 import numpy as np
 import pytest
+import zstandard
 from PIL import Image
 
 from beam_jobs import images
@@ -242,6 +243,11 @@ def zip_of(path: Path, members: dict[str, bytes], method: int = zipfile.ZIP_DEFL
         for name, data in members.items():
             archive.writestr(zipfile.ZipInfo(name) if method == zipfile.ZIP_STORED else name, data)
     return path
+
+
+def zstd(data: bytes) -> bytes:
+    """What `zstd` makes of it: one frame with a checksum."""
+    return zstandard.ZstdCompressor(write_checksum=True).compress(data)
 
 
 def pack(path: Path, members: dict[str, bytes]) -> None:

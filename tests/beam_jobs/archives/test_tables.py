@@ -19,6 +19,7 @@ from beam_jobs import storage
 from beam_jobs.archives import tables
 from canopy.cli import UserError
 from tests.beam_jobs.gcs_server import Faulty
+from tests.beam_jobs.making import zstd
 
 TEXT = b"image_name,tags\n" + b"".join(b"chip_%d,clear\n" % i for i in range(400))
 
@@ -49,7 +50,7 @@ def read(path: Path | str) -> bytes:
 
 @pytest.mark.parametrize(
     "data",
-    [TEXT, b"", b"P", gzip.compress(TEXT), bz2.compress(TEXT), lzma.compress(TEXT), zipped(TEXT)],
+    [TEXT, b"", b"P", gzip.compress(TEXT), bz2.compress(TEXT), lzma.compress(TEXT), zstd(TEXT), zipped(TEXT)],
 )
 def test_the_first_bytes_tell_how_a_csv_is_packed(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "t.csv").write_bytes(data)
@@ -76,7 +77,7 @@ def test_of_a_zip_of_several_files_the_one_is_read_that_is_named_behind_it(tmp_p
     assert read(f"{tmp_path}/t.zip/below/t.csv") == b"?"
 
 
-@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lzma.compress])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lzma.compress, zstd])
 def test_a_file_of_a_tar_is_read_as_that_of_a_zip_is(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
     path = tmp_path / "t.tar.gz"
     path.write_bytes(pack(tarred(TEXT)))
@@ -136,7 +137,8 @@ def test_a_zip_that_python_cannot_read_is_told(tmp_path: Path, place: int, value
     ("name", "pack"),
     [
         ("t.csv.gz", gzip.compress), ("t.csv.bz2", bz2.compress), ("t.csv.xz", lzma.compress),
-        ("t.csv.zip", zipped), ("t.tar.gz", lambda data: gzip.compress(tarred(data, "a.jpg"))),
+        ("t.csv.zst", zstd), ("t.csv.zip", zipped),
+        ("t.tar.gz", lambda data: gzip.compress(tarred(data, "a.jpg"))),
     ],
 )  # fmt: skip
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

@@ -21,7 +21,7 @@ from beam_jobs.sources import Listing, Reader
 from beam_jobs.work import Item, Work
 from canopy.cli import UserError
 from tests.beam_jobs.gcs_server import Faulty
-from tests.beam_jobs.making import tar_of
+from tests.beam_jobs.making import tar_of, zstd
 
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
     ".tar.gz": gzip.compress,
@@ -31,6 +31,8 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
     ".tbz": bz2.compress,
     ".tar.xz": lzma.compress,
     ".txz": lzma.compress,
+    ".tar.zst": zstd,
+    ".tzst": zstd,
 }
 THREE = {"t/c.jpg": b"3" * 1500, "t/a.jpg": b"1" * 700, "notes.txt": b"no image", "t/b/b.JPG": b""}
 
@@ -64,7 +66,7 @@ def test_a_packed_tar_is_read_as_the_plain_one_is(tmp_path: Path, ending: str) -
     assert held(listing) == images
 
 
-@pytest.mark.parametrize("packer", [gzip.compress, bz2.compress, lzma.compress])
+@pytest.mark.parametrize("packer", [gzip.compress, bz2.compress, lzma.compress, zstd])
 def test_the_first_bytes_tell_how_a_tar_is_packed_whatever_its_name(
     tmp_path: Path, packer: Callable[[bytes], bytes]
 ) -> None:
@@ -87,7 +89,7 @@ def test_several_packed_tars_have_a_copy_each(tmp_path: Path) -> None:
     assert len({source.place for source in listing}) == 3
 
 
-@pytest.mark.parametrize("packer", [gzip.compress, bz2.compress, lzma.compress])
+@pytest.mark.parametrize("packer", [gzip.compress, bz2.compress, lzma.compress, zstd])
 def test_streams_one_behind_the_other_are_one_tar(tmp_path: Path, packer: Callable[[bytes], bytes]) -> None:
     """As pigz and pbzip2 write them, and as `cat` joins two archives."""
     whole = plain(THREE)
@@ -96,7 +98,7 @@ def test_streams_one_behind_the_other_are_one_tar(tmp_path: Path, packer: Callab
     assert len(held(list_images([str(path)], own=str(tmp_path / "own")))) == 4
 
 
-@pytest.mark.parametrize("packer", [gzip.compress, bz2.compress, lzma.compress])
+@pytest.mark.parametrize("packer", [gzip.compress, bz2.compress, lzma.compress, zstd])
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(data=st.data())
 def test_damage_is_told_wherever_it_is_or_changes_nothing(
