@@ -133,19 +133,18 @@ class Follower:
             self._tail.finish()
         if end.succeeded:
             return
-        ends = []
-        for pod in sorted(pods, key=_by_worker):
-            found = endings.pod_end(pod)
-            if found is None:
-                continue
-            ends.append(found)
-            if len(ends) <= SHOWN_PODS:
-                self._screen.note(f"{called(pod)}: {found.sentence}")
-                self._last_words(pod)
+        failed = [(pod, found) for pod in _newest_first(pods) if (found := endings.pod_end(pod))]
+        code = endings.verdict([found for _, found in failed])
+        # Failures that were not counted, or that another pod mended, stay on the list: they come last.
+        failed.sort(key=lambda each: each[1].code != code)
+        for pod, found in failed[:SHOWN_PODS]:
+            self._screen.note(f"{called(pod)}: {found.sentence}")
+            self._last_words(pod)
         for trouble in self._job_troubles(job, pods):
             self._screen.note(f"{title(job)}: {trouble}")
-        more = f", {len(ends) - SHOWN_PODS} more pods likewise" if len(ends) > SHOWN_PODS else ""
-        raise UnfinishedError(f"{title(job)} {end.sentence}{more}", endings.verdict(ends))
+        others = len(failed) - SHOWN_PODS
+        more = f", {others} more pods likewise" if others > 0 else ""
+        raise UnfinishedError(f"{title(job)} {end.sentence}{more}", code)
 
     def _last_words(self, pod: KubeObject) -> None:
         if self._tail is not None and self._tail.uid == pod["metadata"]["uid"]:
@@ -250,6 +249,11 @@ def called(pod: KubeObject) -> str:
     """How a pod is named in sentences: `pod canopy-train-1-x7f2k (worker 1)`."""
     index = endings.worker(pod)
     return f"pod {pod['metadata']['name']}" + (f" (worker {index})" if index is not None else "")
+
+
+def _newest_first(pods: Iterable[KubeObject]) -> list[KubeObject]:
+    """Pods, the last ones made first; those made together by worker."""
+    return sorted(sorted(pods, key=_by_worker), key=lambda pod: _by_worker(pod)[1], reverse=True)
 
 
 def _by_worker(pod: KubeObject) -> tuple[int, str]:

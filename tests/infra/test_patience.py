@@ -155,6 +155,32 @@ def test_the_last_lines_of_three_failed_pods_are_shown_of_the_container_that_cou
     assert capsys.readouterr().err.count("    its last word\n") == 3
 
 
+def ended(index, hour, code):
+    container = {"name": "canopy", "state": {"terminated": {"exitCode": code, "reason": "Error"}}}
+    status = {"phase": "Failed", "containerStatuses": [container]}
+    name = f"{index}-{hour}"
+    return pod(status, index, name=name, uid=name, created=f"2026-11-22T{hour}:00:00Z")
+
+
+@pytest.mark.parametrize(
+    ("last", "code", "shown"),
+    [
+        ([("14", 1), ("15", 1), ("16", 1)], 1, ["1-16", "1-15", "1-14"]),
+        ([("15", 1), ("16", 2)], 2, ["1-16", "1-15", "0-13"]),
+        ([("16", 75)], 75, ["1-16", "0-13", "0-12"]),
+    ],
+)
+def test_of_a_jobs_failures_those_that_ended_it_are_shown_first(monkeypatch, last, code, shown):
+    cluster = Played(monkeypatch, {"conditions": [{"type": "Failed", "status": "True"}]})
+    not_counted = [ended(0, hour, 75) for hour in ("10", "11", "12", "13")]
+    pods = [*not_counted, *(ended(1, hour, each) for hour, each in last)]
+    monkeypatch.setattr(cluster, "pods", lambda _: pods)
+    with pytest.raises(UnfinishedError) as end:
+        wait(cluster)
+    assert end.value.code == code
+    assert [name for name, *_ in cluster.logs_read] == shown
+
+
 @pytest.mark.parametrize("why", [UnreachableError("no answer"), RefusedError(404, "pods not found", ())])
 def test_last_lines_that_are_not_to_be_had_change_nothing_about_how_a_job_ended(monkeypatch, capsys, why):
     def log(*_, **__):
