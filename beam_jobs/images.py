@@ -33,7 +33,10 @@ NO_TAGS = "no_tags"  # its row names no tag
 UNKNOWN_TAG = "unknown_tag"  # its row names a tag that the vocabulary lacks
 
 DEFAULT_MAX_PIXELS = 50_000_000  # 200 MB while a 4-component image is decoded
-MAX_SCANS = 1_000  # progressive files of encoders have about ten; each costs a pass over all pixels
+# Each scan is a pass over all pixels, even one of hardly a byte. libjpeg's progressive files have 10, those
+# of four components 18: far more are taken of any size, and of small pictures what takes no longer than that.
+FEW_SCANS, MAX_SCANS = 50, 1_000
+MAX_PASSED_PIXELS = FEW_SCANS * DEFAULT_MAX_PIXELS  # pixels times scans: some seconds
 
 SUBSAMPLING = {"420": 2, "444": 0}  # Pillow's own numbers
 
@@ -97,10 +100,11 @@ def _open(data: bytes, max_pixels: int) -> JpegImagePlugin.JpegImageFile:
         raise RejectedImage(TOO_LARGE, f"{width} x {height} pixels, over the limit of {max_pixels:,}")
     # One byte is counted in a third of the time that two take, and settles it for nearly every file. A
     # header may hold any bytes, so what the count leaves in doubt is walked through.
-    if data.count(b"\xda") > MAX_SCANS and data.count(SOS) > MAX_SCANS:
+    most = min(MAX_SCANS, max(FEW_SCANS, MAX_PASSED_PIXELS // (width * height)))
+    if data.count(b"\xda") > most and data.count(SOS) > most:
         scans = count_scans(data)
-        if scans > MAX_SCANS:
-            raise RejectedImage(TOO_LARGE, f"{scans:,} scans, over the limit of {MAX_SCANS:,}")
+        if scans > most:
+            raise RejectedImage(TOO_LARGE, f"{scans:,} scans, over the limit of {most:,} at this size")
     return image
 
 

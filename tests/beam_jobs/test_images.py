@@ -95,6 +95,25 @@ def test_as_many_scans_as_are_allowed_are_decoded_and_one_more_is_not() -> None:
     assert caught.value.reason == images.TOO_LARGE
 
 
+@pytest.mark.parametrize(
+    ("side", "most"),
+    [(1_500, 1_000), (2_000, 625), (7_000, 51), (65_000, 50)],
+    ids=lambda number: f"{number}",
+)
+def test_of_large_pictures_encoders_scans_are_decoded_and_not_what_takes_minutes(
+    side: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing("load", OSError("it was decoded"), monkeypatch)
+    for scans, reason in ((most, images.UNDECODABLE), (most + 1, images.TOO_LARGE)):
+        data = with_scans(scans)
+        at = data.index(b"\xff\xc2") + 5
+        data = data[:at] + side.to_bytes(2, "big") * 2 + data[at + 4 :]
+        with pytest.raises(RejectedImage) as caught:
+            to_rgb(data, max_pixels=2**32)
+        assert caught.value.reason == reason
+    assert caught.value.detail == f"{scans:,} scans, over the limit of {most:,} at this size"
+
+
 @pytest.mark.parametrize("step", ["jpeg_factory", "load"])
 @pytest.mark.parametrize(
     ("error", "detail"),
