@@ -82,12 +82,17 @@ class Converted:
     mended: bool  # `encoded` is the archive's own bytes with an Adobe marker or an end put in
 
 
-def _open(data: bytes, max_pixels: int) -> JpegImagePlugin.JpegImageFile:
-    """Reads the header only; raises `RejectedImage` where there is no JPEG of an acceptable size."""
+def check_start(data: bytes) -> None:
+    """Raises `RejectedImage` for what is no JPEG by its first bytes."""
     if not data:
         raise RejectedImage(EMPTY, "the file is empty")
     if data[:3] != b"\xff\xd8\xff":
         raise RejectedImage(NOT_JPEG, f"not a JPEG: it starts with {data[:4].hex(' ')}")
+
+
+def _open(data: bytes, max_pixels: int) -> JpegImagePlugin.JpegImageFile:
+    """Reads the header only; raises `RejectedImage` where there is no JPEG of an acceptable size."""
+    check_start(data)
     try:
         # Pillow's own plugin, not Image.open: that limits pixels by a global and hides the plugin's words.
         image = JpegImagePlugin.jpeg_factory(io.BytesIO(data))

@@ -11,9 +11,10 @@ import os
 import stat
 import unicodedata
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import overload
 
 from beam_jobs import storage
@@ -23,15 +24,19 @@ from beam_jobs.images import UNREADABLE, RejectedImage
 
 ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif")  # of a JPEG's file name, in any case
 READERS = 32  # requests to a store or a disk at a time, so that its latency hides
+# Of archives' members, held for one piece of work: a megabyte of a zip may unpack to a gigabyte, dozens being
+# read ahead. What is beyond it is read in its turn.
+AHEAD_BYTES = 64 << 20
 
-Fetched = bytes | RejectedImage  # an image's file, or why there is none
+# An image's file, or why there is none, or what reads it.
+Fetched = bytes | RejectedImage | Callable[[], bytes]
 
 
 def content(fetched: Fetched) -> bytes:
     """The file; raises the `RejectedImage` where there is none."""
     if isinstance(fetched, RejectedImage):
         raise fetched
-    return fetched
+    return fetched if isinstance(fetched, bytes) else fetched()
 
 
 def name_of(path: str) -> str:
@@ -171,13 +176,23 @@ class Reader:
                 return storage.read_bytes(source.path)
             return _read_file(source.path)
 
-    def begin(self, sources: Sequence[Source]) -> Future[list[Fetched]]:
-        """Begins to read several images, one after another, while the caller does something else."""
-        return self._pool.submit(self._read_all, sources)
+    def begin(self, sources: Sequence[Source], room: int = AHEAD_BYTES) -> Future[list[Fetched]]:
+        """Begins to read several images, one after another, while the caller does something else.
 
-    def _read_all(self, sources: Sequence[Source]) -> list[Fetched]:
+        Args:
+            sources: the images.
+            room: bytes of archives' members to read ahead; the others are left to `content`.
+        """
+        return self._pool.submit(self._read_all, sources, room)
+
+    def _read_all(self, sources: Sequence[Source], room: int) -> list[Fetched]:
         found: list[Fetched] = []
         for source in sources:
+            if source.entry is not None:
+                if source.entry.size > room:
+                    found.append(partial(self.read, source))
+                    continue
+                room -= source.entry.size
             try:
                 found.append(self.read(source))
             except RejectedImage as reject:

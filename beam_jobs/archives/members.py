@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Iterator
 from typing import IO
 
-from beam_jobs import storage
+from beam_jobs import images, storage
 from beam_jobs.archives.contents import DEFLATED, ENCRYPTED, IN_TAR, SPARSE, STORED, UNLINKED, Entry
 from beam_jobs.images import UNREADABLE, RejectedImage
 from canopy.cli import TryAgainError
@@ -24,6 +24,7 @@ from canopy.transient import is_transient
 HOW = {ENCRYPTED: "encrypted", SPARSE: "as a sparse file", UNLINKED: "as a link to what is not there"}
 HEADER_SLACK = 512  # bytes of name and extra field in a local header that are read along with it
 MAX_BYTES = 1 << 30  # unpacked; a JPEG within the pixel limit is far smaller
+PEEK_BYTES = 1 << 24  # unpacked: of what is larger the start is looked at first, for a bomb takes seconds
 KEPT_OPEN = 64  # archives: on macOS a process may open 256 files
 # Of a zip's local header: its signature, then the lengths of name and extra field.
 ZIP_HEADER = struct.Struct("<4s22xHH")
@@ -73,7 +74,9 @@ class Handles:
             packed = self._range(archive, entry.offset + start, entry.stored)
         data = packed
         if entry.method == DEFLATED:
-            data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, entry.size + 1)
+            if entry.size > PEEK_BYTES:
+                images.check_start(_unpacked(packed, 4))
+            data = _unpacked(packed, entry.size + 1)
         if len(data) != entry.size or zlib.crc32(data) != entry.crc:
             raise RejectedImage(UNREADABLE, "its bytes do not fit the archive's checksum")
         return data
@@ -105,3 +108,7 @@ class Handles:
             for file in self._files.values():
                 file.close()
             self._files.clear()
+
+
+def _unpacked(packed: bytes, most: int) -> bytes:
+    return zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, most)

@@ -19,7 +19,7 @@ from beam_jobs import images, storage
 from beam_jobs.scoring.engines import Engine, Engines
 from beam_jobs.scoring.resize import Resizer
 from beam_jobs.scoring.worklist import Scored, joined, stacked
-from beam_jobs.sources import Fetched, Reader, Source, content
+from beam_jobs.sources import AHEAD_BYTES, Fetched, Reader, Source, content
 from beam_jobs.work import Reject
 from canopy.cli import UserError
 
@@ -115,7 +115,7 @@ class Scorer:
         """
         remote = any(storage.is_remote(source.place) for source in group)
         parts = [[source] for source in group] if remote else [group]
-        return [reader.begin(part) for part in parts]
+        return [reader.begin(part, AHEAD_BYTES // len(parts)) for part in parts]
 
     def _group(self, group: Sequence[Source], parts: Sequence[Future[list[Fetched]]]) -> tuple[Scored, int]:
         """Decodes, resizes and scores; also returns how many bytes the files took."""

@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from beam_jobs.archives.members import MAX_BYTES
-from beam_jobs.images import UNREADABLE, RejectedImage
+from beam_jobs.images import NOT_JPEG, UNREADABLE, RejectedImage
 from beam_jobs.listing import list_images
 from beam_jobs.sources import Reader, Source, content, name_of
-from tests.beam_jobs.making import pack
+from tests.beam_jobs.making import pack, zip_of
 
 
 @pytest.mark.parametrize(
@@ -71,6 +72,27 @@ def test_of_images_that_are_read_together_one_that_cannot_be_is_told_in_its_plac
     assert (content(first), content(third)) == (b"a", b"c")
     with pytest.raises(RejectedImage, match="No such file"):
         content(second)
+
+
+def test_of_members_read_together_those_beyond_some_megabytes_are_read_in_their_turn(tmp_path: Path) -> None:
+    large = b"\xff\xd8\xff" + bytes(40 << 20)
+    members = {"a.jpg": large, "b.jpg": large, "c.jpg": b"c", "d.jpg": bytes(1 << 28)}
+    listing = list_images([str(zip_of(tmp_path / "a.zip", members))])
+    with Reader() as reader:
+        tracemalloc.start()
+        try:
+            first, second, third, bomb = reader.begin(listing).result()
+            held = tracemalloc.get_traced_memory()[0]
+            assert len(large) < held < len(large) + 1_000_000
+            tracemalloc.reset_peak()
+            with pytest.raises(RejectedImage, match="it starts with 00 00 00 00") as caught:
+                content(bomb)
+            assert tracemalloc.get_traced_memory()[1] < held + 2_000_000
+        finally:
+            tracemalloc.stop()
+        assert content(first) == content(second) == large
+        assert content(third) == b"c"
+    assert caught.value.reason == NOT_JPEG
 
 
 def test_an_image_that_vanishes_or_is_denied_is_rejected_not_fatal(tmp_path: Path) -> None:
