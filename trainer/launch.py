@@ -14,13 +14,12 @@ import hashlib
 import logging
 import os
 import sys
-import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from canopy import cli, locks
+from canopy import cli, locks, own
 from canopy.cli import UserError
 from canopy.contract import HAS_TRAINED, RUN_ID
 from trainer import cluster, config, data_info, logs, weights
@@ -121,18 +120,19 @@ def _alone(task: config.Config) -> Iterator[None]:
     """Keeps a second launcher of this machine out of the run's folder.
 
     Two launchers of one run would both write its checkpoints. The lock is not in the folder: on a network's
-    disk it might outlast a machine that loses power.
+    disk it might outlast a machine that loses power. Where other users put their temporary files, they could
+    take it first.
     """
     folder = task.model_dir if "://" in task.model_dir else str(Path(task.model_dir).resolve())
     digest = hashlib.sha256(folder.encode()).hexdigest()[:16]
-    path = Path(tempfile.gettempdir(), f"canopy-run-{os.getuid()}-{digest}")
     busy = (
         f"--model_dir {task.model_dir}: another run on this machine trains there: let it end, take another "
         "folder, or begin anew with --restart, which ends the other"
     )
     with contextlib.ExitStack() as held:
         try:
-            held.enter_context(locks.holding(str(path), busy))
+            if (place := own.folder()) is not None:
+                held.enter_context(locks.holding(str(place / f"run-{digest}"), busy))
         except UserError:
             if not task.restart:
                 raise

@@ -4,10 +4,11 @@ import errno
 import fcntl
 import signal
 import tempfile
+from pathlib import Path
 
 import pytest
 
-from canopy import cli
+from canopy import cli, locks
 from tests.conftest import SMALLEST
 from trainer import cluster, launch
 from trainer.halt import Halt
@@ -141,7 +142,24 @@ def test_a_run_that_is_started_twice_is_refused_the_second_time(tried, tmp_path,
 def test_one_that_begins_anew_or_elsewhere_is_not(tried, tmp_path):
     assert tried("model", "--restart") == cli.EXIT_OK
     assert tried("other") == cli.EXIT_OK
-    assert not list(tmp_path.glob("canopy-run-*"))
+    assert not list(tmp_path.rglob("run-*"))
+
+
+def test_its_lock_lies_where_no_other_user_can_hold_it_or_there_is_none(tried, tmp_path, monkeypatch):
+    seen = []
+
+    def looking(path, busy, holding=locks.holding):
+        seen.append(Path(path).parent.stat().st_mode & 0o777)
+        return holding(path, busy)
+
+    monkeypatch.setattr(locks, "holding", looking)
+    assert tried("model") == cli.EXIT_USER
+    assert seen == [0o700, 0o700]
+    (folder,) = tmp_path.glob("canopy-*")
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    assert tried("model") == cli.EXIT_OK
+    assert len(seen) == 2
 
 
 def test_without_room_for_a_lock_a_run_starts_all_the_same(tried, tmp_path, monkeypatch):
