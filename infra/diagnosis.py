@@ -7,7 +7,7 @@ with it; troubles that waiting does not mend are marked so.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,11 @@ NOT_MOUNTED, MOUNTED = (
     ("FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"),
     ("Pulling", "Pulled", "Created", "Started"),  # a node comes to these once volumes and network are there
 )
+# Of claims: pkg/controller/volume/events/event.go, and what provisioners outside Kubernetes add to it.
+NO_VOLUME, VOLUME = ("FailedBinding", "VolumeMismatch", "ProvisioningFailed"), ("ProvisioningSucceeded",)
+BEING_MADE = ("ExternalProvisioning", "Provisioning")
+
+ClaimEvents = Callable[[str], Iterable[KubeObject]]  # those about a claim without a volume, oldest first
 
 
 @dataclass(frozen=True)
@@ -88,12 +93,15 @@ def _not_created(message: str) -> Trouble:
     return Trouble("its pods cannot be created", message, hopeless=True)
 
 
-def pod_trouble(pod: KubeObject, events: Iterable[KubeObject]) -> Trouble | None:
+def pod_trouble(
+    pod: KubeObject, events: Iterable[KubeObject], of_claim: ClaimEvents = lambda _: ()
+) -> Trouble | None:
     """Why a pod does not run, or not where anybody sees it; None where it runs, ended, or simply starts.
 
     Args:
         pod: with its status.
         events: those about it, oldest first.
+        of_claim: gives a claim's by its name, nothing of one that has a volume.
     """
     for status in endings.containers(pod):
         waiting = (status.get("state") or {}).get("waiting")
@@ -108,12 +116,14 @@ def pod_trouble(pod: KubeObject, events: Iterable[KubeObject]) -> Trouble | None
         )
     if endings.phase(pod) != "Pending":
         return None
-    for condition in endings.conditions(pod):
-        if condition.get("type") == "PodScheduled" and condition.get("reason") in UNSCHEDULED:
-            return _unscheduled(pod, condition["reason"], str(condition.get("message", "")))
+    scheduled = [each for each in endings.conditions(pod) if each.get("type") == "PodScheduled"]
+    for condition in scheduled:
+        if condition.get("reason") in UNSCHEDULED:
+            return _unscheduled(pod, condition["reason"], str(condition.get("message", "")), of_claim)
     event = _lasting(events, NOT_MOUNTED, MOUNTED)
     if event is None:
-        return None
+        # The scheduler says nothing where it has chosen a node, and waits for a volume to be made there.
+        return None if scheduled else _unbound(pod, of_claim)
     what = (
         "its network cannot be set up"
         if event["reason"] == "FailedCreatePodSandBox"
@@ -151,7 +161,18 @@ def _waiting(status: dict[str, Any], waiting: dict[str, Any]) -> Trouble | None:
     return None
 
 
-def _unscheduled(pod: KubeObject, reason: str, message: str) -> Trouble:
+def _unbound(pod: KubeObject, of_claim: ClaimEvents) -> Trouble | None:
+    """What keeps one of a pod's claims from having a volume, where anybody said so."""
+    for claim in _claims(pod):
+        events = list(of_claim(claim))
+        for reasons, what in ((NO_VOLUME, "gets no volume"), (BEING_MADE, "is not bound to a volume yet")):
+            if event := _lasting(events, reasons, VOLUME):
+                message = str(event.get("message", ""))
+                return Trouble(f"{claim} {what}", message, hopeless='" not found' in message)
+    return None
+
+
+def _unscheduled(pod: KubeObject, reason: str, message: str, of_claim: ClaimEvents) -> Trouble:
     if reason == "SchedulingGated":
         gates = ", ".join(gate["name"] for gate in pod["spec"].get("schedulingGates") or [])
         return Trouble(f"it is gated, and waits for whoever gated it (a queue, or a person): {gates}")
@@ -160,6 +181,8 @@ def _unscheduled(pod: KubeObject, reason: str, message: str) -> Trouble:
         return Trouble(f"its claim {missing[1]} is not there", message, hopeless=True)
     # The second: the scheduler has chosen a node, and waits for the claim's volume there.
     if ("unbound" in message and "PersistentVolumeClaim" in message) or "binding volumes" in message:
+        if said := _unbound(pod, of_claim):
+            return said
         claims = ", ".join(_claims(pod)) or "its claim"
         return Trouble(f"{claims} is not bound to a volume yet", message)
     if reason == "SchedulerError":

@@ -6,6 +6,7 @@ the chief's log goes on across lost connections and replaced pods; the same trou
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -171,7 +172,8 @@ class Follower:
             hopeless |= trouble.hopeless
         for pod in sorted(pods, key=_by_worker):
             waits = endings.phase(pod) == "Pending"
-            found = diagnosis.pod_trouble(pod, self._cluster.events(pod) if waits else ())
+            events = self._cluster.events(pod) if waits else ()
+            found = diagnosis.pod_trouble(pod, events, self._of_unbound)
             if found is not None:
                 self._once(pod, f"{called(pod)} waits: {found}", found.what)
                 hopeless |= found.hopeless
@@ -182,6 +184,15 @@ class Follower:
             self._hopeless_since = None
         elif self._hopeless_since is None:
             self._hopeless_since = time.monotonic()
+
+    def _of_unbound(self, claim: str) -> list[KubeObject]:
+        """What was said about a claim that has no volume; nothing of any other, or where it cannot be had."""
+        named = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": claim}}
+        with contextlib.suppress(RefusedError, UnreachableError):
+            found = self._cluster.get(named)
+            if found and endings.phase(found) == "Pending":
+                return self._cluster.events(found)
+        return []
 
     def _job_troubles(self, job: KubeObject, pods: list[KubeObject]) -> list[Trouble]:
         if len(pods) - sum(map(endings.is_over, pods)) >= job["spec"].get("parallelism", 1):

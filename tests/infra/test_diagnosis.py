@@ -194,6 +194,59 @@ def test_a_claim_is_named_beside_volumes_of_other_kinds():
     assert "its claim is not bound" in str(diagnosis.pod_trouble(waits, ()))
 
 
+EXTERNAL = (
+    "Waiting for a volume to be created either by the external provisioner 'filestore.csi.storage.gke.io' or "
+    "manually by the system administrator."
+)
+PROVISIONING = 'External provisioner is provisioning volume for claim "default/canopy-data"'
+NO_CLASS = 'storageclass.storage.k8s.io "fast" not found'
+NO_QUOTA = 'failed to provision volume with StorageClass "premium-rwx": rpc error: code = ResourceExhausted'
+NONE_THERE = "no persistent volumes available for this claim and no storage class is set"
+
+
+@pytest.mark.parametrize(
+    ("told", "what", "hopeless"),
+    [
+        ([("WaitForFirstConsumer", "waiting for first consumer to be created before binding")], None, False),
+        ([("Provisioning", PROVISIONING), ("ExternalProvisioning", EXTERNAL)], "not bound", False),
+        ([("ExternalProvisioning", EXTERNAL), ("Provisioning", PROVISIONING)], "not bound", False),
+        ([("ProvisioningFailed", NO_QUOTA), ("Provisioning", PROVISIONING)], "gets no volume", False),
+        ([("ProvisioningFailed", NO_CLASS)], "gets no volume", True),
+        ([("FailedBinding", NONE_THERE)], "gets no volume", False),
+        (
+            [("ProvisioningFailed", NO_QUOTA), ("ProvisioningSucceeded", "Successfully provisioned")],
+            None,
+            False,
+        ),
+    ],
+)
+@pytest.mark.parametrize("immediate", [False, True], ids=["chosen", "immediate"])
+def test_what_keeps_a_claim_from_its_volume_is_told_of_the_pod_that_waits_for_it(
+    told, what, hopeless, immediate
+):
+    events = [{"reason": reason, "message": message} for reason, message in told]
+    of_claim = {"canopy-data": events}.__getitem__
+    unbound = "pod has unbound immediate PersistentVolumeClaims."
+    waits = unschedulable(unbound) if immediate else pod({"phase": "Pending"})
+    trouble = diagnosis.pod_trouble(waits, (), of_claim)
+    if what is None:
+        whole = diagnosis.Trouble("canopy-data is not bound to a volume yet", unbound)
+        assert trouble == (whole if immediate else None)
+    else:
+        assert trouble
+        assert what in trouble.what
+        assert trouble.what.startswith("canopy-data ")
+        assert trouble.detail in {message for _, message in told}
+        assert trouble.hopeless is hopeless
+
+
+def test_nobody_asks_for_the_claims_of_a_pod_that_a_node_has():
+    scheduled = {"type": "PodScheduled", "status": "True"}
+    waits = pod({"phase": "Pending", "conditions": [scheduled]})
+    said: dict[str, list[dict[str, str]]] = {}
+    assert diagnosis.pod_trouble(waits, (), said.__getitem__) is None
+
+
 @pytest.mark.parametrize("phase", ["Running", "Succeeded"])
 def test_a_pod_that_runs_or_is_done_has_no_trouble(phase):
     mounted_late = [{"reason": "FailedMount", "message": 'configmap "x" not found'}]

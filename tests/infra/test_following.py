@@ -118,6 +118,33 @@ def test_a_volume_that_cannot_be_mounted_is_told_from_the_pods_events(server, su
     )
 
 
+def test_a_volume_that_is_being_made_is_told_from_the_claims_events_until_it_is_there(server, submit, write):
+    said = 'External provisioner is provisioning volume for claim "default/data"'
+
+    def late(stage):
+        pod = stage.pod()
+        stage.event("persistentvolumeclaims", "data", "Provisioning", said)
+        stage.touch()
+        time.sleep(3)
+        phase = {"status": {"phase": "Bound"}}
+        stage.store.change("persistentvolumeclaims", "data", lambda item: item.update(phase))
+        stage.run(pod)
+        stage.end(pod)
+        stage.complete()
+
+    play(server, train=late)
+    train = job("train")
+    volume = {"name": "data", "persistentVolumeClaim": {"claimName": "data"}}
+    train["spec"]["template"]["spec"]["volumes"] = [volume]
+    server.store.put(
+        "persistentvolumeclaims",
+        {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data"}},
+    )
+    done = submit(write("t.yaml", train))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count(f"waits: data is not bound to a volume yet: {said}") == 1
+
+
 @pytest.mark.parametrize(
     ("message", "words"),
     [
