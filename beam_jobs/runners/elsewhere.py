@@ -60,6 +60,14 @@ def may_know_more(runner: str) -> bool:
     return runner in SERVED or "." in runner
 
 
+def is_here(options: Any) -> bool:
+    """Whether the job server is one within this process after all, and the workers are, too."""
+    from apache_beam.options.pipeline_options import PortableOptions
+
+    portable = options.view_as(PortableOptions)
+    return (portable.job_endpoint, portable.environment_type) == (EMBEDDED, "LOOPBACK")
+
+
 def check(options: Any, **places: Sequence[str]) -> None:
     """Refuses what cannot come to anything on a runner elsewhere.
 

@@ -59,7 +59,8 @@ def run(
         )
         build(pipeline)
         if not choice.mode:
-            wait(pipeline.run(), total, doing)
+            with sockets.private() if elsewhere.is_here(options) else contextlib.nullcontext():
+                wait(pipeline.run(), total, doing)
         else:
             workers.hush()
             watching = workers.watched() if choice.mode == PROCESSES else contextlib.nullcontext()

@@ -25,21 +25,31 @@ def ports() -> set[str]:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux lists a process' sockets")
-@pytest.mark.parametrize("mode", ["in_memory", "multi_threading", "multi_processing"])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--direct_running_mode", "in_memory", "--direct_num_workers", "2"),
+        ("--direct_running_mode", "multi_threading", "--direct_num_workers", "2"),
+        ("--direct_running_mode", "multi_processing", "--direct_num_workers", "2"),
+        ("--runner", "PortableRunner", "--job_endpoint", "embed", "--environment_type", "LOOPBACK"),
+    ],
+    ids=["in_memory", "multi_threading", "multi_processing", "embed"],
+)
 def test_while_a_job_runs_nobody_else_reaches_a_server_of_its(
-    archive: Archive, run: Run, monkeypatch: pytest.MonkeyPatch, mode: str
+    archive: Archive, run: Run, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]
 ) -> None:
     before, seen, modes = ports(), set[str](), set[int]()
 
-    def noted(_: str) -> int:
+    def count(_: object) -> int:
         seen.update(ports())
         if folder := os.environ.get(sockets.FOLDER):
             modes.add(stat.S_IMODE(Path(folder).stat().st_mode))
         return 0
 
-    monkeypatch.setattr(running, "noted", noted)
+    monkeypatch.setattr(running, "noted", count)
+    monkeypatch.setattr(running, "_counted", count)
     monkeypatch.setattr(running, "POLL_SECONDS", 0.01)
-    done = run(archive.fill(3), "--direct_running_mode", mode, "--direct_num_workers", "2")
+    done = run(archive.fill(3), *flags)
     assert done.code == 0, done.err
     assert seen <= before
     assert modes == {0o700}
