@@ -160,9 +160,12 @@ def _difference(cluster: Cluster, item: KubeObject, path: str, settings: Setting
 def _as_admitted(item: KubeObject, there: KubeObject | None) -> KubeObject:
     """A Job whose tolerations and node labels are those of the file and what its queue has added to them.
 
-    Kueue adds a flavor's to the Job that it admits. Server-side apply would set both fields as a whole.
+    Kueue adds a flavor's to the Job that it admits, and takes them away where it suspends it again.
+    Server-side apply would set both fields as a whole.
     """
     if there is None or not is_job(item) or QUEUE_LABEL not in (there["metadata"].get("labels") or {}):
+        return item
+    if there["spec"].get("suspend"):  # it has its file's own, which Kubernetes lets be changed
         return item
     item = copy.deepcopy(item)
     own, admitted = (each["spec"]["template"]["spec"] for each in (item, there))

@@ -178,10 +178,16 @@ def conflict(clashes):
 def check_immutable(resource, old, new):
     if resource != "jobs":
         return
-    spec = new["spec"]
+    spec, was = new["spec"], old["spec"]
+    if was.get("suspend") and not old.get("status", {}).get("startTime"):  # of scheduling, all may be changed
+        was = copy.deepcopy(was)
+        for key in ("tolerations", "nodeSelector"):
+            was["template"]["spec"].pop(key, None)
+            if key in spec["template"]["spec"]:
+                was["template"]["spec"][key] = spec["template"]["spec"][key]
     elastic = spec.get("completionMode") == "Indexed" and spec["completions"] == spec["parallelism"]
     for key in JOB_IMMUTABLE[:-1] if elastic else JOB_IMMUTABLE:
-        if old["spec"].get(key) != new["spec"].get(key):
+        if was.get(key) != spec.get(key):
             name = old["metadata"]["name"]
             message = f'Job.batch "{name}" is invalid: spec.{key}: Invalid value: {{}}: field is immutable'
             raise RefusalError(

@@ -172,6 +172,27 @@ def test_what_a_queue_has_added_for_its_nodes_makes_no_other_job(server, submit,
         assert "runs with other settings (job/train: spec.template)" in done.stderr
 
 
+@pytest.mark.parametrize("key", ["tolerations", "nodeSelector"])
+def test_of_a_job_that_waits_in_its_queue_what_its_file_no_longer_has_is_taken_away(
+    server, submit, write, key
+):
+    more = {
+        "tolerations": [
+            {"key": "spot", "operator": "Exists"},
+            {"key": "nvidia.com/gpu", "operator": "Exists"},
+        ],
+        "nodeSelector": {"spot": "true", "gpu": "l4"},
+    }
+    server.store.apply("jobs", queued(**{key: more[key]}), "canopy", force=False)
+    server.store.change("jobs", "train", lambda there: there["spec"].update(suspend=True))
+    less = queued()
+    done = submit(write("t.yaml", less), "--timeout", 0.1)
+    assert done.returncode == 75, done.stderr
+    assert "job/train changed" in done.stderr
+    pod = server.store.get("jobs", "train")["spec"]["template"]["spec"]
+    assert pod[key] == less["spec"]["template"]["spec"][key]
+
+
 def test_a_queues_name_on_what_is_no_job_changes_nothing_about_it(server, submit, write):
     named = settings_map("train", EPOCHS="1")
     named["metadata"]["labels"] = {"kueue.x-k8s.io/queue-name": "canopy"}  # as an overlay's `labels` sets it
