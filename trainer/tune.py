@@ -60,19 +60,17 @@ def _tune(settings: Settings) -> None:
         )
     base, info = _check(settings, space)
     output = _check_output(settings)
-    opened, began = storage.open_study(
+    opened = storage.open_study(
         settings.study,
         settings.study_name,
         terms=_terms(base, space, info),
         output=output,
-        sampler=sampling.SeededSampler(settings.seed),
+        sampler=sampling.SeededSampler(settings.seed, space.baseline()),
         pruner=sampling.make_pruner(settings.pruner, base.epochs),
     )
     shared = Study(opened, settings.trials, settings.stale_after)
     with Halt(settings.timeout) as halt:
         with _explained():
-            if began:
-                opened.enqueue_trial(space.baseline())
             _Worker(settings, base.epochs, space, output, shared, halt).work()
             trials = shared.trials()
         if halt.code:

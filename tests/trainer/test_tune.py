@@ -1,5 +1,6 @@
 """The search as a whole: mistakes before the first trial, trials as processes, workers that come and go."""
 
+import dataclasses
 import json
 import os
 import shlex
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -18,7 +20,7 @@ from sqlalchemy.exc import OperationalError
 from canopy import cli
 from tests.conftest import ROOT, SMALLEST, run_module
 from trainer import config, tune
-from trainer.tuning import settings
+from trainer.tuning import settings, storage
 
 SMALL = [*map(str, SMALLEST)]
 
@@ -133,9 +135,36 @@ def test_a_database_that_goes_away_before_the_first_trial_is_one_sentence_of_its
     def fail(*_, **__):
         raise StorageInternalError("invalid data") from OperationalError("INSERT", {}, Exception("gone away"))
 
-    monkeypatch.setattr(optuna.Study, "enqueue_trial", fail)
+    monkeypatch.setattr(optuna.Study, "ask", fail)
     assert tune.main(words(records, tmp_path)) == cli.EXIT_PEER_LOST
     assert capfd.readouterr().err == "out of reach for now: the study: gone away\n"
+
+
+def test_the_first_trial_tries_the_defaults_also_where_whoever_began_the_study_was_killed_at_once(
+    records, tmp_path, monkeypatch
+):
+    tried = []
+
+    def killed(*args, **named):
+        storage.open_study(*args, **named)
+        raise SystemExit(137)
+
+    def train(worker, taken):
+        tried.append(worker.space.tidy(taken.params))
+        worker.shared.tell(taken, 0.5)
+        return "complete", ""
+
+    monkeypatch.setattr(tune._Worker, "_train", train)
+    monkeypatch.setattr("trainer.tuning.report.tell", lambda *_, **__: None)
+    command = words(records, tmp_path, "--trials", "2", "--space", "augment=d4,affine")
+    with monkeypatch.context() as moment:
+        moment.setattr(tune, "storage", SimpleNamespace(**{**vars(storage), "open_study": killed}))
+        assert tune.main(command) == 137
+    assert tune.main(command) == cli.EXIT_OK
+    defaults = {field.name: field.default for field in dataclasses.fields(config.Config)}
+    assert len(tried) == 2
+    assert tried[0] == {name: defaults[name] for name in tried[0]}
+    assert tried[1] != tried[0]
 
 
 @pytest.fixture

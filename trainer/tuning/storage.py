@@ -86,7 +86,7 @@ def beside(text: str) -> Path | None:
 
 def open_study(
     text: str, name: str, *, terms: dict[str, Any], output: Path, sampler: BaseSampler, pruner: BasePruner
-) -> tuple[optuna.Study, bool]:
+) -> optuna.Study:
     """Opens a study, or begins it.
 
     Args:
@@ -97,9 +97,6 @@ def open_study(
         sampler: draws values.
         pruner: ends bad trials.
 
-    Returns:
-        The study, and whether this worker began it.
-
     Raises:
         UserError: where it cannot be opened, or is about something else.
         TryAgainError: where its disk or its database does not give it for a reason that may pass.
@@ -107,7 +104,7 @@ def open_study(
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         how = {"study_name": name, "storage": _storage(text), "sampler": sampler, "pruner": pruner}
-        study, began = _load_or_begin(text, output, how)
+        study = _load_or_begin(text, output, how)
         if TERMS not in study.user_attrs:
             study.set_user_attr(TERMS, terms)
         found = differences(study.user_attrs[TERMS], terms)
@@ -122,7 +119,7 @@ def open_study(
         raise UserError(
             f"--study {shown(text)} is about something else ({'; '.join(found)}): take another --study"
         )
-    return study, began
+    return study
 
 
 def reason(error: BaseException) -> str:
@@ -249,12 +246,12 @@ def _check_new(text: str, output: Path) -> None:
         )
 
 
-def _load_or_begin(text: str, output: Path, how: dict[str, Any]) -> tuple[optuna.Study, bool]:
+def _load_or_begin(text: str, output: Path, how: dict[str, Any]) -> optuna.Study:
     try:
-        return optuna.load_study(**how), False
+        return optuna.load_study(**how)
     except KeyError:
         _check_new(text, output)
     try:
-        return optuna.create_study(**how, direction="maximize"), True
+        return optuna.create_study(**how, direction="maximize")
     except DuplicatedStudyError:  # another worker was faster
-        return optuna.load_study(**how), False
+        return optuna.load_study(**how)

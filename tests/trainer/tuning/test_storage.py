@@ -139,7 +139,7 @@ def test_workers_that_make_the_same_tables_at_once_try_again(tmp_path, monkeypat
 
     monkeypatch.setattr(storage, "RDBStorage", fail_twice)
     monkeypatch.setattr(storage, "time", SimpleNamespace(sleep=lambda _: None))
-    assert open_study(f"sqlite:///{tmp_path / 'study.db'}", tmp_path)[1]
+    assert not open_study(f"sqlite:///{tmp_path / 'study.db'}", tmp_path).trials
 
 
 def test_a_file_that_was_mended_is_open_to_others_at_once(tmp_path):

@@ -25,12 +25,12 @@ def place(request, tmp_path):
 
 def join(place, tmp_path, wanted=3, stale_after=60.0, terms=TERMS, seed=0, name="canopy"):
     """A worker: each opens the study for itself, as processes on several machines do."""
-    study, _ = storage.open_study(
+    study = storage.open_study(
         place,
         name,
         terms=terms,
         output=tmp_path / "trials",
-        sampler=sampling.SeededSampler(seed),
+        sampler=sampling.SeededSampler(seed, SPACE.baseline()),
         pruner=sampling.make_pruner("median", 3),
     )
     return Study(study, wanted, stale_after)
@@ -161,6 +161,23 @@ def test_a_retry_whose_worker_died_while_it_took_it_up_is_tried_again_as_it_was(
     assert other.rescue() == [stopped.number + 1]
     again = other.claim(SPACE)
     assert (again.params, again.user_attrs["previous"]) == (stopped.params, stopped.number)
+
+
+def test_the_first_trial_tries_the_defaults_also_where_it_was_lost_before_it_had_drawn_them(
+    place, tmp_path, clock, monkeypatch
+):
+    worker, other = join(place, tmp_path), join(place, tmp_path)
+    with monkeypatch.context() as moment:
+        moment.setattr(worker.study._storage, "set_trial_param", None)
+        with pytest.raises(TypeError):
+            worker.claim(SPACE)
+    second = other.claim(SPACE)
+    assert second.params != SPACE.baseline()
+    assert other.rescue() == []
+    clock.now += 60
+    assert 0 in other.rescue()
+    again = other.claim(SPACE)
+    assert (again.user_attrs["root"], again.params) == (0, SPACE.baseline())
 
 
 def test_a_trial_that_ends_while_it_is_taken_for_lost_has_ended(place, tmp_path, clock, monkeypatch):
