@@ -24,6 +24,7 @@ from canopy import __version__, contract
 from canopy.phrases import several
 
 _FEATURES = "tensorflow_datasets.core.features"
+SUPERVISED = (contract.KEY_ENCODED, contract.KEY_MULTI_HOT)  # what `as_supervised` gives
 SHOWN_TAGS = 20  # on the screen: enough to see whether the CSV was understood
 
 
@@ -206,7 +207,7 @@ def dataset_info_json(document: Mapping[str, Any]) -> dict[str, Any]:
         "version": f"{document['format_version']}.0.0",
         "description": "Satellite image chips with tags, written by Canopy; see canopy.json.",
         "fileFormat": "tfrecord",
-        "disableShuffling": True,
+        "supervisedKeys": {"tuple": {"items": [{"featureKey": key} for key in SUPERVISED]}},
         "splits": splits,
     }
 

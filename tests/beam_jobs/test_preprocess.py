@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import subprocess
@@ -255,6 +256,27 @@ def test_tensorflow_datasets_loads_the_folder(archive: Archive, run: Run) -> Non
         assert (
             np.abs(row["image/encoded"].astype(int) - to_rgb(mine["image/encoded"][0])).max() <= 8
         )  # TFDS takes the fast DCT
+
+
+def test_tensorflow_datasets_shuffles_shares_and_pairs_the_records(archive: Archive, run: Run) -> None:
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    done = run(archive.fill(20), "--num_shards", "2", "--splits", "train=1")
+    train = functools.partial(tfds.builder_from_directory(str(done.folder)).as_dataset, split="train")
+
+    def names(**how: object) -> list[str]:
+        return [row["image/filename"].decode() for row in train(**how).as_numpy_iterator()]
+
+    assert sorted(names(shuffle_files=True)) == sorted(done.names)
+    inputs = [tf.distribute.InputContext(2, worker, 2) for worker in range(2)]
+    mine, others = (names(read_config=tfds.ReadConfig(input_context=one)) for one in inputs)
+    assert len(mine) == len(others) == 10
+    assert sorted(mine + others) == sorted(done.names)
+    pairs = list(train(as_supervised=True).as_numpy_iterator())
+    assert {picture.shape[2] for picture, _ in pairs} == {3}
+    expected = sorted(row["image/class/multi_hot"] for row in done.examples)
+    assert sorted(answer.tolist() for _, answer in pairs) == expected
 
 
 def test_the_command_line_works_as_a_program(archive: Archive, tmp_path: Path) -> None:
