@@ -126,6 +126,12 @@ def test_of_hundreds_of_wrong_tags_below_a_picture_the_surest_are_listed_and_the
     assert "</em> 5 more</li>" in gallery
 
 
+def test_figures_have_captions_and_no_other_role_as_html_wants_it():
+    figures = re.findall(r"<figure\b([^>]*)>(.*?)</figure>", page.render(findings()), re.DOTALL)
+    assert len(figures) > 10
+    assert all("role=" not in attributes and "<figcaption>" in inner for attributes, inner in figures)
+
+
 def test_nothing_in_it_is_an_address():
     assert not re.search(
         r"https?:|//[a-z]", re.sub(r"data:image/\w+;base64,[\w+/=]+", "", page.render(findings()))

@@ -190,7 +190,7 @@ def test_it_is_built_for_screen_readers(open_page):
     assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
     assert opened.ask("[...document.images].every(i => i.alt)")
     assert opened.ask("[...document.querySelectorAll('th')].every(t => t.scope)")
-    svg = "[...document.querySelectorAll('svg')].every(s => s.closest('[role=group]').ariaLabel)"
+    svg = "[...document.querySelectorAll('svg')].every(s => s.closest('figure').ariaLabel)"
     assert opened.ask(svg)
     assert opened.ask("document.documentElement.lang") == "en"
     assert opened.ask("new Set([...document.querySelectorAll('[id]')].map(e => e.id)).size") == opened.ask(
