@@ -71,8 +71,12 @@ class Tagger(tf.Module):
     def lite(self) -> bytes:
         """A TensorFlow Lite model: float32[batch, size, size, 3] in 0..255, resized already, to scores."""
         spec = tf.TensorSpec([None, self._size, self._size, 3], tf.float32, name="images")
-        scores = traced(self._scores, input_signature=[spec]).get_concrete_function()
-        return bytes(tf.lite.TFLiteConverter.from_concrete_functions([scores], self).convert())
+
+        def scored(images: Any) -> dict[str, Any]:  # as in the SavedModel's signatures: else it is `output_0`
+            return {"scores": self._scores(images)}
+
+        concrete = traced(scored, input_signature=[spec]).get_concrete_function()
+        return bytes(tf.lite.TFLiteConverter.from_concrete_functions([concrete], self).convert())
 
     @traced(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="rgb")])
     def from_rgb(self, rgb: Any) -> dict[str, Any]:

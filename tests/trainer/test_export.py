@@ -102,15 +102,15 @@ def test_files_become_pictures_on_the_processor_and_are_scored_wherever_the_call
     assert by_pixels["All"].endswith("CPU:0")
 
 
-def test_the_tensorflow_lite_file_gives_the_same_scores(made):
+def test_the_tensorflow_lite_file_gives_the_same_scores_of_any_number_of_pictures(made):
+    from ai_edge_litert.interpreter import Interpreter  # what predicts by it, and what its users have
+
     network, folder, _ = made
-    images = np.asarray(resize(PICTURE[None], 32), np.float32)
-    lite = tf.lite.Interpreter(model_path=f"{folder}/model.tflite")
-    lite.allocate_tensors()
-    lite.set_tensor(lite.get_input_details()[0]["index"], images)
-    lite.invoke()
-    found = lite.get_tensor(lite.get_output_details()[0]["index"])
-    np.testing.assert_allclose(found, tf.sigmoid(network(images, training=False)), atol=1e-4)
+    images = np.repeat(np.asarray(resize(PICTURE[None], 32), np.float32), 3, axis=0)
+    images[1:] /= 2
+    serve = Interpreter(model_path=f"{folder}/model.tflite").get_signature_runner("serving_default")
+    expected = tf.sigmoid(network(images, training=False))
+    np.testing.assert_allclose(serve(images=images)["scores"], expected, atol=1e-4)
 
 
 def test_model_json_says_what_prediction_and_report_need(made):
