@@ -22,7 +22,7 @@ import tf_keras
 from canopy.cli import PeerLostError, UserError, first_line
 from canopy.progress import Meter
 from trainer import dataset, devices, export, model, plan
-from trainer.checkpoints import Checkpoints
+from trainer.checkpoints import NOT_FINITE, Checkpoints
 from trainer.claim import Claim
 from trainer.cluster import Place
 from trainer.config import Config
@@ -235,6 +235,8 @@ class Run:
         reading = dataclasses.replace(self.validating, image_size=self.config.size_in(epoch - 1))
         with self.average.in_place():
             table = self.steps.score(self._shared_out(dataset.iterate(reading), reading.steps))
+        if not np.isfinite(table).all():  # of finite weights: values too large for half precision, say
+            raise UserError(f"a score of validation is no number after step {step}, and {NOT_FINITE}")
         result = Validation.of(table[:, : len(tags)], table[:, len(tags) : -1], tags)
         self._note(journal, {"step": step, "epoch": epoch, "validation": result.summary})
         if self.place.is_chief:

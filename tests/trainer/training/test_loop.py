@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
+from canopy.cli import UserError
 from tests.conftest import SMALLEST
 from tests.trainer.replicas import passes_alone, two_replicas
 from trainer import config, data_info, link
@@ -56,6 +60,23 @@ def test_a_rate_counts_images_and_not_the_padding_beside_them(
     assert len(rates) == 4
     assert rates[0] + rates[1] == rates[2] + rates[3] == total
     assert min(rates) < batch / 2
+
+
+def test_scores_of_validation_that_are_no_numbers_end_the_run_before_they_are_written_down(
+    records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Overflowing(Steps):
+        def score(self, batches: Iterable[tuple[Any, ...]]) -> npt.NDArray[np.float32]:
+            table = super().score(batches)
+            table[-1, 0] = np.nan
+            return table
+
+    monkeypatch.setattr(loop, "Steps", Overflowing)
+    flags = ["--data", records, "--model_dir", tmp_path, *SMALLEST, "--epochs", 1]
+    with pytest.raises(UserError, match=r"no number after step \d+, and .* --learning_rate"):
+        start.train(config.parse(list(map(str, flags))), Place(0, ()), Stopping(link.Near(None)))
+    assert '"validation"' not in (tmp_path / "metrics.jsonl").read_text()
+    assert not (tmp_path / "export").exists()
 
 
 class EnoughError(Exception):
