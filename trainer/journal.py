@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from typing import Any
 
 import tensorflow as tf
@@ -22,9 +23,16 @@ log = logging.getLogger("canopy")
 class Journal:
     """metrics.jsonl and TensorBoard's logs, written by the chief alone."""
 
-    def __init__(self, config: Config, is_chief: bool) -> None:
+    def __init__(self, config: Config, is_chief: bool, step: int = 0) -> None:
+        """Begins or goes on with a run's.
+
+        Args:
+            config: the run's settings.
+            is_chief: whether to write at all.
+            step: the last one taken by earlier starts that this one does not take again.
+        """
         self._path = f"{config.model_dir}/metrics.jsonl"
-        self._board = _board(f"{config.model_dir}/logs") if is_chief else None
+        self._board = _board(f"{config.model_dir}/logs", step) if is_chief else None
         self._is_cut = True  # whether its last line may be: an earlier start's, or one that was refused
 
     def __enter__(self) -> Journal:
@@ -60,11 +68,19 @@ class Journal:
             self._board.close()
 
 
-def _board(folder: str) -> Any:
+def _board(folder: str, step: int) -> Any:
     """TensorBoard's writer; a storage that refuses it is warned of, and the run goes on without."""
+    v1 = tf.compat.v1
+    started = v1.Event(
+        wall_time=time.time(), step=step + 1, session_log=v1.SessionLog(status=v1.SessionLog.START)
+    )
     try:
         stand_for_folder(folder)
-        return tf.summary.create_file_writer(folder)
+        board = tf.summary.create_file_writer(folder)
+        # Only by this does TensorBoard without its data server, as on Arm, drop what an earlier start plotted
+        # of steps that are taken again: its curves would go back and forth.
+        tf.raw_ops.ImportEvent(writer=board._resource, event=started.SerializeToString())
+        return board
     except REFUSED as error:
         log.warning("%s cannot be written (%s): TensorBoard will lack this start", folder, first_line(error))
         return tf.summary.create_noop_writer()

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import tensorflow as tf
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
 from trainer.config import Config
 from trainer.journal import Journal
@@ -28,6 +29,19 @@ def test_a_resumed_run_goes_on_with_the_same_file(tmp_path):
         with Journal(config(tmp_path), is_chief=True) as journal:
             journal.write(LINE)
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_tensorboard_plots_a_step_that_was_taken_again_once(tmp_path):
+    logs = tmp_path / "logs"
+    for start, losses in enumerate([[0.9, 0.8, 0.7, 0.6], [0.5, 0.4]]):
+        with Journal(config(tmp_path), is_chief=True, step=2 * start) as journal:
+            for step, loss in enumerate(losses, start=2 * start + 1):
+                journal.write({"step": step, "epoch": 1, "loss": loss})
+        (written,) = logs.glob("*.v2")
+        written.rename(logs / f"events.out.tfevents.{start}")  # read in the order of their seconds
+    seen = EventAccumulator(str(logs)).Reload().Tensors("loss")
+    found = [(each.step, round(float(tf.make_ndarray(each.tensor_proto)), 3)) for each in seen]
+    assert found == [(1, 0.9), (2, 0.8), (3, 0.5), (4, 0.4)]
 
 
 @pytest.mark.parametrize("earlier", ["", '{"step": 1, "epo'])

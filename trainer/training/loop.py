@@ -144,7 +144,7 @@ class Run:
         total = self.config.epochs * self.reading.total
         with (
             Meter("training", total, done=self._seen(step), say=log.info) as meter,
-            Journal(self.config, self.place.is_chief) as journal,
+            Journal(self.config, self.place.is_chief, step) as journal,
             self.profiler,
         ):
             last = self.reading.steps * self.config.epochs
