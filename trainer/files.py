@@ -47,7 +47,7 @@ def make_folder(path: str) -> None:
     TensorFlow would ask such a store for the bucket itself, which takes a right that who may read and write
     objects need not have.
     """
-    if not _is_in_store(path):
+    if not is_in_store(path):
         tf.io.gfile.makedirs(path)
 
 
@@ -57,11 +57,12 @@ def stand_for_folder(path: str) -> None:
     TensorFlow's writers of logs and models look upwards for a folder that is there, and above a folder in a
     bucket's root only the bucket is left to be asked for. This one asks for nothing above it.
     """
-    if _is_in_store(path):
+    if is_in_store(path):
         tf.io.gfile.mkdir(path)
 
 
-def _is_in_store(path: str) -> bool:
+def is_in_store(path: str) -> bool:
+    """Whether a path is an object's, and no local file's."""
     return "://" in path and not path.startswith("file://")
 
 

@@ -1,23 +1,27 @@
 """What a run writes down as it goes: metrics.jsonl and TensorBoard's logs.
 
 Promises: one JSON object a line, each line written and closed at once, so that a killed run loses none; the
-chief alone writes; a line that was cut off spoils no other.
+chief alone writes; a line that was cut off is gone before the next is written.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import time
+from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
 from canopy.cli import first_line
 from trainer.config import Config
-from trainer.files import REFUSED, stand_for_folder
+from trainer.files import REFUSED, is_in_store, stand_for_folder
 
 log = logging.getLogger("canopy")
+
+BLOCK = 1 << 16  # bytes read at once in search of a line's end: a long run's file has hundreds of megabytes
 
 
 class Journal:
@@ -42,10 +46,11 @@ class Journal:
         """Appends a line and plots its numbers."""
         if self._board is None:
             return
-        gap = "\n" if self._is_cut and _ends_within_a_line(self._path) else ""
+        if self._is_cut:
+            _end_with_a_line(self._path)
         self._is_cut = True
         with tf.io.gfile.GFile(self._path, "a") as file:
-            file.write(f"{gap}{json.dumps(line)}\n")
+            file.write(f"{json.dumps(line)}\n")
         self._is_cut = False
         with self._board.as_default(step=line["step"]):
             plotted = {**line, **{f"validation/{k}": v for k, v in line.get("validation", {}).items()}}
@@ -86,13 +91,21 @@ def _board(folder: str, step: int) -> Any:
         return tf.summary.create_noop_writer()
 
 
-def _ends_within_a_line(path: str) -> bool:
-    if not tf.io.gfile.exists(path):
-        return False
-    with tf.io.gfile.GFile(path, "rb") as file:
-        size = file.size()
-        file.seek(max(0, size - 1))  # a long run's may have hundreds of megabytes
-        return bool(size > 0 and file.read() != b"\n")
+def _end_with_a_line(path: str) -> None:
+    """Takes away a line that was cut off: pandas takes no file that has one, and jq nothing behind it."""
+    local = Path(path.removeprefix("file://"))
+    if is_in_store(path) or not local.exists():  # an object is replaced whole, and has none
+        return
+    with local.open("r+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end:
+            begin = max(0, end - BLOCK)
+            file.seek(begin)
+            whole = file.read(end - begin).rfind(b"\n") + 1
+            end = begin + whole
+            if whole:
+                break
+        file.truncate(end)
 
 
 def _tells_validation(line: bytes, step: int) -> bool:

@@ -44,17 +44,17 @@ def test_tensorboard_plots_a_step_that_was_taken_again_once(tmp_path):
     assert found == [(1, 0.9), (2, 0.8), (3, 0.5), (4, 0.4)]
 
 
-@pytest.mark.parametrize("earlier", ["", '{"step": 1, "epo'])
-def test_a_line_that_was_cut_off_spoils_no_other(tmp_path, earlier):
-    (tmp_path / "metrics.jsonl").write_text(earlier)
+@pytest.mark.parametrize("whole", ["", json.dumps(LINE) + "\n"])
+@pytest.mark.parametrize("cut", ["", '{"step": 1, "epo', '{"step": 1, "tags": "' + 200_000 * "x"])
+def test_a_line_that_was_cut_off_is_taken_away_and_no_other(tmp_path, whole, cut):
+    (tmp_path / "metrics.jsonl").write_text(whole + cut)
     with Journal(config(tmp_path), is_chief=True) as journal:
         journal.write(LINE)
         journal.write(LINE)
-    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
-    assert lines == [*earlier.splitlines(), *[json.dumps(LINE)] * 2]
+    assert (tmp_path / "metrics.jsonl").read_text() == whole + (json.dumps(LINE) + "\n") * 2
 
 
-def test_a_line_that_the_disk_took_half_of_spoils_no_later_one(tmp_path, monkeypatch):
+def test_a_line_that_the_disk_took_half_of_is_taken_away_by_the_next_one(tmp_path, monkeypatch):
     whole = tf.io.gfile.GFile.write
 
     def half(file, text):
@@ -69,7 +69,7 @@ def test_a_line_that_the_disk_took_half_of_spoils_no_later_one(tmp_path, monkeyp
                 journal.write(LINE)
         journal.write(LINE)
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
-    assert lines == [json.dumps(LINE), json.dumps(LINE)[:9], json.dumps(LINE)]
+    assert lines == [json.dumps(LINE)] * 2
 
 
 def test_a_folder_that_takes_no_plots_is_warned_of_and_keeps_its_lines(tmp_path, logged):
@@ -98,20 +98,16 @@ def test_it_knows_whether_an_epoch_was_validated_also_where_a_line_is_cut(tmp_pa
         assert journal.lacks_validation(6)
 
 
-def test_to_go_on_with_a_long_file_takes_a_look_at_its_end(tmp_path, monkeypatch):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text(f"{json.dumps(LINE)}\n" * 100)
-    read = []
-
-    def left(file):
-        read.append(file.size() - file.tell())
-        return b"\n"
-
-    monkeypatch.setattr(tf.io.gfile.GFile, "read", left)
+def test_to_go_on_with_a_long_file_takes_a_look_at_its_end(tmp_path):
+    line, long = f"{json.dumps(LINE)}\n".encode(), 1 << 40  # bytes, of which a disk holds the last alone
+    with (tmp_path / "metrics.jsonl").open("wb") as file:
+        file.seek(long)
+        file.write(line + b'{"step"')
     with Journal(config(tmp_path), is_chief=True) as journal:
         journal.write(LINE)
-    assert read == [1]
-    assert path.read_text() == f"{json.dumps(LINE)}\n" * 101
+    with (tmp_path / "metrics.jsonl").open("rb") as file:
+        file.seek(long)
+        assert file.read() == line * 2
 
 
 def test_tensorboard_plots_the_numbers_and_those_of_validation(tmp_path):
