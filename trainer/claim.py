@@ -23,7 +23,7 @@ from canopy import contract
 from canopy.cli import UserError
 from trainer.config import Config, differences
 from trainer.files import REFUSED, write_text
-from trainer.model_dir import delete_from, has_saved, left_in, using
+from trainer.model_dir import delete_from, has_saved, left_in, replaced_in, using
 
 RUN_JSON = "run.json"
 IDS = 2**40  # numbers of runs: few enough for workers to tell each other by sums of float64
@@ -211,10 +211,12 @@ def claim_model_dir(config: Config, fingerprint: str, is_chief: bool, run: str) 
 def _claim_free(path: str, fresh: dict[str, Any], config: Config) -> Claim:
     """Claims a folder that no run is known to hold."""
     left = left_in(config.model_dir)
-    if left and config.restart:
+    lost = left if config.restart else replaced_in(config.model_dir)
+    if lost:
+        may = "--restart may delete" if config.restart else "this one's export may replace"
         raise UserError(
-            f"{config.model_dir} holds {', '.join(left)} and no {RUN_JSON}, so it is not known to be a run "
-            "that --restart may delete: move that away, or take another --model_dir"
+            f"{config.model_dir} holds {', '.join(lost)} and no {RUN_JSON}, so it is not known to be a run "
+            f"that {may}: move that away, or take another --model_dir"
         )
     claim = Claim(path, fresh, writes=True, is_new=True, is_alone=not left)
     claim.write()

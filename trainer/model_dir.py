@@ -17,7 +17,8 @@ from trainer.config import Config
 from trainer.files import REFUSED, refusal
 
 # Besides run.json; of the export's other two one is half-written, and one was about to be replaced.
-WRITTEN = ("metrics.jsonl", "checkpoints", "export", "export.partial", "export.earlier", "logs")
+EXPORTS = ("export", "export.partial", "export.earlier")
+WRITTEN = ("metrics.jsonl", "checkpoints", *EXPORTS, "logs")
 
 
 @contextlib.contextmanager
@@ -32,6 +33,12 @@ def using(model_dir: str) -> Iterator[None]:
 def left_in(model_dir: str) -> list[str]:
     """Which of the names of a run's files there are."""
     return [name for name in WRITTEN if tf.io.gfile.exists(f"{model_dir}/{name}")]
+
+
+def replaced_in(model_dir: str) -> list[str]:
+    """Which of them, not empty, a run's export would replace: to the others a run only adds."""
+    found = [(name, f"{model_dir}/{name}") for name in left_in(model_dir) if name in EXPORTS]
+    return [name for name, path in found if not tf.io.gfile.isdir(path) or tf.io.gfile.listdir(path)]
 
 
 def has_saved(model_dir: str) -> bool:

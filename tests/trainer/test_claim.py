@@ -253,6 +253,24 @@ def test_restart_refuses_what_no_run_is_known_to_have_left(tmp_path):
     assert files(tmp_path) == before
 
 
+def test_a_run_refuses_to_replace_an_export_that_no_run_is_known_to_have_left(tmp_path):
+    leave_things(tmp_path)
+    for name in ("export.partial", "export.earlier"):
+        (tmp_path / name / "of_mine").write_text("")
+    (tmp_path / "export").rmdir()
+    (tmp_path / "export").write_text("a file")
+    before = files(tmp_path)
+    with pytest.raises(UserError, match=r"holds export, export\.partial, export\.earlier and no run\.json"):
+        by_hand(settings(tmp_path))
+    assert files(tmp_path) == before
+
+
+def test_a_run_may_begin_beside_what_it_only_adds_to(tmp_path):
+    leave_things(tmp_path)
+    (tmp_path / "logs" / "of_mine").write_text("")
+    assert by_hand(settings(tmp_path)).writes
+
+
 def test_restart_in_a_folder_without_a_run_is_a_first_run(tmp_path):
     (tmp_path / "notes").mkdir()
     claim = claim_model_dir(settings(tmp_path, restart=True), "data", True, "first")
