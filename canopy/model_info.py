@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from canopy import contract
@@ -25,7 +25,7 @@ class ModelInfo:
     thresholds: tuple[float, ...]  # one a class
     constant: tuple[str, ...]  # the tags that score best where nothing is known of an image
     image_size: int  # side of the pictures that the network looks at, pixels
-    document: dict[str, Any]  # the whole file, for the report
+    document: dict[str, Any] = field(hash=False)  # the whole file, for the report
 
 
 def parse(content: bytes | None, folder: str) -> ModelInfo:

@@ -34,7 +34,7 @@ class ApartScorer:
             max_pixels: width times height above which an image is rejected by its header.
             count: of processes.
         """
-        self._model = (model.folder, engine, tta, max_pixels)
+        self._model = (model, engine, tta, max_pixels)
         self._most = max(1, PIECE_PIXELS // (model.image_size**2 * tta))
         self._crew = processes.crew(threads=0, processes=count)
 
@@ -53,12 +53,11 @@ class ApartScorer:
         self._crew.close()
 
 
-def _score(folder: str, engine: str, tta: int, max_pixels: int, sources: Sequence[Source]) -> Scored:
-    return _scorer(folder, engine, tta, max_pixels).score(sources)
+def _score(model: ModelInfo, engine: str, tta: int, max_pixels: int, sources: Sequence[Source]) -> Scored:
+    return _scorer(model, engine, tta, max_pixels).score(sources)
 
 
 @functools.lru_cache(maxsize=1)
-def _scorer(folder: str, engine: str, tta: int, max_pixels: int) -> Scorer:
+def _scorer(model: ModelInfo, engine: str, tta: int, max_pixels: int) -> Scorer:
     """A process' own, loaded with its first group."""
-    info = engines.read_info(folder)
-    return Scorer(engines.load(info, engine, threads=1), info.image_size, tta, max_pixels)
+    return Scorer(engines.load(model, engine, threads=1), model.image_size, tta, max_pixels)

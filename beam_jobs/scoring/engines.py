@@ -2,7 +2,8 @@
 
 Promises: pictures of the model's size in, scores out, the same from either engine within 1e-4; TensorFlow is
 imported only where the SavedModel is used, for it takes each process 6 seconds and 500 MB; an export without
-a usable `model.tflite` still works, slower, and the name of the engine says why.
+a usable `model.tflite` still works, slower, and the name of the engine says why; what is loaded is the export
+whose thresholds are going to be applied.
 """
 
 from __future__ import annotations
@@ -75,8 +76,19 @@ def load(info: ModelInfo, choice: str, threads: int) -> Engines:
         threads: how many will compute side by side.
 
     Raises:
-        UserError: the export cannot be loaded.
+        UserError: the export cannot be loaded, or is another one than `info` is of.
     """
+    found = _load(info, choice, threads)
+    _check_unchanged(info)  # last: the folder may be replaced between two of its files
+    return found
+
+
+def _check_unchanged(info: ModelInfo) -> None:
+    if read_info(info.folder) != info:
+        raise UserError(f"--model {info.folder} was exported again meanwhile: predict once more")
+
+
+def _load(info: ModelInfo, choice: str, threads: int) -> Engines:
     why = ""
     if choice == SAVED_MODEL or (choice == AUTO and has_gpu()):
         found = _SavedModel(info)
@@ -88,6 +100,7 @@ def load(info: ModelInfo, choice: str, threads: int) -> Engines:
     try:
         return Engines(f"TensorFlow Lite{why}", info.folder, _lite(info, threads))
     except _Unusable as error:
+        _check_unchanged(info)  # which may be why
         if choice == LITE:
             raise UserError(f"--model {info.folder} cannot be loaded ({error})") from error
         found = _SavedModel(info)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from beam_jobs import predict
+from beam_jobs import predict, sources
 from beam_jobs.runners import choosing
 from beam_jobs.scoring import engines
 from beam_jobs.scoring.scorer import Scorer
@@ -287,6 +287,24 @@ def test_an_engine_asked_for_by_name_is_not_replaced_in_processes_beside_beam_ei
     assert done.code == 2
     assert is_one_sentence(done), done.err
     assert "cannot be loaded (the export has no model.tflite)" in done.err
+    assert left_in(done.output.parent) == set()
+
+
+@pytest.mark.parametrize("many", [3_000, 1], ids=["threads", "processes"])
+def test_a_model_exported_again_before_it_is_loaded_makes_no_submission(
+    many: int, run: Run, model: Path, chips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh = Path(shutil.copytree(model, tmp_path / "export"))
+
+    def exported_again(_: object) -> None:
+        described = json.loads((fresh / "model.json").read_text())
+        (fresh / "model.json").write_text(json.dumps({**described, "thresholds": [0.9] * 4}))
+
+    monkeypatch.setattr(sources, "unpack", exported_again)
+    monkeypatch.setattr(choosing, "MANY_IMAGES", many)
+    done = run("--images", chips, "--direct_num_workers", 2, model=fresh)
+    assert done.code == 2
+    assert done.err == f"error: --model {fresh} was exported again meanwhile: predict once more\n"
     assert left_in(done.output.parent) == set()
 
 
