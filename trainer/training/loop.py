@@ -20,6 +20,7 @@ import tensorflow as tf
 import tf_keras
 
 from canopy.cli import PeerLostError, UserError, first_line
+from canopy.phrases import several
 from canopy.progress import Meter
 from trainer import dataset, devices, export, model, plan
 from trainer.checkpoints import NOT_FINITE, Checkpoints
@@ -69,12 +70,13 @@ class Outcome:
         """The run in two lines."""
         model, found = f"model: {self.export}", self.validation
         if not found:
-            return f"the run is complete already, after {self.steps} steps\n{model}"
-        did = f"all {self.steps} steps were taken before"
+            return f"the run is complete already, after {several(self.steps, 'step')}\n{model}"
+        did = f"all {self.steps:,} steps were taken before"
         if self.images:
             rate = self.images / self.seconds
-            taken = f"the last {self.steps - self.before} of {self.steps}" if self.before else f"{self.steps}"
-            did = f"trained {taken} steps, {self.images:,} images in {self.seconds:.1f} s"
+            taken = f"the last {self.steps - self.before:,} of " if self.before else ""
+            taken += several(self.steps, "step")
+            did = f"trained {taken}, {several(self.images, 'image')} in {self.seconds:.1f} s"
             did += f" ({rate:,.0f} images/s)"
         return (
             f"{did}; F2 {found['f2']:.4f} on {found['records']:,} validation records "

@@ -25,13 +25,15 @@ from trainer.training.stopping import Stopping
 
 
 def test_a_resumed_run_tells_its_own_steps_beside_its_own_images() -> None:
-    def told(before: int, images: int) -> str:
+    def told(before: int, images: int, steps: int = 32) -> str:
         found = {"f2": 0.9, "records": 64, "f2_constant": 0.7}
-        return loop.Outcome(32, before, images, 10.0, found, "run/export").told().partition("; F2 0.9000")[0]
+        outcome = loop.Outcome(steps, before, images, 10.0, found, "run/export")
+        return outcome.told().partition("; F2 0.9000")[0]
 
     assert told(0, 932) == "trained 32 steps, 932 images in 10.0 s (93 images/s)"
     assert told(8, 699) == "trained the last 24 of 32 steps, 699 images in 10.0 s (70 images/s)"
     assert told(32, 0) == "all 32 steps were taken before"
+    assert told(0, 1, steps=1) == "trained 1 step, 1 image in 10.0 s (0 images/s)"
 
 
 class CountingPace(Pace):
