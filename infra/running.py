@@ -214,11 +214,24 @@ def _delete_one(cluster: Cluster, item: KubeObject) -> bool:
     """Deletes an object and, where it is a Job, waits until its pods are gone; tells whether it was there."""
     was_there = cluster.delete(item)
     deadline = time.monotonic() + DELETED_SECONDS
-    while is_job(item) and cluster.get(item) is not None:
+    while is_job(item) and (there := cluster.get(item)) is not None:
         if time.monotonic() > deadline:
-            raise UserError(
-                f"{title(item)} is still being deleted after {DELETED_SECONDS:.0f} s: a pod of it may be "
-                "on a node that is lost; kubectl get pods tells which"
-            )
+            lasts = f"{title(item)} is still being deleted after {DELETED_SECONDS:.0f} s"
+            raise UserError(f"{lasts}: {_holds(cluster, there)}")
         time.sleep(0.5)
     return was_there
+
+
+def _holds(cluster: Cluster, job: KubeObject) -> str:
+    """What keeps a Job that is being deleted."""
+    pods = cluster.pods(job)
+    if pods:
+        told = ", ".join(
+            f"{pod['metadata']['name']} ({pod['spec'].get('nodeName', 'no node')})" for pod in pods
+        )
+        return f"not gone yet: {told}; a pod stays as long as its node is lost"
+    name = job["metadata"]["name"]
+    return (
+        "its pods are gone, and something else holds it, as an admission webhook does that does not answer: "
+        f"kubectl get job {name} -o yaml shows its finalizers"
+    )

@@ -345,9 +345,20 @@ def test_a_job_is_not_started_anew_before_the_one_before_is_gone(server, submit,
     assert server.store.get("jobs", "train")["metadata"]["uid"] != uid
 
 
-def test_a_job_that_is_still_being_deleted_after_three_minutes_is_told(server, submit, write, monkeypatch):
+@pytest.mark.parametrize(
+    ("has_pod", "what"),
+    [
+        (True, "not gone yet: train-0 (no node); a pod stays"),
+        (False, "its pods are gone, and something else"),
+    ],
+)
+def test_what_holds_a_job_that_is_still_being_deleted_after_three_minutes_is_told(
+    server, submit, write, monkeypatch, has_pod, what
+):
     monkeypatch.setattr("infra.running.DELETED_SECONDS", 0.0)
-    server.store.apply("jobs", job("train"), "canopy", force=False)  # and nobody who takes its pods away
+    server.store.apply("jobs", job("train"), "canopy", force=False)  # and nobody who takes it away
+    name = Stage(server, server.store.get("jobs", "train")).pod() if has_pod else ""
     done = submit(write("t.yaml", job("train")), "--delete")
     assert done.returncode == 2
     assert "job/train is still being deleted after 0 s" in done.stderr
+    assert what.replace("train-0", name) in done.stderr
