@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 
 from canopy import cli
 from canopy.cli import UserError
+from canopy.phrases import named
 from infra import connection, endings, manifests, refusals
 from infra.cluster_api import Cluster, RefusedError, UnreachableError
 from infra.following import Follower, UnfinishedError
@@ -226,10 +227,8 @@ def _holds(cluster: Cluster, job: KubeObject) -> str:
     """What keeps a Job that is being deleted."""
     pods = cluster.pods(job)
     if pods:
-        told = ", ".join(
-            f"{pod['metadata']['name']} ({pod['spec'].get('nodeName', 'no node')})" for pod in pods
-        )
-        return f"not gone yet: {told}; a pod stays as long as its node is lost"
+        told = [f"{pod['metadata']['name']} ({pod['spec'].get('nodeName', 'no node')})" for pod in pods]
+        return f"not gone yet: {named(told)}; a pod stays as long as its node is lost"
     name = job["metadata"]["name"]
     return (
         "its pods are gone, and something else holds it, as an admission webhook does that does not answer: "
