@@ -7,6 +7,7 @@ the chief's log goes on across lost connections and replaced pods; the same trou
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -167,13 +168,14 @@ class Follower:
                 job, f"{title(job)} {decided}, and is over when the last of its pods has ended", decided
             )
         hopeless = False
+        of_claim = functools.cache(self._of_unbound)  # which all pods have: asked for once a look
         for trouble in self._job_troubles(job, pods):
             self._once(job, f"{title(job)}: {trouble}", trouble.what)
             hopeless |= trouble.hopeless
         for pod in sorted(pods, key=_by_worker):
             waits = endings.phase(pod) == "Pending"
             events = self._cluster.events(pod) if waits else ()
-            found = diagnosis.pod_trouble(pod, events, self._of_unbound)
+            found = diagnosis.pod_trouble(pod, events, of_claim)
             if found is not None:
                 self._once(pod, f"{called(pod)} waits: {found}", found.what)
                 hopeless |= found.hopeless

@@ -181,6 +181,28 @@ def test_of_a_jobs_failures_those_that_ended_it_are_shown_first(monkeypatch, las
     assert [name for name, *_ in cluster.logs_read] == shown
 
 
+def test_the_claim_that_all_pods_wait_for_is_asked_for_once_a_look(monkeypatch, capsys):
+    cluster = Played(monkeypatch, {}, {}, DONE)
+    of_job, asked = cluster.get, []
+
+    def get(item):
+        if item["kind"] != "PersistentVolumeClaim":
+            return of_job(item)
+        asked.append(item["metadata"]["name"])
+        return {**item, "status": {"phase": "Pending"}}
+
+    def events(of):
+        return [{"reason": "Provisioning", "message": "on its way"}] if "kind" in of else []
+
+    monkeypatch.setattr(cluster, "get", get)
+    monkeypatch.setattr(cluster, "events", events)
+    waiting = [pod({"phase": "Pending"}, index, name=f"train-{index}", uid=str(index)) for index in range(8)]
+    monkeypatch.setattr(cluster, "pods", lambda _: waiting)
+    wait(cluster)
+    assert asked == ["canopy-data"] * 2
+    assert capsys.readouterr().err.count("canopy-data is not bound to a volume yet: on its way") == 8
+
+
 @pytest.mark.parametrize("why", [UnreachableError("no answer"), RefusedError(404, "pods not found", ())])
 def test_last_lines_that_are_not_to_be_had_change_nothing_about_how_a_job_ended(monkeypatch, capsys, why):
     def log(*_, **__):
