@@ -15,9 +15,9 @@ import zlib
 from collections.abc import Iterator
 from typing import IO
 
-from beam_jobs import images, storage
+from beam_jobs import storage
 from beam_jobs.archives.contents import DEFLATED, ENCRYPTED, IN_TAR, SPARSE, STORED, UNLINKED, Entry
-from beam_jobs.images import UNREADABLE, RejectedImage
+from beam_jobs.images import UNREADABLE, RejectedImage, check_start
 from canopy.cli import TryAgainError
 from canopy.transient import is_transient
 
@@ -75,7 +75,7 @@ class Handles:
         data = packed
         if entry.method == DEFLATED:
             if entry.size > PEEK_BYTES:
-                images.check_start(_unpacked(packed, 4))
+                check_start(_unpacked(packed, 4))
             data = _unpacked(packed, entry.size + 1)
         if len(data) != entry.size or zlib.crc32(data) != entry.crc:
             raise RejectedImage(UNREADABLE, "its bytes do not fit the archive's checksum")

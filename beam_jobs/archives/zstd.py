@@ -1,8 +1,8 @@
 """A file packed by Zstandard, read as if it were plain, as `gzip.open` and its like read the others.
 
 Promises: frames one behind the other are one file, as `cat` and `pzstd` leave them; one that is cut short is
-an error, never a shorter file; whatever a frame says, no more than `WINDOW` and `AT_ONCE` of it are held.
-Python itself reads Zstandard from 3.14 on.
+an error, never a shorter file; whatever a frame says, no more than `WINDOW` and what a `PIECE` stands for are
+held. Python itself reads Zstandard from 3.14 on.
 """
 
 from __future__ import annotations
