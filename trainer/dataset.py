@@ -186,7 +186,7 @@ def resize(images: Any, size: int) -> Any:
 
     def scaled(antialias: bool) -> Any:
         resized = tf.image.resize(images, [size, size], antialias=antialias)
-        return tf.cast(tf.floor(resized + contract.ROUNDING), tf.uint8)  # neither filter leaves 0..255
+        return tf.cast(resized + contract.ROUNDING, tf.uint8)  # cuts off; neither filter leaves 0..255
 
     return tf.cond(
         tf.reduce_all(sides == size),

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from trainer import devices
 from trainer.network import augmentation
 
 
@@ -17,14 +18,24 @@ def test_augmentation_gives_each_of_the_eight_flips_and_turns(side, kind):
     assert min(counts) > 20
 
 
-def test_pictures_of_floats_as_on_gpus_are_turned_without_numbers_of_rows():
-    def operations(kind):
-        pictures, seed = tf.TensorSpec([None, 8, 8, 3], kind), tf.TensorSpec([2], tf.int32)
-        graph = tf.function(augmentation.augment).get_concrete_function(pictures, seed).graph
-        return {operation.type for operation in graph.get_operations()}
+@pytest.mark.parametrize("count", [3, 8, 20])
+def test_whatever_the_batch_each_row_meets_all_views_over_the_steps(count):
+    picture = np.arange(16, dtype=np.uint8).reshape(4, 4, 1)
+    met: list[set[bytes]] = [set() for _ in range(count)]
+    for step in range(80):
+        turned = augmentation.augment(tf.stack([picture] * count), tf.constant([3, step])).numpy()
+        for row, seen in enumerate(turned):
+            met[row].add(seen.tobytes())
+        assert len({each.tobytes() for each in turned}) == min(count, 8)
+    assert [len(views) for views in met] == [8] * count
 
-    assert "GatherV2" in operations(tf.uint8)
-    assert "GatherV2" not in operations(tf.float32)
+
+def test_on_a_gpu_views_are_those_that_a_cpu_compiles(monkeypatch):
+    pictures = tf.random.stateless_uniform([20, 5, 5, 3], [1, 2], 0, 255)
+    compiled = [augmentation.augment(pictures, tf.constant([0, step])).numpy() for step in range(20)]
+    monkeypatch.setattr(devices, "gpus", lambda: ["a GPU"])
+    for step in range(20):
+        assert (augmentation.augment(pictures, tf.constant([0, step])).numpy() == compiled[step]).all()
 
 
 def test_affine_augmentation_without_its_disturbances_is_flips_and_turns(monkeypatch):
@@ -58,7 +69,9 @@ def test_augmentation_is_drawn_from_its_seed():
     assert (once != other).any()
 
 
-def test_on_a_gpu_nothing_waits_there_for_numbers_that_the_cpu_needs():
+def test_on_a_gpu_nothing_waits_there_for_numbers_that_the_cpu_needs(monkeypatch):
+    monkeypatch.setattr(devices, "gpus", lambda: ["a GPU"])
+
     @tf.function(autograph=False)
     def step(images, seed):
         with tf.device("/GPU:0"):
@@ -66,13 +79,12 @@ def test_on_a_gpu_nothing_waits_there_for_numbers_that_the_cpu_needs():
 
     graph = step.get_concrete_function(tf.zeros([8, 4, 4, 3]), tf.constant([0, 0])).graph
     found = {op.type: op for op in graph.get_operations()}
-    moved, warped = found["StridedSlice"], found["ImageProjectiveTransformV3"]
-    whole_numbers = [
-        op for op in graph.get_operations() if op.type == "Cast" and op.get_attr("DstT") == tf.int32
-    ]
-    assert whole_numbers
-    assert all("CPU" in op.device for op in [*whole_numbers, warped.inputs[3].op])
-    assert all("GPU" in op.device for op in (moved, warped))
+    chosen, warped = found["StatelessCase"], found["ImageProjectiveTransformV3"]
+    inner = (node for function in graph.as_graph_def().library.function for node in function.node_def)
+    moved = [node for node in inner if node.op in ("ReverseV2", "Transpose")]
+    assert moved
+    assert all("CPU" in op.device for op in (chosen.inputs[0].op, warped.inputs[3].op))
+    assert all("GPU" in op.device for op in (*moved, warped))
 
 
 def batch_of(count):
