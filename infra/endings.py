@@ -113,11 +113,11 @@ def pod_end(pod: KubeObject) -> End | None:
         node's reason, the container's exit code; and what it left behind as its last word.
     """
     disrupted = next((c for c in _true(pod) if c.get("type") == "DisruptionTarget"), None)
-    sidecars = _sidecars(pod)
+    beside = sidecars(pod)
     ended = [
         state["terminated"]
         for status in containers(pod)
-        if "terminated" in (state := status.get("state") or {}) and status.get("name") not in sidecars
+        if "terminated" in (state := status.get("state") or {}) and status.get("name") not in beside
     ]
     failed = [end for end in map(container_end, ended) if not end.succeeded]
     is_done = phase(pod) == "Succeeded"  # also on a node that is drained meanwhile
@@ -144,7 +144,7 @@ def pod_end(pod: KubeObject) -> End | None:
     return failed[0] if failed else End(False, "it failed, and its status does not say why", cli.EXIT_BUG)
 
 
-def _sidecars(pod: KubeObject) -> set[str]:
+def sidecars(pod: KubeObject) -> set[str]:
     """The containers that the cluster stops once the others have ended, whatever they then exit with.
 
     https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/

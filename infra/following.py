@@ -11,9 +11,10 @@ import functools
 import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 
 from canopy import cli
-from infra import diagnosis, endings
+from infra import backoff, diagnosis, endings
 from infra.cluster_api import Cluster, RefusedError, UnreachableError
 from infra.diagnosis import Trouble
 from infra.endings import End
@@ -26,6 +27,8 @@ WATCH_SECONDS = 5  # pods are looked at whenever the Job changes, and this often
 LOST_SECONDS = 300.0  # for which the cluster may be silent
 LAST_LINES = 20  # of a failed pod's log
 PAUSE_SECONDS = 1.0  # at least, from one reading of the Job to the next
+# From when a pod is seen to have failed until the Job controller has long said so if that is the Job's end.
+VERDICT_SECONDS = 3.0
 SHOWN_PODS = 3  # of those that failed, with their last lines
 
 
@@ -59,6 +62,7 @@ class Follower:
         self._followed: list[str] = []  # pods by uid, the tail's last
         self._told: set[tuple[str, str]] = set()
         self._hopeless_since: float | None = None
+        self._failed_since: dict[str, float] = {}  # by the pod's uid
 
     def wait(self, job: KubeObject) -> float:
         """Waits until the Job has succeeded.
@@ -182,10 +186,19 @@ class Follower:
             ended = endings.pod_end(pod)
             if ended is not None:
                 self._once(pod, f"{called(pod)}: {ended.sentence}", ended.sentence)
+        self._tell_backoff(job, pods)
         if not hopeless:
             self._hopeless_since = None
         elif self._hopeless_since is None:
             self._hopeless_since = time.monotonic()
+
+    def _tell_backoff(self, job: KubeObject, pods: list[KubeObject]) -> None:
+        """Says why no pod takes a failed one's place yet, once the Job is known to go on."""
+        now = time.monotonic()
+        for wait in backoff.waits(job, pods, datetime.now(UTC)):
+            since = self._failed_since.setdefault(str(wait.after["metadata"]["uid"]), now)
+            if now - since >= VERDICT_SECONDS:
+                self._once(wait.after, f"{title(job)}: {wait}", "backoff")
 
     def _of_unbound(self, claim: str) -> list[KubeObject]:
         """What was said about a claim that has no volume; nothing of any other, or where it cannot be had."""

@@ -4,6 +4,7 @@ import itertools
 import threading
 import time
 
+from infra.backoff import COUNTING, FAILURES
 from tests.infra.store import now
 
 NUMBERS = itertools.count()
@@ -19,8 +20,8 @@ class Stage:
         self.template = job["spec"]["template"]
         self.uid = job["metadata"]["uid"]
 
-    def pod(self, index=0):
-        """Creates a pending pod and returns its name."""
+    def pod(self, index=0, failures=0):
+        """Creates a pending pod, that of an index after so many that failed, and returns its name."""
         name = (
             f"{self.job}-{index}-{next(NUMBERS):05d}" if self.indexed else f"{self.job}-{next(NUMBERS):05d}"
         )
@@ -32,7 +33,12 @@ class Stage:
             {
                 "apiVersion": "v1",
                 "kind": "Pod",
-                "metadata": {"name": name, "labels": labels},
+                "metadata": {
+                    "name": name,
+                    "labels": labels,
+                    "annotations": {FAILURES: str(failures)},
+                    "finalizers": [COUNTING],
+                },
                 "spec": self.template["spec"],
                 "status": {"phase": "Pending", "conditions": []},
             },
@@ -61,7 +67,13 @@ class Stage:
         self.server.logs[pod] += [(at, line) for line in lines]
 
     def end(self, pod, code=0, reason=None, message=""):
-        state = {"terminated": {"exitCode": code, "reason": reason or ("Error" if code else "Completed")}}
+        state = {
+            "terminated": {
+                "exitCode": code,
+                "reason": reason or ("Error" if code else "Completed"),
+                "finishedAt": now(),
+            }
+        }
         if message:
             state["terminated"]["message"] = message
         phase = "Failed" if code else "Succeeded"
