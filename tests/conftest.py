@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -32,6 +33,15 @@ def run_module(module: str, *flags: object, timeout: float = 300) -> subprocess.
 def without_progress(stderr: str) -> str:
     """What a command has said but for its lines of progress, which it writes where it takes a while."""
     return "".join(line for line in stderr.splitlines(True) if not re.match(r"\w+: [\d,]+ of [\d,]+ ", line))
+
+
+def has_ipv6() -> bool:
+    """Whether this machine has an IPv6 address: a container may know the protocol and have none."""
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
 
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from tests.conftest import has_ipv6
 from tests.trainer.surviving import wait_for
 from trainer import cluster
 from trainer.launching import wire
@@ -126,7 +127,7 @@ def ask(number, host="127.0.0.1"):
 def test_each_side_is_told_the_address_by_which_it_was_reached(port):
     port.open()
     wait_for(lambda: ask(port._number) == "127.0.0.1")  # and not ::ffff:127.0.0.1
-    if socket.has_dualstack_ipv6():
+    if has_ipv6():
         assert ask(port._number, "::1") == "::1"
 
 
