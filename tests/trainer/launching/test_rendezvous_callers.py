@@ -9,6 +9,7 @@ import time
 import pytest
 
 from canopy import cli
+from tests.conftest import has_ipv6
 from tests.trainer.launching.meeting import call, named, places, results
 from tests.trainer.surviving import wait_for
 from trainer import cluster
@@ -28,6 +29,16 @@ def test_pods_with_names_train_by_the_ip_addresses_that_they_met_at():
     found, given = (list(map(cluster.split, each)) for each in (start.addresses, place.addresses))
     assert {host for host, _ in found} <= {"127.0.0.1", "::1"}
     assert [port for _, port in found] == [port for _, port in given]
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+def test_pods_that_have_ipv6_alone_train_by_addresses_in_brackets():
+    place = named("[::1]", 0)
+    with Meeting(place) as chief, Meeting(dataclasses.replace(place, index=1)) as other:
+        chief.ready()
+        other.ready()
+        found = results([chief, other])
+    assert [start.addresses for start in found] == [place.addresses] * 2  # as TF_CONFIG wants them
 
 
 def test_addresses_that_need_no_name_server_are_trained_by_as_they_were_given():
