@@ -198,6 +198,8 @@ def _no_room(short: tuple[str, ...], message: str) -> str:
     if short:
         return f"no node has enough {' and '.join(short)} free"
     words = (
+        # Of devices that a driver hands out by claims; from 1.36 on they may stand behind nvidia.com/gpu.
+        ("cannot allocate all claims", "no node has the devices free that it asks for"),
         # Said of the node, or the name of its taint.
         ("unschedulable", "a node that could take it is closed to new pods: cordoned, or being drained"),
         ("persistent volumes to bind", "no node that could take it has a volume for its claim"),

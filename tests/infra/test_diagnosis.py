@@ -30,6 +30,11 @@ def unschedulable(message, reason="Unschedulable"):
         ("1 node(s) were unschedulable, 2 node(s) had untolerated taint.", "closed to new pods", False),
         ("1 node(s) had taint {node.kubernetes.io/unschedulable: }.", "cordoned, or being drained", False),
         ("1 node(s) were unschedulable, 2 Insufficient nvidia.com/gpu.", "no node has a free GPU", False),
+        (
+            "1 cannot allocate all claims, 1 node(s) didn't match Pod's node affinity/selector.",
+            "no node has the devices free that it asks for",
+            False,
+        ),
         ("2 node(s) didn't match Pod's node affinity/selector.", "the labels that it asks for", False),
         ("1 node(s) had volume node affinity conflict.", "no node that reaches its volume", False),
         ("1 node(s) didn't match PersistentVolume's node affinity.", "reaches its volume", False),
