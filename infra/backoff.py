@@ -51,7 +51,7 @@ def waits(job: KubeObject, pods: Sequence[KubeObject], now: datetime) -> list[Wa
         now: by this machine's clock: where it is behind the cluster's, a wait counts as if it began now.
 
     Returns:
-        None where the Job does not go on, or ends before that; by worker.
+        By worker; empty where the Job does not go on, or ends before that.
     """
     spec, status = job.get("spec") or {}, job.get("status") or {}
     decided = endings.job_end(job) or endings.job_verdict(job)
