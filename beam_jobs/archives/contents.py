@@ -23,16 +23,17 @@ from pathlib import Path
 from typing import IO
 
 from beam_jobs import storage
-from beam_jobs.archives import packing, unpacking
+from beam_jobs.archives import methods, packing, unpacking
 from beam_jobs.archives.headers import Tar
 from canopy.cli import UserError
 from canopy.progress import Meter
 
-STORED, DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
 IN_TAR = -1  # stands for a tar's member where a zip's has its compression method
 ENCRYPTED = -2  # likewise, for a zip's member that wants a password
 SPARSE = -3  # for a tar's member that is stored without its stretches of zeros
 UNLINKED = -4  # for a link whose target is not in the archive, of a hard link: not before it
+# How an archive holds what cannot be read.
+HOW = {ENCRYPTED: "encrypted", SPARSE: "as a sparse file", UNLINKED: "as a link to what is not there"}
 MAX_LINKS = 40  # one after another, as Linux follows them
 MAX_TARGET_BYTES = 4096  # of a path on Linux
 BLOCK = 512  # bytes of a tar's header; an end is marked by two blocks of zeros, by some writers by one
@@ -48,7 +49,7 @@ class Entry:
     offset: int  # bytes: of a zip's local header, of a tar's data
     stored: int  # bytes it takes in the archive
     size: int  # bytes unpacked
-    method: int  # STORED or DEFLATED (other numbers: zip's), IN_TAR, or one of the numbers below it
+    method: int  # a number of `methods`, which are zip's, or one of the above
     crc: int  # CRC-32 of the unpacked bytes, by the zip's index; 0 in a tar, which has none
 
 
@@ -103,7 +104,7 @@ def index(path: str, wanted: Callable[[str], bool], meter: Meter, folders: Colle
         folders: within the archive, as `packing.normal` has them; what lies elsewhere is named, no more.
 
     Raises:
-        UserError: it is not an archive, a damaged one, or it cannot be read.
+        UserError: it is not an archive, a damaged one, or or it cannot be read.
     """
     if not storage.is_remote(path) and Path(path).exists() and not Path(path).is_file():
         raise UserError(f"--images: {path} is no regular file, and an archive is read by its index")
@@ -137,6 +138,11 @@ def _index(path: str, wanted: Callable[[str], bool], meter: Meter, folders: Coll
         raise UserError(f"--images: {path} is no readable {packing.kind(path)} archive: {words}") from error
     others = len(members) - len(chosen)
     return Index([name for name, _ in chosen], entries, others, is_packed, elsewhere)
+
+
+def how(method: int) -> str:
+    """How an archive holds a member that cannot be read, by the entry's method."""
+    return HOW.get(method, f"packed by {methods.name(method)}")
 
 
 def error_in_reading(error: Exception) -> OSError | None:
@@ -179,13 +185,15 @@ def _zip_name(info: zipfile.ZipInfo) -> str:
 
 def _target(archive: zipfile.ZipFile, link: zipfile.ZipInfo) -> str:
     """What a zip's symbolic link names, which is its content; nothing where that cannot be a path."""
-    if link.file_size > MAX_TARGET_BYTES or link.compress_type not in (STORED, DEFLATED):
+    size, stored = link.file_size, link.compress_size
+    if max(size, stored) > MAX_TARGET_BYTES or link.compress_type not in methods.READABLE:
         return ""
     try:
-        with archive.open(link) as content:
-            return os.fsdecode(content.read(link.file_size))  # with no number it unpacks all that is there
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, zlib.error):
+        with methods.packed_bytes(archive, link) as packed:
+            target = methods.unpack(link.compress_type, packed.read(stored), size)
+    except (zipfile.BadZipFile, NotImplementedError, EOFError):
         return ""
+    return os.fsdecode(target) if zlib.crc32(target) == link.CRC else ""
 
 
 def _tar_members(file: IO[bytes]) -> Iterator[tuple[str, Entry]]:

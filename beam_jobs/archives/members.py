@@ -11,17 +11,18 @@ import contextlib
 import errno
 import struct
 import threading
+import zipfile
 import zlib
 from collections.abc import Iterator
 from typing import IO
 
 from beam_jobs import storage
-from beam_jobs.archives.contents import DEFLATED, ENCRYPTED, IN_TAR, SPARSE, STORED, UNLINKED, Entry
+from beam_jobs.archives import methods
+from beam_jobs.archives.contents import IN_TAR, Entry, how
 from beam_jobs.images import UNREADABLE, RejectedImage, check_start
 from canopy.cli import TryAgainError
 from canopy.transient import is_transient
 
-HOW = {ENCRYPTED: "encrypted", SPARSE: "as a sparse file", UNLINKED: "as a link to what is not there"}
 HEADER_SLACK = 512  # bytes of name and extra field in a local header that are read along with it
 MAX_BYTES = 1 << 30  # unpacked; a JPEG within the pixel limit is far smaller
 PEEK_BYTES = 1 << 24  # unpacked: of what is larger the start is looked at first, for a bomb takes seconds
@@ -38,7 +39,7 @@ def rejecting() -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, zlib.error, struct.error) as error:
+    except (OSError, zipfile.BadZipFile, struct.error) as error:
         # One bad block is its image's loss, but a file server that is gone would be that of all.
         if isinstance(error, OSError) and error.errno != errno.EIO and is_transient(error):
             raise TryAgainError(f"an image cannot be read: {error}") from error
@@ -59,9 +60,8 @@ class Handles:
             raise RejectedImage(UNREADABLE, f"{size:,} bytes, over the limit of {MAX_BYTES:,}")
         if entry.method == IN_TAR:
             return self._range(archive, entry.offset, entry.stored)
-        if entry.method not in (STORED, DEFLATED):
-            how = HOW.get(entry.method, f"packed by method {entry.method}")
-            raise RejectedImage(UNREADABLE, f"the archive holds it {how}")
+        if entry.method not in methods.READABLE:
+            raise RejectedImage(UNREADABLE, f"the archive holds it {how(entry.method)}")
         # One read for header and data: in a store each costs a round trip.
         fixed = ZIP_HEADER.size
         part = self._range(archive, entry.offset, fixed + HEADER_SLACK + entry.stored, at_least=fixed)
@@ -73,10 +73,10 @@ class Handles:
         if len(packed) < entry.stored:
             packed = self._range(archive, entry.offset + start, entry.stored)
         data = packed
-        if entry.method == DEFLATED:
+        if entry.method != methods.STORED:
             if entry.size > PEEK_BYTES:
-                check_start(_unpacked(packed, 4))
-            data = _unpacked(packed, entry.size + 1)
+                check_start(methods.unpack(entry.method, packed, 4))
+            data = methods.unpack(entry.method, packed, entry.size)
         if len(data) != entry.size or zlib.crc32(data) != entry.crc:
             raise RejectedImage(UNREADABLE, "its bytes do not fit the archive's checksum")
         return data
@@ -108,7 +108,3 @@ class Handles:
             for file in self._files.values():
                 file.close()
             self._files.clear()
-
-
-def _unpacked(packed: bytes, most: int) -> bytes:
-    return zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, most)

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import IO, TypeVar, cast
 
 from beam_jobs import finding, storage
-from beam_jobs.archives import contents, packing, unpacking
-from beam_jobs.archives.contents import DEFLATED, STORED, error_in_reading
+from beam_jobs.archives import contents, methods, packing, unpacking
+from beam_jobs.archives.contents import error_in_reading
 from beam_jobs.archives.headers import Tar
 from canopy.cli import UserError
 
@@ -85,9 +85,9 @@ def _of_zip(archive: zipfile.ZipFile, member: str, told: str) -> IO[bytes]:
     if any(info.filename == WORKBOOK for info in files):
         raise UserError(f"{told} is a workbook: save it as CSV")
     found = _only(files, lambda info: info.filename, member, told, "zip")
-    if found.flag_bits & 1 or found.compress_type not in (STORED, DEFLATED):
+    if found.flag_bits & 1 or found.compress_type not in methods.READABLE:
         raise UserError(f"{told} is a zip that is encrypted, or packed in an unusual way: unpack it")
-    return archive.open(found)
+    return methods.opened(archive, found)
 
 
 def _files(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:

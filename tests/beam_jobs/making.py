@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ import zstandard
 from PIL import Image
 
 from beam_jobs import images
+from beam_jobs.archives.methods import ZSTANDARD
 from beam_jobs.listing import list_images
 from beam_jobs.sources import Reader
 
@@ -239,9 +241,33 @@ def tar_of(
 
 
 def zip_of(path: Path, members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
+    if method == ZSTANDARD:
+        return zip_by_hand(path, {name: (data, zstd(data)) for name, data in members.items()}, method)
     with zipfile.ZipFile(path, "w", method) as archive:
         for name, data in members.items():
             archive.writestr(zipfile.ZipInfo(name) if method == zipfile.ZIP_STORED else name, data)
+    return path
+
+
+def zip_by_hand(path: Path, members: dict[str, tuple[bytes, bytes]], method: int) -> Path:
+    """Makes a zip of members that are packed already, by whatever method: APPNOTE.TXT, 4.3.
+
+    Args:
+        path: of the zip.
+        members: by their names, the bytes of each, plain and packed.
+        method: its number.
+    """
+    content = index = b""
+    for name, (data, packed) in members.items():
+        # The version that reads it, flags, method, time and day, checksum, lengths: alike in both places.
+        shared = struct.pack(
+            "<HHHHHIIIHH", 63, 0, method, 0, 33, zlib.crc32(data), len(packed), len(data), len(name), 0
+        )
+        index += b"PK\x01\x02" + struct.pack("<H", 63) + shared
+        index += struct.pack("<HHHII", 0, 0, 0, 0, len(content)) + name.encode()
+        content += b"PK\x03\x04" + shared + name.encode() + packed
+    end = struct.pack("<HHHHIIH", 0, 0, len(members), len(members), len(index), len(content), 0)
+    path.write_bytes(content + index + b"PK\x05\x06" + end)
     return path
 
 

@@ -184,8 +184,16 @@ def test_what_wants_a_password_is_a_reject_be_it_an_image_or_a_link(tmp_path: Pa
                 reader.read(source)
 
 
-def test_a_link_unpacks_to_no_more_than_its_zips_index_says(tmp_path: Path) -> None:
-    path = zip_with_link(tmp_path / "a.zip", bytes(20_000_000), zipfile.ZIP_DEFLATED, size=5)
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_link_is_read_however_it_is_packed(tmp_path: Path, method: int) -> None:
+    with Reader() as reader:
+        found = list_images([str(zip_with_link(tmp_path / "a.zip", b"a.jpg", method))])
+        assert [reader.read(source) for source in found] == [b"chip", b"chip"]
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_link_unpacks_to_no_more_than_its_zips_index_says(tmp_path: Path, method: int) -> None:
+    path = zip_with_link(tmp_path / "a.zip", bytes(20_000_000), method, size=5)
     tracemalloc.start()
     try:
         assert len(list_images([str(path)])) == 2

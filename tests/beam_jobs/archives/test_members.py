@@ -110,12 +110,6 @@ def test_a_member_that_an_archive_has_lost_since_it_was_listed_is_rejected(tmp_p
                 reader.read(source)
 
 
-def test_a_member_packed_in_a_way_unknown_here_is_rejected(tmp_path: Path) -> None:
-    path = zip_of(tmp_path / "a.zip", {"a.jpg": b"A" * 100}, zipfile.ZIP_LZMA)
-    with Reader() as reader, pytest.raises(RejectedImage, match="method 14"):
-        reader.read(list_images([str(path)])[0])
-
-
 @pytest.mark.parametrize("kind", ["file", "zip", "tar"])
 def test_what_the_system_gives_in_parts_is_read_whole(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

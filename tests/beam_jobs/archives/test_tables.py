@@ -7,8 +7,11 @@ import gzip
 import io
 import lzma
 import tarfile
+import tempfile
+import tracemalloc
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,9 +20,10 @@ from hypothesis import strategies as st
 
 from beam_jobs import storage
 from beam_jobs.archives import tables
+from beam_jobs.archives.methods import BZIP2, DEFLATED, LZMA, ZSTANDARD
 from canopy.cli import UserError
 from tests.beam_jobs.gcs_server import Faulty
-from tests.beam_jobs.making import zstd
+from tests.beam_jobs.making import zip_of, zstd
 
 TEXT = b"image_name,tags\n" + b"".join(b"chip_%d,clear\n" % i for i in range(400))
 
@@ -31,6 +35,11 @@ def zipped(data: bytes, *others: str) -> bytes:
         for name in others:
             archive.writestr(name, b"?")
     return out.getvalue()
+
+
+def zipped_by(method: int, data: bytes) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        return zip_of(Path(folder, "t.zip"), {"t.csv": data}, method).read_bytes()
 
 
 def tarred(data: bytes, *others: str) -> bytes:
@@ -116,6 +125,30 @@ def test_what_is_no_csv_is_told_with_what_makes_it_one(tmp_path: Path, data: byt
         read(tmp_path / "tags.xlsx")
 
 
+@pytest.mark.parametrize("method", [DEFLATED, BZIP2, LZMA, ZSTANDARD])
+def test_a_file_of_a_zip_is_read_by_whatever_method_it_is_packed(tmp_path: Path, method: int) -> None:
+    for data in (b"", b"a", TEXT, TEXT * 100):
+        (tmp_path / "t.zip").write_bytes(zipped_by(method, data))
+        assert read(tmp_path / "t.zip" / "t.csv") == data
+        with tables.opened(f"{tmp_path}/t.zip", "--labels") as plain:
+            for place in (len(data), 0, len(data) // 2):
+                assert plain.seek(place) == plain.tell() == place
+                assert plain.read() == data[place:]
+
+
+@pytest.mark.parametrize("method", [BZIP2, LZMA, ZSTANDARD])
+def test_a_file_of_a_zip_that_few_bytes_stand_for_is_never_held(tmp_path: Path, method: int) -> None:
+    (tmp_path / "t.zip").write_bytes(zipped_by(method, bytes(30_000_000)))
+    tracemalloc.start()
+    try:
+        with tables.opened(f"{tmp_path}/t.zip", "--labels") as plain:
+            assert sum(map(len, iter(partial(plain.read, 1 << 16), b""))) == 30_000_000
+        # What bzip2 looks back in is held four times, LZMA's 8 MB once.
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+
+
 def test_a_file_that_a_zip_lacks_is_named(tmp_path: Path) -> None:
     (tmp_path / "t.zip").write_bytes(zipped(TEXT))
     with pytest.raises(
@@ -137,7 +170,8 @@ def test_a_zip_that_python_cannot_read_is_told(tmp_path: Path, place: int, value
     ("name", "pack"),
     [
         ("t.csv.gz", gzip.compress), ("t.csv.bz2", bz2.compress), ("t.csv.xz", lzma.compress),
-        ("t.csv.zst", zstd), ("t.csv.zip", zipped),
+        ("t.csv.zst", zstd), ("t.csv.zip", zipped), ("bzip2.zip", partial(zipped_by, BZIP2)),
+        ("lzma.zip", partial(zipped_by, LZMA)), ("zstd.zip", partial(zipped_by, ZSTANDARD)),
         ("t.tar.gz", lambda data: gzip.compress(tarred(data, "a.jpg"))),
     ],
 )  # fmt: skip

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from beam_jobs import storage
+from beam_jobs.archives.methods import BZIP2, DEFLATED, LZMA, STORED, ZSTANDARD
 from beam_jobs.images import to_rgb
 from beam_jobs.listing import list_images
 from canopy.cli import UserError
@@ -31,18 +32,21 @@ from tests.beam_jobs.making import (
     tar_of,
     truth,
     writes_gnu_tars,
+    zip_of,
     zstd,
 )
 
+METHODS = {"stored": STORED, "deflate": DEFLATED, "bzip2": BZIP2, "lzma": LZMA, "zstandard": ZSTANDARD}
 
-@pytest.mark.parametrize("kind", ["zip", "stored zip", "tar", "tar.gz", "tar.bz2", "tar.xz", "tar.zst"])
+
+@pytest.mark.parametrize("kind", [*METHODS, "tar", "tar.gz", "tar.bz2", "tar.xz", "tar.zst"])
 def test_an_archive_gives_the_same_bytes_as_the_folder(
     archive: Archive, run: Run, tmp_path: Path, kind: str
 ) -> None:
     archive.fill(30)
     wanted = run(archive, output=tmp_path / "folder")
     paths = sorted(archive.folder.iterdir(), reverse=True)
-    packed = tmp_path / f"train.{kind.removeprefix('stored ')}"
+    packed = tmp_path / f"train.{'zip' if kind in METHODS else kind}"
     if kind.startswith("tar"):
         by_tarfile = kind.removesuffix(".zst")
         with tarfile.open(packed, f"w:{by_tarfile[4:]}") as tar:  # type: ignore[call-overload]
@@ -51,12 +55,10 @@ def test_an_archive_gives_the_same_bytes_as_the_folder(
         if by_tarfile != kind:
             packed.write_bytes(zstd(packed.read_bytes()))
     else:
-        with zipfile.ZipFile(
-            packed, "w", zipfile.ZIP_STORED if "stored" in kind else zipfile.ZIP_DEFLATED
-        ) as file:
-            for path in paths:
-                file.write(path, f"train-jpg/{path.name}")
-    done = run(None, "--images", str(packed), "--labels", str(archive.labels), output=tmp_path / "packed")
+        members = {f"train-jpg/{path.name}": path.read_bytes() for path in paths}
+        zip_of(packed, {**members, "tags.csv": archive.labels.read_bytes()}, METHODS[kind])
+    labels = packed / "tags.csv" if kind in METHODS else archive.labels
+    done = run(None, "--images", str(packed), "--labels", str(labels), output=tmp_path / "packed")
     assert done.code == 0, done.err
     assert done.shards == wanted.shards
     assert done.canopy["fingerprint"] == wanted.canopy["fingerprint"]
