@@ -17,6 +17,7 @@ import tarfile
 import zipfile
 import zlib
 from array import array
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,10 @@ class Entries:
         self._numbers.extend((entry.offset, entry.stored, entry.size))
         self._small.append(entry.method << 32 | entry.crc)
 
+    def methods(self) -> Counter[int]:
+        """How many there are of each method."""
+        return Counter(small >> 32 for small in self._small)
+
     def __getitem__(self, index: int) -> Entry:
         offset, stored, size = self._numbers[3 * index : 3 * index + 3]
         return Entry(offset, stored, size, self._small[index] >> 32, self._small[index] & 0xFFFFFFFF)
@@ -104,7 +109,7 @@ def index(path: str, wanted: Callable[[str], bool], meter: Meter, folders: Colle
         folders: within the archive, as `packing.normal` has them; what lies elsewhere is named, no more.
 
     Raises:
-        UserError: it is not an archive, a damaged one, or or it cannot be read.
+        UserError: it is not an archive, a damaged one, or it or most of its images cannot be read.
     """
     if not storage.is_remote(path) and Path(path).exists() and not Path(path).is_file():
         raise UserError(f"--images: {path} is no regular file, and an archive is read by its index")
@@ -136,6 +141,8 @@ def _index(path: str, wanted: Callable[[str], bool], meter: Meter, folders: Coll
         elif isinstance(error, MemoryError):
             words = "it gives a size that no memory holds"
         raise UserError(f"--images: {path} is no readable {packing.kind(path)} archive: {words}") from error
+    if packing.kind(path) == "zip":
+        _check_methods(path, entries.methods())
     others = len(members) - len(chosen)
     return Index([name for name, _ in chosen], entries, others, is_packed, elsewhere)
 
@@ -143,6 +150,19 @@ def _index(path: str, wanted: Callable[[str], bool], meter: Meter, folders: Coll
 def how(method: int) -> str:
     """How an archive holds a member that cannot be read, by the entry's method."""
     return HOW.get(method, f"packed by {methods.name(method)}")
+
+
+def _check_methods(path: str, found: Counter[int]) -> None:
+    """Refuses a zip most of whose images cannot be read: that is its maker's choice, and no image's fault.
+
+    Most, not all: what a method does not make smaller is stored as it is.
+    """
+    foreign = {method for method in found if method not in methods.READABLE and method != UNLINKED}
+    count = sum(found[method] for method in foreign)
+    if 2 * count > found.total():
+        ways = " or ".join(sorted(map(how, foreign)))
+        what = f"{path}, {count:,} of whose {found.total():,} images are {ways},"
+        raise packing.unreadable(path, "7z x", what=what)
 
 
 def error_in_reading(error: Exception) -> OSError | None:

@@ -70,14 +70,14 @@ def refuse(path: str) -> None:
     """Raises `UserError`, with the command that unpacks it, for an archive that cannot be read."""
     if (ending := _packed(path)) is not None:
         inner = storage.split(path)[1][: -len(ending)]  # of Kaggle's test-jpg.tar.7z a tar
-        raise _unreadable(path, UNPACK[ending], inner if kind(inner) else "the folder")
+        raise unreadable(path, UNPACK[ending], inner if kind(inner) else "the folder")
 
 
 def refuse_within(path: str, member: str) -> None:
     """Raises `UserError` where an archive's member is an archive itself, with what unpacks the outer one."""
     if kind(member) or _packed(member):
         command = "unzip" if kind(path) == "zip" else "tar -xf"
-        raise _unreadable(path, command, what=f"{path} holds {member}, which")
+        raise unreadable(path, command, what=f"{path} holds {member}, which")
 
 
 def _packed(path: str) -> str | None:
@@ -88,7 +88,15 @@ def _packed(path: str) -> str | None:
     return next(ending for ending in PACKED if name.endswith(ending))
 
 
-def _unreadable(path: str, command: str, result: str = "the folder", what: str = "") -> UserError:
+def unreadable(path: str, command: str, result: str = "the folder", what: str = "") -> UserError:
+    """What refuses an archive.
+
+    Args:
+        path: its own.
+        command: what unpacks it, before its name.
+        result: what that makes, to be named in its stead.
+        what: begins the sentence; the path, unless it is given.
+    """
     name, what = shlex.quote(storage.split(path)[1]), what or path
     return UserError(
         f"--images: {what} cannot be read as it is; unpack it with `{command} {name}` and name {result}"

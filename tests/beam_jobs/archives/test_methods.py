@@ -21,6 +21,7 @@ from beam_jobs.archives.methods import BZIP2, DEFLATED, LZMA, STORED, ZSTANDARD
 from beam_jobs.images import UNREADABLE, RejectedImage
 from beam_jobs.listing import list_images
 from beam_jobs.sources import Reader
+from canopy.cli import UserError
 from tests.beam_jobs.gcs_server import Faulty
 from tests.beam_jobs.making import Archive, Run, noise, planet, read_all, within, zip_by_hand, zip_of
 from tests.beam_jobs.making import zstd as zstd_of
@@ -210,7 +211,7 @@ def test_one_of_zstandard_that_looks_back_farther_than_memory_allows_is_rejected
 
 
 @pytest.mark.parametrize(("number", "name"), [(9, "Deflate64"), (98, "PPMd"), (97, "method 97")])
-def test_by_any_other_method_one_is_a_reject(
+def test_by_any_other_method_one_is_a_reject_and_most_of_a_zip_a_sentence(
     archive: Archive, run: Run, tmp_path: Path, number: int, name: str
 ) -> None:
     chips = {f"chip_{i}": planet(noise(i)) for i in range(5)}
@@ -238,6 +239,33 @@ def test_by_any_other_method_one_is_a_reject(
     ]  # fmt: skip
     told = done.canopy["images"]
     assert (told["found"], told["written"], told["rejected"]) == (5, 3, 2)
+
+    foreign(3)
+    done = run(None, *flags, output=tmp_path / "none")
+    assert done.code == 2
+    assert done.err == (
+        f"error: --images: {path}, 3 of whose 5 images are packed by {name}, cannot be read as it is; "
+        "unpack it with `7z x 'a b.zip'` and name the folder\n"
+    )
+    assert not done.folder.exists()
+
+
+def test_a_zip_of_links_that_lead_nowhere_is_not_taken_for_one_that_cannot_be_read(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in "ab":
+            link = zipfile.ZipInfo(f"{name}.jpg")
+            link.external_attr = 0o120777 << 16
+            archive.writestr(link, b"nowhere")
+    assert len(list_images([str(tmp_path / "a.zip")])) == 2
+
+
+def test_a_zip_that_wants_a_password_is_refused(tmp_path: Path) -> None:
+    path = zip_of(tmp_path / "a.zip", {f"{name}.jpg": b"chip" for name in "abc"}, STORED)
+    path.write_bytes(path.read_bytes().replace(b"PK\x01\x02\x14\x03\x14\0\0", b"PK\x01\x02\x14\x03\x14\0\1"))
+    with pytest.raises(
+        UserError, match=r"a\.zip, 3 of whose 3 images are encrypted, cannot be read as it is"
+    ):
+        list_images([str(path)])
 
 
 @pytest.mark.parametrize("method", methods.READABLE)
