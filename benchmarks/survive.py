@@ -33,7 +33,7 @@ from rich.table import Table
 
 from benchmarks.preprocess import tree
 from benchmarks.train import make_records
-from canopy import cli
+from canopy import children, cli
 from canopy.cli import UserError
 from trainer import cluster
 
@@ -210,6 +210,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def command() -> None:
         if given.workers < 2:
             raise UserError(f"--workers must be at least 2, and is {given.workers}")
+        children.check_memory("--workers", given.workers, cluster.WORKER_BYTES)
         random.seed(given.seed)
         with tempfile.TemporaryDirectory(prefix="canopy-bench-") as folder:
             root = Path(folder)

@@ -1,7 +1,8 @@
 """Processes that a command starts beside itself.
 
 Promises: none outlives the command, however that one ends; Ctrl-C is the command's own business; how one
-ended can be told, whatever ended it. Imports nothing that takes time.
+ended can be told, whatever ended it; of more than memory holds none is started. Imports nothing that takes
+time.
 """
 
 from __future__ import annotations
@@ -12,6 +13,30 @@ import signal
 import threading
 
 from canopy import machine
+from canopy.cli import UserError
+
+
+def check_memory(flag: str, count: int, each: int) -> None:
+    """Refuses more processes than this machine's memory holds: it would stand still for minutes.
+
+    Args:
+        flag: that says how many.
+        count: how many.
+        each: bytes that one takes at least, besides what all share.
+
+    Raises:
+        UserError: they take more than there is.
+    """
+    there, needed = machine.memory(), count * each
+    if needed > there:
+        raise UserError(
+            f"{flag} {count} takes at least {_gb(needed)} of memory, and this machine has {_gb(there)}, "
+            f"for {there // each:,.0f} at most"
+        )
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:,.1f} GB"
 
 
 def settle() -> None:

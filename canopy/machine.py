@@ -1,4 +1,4 @@
-"""What this machine has for a process: cores, GPUs, instructions; and how many it killed for want of memory.
+"""What this machine has for a process: cores, GPUs, memory; and how many it killed for want of that.
 
 Promises: a container's limits count; nothing is imported to find out; what the system does not tell is taken
 to be as on a machine without limits.
@@ -59,6 +59,24 @@ def gpus(devices: Path = DEVICES) -> int:
     return min(there, len(list(usable)))
 
 
+def memory(root: Path = ROOT) -> float:
+    """Bytes that this process and those around it may take, swap counted in, before one has to be killed.
+
+    proc_meminfo(5); of control groups, version 2, `memory.max`, and version 1, `memory.limit_in_bytes`.
+
+    Args:
+        root: where `proc` and `sys` are; infinite where they do not tell.
+    """
+    try:
+        lines = (line.split() for line in (root / "proc/meminfo").read_text().splitlines())
+        sizes = {words[0]: 1024 * int(words[1]) for words in lines if words[2:] == ["kB"]}
+        whole, swap = sizes["MemTotal:"], sizes.get("SwapTotal:", 0)
+    except (OSError, ValueError, KeyError):
+        return math.inf
+    # A group may have a limit to its swap as well: at most, it has all that there is.
+    return min([whole, *map(_memory_limit_of, _groups(root, "memory"))]) + swap
+
+
 def kills_for_memory(root: Path = ROOT) -> int:
     """How many processes of this one's control group the kernel has killed so far for want of memory.
 
@@ -99,6 +117,13 @@ def _groups(root: Path, controller: str) -> Iterator[Path]:
             group = top / path.strip("/")
             # In a container the path may be the host's, of which only the top is to be seen.
             yield from (group, *(above for above in group.parents if above.is_relative_to(top)))
+
+
+def _memory_limit_of(group: Path) -> float:
+    for name in ("memory.max", "memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # another version, or no limit at that level
+            return int((group / name).read_text())
+    return math.inf
 
 
 def _limit_of(group: Path) -> float:

@@ -1,6 +1,7 @@
 """Who the workers are: the Indexed Job's environment, or one machine, to TF_CONFIG.
 
-Promises: pure functions of what they are given, but for `on_this_machine`: it looks for ports that are free.
+Promises: pure functions of what they are given, but for two about this machine: it is asked for its memory,
+and for ports that are free.
 """
 
 from __future__ import annotations
@@ -12,10 +13,14 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from canopy import children
 from canopy.cli import UserError
 from canopy.contract import RUN_ID
 
 DEFAULT_PORT, HIGHEST_PORT = 2222, 65535
+# Of a training process at least, besides what all share: with the smallest network, and an image a step, one
+# comes to 442 MiB, to 280 before it begins.
+WORKER_BYTES = 400 << 20
 
 
 @dataclass(frozen=True)
@@ -130,6 +135,15 @@ def split(address: str) -> tuple[str, int]:
 def join(host: str, port: int) -> str:
     """The reverse of `split`."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def check_memory(workers: int) -> None:
+    """Refuses more workers on this machine than its memory holds.
+
+    Raises:
+        UserError: it does not hold as many as `--local_workers` says.
+    """
+    children.check_memory("--local_workers", workers, WORKER_BYTES)
 
 
 def on_this_machine(workers: int) -> list[Place]:

@@ -92,6 +92,7 @@ def _launch(settings: Settings) -> int:
     """Runs the workers, again after each loss, and returns how it ended in the end."""
     task = config.parse(settings.task_flags)
     local = settings.local_workers > 0
+    cluster.check_memory(settings.local_workers)
     place = (
         cluster.on_this_machine(settings.local_workers)[0] if local else cluster.from_indexed_job(os.environ)
     )

@@ -1,10 +1,12 @@
 """Processes beside a command: how one ended can always be told."""
 
+import math
 import signal
 
 import pytest
 
 from canopy import children, machine
+from canopy.cli import UserError
 
 
 @pytest.mark.parametrize(
@@ -35,3 +37,19 @@ def test_a_kill_for_want_of_memory_is_told_where_the_kernel_has_counted_one_sinc
 ):
     monkeypatch.setattr(machine, "kills_for_memory", lambda: 3)
     assert children.told(code, kills) == told
+
+
+def test_more_processes_than_memory_holds_are_refused_with_both_figures(monkeypatch):
+    monkeypatch.setattr(machine, "memory", lambda: 8e9)
+    for count in (0, 1, 8):
+        children.check_memory("--workers", count, 1_000_000_000)
+    with pytest.raises(UserError) as refused:
+        children.check_memory("--workers", 9_000, 1_000_000_000)
+    assert str(refused.value) == (
+        "--workers 9000 takes at least 9,000.0 GB of memory, and this machine has 8.0 GB, for 8 at most"
+    )
+
+
+def test_no_number_of_processes_is_refused_where_the_system_does_not_tell_of_its_memory(monkeypatch):
+    monkeypatch.setattr(machine, "memory", lambda: math.inf)
+    children.check_memory("--workers", 10**9, 10**9)

@@ -1,5 +1,6 @@
 """How many cores there are for us, and what they can do."""
 
+import math
 import os
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from canopy.machine import cores, gpus, kills_for_memory, multiplies_bfloat16
+from canopy.machine import cores, gpus, kills_for_memory, memory, multiplies_bfloat16
 from tests.conftest import ROOT
 
 
@@ -68,6 +69,49 @@ def test_no_limit_in_the_older_kind_is_minus_one(tmp_path, many):
 
 def test_a_system_without_control_groups_has_the_cores_it_says(tmp_path, many):
     assert cores(tmp_path) == 64
+
+
+MEMINFO = "MemTotal:       16000000 kB\nMemFree: 5 kB\nSwapTotal:  {swap} kB\nHugePages_Total:  0\n"
+
+
+def with_memory(root, groups: str, files: dict[str, str], swap: int = 0):
+    root = system(root, groups, files)
+    (root / "proc/meminfo").write_text(MEMINFO.format(swap=swap))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "wanted"),
+    [
+        ("0::/\n", {}, 16_384_000_000),
+        ("0::/\n", {"memory.max": "2000000000\n"}, 2_000_000_000),
+        ("0::/\n", {"memory.max": "max\n"}, 16_384_000_000),
+        ("0::/\n", {"memory.max": "99000000000\n"}, 16_384_000_000),
+        ("0::/pods/one\n", {"pods/one/memory.max": "max\n", "pods/memory.max": "3000\n"}, 3_000),
+        ("4:memory:/pod\n0::/\n", {"memory/pod/memory.limit_in_bytes": "4000\n"}, 4_000),
+        ("4:memory:/\n", {"memory/memory.limit_in_bytes": "9223372036854771712\n"}, 16_384_000_000),
+    ],
+)
+def test_the_memory_is_the_machines_or_what_a_container_is_limited_to(tmp_path, groups, files, wanted):
+    assert memory(with_memory(tmp_path, groups, files)) == wanted
+
+
+@pytest.mark.parametrize("files", [{}, {"memory.max": "16384000000\n"}])
+def test_swap_counts_as_memory(tmp_path, files):
+    assert memory(with_memory(tmp_path, "0::/\n", files, swap=1_000_000)) == 17_408_000_000
+
+
+@pytest.mark.parametrize("text", [None, "", "MemTotal: many kB\n", "SwapTotal: 5 kB\n"])
+def test_a_system_that_does_not_tell_of_its_memory_has_no_end_of_it(tmp_path, text):
+    system(tmp_path, "0::/\n", {})
+    if text is not None:
+        (tmp_path / "proc/meminfo").write_text(text)
+    assert memory(tmp_path) == math.inf
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+def test_this_machine_has_more_memory_than_this_process_takes():
+    assert 10**8 < memory() < 10**15
 
 
 @pytest.mark.parametrize(

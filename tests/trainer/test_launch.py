@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from canopy import cli, locks
+from canopy import cli, locks, machine
 from tests.conftest import SMALLEST
 from trainer import cluster, launch
 from trainer.halt import Halt
@@ -47,6 +47,30 @@ def test_a_mistake_is_one_sentence_and_starts_nothing(
     assert named in told
     assert "\n" not in told
     assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("workers", [1_000, 10**9])
+def test_more_workers_than_memory_holds_are_refused_before_the_first_is_started(
+    workers, records, tmp_path, capfd, monkeypatch
+):
+    monkeypatch.setattr(machine, "memory", lambda: 25e9)
+    monkeypatch.setattr(launch, "_keep_going", lambda *_: Ending(cli.EXIT_OK, "done"))
+    flags = ["--data", str(records), "--model_dir", str(tmp_path / "model"), "--weights", "none"]
+    command = ["--local_workers", str(workers), "--", *flags, "--batch_size", str(workers)]
+    assert launch.main(command) == cli.EXIT_USER
+    told = capfd.readouterr().err
+    assert told == (
+        f"error: --local_workers {workers} takes at least {0.4194304 * workers:,.1f} GB of memory, "
+        "and this machine has 25.0 GB, for 59 at most\n"
+    )
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_small_machine_may_have_several_workers(records, tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "memory", lambda: 4e9)
+    monkeypatch.setattr(launch, "_keep_going", lambda *_: Ending(cli.EXIT_OK, "done"))
+    flags = ["--data", str(records), "--model_dir", str(tmp_path / "model"), "--weights", "none"]
+    assert launch.main(["--local_workers", "8", "--", *flags, "--batch_size", "8"]) == cli.EXIT_OK
 
 
 def pod(index, workers=2):

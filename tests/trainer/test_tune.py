@@ -17,7 +17,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.exc import OperationalError
 
-from canopy import cli
+from canopy import cli, machine
+from canopy.cli import UserError
 from tests.conftest import ROOT, SMALLEST, run_module
 from trainer import config, tune
 from trainer.tuning import settings, storage
@@ -84,6 +85,12 @@ def test_a_mistake_that_every_trial_would_make_is_one_sentence_before_the_first(
     assert "secret" not in told
     assert not list(tmp_path.rglob("trial-*"))
     assert not (tmp_path / "study.log").exists()
+
+
+def test_more_workers_a_trial_than_memory_holds_are_refused(monkeypatch):
+    monkeypatch.setattr(machine, "memory", lambda: 25e9)
+    with pytest.raises(UserError, match=r"^--local_workers 1000 takes at least 419\.4 GB of memory, and "):
+        settings.parse(["--data", "d", "--study", "study.log", "--local_workers", "1000"])
 
 
 def test_the_trials_of_a_study_in_a_file_lie_beside_it():

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from canopy.cli import Parser, UserError
-from trainer import flags
+from trainer import cluster, flags
 from trainer.flags import flag
 from trainer.tuning import search, storage
 
@@ -106,6 +106,7 @@ def _check(settings: Settings) -> None:
     for name in ("trials", "local_workers", "max_failures"):
         if getattr(settings, name) < 1:
             raise UserError(f"--{name} must be at least 1, and is {getattr(settings, name)}")
+    cluster.check_memory(settings.local_workers)
     if settings.max_restarts < 0 or settings.seed < 0:
         raise UserError("--max_restarts and --seed must not be negative")
     if not 0 <= settings.timeout < math.inf:
