@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from beam_jobs.runners import elsewhere
-from canopy import machine, quiet
+from canopy import children, machine, quiet
 from canopy.cli import Parser, UserError
 
 DIRECT = ("", "DirectRunner", "SwitchingDirectRunner", "FnApiRunner")
@@ -23,6 +23,8 @@ MANY_IMAGES = 3_000
 # From a store images come by many threads in each process: Beam's own, which take two seconds to start.
 MANY_REMOTE_IMAGES = 12_000
 WORDS_SHOWN = 3  # of those that nobody knows
+# Of a process at least, besides what all share: Beam's own came to 143 MiB, a plain one to 24.
+BEAMS_BYTES, PLAIN_BYTES = 128 << 20, 20 << 20
 REMOTE_THREADS = 8  # each has a few batches read ahead, so that a store's latency hides
 
 
@@ -107,7 +109,8 @@ def choose(
             process is all that the work can use.
 
     Raises:
-        UserError: for a number of workers below 0, which stands for as many as there are cores.
+        UserError: for a number of workers below 0 (which stands for as many as there are cores), or for more
+            processes than this machine's memory holds.
     """
     from apache_beam.options.pipeline_options import DirectOptions, StandardOptions
 
@@ -121,6 +124,10 @@ def choose(
     def given(flag: str) -> bool:
         return any(argument.split("=")[0] == flag for argument in arguments)
 
+    def check_memory(each: int) -> None:
+        if direct.direct_num_workers and given("--direct_num_workers"):
+            children.check_memory("--direct_num_workers", workers, each)
+
     workers = (direct.direct_num_workers or cores) if given("--direct_num_workers") else cores
     if workers < 0:
         raise UserError(f"--direct_num_workers must not be negative, and is {workers}")
@@ -129,8 +136,11 @@ def choose(
         mode = direct.direct_running_mode
     elif workers > 1 and images >= (MANY_REMOTE_IMAGES if remote else processes_from):
         if not remote:
+            check_memory(PLAIN_BYTES)
             return Choice("FnApiRunner", mode, 1, 1, workers)
         mode = PROCESSES
     if mode == "in_memory":
         return Choice("FnApiRunner", mode, 1, max(least, workers))
+    if mode == PROCESSES:
+        check_memory(BEAMS_BYTES)
     return Choice("FnApiRunner", mode, workers, least)

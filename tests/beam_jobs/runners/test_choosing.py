@@ -65,6 +65,24 @@ def test_a_negative_number_of_workers_is_refused() -> None:
         choose("--direct_num_workers=-3")
 
 
+def test_more_processes_than_memory_holds_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "memory", lambda: 25e9)
+    words = r"^--direct_num_workers 2000 takes at least {} GB of memory, and this machine has 25\.0 GB, for "
+    with pytest.raises(UserError, match=words.format(r"41\.9")):
+        choose("--direct_num_workers=2000", images=10**6)
+    with pytest.raises(UserError, match=words.format(r"268\.4")):
+        choose("--direct_num_workers=2000", "--direct_running_mode=multi_processing", images=1)
+    assert choose("--direct_num_workers=1000", images=10**6).processes == 1_000
+    assert choose("--direct_num_workers=2000", images=1_000).threads == 2_000
+
+
+def test_as_many_processes_as_there_are_cores_are_never_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "memory", lambda: 1e9)
+    monkeypatch.setattr(machine, "cores", lambda: 256)
+    assert choose(images=10**6).processes == 256
+    assert choose("--direct_num_workers=0", images=10**6).processes == 256
+
+
 def test_misspelt_beam_options_are_refused() -> None:
     with pytest.raises(UserError, match="--direct_num_worker "):
         choosing.parse_options(["--direct_num_worker", "3"])
