@@ -53,14 +53,16 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def run(command: Callable[[], None]) -> int:
+def run(command: Callable[[], int | None]) -> int:
     """Calls `command` and turns how it ended into an exit code.
 
     Args:
-        command: the whole work of a command, raising `UserError` or `TryAgainError` where those apply.
+        command: the whole work of a command, raising `UserError` or `TryAgainError` where those apply. What
+            it returns is its exit code, of which it has told the reason; None: 0.
 
     Returns:
-        One of the EXIT_ codes. A bug's exception is not caught: Python's own traceback and code 1 serve.
+        That, or one of the EXIT_ codes. A bug's exception is not caught: Python's own traceback and code 1
+        serve.
     """
     _open_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -96,9 +98,9 @@ def _open_streams() -> None:
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
 
 
-def _ending(command: Callable[[], None], terminated: list[int]) -> int:
+def _ending(command: Callable[[], int | None], terminated: list[int]) -> int:
     try:
-        command()
+        return command() or EXIT_OK
     except UserError as error:
         return _say(f"error: {error}", EXIT_USER)
     except TryAgainError as error:
@@ -117,7 +119,6 @@ def _ending(command: Callable[[], None], terminated: list[int]) -> int:
         exec("")
         _see_to_the_end(code)
         return _say("stopped by SIGTERM" if terminated else "interrupted", code)
-    return EXIT_OK
 
 
 def _see_to_the_end(code: int) -> None:

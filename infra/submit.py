@@ -24,10 +24,7 @@ from infra.settings import Settings
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Applies and follows, and returns the exit code."""
-    try:
-        return cli.run(lambda: _run(_parse(argv)))
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else cli.EXIT_BUG
+    return cli.run(lambda: _run(_parse(argv)))
 
 
 def _parse(argv: Sequence[str] | None) -> Settings:
@@ -69,7 +66,7 @@ def _parse(argv: Sequence[str] | None) -> Settings:
     return Settings(**vars(flags) | {"paths": tuple(flags.paths)})
 
 
-def _run(settings: Settings) -> None:
+def _run(settings: Settings) -> int:
     files = manifests.load(settings.paths)
     if settings.overlay is not None:
         files = rendering.through(files, settings.overlay)
@@ -79,9 +76,7 @@ def _run(settings: Settings) -> None:
         raise UserError(
             f"{error.name} is not installed here: images leave it out, a checkout has it"
         ) from None
-    code = running.run(files, settings)
-    if code:
-        raise SystemExit(code)
+    return running.run(files, settings)
 
 
 if __name__ == "__main__":

@@ -45,8 +45,7 @@ class Settings:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Launches, supervises, and returns the run's exit code."""
-    codes: list[int] = []
-    return cli.run(lambda: codes.append(_launch(_parse(argv)))) or codes[0]
+    return cli.run(lambda: _launch(_parse(argv)))
 
 
 def _parse(argv: Sequence[str] | None) -> Settings:

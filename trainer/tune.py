@@ -45,13 +45,10 @@ End = Literal["complete", "pruned", "failed", "stopped", "taken"]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Searches, and returns the exit code."""
-    try:
-        return cli.run(lambda: _tune(parse(argv)))
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else cli.EXIT_BUG
+    return cli.run(lambda: _tune(parse(argv)))
 
 
-def _tune(settings: Settings) -> None:
+def _tune(settings: Settings) -> int:
     space = search.chosen(settings.space, search.names(settings.fixed))
     if "epochs" in space.parts and settings.pruner != "none":
         raise UserError(
@@ -71,12 +68,14 @@ def _tune(settings: Settings) -> None:
     shared = Study(opened, settings.trials, settings.stale_after)
     with Halt(settings.timeout) as halt:
         with _explained():
-            _Worker(settings, base.epochs, space, output, shared, halt).work()
+            if code := _Worker(settings, base.epochs, space, output, shared, halt).work():
+                return code
             trials = shared.trials()
         if halt.code:
             _say(f"stopped after {len(trials)} of {settings.trials} trials; the same command goes on")
-            raise SystemExit(halt.code)
+            return halt.code
     report.tell(settings, opened, space, trials, output=output, halted=halt.asked)
+    return cli.EXIT_OK
 
 
 @contextlib.contextmanager
@@ -147,11 +146,11 @@ class _Worker:
     shared: Study
     halt: Halt
 
-    def work(self) -> None:
+    def work(self) -> int:
         """Trains trial after trial until the study has as many as wanted, or this worker has to end.
 
-        Raises:
-            UserError, SystemExit: where too many trials in a row failed: the next would, too.
+        Returns:
+            The exit code, other than 0 where too many trials in a row failed: the next would, too.
         """
         failed, told = 0, False
         while not self.halt.asked and len(self.shared.standing().finished) < self.settings.trials:
@@ -166,7 +165,8 @@ class _Worker:
             end, why = self._train(taken)
             failed = failed + 1 if end == "failed" else 0
             if failed >= self.settings.max_failures:
-                self._give_up(f"{failed} trials in a row failed here, the last one with: {why}")
+                return self._give_up(f"{failed} trials in a row failed here, the last one with: {why}")
+        return cli.EXIT_OK
 
     def _train(self, taken: Trial) -> tuple[End, str]:
         """Trains a trial and returns how it ended, and why it failed."""
@@ -214,7 +214,7 @@ class _Worker:
             self._rescue()
             self.halt.wait(POLL_SECONDS)
 
-    def _give_up(self, why: str) -> None:
+    def _give_up(self, why: str) -> int:
         """Ends this worker: for good where no trial has ever gone well, else so that it is started elsewhere.
 
         A machine whose GPU is broken would fail trial after trial, and take them all from the others.
@@ -223,7 +223,7 @@ class _Worker:
             raise UserError(why)
         _say(why)
         cli.leave_word(why)
-        raise SystemExit(cli.EXIT_PEER_LOST)
+        return cli.EXIT_PEER_LOST
 
     def _rescue(self) -> None:
         for number in self.shared.rescue():

@@ -84,6 +84,11 @@ def test_a_command_that_returns_ends_with_0_and_adds_nothing(capsys):
     assert capsys.readouterr() == ("done\n", "")
 
 
+def test_a_command_that_has_told_why_it_ends_names_its_code(capsys):
+    assert cli.run(lambda: 7) == 7
+    assert capsys.readouterr() == ("", "")
+
+
 def test_a_bug_is_not_hidden():
     with pytest.raises(ZeroDivisionError):
         cli.run(lambda: print(1 // 0))
