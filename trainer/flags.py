@@ -1,16 +1,20 @@
 """Settings whose fields are their flags: name, type, default and help are written once.
 
-Promises: no TensorFlow; a value that its flag does not take is a mistake of the user's.
+Promises: no TensorFlow; a value that its flag does not take is a mistake of the user's; of the commands that
+start trainer.task all take its flags behind `--`.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 import typing
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from canopy import cli
+from canopy.cli import UserError
 
 METAVARS = {int: "N", float: "X", str: "TEXT"}
 
@@ -32,6 +36,31 @@ def add(parser: argparse.ArgumentParser, settings: type) -> None:
     for field in dataclasses.fields(settings):
         if "help" in field.metadata:
             _add(parser, field, hints[field.name])
+
+
+def before_task(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Parses a command's own flags, behind which `--` and those of trainer.task may stand.
+
+    Args:
+        parser: of its own flags.
+        argv: all of them; None for the process' own.
+
+    Returns:
+        Its own flags' values by name, and trainer.task's flags as they are.
+
+    Raises:
+        UserError: where a flag is none of its own or lacks a value that can be used.
+    """
+    given = list(sys.argv[1:] if argv is None else argv)
+    at = given.index("--") if "--" in given else len(given)
+    own, unknown = parser.parse_known_args(given[:at])
+    if unknown:
+        raise UserError(
+            f"unrecognized arguments: {' '.join(unknown)}: trainer.task's flags stand behind -- (see --help)"
+        )
+    return vars(own), tuple(given[at + 1 :])
 
 
 def _add(parser: argparse.ArgumentParser, field: dataclasses.Field[Any], hint: Any) -> None:

@@ -22,7 +22,8 @@ from pathlib import Path
 from canopy import cli, locks, own
 from canopy.cli import UserError
 from canopy.contract import HAS_TRAINED, RUN_ID
-from trainer import cluster, config, data_info, logs, weights
+from trainer import cluster, config, data_info, flags, logs, weights
+from trainer.flags import flag
 from trainer.halt import Halt
 from trainer.launching import supervise
 from trainer.launching.supervise import Crew, Ending
@@ -33,13 +34,17 @@ BACKOFF_SECONDS = (1.0, 30.0)  # pause before the second restart in a row, doubl
 log = logging.getLogger("canopy.launch")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The launcher's own settings."""
+    """The launcher's own settings; each field but the last is the flag of the same name."""
 
-    local_workers: int  # workers to start on this machine; 0: this is a pod of an Indexed Job
-    max_restarts: int  # restarts in place, without a new checkpoint in between, before giving up
-    rendezvous_timeout: float  # seconds to wait for the other launchers
+    local_workers: int = flag(
+        "workers on this machine; 0: one worker, placed by the Indexed Job's environment", 0
+    )
+    max_restarts: int = flag("restarts in place without a new checkpoint in between before giving up", 10)
+    rendezvous_timeout: float = flag(
+        "how long to wait for the other pods at each start", 600.0, metavar="SECONDS"
+    )
     task_flags: tuple[str, ...]  # trainer.task's
 
 
@@ -49,42 +54,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse(argv: Sequence[str] | None) -> Settings:
-    given = list(sys.argv[1:] if argv is None else argv)
-    own, task = (given[: given.index("--")], given[given.index("--") + 1 :]) if "--" in given else (given, [])
     parser = cli.Parser(
         "python -m trainer.launch", "Starts workers of trainer.task; its flags stand behind --."
     )
-    parser.add_argument(
-        "--local_workers",
-        type=int,
-        default=0,
-        metavar="N",
-        help="workers on this machine; 0: one worker, placed by the Indexed Job's environment",
-    )
-    parser.add_argument(
-        "--max_restarts",
-        type=int,
-        default=10,
-        metavar="N",
-        help="restarts in place without a new checkpoint in between before giving up",
-    )
-    parser.add_argument(
-        "--rendezvous_timeout",
-        type=float,
-        default=600.0,
-        metavar="SECONDS",
-        help="how long to wait for the other pods at each start",
-    )
-    flags, unknown = parser.parse_known_args(own)
-    if unknown:
-        raise UserError(
-            f"unrecognized arguments: {' '.join(unknown)}: trainer.task's flags stand behind -- (see --help)"
-        )
-    if flags.local_workers < 0 or flags.max_restarts < 0:
+    flags.add(parser, Settings)
+    given, task = flags.before_task(parser, argv)
+    settings = Settings(**given, task_flags=task)
+    if settings.local_workers < 0 or settings.max_restarts < 0:
         raise UserError("--local_workers and --max_restarts must not be negative")
-    if not flags.rendezvous_timeout > 0:
+    if not settings.rendezvous_timeout > 0:
         raise UserError("--rendezvous_timeout must be greater than 0")
-    return Settings(flags.local_workers, flags.max_restarts, flags.rendezvous_timeout, tuple(task))
+    return settings
 
 
 def _launch(settings: Settings) -> int:

@@ -64,3 +64,17 @@ def test_what_a_flag_does_not_take_is_named(words, named):
 )
 def test_a_switch_can_be_given_a_value_as_manifests_must(words, expected):
     assert parse(*words)["switch"] is expected
+
+
+@pytest.mark.parametrize(
+    ("behind", "expected"),
+    [((), ()), (("--",), ()), (("--", "--count", "5", "--", "x"), ("--count", "5", "--", "x"))],
+)
+def test_what_stands_behind_two_dashes_is_left_as_it_is(behind, expected):
+    own, task = flags.before_task(parser(), ["--folder", "f", "--count", "4", *behind])
+    assert (own["count"], task) == (4, expected)
+
+
+def test_a_flag_of_trainer_task_before_them_is_told_where_it_belongs():
+    with pytest.raises(UserError, match=r"--epochs 3: .* behind --"):
+        flags.before_task(parser(), ["--folder", "f", "--epochs", "3"])

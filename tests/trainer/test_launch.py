@@ -242,7 +242,7 @@ def keep_going(monkeypatch, max_restarts, *endings):
     """How a launcher ended, how long it paused before each restart, and what it told each attempt."""
     attempts, pauses = Attempts(*endings), Pauses()
     monkeypatch.setattr(supervise, "attempt", attempts)
-    settings = launch.Settings(1, max_restarts, 600.0, ())
+    settings = launch.Settings(local_workers=1, max_restarts=max_restarts, task_flags=())
     ending = launch._keep_going(settings, supervise.Crew(1, cluster.Place(0, ())), pauses)
     assert not attempts.left
     return ending, pauses.slept, attempts.told

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -65,16 +64,8 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
     Raises:
         UserError: where a flag is unknown or a value cannot be used.
     """
-    given = list(sys.argv[1:] if argv is None else argv)
-    at = given.index("--") if "--" in given else len(given)
-    parsed, unknown = _parser().parse_known_args(given[:at])
-    if unknown:
-        raise UserError(
-            f"unrecognized arguments: {' '.join(unknown)}: trainer.task's flags stand behind -- (see --help)"
-        )
-    found = vars(parsed)
-    space = tuple(found.pop("space"))
-    settings = Settings(**found, space=space, fixed=tuple(given[at + 1 :]))
+    found, fixed = flags.before_task(_parser(), argv)
+    settings = Settings(**found | {"space": tuple(found["space"])}, fixed=fixed)
     _check(settings)
     return settings if settings.output else replace(settings, output=_beside(settings.study))
 
