@@ -118,10 +118,11 @@ class Verification:
         from google.auth.exceptions import GoogleAuthError
         from google.cloud import storage
 
-        bucket, _, prefix = self._objects[0].path.removeprefix("gs://").rpartition("/")[0].partition("/")
+        folder = self._objects[0].path.removeprefix("gs://").rpartition("/")[0]
+        bucket, _, prefix = f"{folder}/".partition("/")  # of the bucket's root there is no prefix
         try:
             blobs = storage.Client().list_blobs(
-                bucket, prefix=f"{prefix}/", fields="items(name,size,crc32c),nextPageToken"
+                bucket, prefix=prefix, delimiter="/", fields="items(name,size,crc32c),nextPageToken"
             )
             found = {f"gs://{bucket}/{blob.name}": (blob.size, _hexadecimal(blob.crc32c)) for blob in blobs}
         except (GoogleAPIError, GoogleAuthError, OSError) as error:

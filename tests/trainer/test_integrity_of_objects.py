@@ -24,15 +24,15 @@ def own_temporary_folder(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
 
-@pytest.fixture
-def objects(records, tmp_path, monkeypatch):
-    """The training shards as objects of a bucket."""
+@pytest.fixture(params=["data/", ""], ids=["folder", "root"])
+def objects(request, records, tmp_path, monkeypatch):
+    """The training shards as objects of a bucket, in a folder of it or in its root."""
     with serving(tmp_path / "store", "here") as server:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
         bucket = storage.Client().bucket("here")
         shards = []
         for shard in data_info.read(str(records)).shards("train"):
-            name = f"data/{Path(shard.path).name}"
+            name = f"{request.param}{Path(shard.path).name}"
             bucket.blob(name).upload_from_filename(shard.path)
             shards.append(dataclasses.replace(shard, path=f"gs://here/{name}"))
         yield server, bucket, tuple(shards)
@@ -72,7 +72,7 @@ def listed(monkeypatch):
     blobs: list[SimpleNamespace] = []
     asked: list[tuple[str, str, str]] = []
 
-    def list_blobs(bucket, *, prefix, fields):
+    def list_blobs(bucket, *, prefix, delimiter, fields):
         asked.append((bucket, prefix, fields))
         return blobs
 
