@@ -47,19 +47,19 @@ def tell(
         space: that they were drawn from.
         trials: the last try of each finished slot.
         output: folder of the trials.
-        halted: whether the time limit came first.
+        halted: whether the time limit has passed.
 
     Raises:
         UserError: where no trial is complete, and the search is over.
     """
-    best = best_of(trials)
+    best, goes_on = best_of(trials), halted and len(trials) < settings.trials
     counts = {state: sum(each.state == state for each in trials) for state in TrialState}
     done = (
         f"{len(trials)} of {settings.trials} trials: {counts[TrialState.COMPLETE]} complete, "
         f"{counts[TrialState.PRUNED]} pruned, {counts[TrialState.FAIL]} failed"
     )
     if best is None:
-        if not halted:
+        if not goes_on:
             why = next((each.user_attrs.get("why") for each in reversed(trials)), None)
             raise UserError(f"no trial is complete ({done}); the last one: {why or 'pruned'}")
         print(f"{done}; no time was left for one: the same command goes on")
@@ -67,7 +67,7 @@ def tell(
     console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
     console.print(table(trials, space))
     made = plots(study, output)
-    print(done + ("; the time is over, the same command goes on" if halted else ""))
+    print(done + ("; the time is over, the same command goes on" if goes_on else ""))
     print(f"trials: {output}" + "".join(f"\nplot: {path}" for path in made))
     print(f"best: F2 {best.value:.4f}, {trial.folder_of(output, best.number) / 'export'}")
     print(command(settings, best, space, output))

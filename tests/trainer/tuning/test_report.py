@@ -99,6 +99,13 @@ def test_a_search_whose_time_was_over_before_a_trial_was_complete_goes_on(tmp_pa
     )
 
 
+def test_a_search_whose_time_ran_out_behind_its_last_trial_is_over(tmp_path, capsys):
+    tell(searched(0.5, *[None] * 11), tmp_path, halted=True)
+    assert "\n12 of 12 trials: 1 complete, 11 pruned, 0 failed\n" in capsys.readouterr().out
+    with pytest.raises(UserError, match="no trial is complete"):
+        tell(searched(*[None] * 12), tmp_path, halted=True)
+
+
 @pytest.mark.filterwarnings("error")
 def test_trials_too_few_to_tell_what_matters_are_no_reason_to_fail(tmp_path):
     nothing_searched = optuna.create_study(direction="maximize")
