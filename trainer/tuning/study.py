@@ -63,8 +63,9 @@ class Study:
 
     def trials(self) -> list[FrozenTrial]:
         """The trial of each finished slot, by number."""
-        final = {entry.number for entry in self.standing().finished}
-        return [trial for trial in self.study.get_trials(deepcopy=False) if trial.number in final]
+        every = self.study.get_trials(deepcopy=False)
+        final = {entry.number for entry in slots.standing(map(_entry, every)).finished}
+        return [trial for trial in every if trial.number in final]
 
     def claim(self, space: Space) -> Trial | None:
         """Takes up a trial that waits, or begins one where slots are left; None where there is nothing."""

@@ -20,9 +20,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from canopy import children, cli, contract
+from trainer.launching.supervise import STOP_SECONDS
 
 LOG = "log.txt"
-STOP_SECONDS = 25.0  # as long as the launcher gives its workers to save their state
 GONE_SECONDS = 5.0  # for a process that was killed; one whose parent does not ask for its end stays listed
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 OF_THE_POD = frozenset({"CANOPY_TERMINATION_LOG", contract.RUN_ID, "TF_CONFIG"})  # not for its trials
