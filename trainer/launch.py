@@ -72,10 +72,8 @@ def _launch(settings: Settings) -> int:
     task = config.parse(settings.task_flags)
     local = settings.local_workers > 0
     cluster.check_memory(settings.local_workers)
-    place = (
-        cluster.on_this_machine(settings.local_workers)[0] if local else cluster.from_indexed_job(os.environ)
-    )
-    _check(task, place.workers)
+    place = cluster.Place(0, ()) if local else cluster.from_indexed_job(os.environ)
+    _check(task, settings.local_workers or place.workers)
     logs.of_launcher(task.log_format, place.index, is_pods=not local)
     run = os.environ.get(RUN_ID)  # empty where a pod lacks the label that the manifest takes it from
     if not run:

@@ -41,7 +41,7 @@ class Crew:
     """The workers that one launcher is responsible for."""
 
     local_workers: int  # all of the run's, on this machine; 0: one, at `place`
-    place: Place  # of the first one
+    place: Place  # of a pod's; each attempt finds places on this machine
     environment: Mapping[str, str] = field(default_factory=dict)  # theirs, besides this process's own
     log_format: str = "text"  # theirs, too
 
