@@ -246,8 +246,6 @@ def verdict(failures: Sequence[int]) -> int:
     Args:
         failures: the exit codes other than 0 of the workers that ended by themselves; negative: by a signal.
     """
-    if not failures:
-        return cli.EXIT_OK
     killed = any(code < 0 or code == cli.EXIT_TERMINATED for code in failures)
     final = [cli.EXIT_USER, cli.EXIT_INTERRUPTED, cli.EXIT_PIPE] + ([] if killed else [cli.EXIT_BUG])
     return next((code for code in final if code in failures), cli.EXIT_PEER_LOST)

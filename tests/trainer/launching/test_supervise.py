@@ -16,7 +16,6 @@ from trainer.launching.supervise import Crew, Ending
 
 def test_what_a_restart_cannot_mend_is_the_runs_exit_code():
     lost, killed, stopped = cli.EXIT_PEER_LOST, -signal.SIGKILL, cli.EXIT_TERMINATED
-    assert supervise.verdict([]) == cli.EXIT_OK
     assert supervise.verdict([lost, killed]) == cli.EXIT_PEER_LOST
     assert supervise.verdict([lost, stopped]) == cli.EXIT_PEER_LOST
     assert supervise.verdict([lost, cli.EXIT_USER]) == cli.EXIT_USER
