@@ -158,12 +158,10 @@ class Run:
                 step = self._epoch(step, meter, journal)
                 result = self._close_epoch(step, journal)
         seconds = time.monotonic() - start
-        with self.average.in_place():
-            values = list(map(self.local.value, self.network.weights))
         folder = ""
         if self.place.is_chief:
             self.claim.check()
-            folder = self._export(values, result)
+            folder = self._export(result)
             self.claim.finish(step)
         self._gather(0)  # until the chief, too, has come here: one that is gone counts as lost
         self.stopping.done()
@@ -278,9 +276,11 @@ class Run:
         gpus = self.strategy.extended.worker_devices if devices.gpus() else ()
         return feeding.shared_out(batches, steps, self.local, self.reading.local_replicas, gpus)
 
-    def _export(self, values: list[Any], result: Validation) -> str:
+    def _export(self, result: Validation) -> str:
         """Rebuilds the network outside the strategy: its variables must not need the other workers."""
         log.info("exporting")
+        with self.average.in_place():
+            values = list(map(self.local.value, self.network.weights))
         tf_keras.mixed_precision.set_global_policy("float32")
         network = model.build(self.config, self.reading.classes, self.info.prior, None)
         network.set_weights(values)
