@@ -208,9 +208,7 @@ def calibrated(found: Calibration) -> Check:
 
 
 def _most_frequent(rows: npt.NDArray[np.bool_]) -> tuple[float, npt.NDArray[np.bool_]]:
-    """The share of the rows that equal the most frequent one, and that row."""
-    if not len(rows):
-        return 0.0, np.zeros(rows.shape[1], bool)
+    """The share of the rows, at least one, that equal the most frequent one, and that row."""
     # By their bits, and not by `np.unique`, which sorts rows by comparing them value by value.
     answer, count = Counter(map(bytes, np.packbits(rows, axis=1))).most_common(1)[0]
     bits = np.unpackbits(np.frombuffer(answer, np.uint8), count=rows.shape[1])
