@@ -61,8 +61,11 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
     listing = list_images(job.images, own=staged.own)
     found = len(listing)
     unique, rejects = submission.usable_names(listing)
-    # A GPU is for one process; on cores, threads wait for Python's lock between pictures.
-    few = math.inf if job.engine != engines.LITE and engines.has_gpu() else choosing.MANY_IMAGES
+    # On cores threads wait for Python's lock between pictures. A GPU is for one process, and others know
+    # nothing of how Beam's file systems were set up in this one.
+    alone = any(map(storage.is_beams, (job.model, *job.images, *listing.copies.values())))
+    alone = alone or (job.engine != engines.LITE and engines.has_gpu())
+    few = math.inf if alone else choosing.MANY_IMAGES
     choice = choosing.choose(options, arguments, images=len(unique), remote=False, processes_from=few)
     with staging.begun(staged), running.progress_folder() as progress:
         # What is known by the names is told before hours of scoring, which would not change it.

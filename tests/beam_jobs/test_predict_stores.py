@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import tarfile
 from pathlib import Path
 
 import pytest
 
 from beam_jobs import predict, staging, storage, submission
+from beam_jobs.runners import choosing
 from tests.beam_jobs.gcs_server import Faulty
 from tests.beam_jobs.making import Shown
 from tests.beam_jobs.predicting import Run, is_one_sentence
 from tests.beam_jobs.predicting import chips as chips
 from tests.beam_jobs.predicting import model as model
 from tests.beam_jobs.predicting import run as run
+from tests.beam_jobs.test_storage_beam import memory as memory
 
 
 @pytest.fixture
@@ -111,3 +114,25 @@ def test_a_run_that_is_overtaken_when_it_has_scored_is_no_success(
     assert done.code == 2
     assert f"another run to {output} began before this one was done" in done.err
     assert storage.exists(output) == (step == "as_csv")  # the other one's takes its place
+
+
+@pytest.mark.parametrize("stored", ["images", "model", "copy"])
+def test_what_only_beam_reaches_is_left_to_beams_own_process(
+    stored: str, run: Run, chips: Path, model: Path, memory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choosing, "MANY_IMAGES", 1)
+    places: dict[str, Path | str] = {"images": chips, "model": model}
+    output = None
+    if stored == "copy":  # of a packed tar, which lies beside the output
+        places["images"] = chips.with_suffix(".tar.gz")
+        with tarfile.open(places["images"], "w:gz") as packed:
+            packed.add(chips)
+        output = f"{memory}/submission.csv"
+    else:
+        for path in filter(Path.is_file, Path(places[stored]).rglob("*")):
+            storage.write_bytes(f"{memory}/{path.relative_to(places[stored])}", path.read_bytes())
+        places[stored] = memory
+    flags = ("--images", places["images"], "--direct_num_workers", 2)
+    done = run(*flags, model=places["model"], output=output)
+    assert done.code == 0, done.err
+    assert "rows       7" in done.out
