@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from beam_jobs import predict, preprocess, storage
-from beam_jobs.images import UNREADABLE, RejectedImage
+from beam_jobs.images import NOT_JPEG, UNREADABLE, RejectedImage
 from beam_jobs.listing import list_images
 from beam_jobs.sources import Reader
 from canopy.cli import TryAgainError, UserError
@@ -241,7 +241,8 @@ def test_a_damaged_archive_is_refused_or_its_members_are_right_or_rejected(
             try:
                 found = reader.read(source)
             except RejectedImage as rejected:
-                assert rejected.reason == UNREADABLE  # noqa: PT017
+                # Of one whose size is said to be huge the start alone is looked at, and these are no JPEGs.
+                assert rejected.reason in (UNREADABLE, NOT_JPEG)  # noqa: PT017
                 continue
             if kind == "zip":
                 assert found in members.values()
