@@ -20,6 +20,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import IO
 
@@ -92,7 +93,7 @@ class Entries:
 class Index:
     """What is in an archive."""
 
-    members: list[str]  # the paths of those wanted, sorted
+    members: list[str]  # the paths of those wanted, sorted, each once
     entries: Entries  # where each of them is
     others: int  # files besides them
     is_packed: bool  # whether entries are places in a plain copy, which `unpacking` writes
@@ -129,9 +130,15 @@ def _index(path: str, wanted: Callable[[str], bool], meter: Meter, folders: Coll
         if "" not in folders:
             elsewhere = [name for name, _ in members if not packing.lies_in(folders, name)]
             members = [member for member in members if packing.lies_in(folders, member[0])]
-        chosen = sorted((name, number) for number, (name, _) in enumerate(members) if wanted(name))
-        for _, number in chosen:
-            entries.append(members[number][1])
+        others, last = 0, {}  # by its path each file's last member, which is what unpacking leaves of it
+        for member in members:
+            if wanted(member[0]):
+                last[posixpath.normpath(member[0])] = member
+            else:
+                others += 1
+        chosen = sorted(last.values(), key=itemgetter(0))
+        for _, entry in chosen:
+            entries.append(entry)
     except DAMAGED as error:
         if (said := error_in_reading(error)) is not None:
             raise said from None
@@ -143,7 +150,6 @@ def _index(path: str, wanted: Callable[[str], bool], meter: Meter, folders: Coll
         raise UserError(f"--images: {path} is no readable {packing.kind(path)} archive: {words}") from error
     if packing.kind(path) == "zip":
         _check_methods(path, entries.methods())
-    others = len(members) - len(chosen)
     return Index([name for name, _ in chosen], entries, others, is_packed, elsewhere)
 
 
@@ -229,6 +235,7 @@ def _tar_members(file: IO[bytes]) -> Iterator[tuple[str, Entry]]:
                     raise tarfile.ReadError(f"it is damaged at byte {info.offset:,}")
                 last = archive.offset
                 place = posixpath.normpath(info.name)
+                links.pop(info.name, None)  # of two members of a path the later one counts
                 if info.isreg():
                     how = SPARSE if info.issparse() else IN_TAR
                     # A sparse file's size says nothing of what is stored, and may be beyond any column.
@@ -236,7 +243,7 @@ def _tar_members(file: IO[bytes]) -> Iterator[tuple[str, Entry]]:
                     seen[place] = entry = Entry(info.offset_data, size, size, how, 0)
                     yield info.name, entry
                 elif info.islnk():
-                    # One link may name another, and of two members of a name the later one counts.
+                    # One link may name another.
                     seen[place] = entry = seen.get(posixpath.normpath(info.linkname), MISSING)
                     yield info.name, entry
                 elif info.issym():

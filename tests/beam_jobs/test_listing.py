@@ -120,6 +120,25 @@ def test_an_archives_images_come_in_the_order_of_their_paths(tmp_path: Path, kin
     assert found == [(name, name) for name in ("s/c.jpg", "t/a.jpg", "t/b.jpg")]
 
 
+@pytest.mark.parametrize("kind", ["a.zip", "a.tar"])
+def test_of_two_members_of_a_path_the_later_one_counts_as_when_they_are_unpacked(
+    tmp_path: Path, kind: str
+) -> None:
+    path = tmp_path / kind
+    pack(path, {"t/a.jpg": b"old", "t/b.jpg": b"b"})
+    if kind == "a.zip":
+        with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+            archive.writestr("t/a.jpg", b"new")
+    else:
+        added, _ = tar_of(tmp_path / "added", {"./t/a.jpg": b"new"})
+        path.write_bytes(path.read_bytes() + added.read_bytes())
+    listing = list_images([str(path)])
+    with Reader() as reader:
+        found = sorted((source.name, reader.read(source)) for source in listing)
+    assert found == [("a", b"new"), ("b", b"b")]
+    assert listing.ignored == 0
+
+
 @pytest.mark.parametrize("up", [".", "sub", "sub/deep"])
 def test_links_in_a_circle_end(tmp_path: Path, up: str) -> None:
     (tmp_path / "sub" / "deep").mkdir(parents=True)

@@ -103,6 +103,20 @@ def test_symbolic_links_are_the_images_that_they_lead_to_or_rejects(
     assert len(kept) == 1
 
 
+@pytest.mark.parametrize("last", ["link", "file"])
+def test_of_a_link_and_a_file_of_one_path_in_a_tar_the_later_one_counts(tmp_path: Path, last: str) -> None:
+    link, file = tarfile.TarInfo("a.jpg"), tarfile.TarInfo("a.jpg")
+    link.type, link.linkname, file.size = tarfile.SYMTYPE, "b.jpg", 4
+    path, _ = tar_of(tmp_path / "a.tar", {"b.jpg": b"b"})
+    with tarfile.open(path, "a") as archive:
+        for info in (file, link) if last == "link" else (link, file):
+            archive.addfile(info, io.BytesIO(b"file"))
+    listing = list_images([str(path)])
+    with Reader() as reader:
+        found = [(source.name, reader.read(source)) for source in listing]
+    assert found == [("a", b"b" if last == "link" else b"file"), ("b", b"b")]
+
+
 def test_a_hard_link_is_the_member_that_comes_before_it_or_a_reject(tmp_path: Path) -> None:
     links = {
         "first.jpg": "blob",
