@@ -6,9 +6,8 @@ score; scores do not depend on which images are beside a picture; memory is that
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future
 from dataclasses import dataclass
 from queue import SimpleQueue
 
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beam_jobs import images, storage
+from beam_jobs.runners import processes
 from beam_jobs.scoring.engines import Engine, Engines
 from beam_jobs.scoring.resize import Resizer
 from beam_jobs.scoring.worklist import Scored, joined, stacked
@@ -23,7 +23,6 @@ from beam_jobs.sources import AHEAD_BYTES, Fetched, Reader, Source, content
 from beam_jobs.work import Reject
 from canopy.cli import UserError
 
-AHEAD = 3  # groups begun for each thread, so that none waits for the list to go on
 # Pixels at the model's size that a thread prepares before it computes: decoding and the model each find the
 # processor's caches as they left them, and 7 MB are little.
 GROUP_PIXELS = 256 * 96 * 96
@@ -57,7 +56,6 @@ class Scorer:
             max_pixels: width times height above which an image is rejected by its header.
         """
         self._engines, self._tta, self._max_pixels = computing, tta, max_pixels
-        self._threads = len(computing.loaded)
         self._batch = computing.loaded[0].batch
         self._room = self._batch * max(1, round(GROUP_PIXELS / (self._batch * size**2)))
         self._most = self._batch  # images a group, until it is known how large the files are
@@ -65,7 +63,7 @@ class Scorer:
         for one in computing.loaded:
             room = np.zeros((self._room, size, size, 3), np.uint8)
             self._lanes.put(_Lane(one, Resizer(size), room))
-        self._pool = ThreadPoolExecutor(self._threads)
+        self._crew = processes.crew(threads=len(computing.loaded), processes=0)
 
     def score(self, sources: Sequence[Source], count: Callable[[int], None] = lambda _: None) -> Scored:
         """Reads, converts and scores images.
@@ -85,23 +83,21 @@ class Scorer:
 
     def close(self) -> None:
         """Ends the threads."""
-        self._pool.shutdown()
+        self._crew.close()
 
     def _groups(self, sources: Sequence[Source], reader: Reader) -> Iterator[Scored]:
         """Outcomes of a group each, in order; a few groups are begun ahead."""
-        pending: deque[Future[tuple[Scored, int]]] = deque()
-        begun = 0
-        try:
-            while pending or begun < len(sources):
-                while begun < len(sources) and len(pending) < AHEAD * self._threads:
-                    group = sources[begun : begun + self._most]
-                    pending.append(self._pool.submit(self._group, group, self._fetch(group, reader)))
-                    begun += len(group)
-                scored, size = pending.popleft().result()
-                self._most = self._fitting(size // (len(scored.names) + len(scored.rejects)))
-                yield scored
-        finally:
-            wait([future for future in pending if not future.cancel()])  # they wait for the reader
+
+        def begin() -> Iterator[Future[tuple[Scored, int]]]:
+            begun = 0
+            while begun < len(sources):
+                group = sources[begun : begun + self._most]
+                yield self._crew.submit(self._group, group, self._fetch(group, reader))
+                begun += len(group)
+
+        for scored, size in self._crew.outcomes(begin()):
+            self._most = self._fitting(size // (len(scored.names) + len(scored.rejects)))
+            yield scored
 
     def _fitting(self, typical: int) -> int:
         """Images that a group may hold, of which a file takes so many bytes: whole batches if it can be."""

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from beam_jobs.images import DEFAULT_MAX_PIXELS, to_rgb
+from beam_jobs.runners import processes
 from beam_jobs.scoring import scorer
 from beam_jobs.scoring.engines import Engines
 from beam_jobs.scoring.scorer import Scorer
@@ -159,7 +160,7 @@ def test_no_more_than_a_few_batches_are_begun_ahead(put: Put) -> None:
             return sources[index]
 
     assert len(run(Watching(), count=done.append).names) == len(sources)
-    assert max(ahead) <= scorer.AHEAD * 2 * 2 * BATCH
+    assert max(ahead) <= processes.AHEAD * 2 * 2 * BATCH
 
 
 @pytest.mark.parametrize(("files", "most"), [(0.5, 1), (3, 3), (2 * BATCH - 1, BATCH)])
@@ -171,8 +172,8 @@ def test_of_large_files_a_group_holds_fewer_whole_batches_if_it_can_be(
     counted: list[int] = []
     sources = [put(f"chip_{i}", data) for i in range(72)]
     assert len(run(sources, threads=1, count=counted.append).names) == 72
-    first = scorer.AHEAD * BATCH  # begun before the first file's size is known
-    assert counted == [BATCH] * scorer.AHEAD + [most] * ((72 - first) // most)
+    first = processes.AHEAD * BATCH  # begun before the first file's size is known
+    assert counted == [BATCH] * processes.AHEAD + [most] * ((72 - first) // most)
 
 
 def test_files_are_read_while_the_model_computes(put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
