@@ -108,9 +108,13 @@ def prepare(settings: Settings, own: str) -> Prepared:
 
 def sharded(prepared: Prepared, settings: Settings) -> Prepared:
     """The plan with the number of shards, for which some images are read and converted."""
-    return replace(
-        prepared, shards=_shards(settings, prepared.listing, prepared.order, len(prepared.vocabulary))
-    )
+    main = settings.main_split
+    counts = {name: len(order) for name, order in prepared.order.items()}
+    wanted = settings.num_shards
+    if wanted is None:
+        wanted = plan.shard_count(counts[main], _typical_record_bytes(prepared, settings), settings.shard_mb)
+    shards = plan.shard_counts(counts, main, wanted)
+    return replace(prepared, shards={split: min(count, MAX_SHARDS) for split, count in shards.items()})
 
 
 def _rejects(
@@ -149,32 +153,17 @@ def _rejects(
     return rejects
 
 
-def _shards(
-    settings: Settings, listing: Listing, orders: dict[str, NDArray[np.int64]], classes: int
-) -> dict[str, int]:
-    main = settings.main_split
-    counts = {name: len(order) for name, order in orders.items()}
-    wanted = settings.num_shards
-    if wanted is None:
-        size = _typical_record_bytes(settings, listing, orders[main], classes)
-        wanted = plan.shard_count(counts[main], size, settings.shard_mb)
-    shards = plan.shard_counts(counts, main, wanted)
-    return {split: min(count, MAX_SHARDS) for split, count in shards.items()}
-
-
-def _typical_record_bytes(
-    settings: Settings, listing: Listing, order: NDArray[np.int64], classes: int
-) -> float:
+def _typical_record_bytes(prepared: Prepared, settings: Settings) -> float:
     """The mean size of the first images' records: of the inputs alone, as the order is."""
     sizes = []
     with sources.Reader() as reader:
-        for position in order[:SAMPLED]:
-            source = listing[int(position)]
+        for position in prepared.order[settings.main_split][:SAMPLED]:
+            source = prepared.listing[int(position)]
             try:
                 picture = images.convert(reader.read(source), settings.encoding, statistics=False)
             except RejectedImage:
                 continue
-            data = records.serialise(source.name, picture, (), classes)
+            data = records.serialise(source.name, picture, (), len(prepared.vocabulary))
             sizes.append(len(data) + records.FRAME_BYTES)
     return sum(sizes) / len(sizes) if sizes else 1.0
 
