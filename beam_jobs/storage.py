@@ -84,8 +84,6 @@ def explained(path: str, doing: str) -> Iterator[None]:
     """
     try:
         yield
-    except UserError:
-        raise
     except FileNotFoundError as error:
         raise UserError(f"cannot {doing} {path}: it does not exist") from error
     except NotADirectoryError as error:
