@@ -20,7 +20,7 @@ from canopy.cli import UserError
 class ModelInfo:
     """An export's description."""
 
-    folder: str  # the export, local or gs://
+    folder: str  # the export, local or an address
     classes: tuple[str, ...]  # names in the order of the scores
     thresholds: tuple[float, ...]  # one a class
     constant: tuple[str, ...]  # the tags that score best where nothing is known of an image
