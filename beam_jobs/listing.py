@@ -12,8 +12,9 @@ from functools import partial
 
 from beam_jobs import finding, storage
 from beam_jobs.archives import contents, packing
-from beam_jobs.sources import ENDINGS, Listing
+from beam_jobs.sources import Listing
 from canopy.cli import UserError
+from canopy.contract import IMAGE_ENDINGS
 from canopy.progress import Meter
 
 SHOWN = 3  # folders of an archive, where the one that is named holds no image
@@ -163,4 +164,4 @@ def _is_wanted(archive: str, member: str) -> bool:
 
 def _is_image(member: str) -> bool:
     """Whether a path in an archive, or a file's name, is an image's."""
-    return member.lower().endswith(ENDINGS) and not finding.is_passed_over(member)
+    return member.lower().endswith(IMAGE_ENDINGS) and not finding.is_passed_over(member)

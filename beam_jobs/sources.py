@@ -1,8 +1,7 @@
 """Where images are, in folders and in zip and tar archives, on this machine or in a store.
 
 Promises: a `Listing` of millions is small; `Reader.read` fetches one image's bytes, from within an archive
-too, once `unpack` has made plain copies of packed tars. Names from archives are never used as paths. Beam is
-used for addresses with `://` only.
+too, once `unpack` has made plain copies of packed tars. Names from archives are never used as paths.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ from beam_jobs import storage
 from beam_jobs.archives import contents, unpacking
 from beam_jobs.archives.members import MAX_BYTES, Handles, rejecting
 from beam_jobs.images import UNREADABLE, RejectedImage
+from canopy.contract import IMAGE_ENDINGS
 
-ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif")  # of a JPEG's file name, in any case
 READERS = 32  # requests to a store or a disk at a time, so that its latency hides
 # Of archives' members, held for one piece of work: a megabyte of a zip may unpack to a gigabyte, dozens being
 # read ahead. What is beyond it is read in its turn.
@@ -54,7 +53,7 @@ def without_ending(name: str) -> str:
     is the same name: it is given in the second form (NFC).
     """
     stem, dot, ending = name.rpartition(".")
-    bare = stem if (dot + ending).lower() in ENDINGS else name
+    bare = stem if (dot + ending).lower() in IMAGE_ENDINGS else name
     return bare if bare.isascii() else unicodedata.normalize("NFC", bare)
 
 

@@ -14,6 +14,8 @@ RUN_ID = "CANOPY_RUN_ID"
 # In a training process's environment: an earlier one of the same launcher has saved a checkpoint.
 HAS_TRAINED = "CANOPY_HAS_TRAINED"
 
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif")  # of an image's file name, in any case
+
 # The data folder. `DATASET_INFO` is written last: it is the commit marker.
 DATASET_INFO = "dataset_info.json"
 FEATURES_JSON = "features.json"

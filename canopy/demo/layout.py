@@ -15,10 +15,10 @@ from pathlib import Path
 from PIL import Image
 
 from canopy.cli import UserError
+from canopy.contract import IMAGE_ENDINGS
 
 TRAIN, TEST = "train-jpg", "test-jpg"
 LABELS, SAMPLE = "train_v2.csv", "sample_submission_v2.csv"
-ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif")  # of an image's file name, in any case
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def smallest_side(folder: Path) -> int:
 
 def images_in(folder: Path) -> list[Path]:
     """The images of a folder and of those below it, sorted by path; none where the folder is not there."""
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_ENDINGS and path.is_file())
     return sorted(found, key=str)
 
 
