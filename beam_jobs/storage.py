@@ -113,12 +113,20 @@ def exists(path: str) -> bool:
     with explained(path, "look for"):
         if (objects := store(path)) is not None:
             return bool(objects.exists(path))
-        return bool(_file_systems().exists(path)) if is_remote(path) else os.path.lexists(path)
+        if is_remote(path):
+            return bool(_file_systems().exists(path))
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            os.lstat(path)
+            return True
+        return False
 
 
-def is_file(address: str) -> bool:
-    """Says whether there is a file of exactly that name in a store, whose folders are but parts of names."""
-    return exists(address) if store(address) is not None else bool(match(glob.escape(address)))
+def is_file(path: str) -> bool:
+    """Says whether there is a file of exactly that name; in a store folders are but parts of names."""
+    if not is_remote(path):
+        with explained(path, "look for"):
+            return Path(path).is_file()
+    return exists(path) if store(path) is not None else bool(match(glob.escape(path)))
 
 
 def open_read(path: str) -> IO[bytes]:

@@ -112,9 +112,9 @@ def index(path: str, wanted: Callable[[str], bool], meter: Meter, folders: Colle
     Raises:
         UserError: it is not an archive, a damaged one, or it or most of its images cannot be read.
     """
-    if not storage.is_remote(path) and Path(path).exists() and not Path(path).is_file():
-        raise UserError(f"--images: {path} is no regular file, and an archive is read by its index")
     with storage.explained(path, "read"):
+        if not storage.is_remote(path) and Path(path).exists() and not Path(path).is_file():
+            raise UserError(f"--images: {path} is no regular file, and an archive is read by its index")
         return _index(path, wanted, meter, folders)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import posixpath
 import shlex
 from collections.abc import Collection
-from pathlib import Path
 
 from beam_jobs import storage
 from canopy.cli import UserError
@@ -43,13 +42,9 @@ def split(path: str) -> tuple[str, str]:
     at = path.find("://") + 3 if storage.is_remote(path) else 0
     while (at := path.find("/", at + 1)) > 0:
         archive = path[:at]
-        if kind(archive) and _is_file(archive):
+        if kind(archive) and storage.is_file(archive):
             return archive, normal(path[at + 1 :])
     return path, ""
-
-
-def _is_file(path: str) -> bool:
-    return storage.is_file(path) if storage.is_remote(path) else Path(path).is_file()
 
 
 def normal(member: str) -> str:

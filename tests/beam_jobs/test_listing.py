@@ -19,6 +19,7 @@ from canopy import progress
 from canopy.cli import UserError
 from tests.beam_jobs.gcs_server import Faulty
 from tests.beam_jobs.making import pack, read_all, tar_of, zip_of
+from tests.beam_jobs.test_finding import not_as_root
 
 HOSTILE = [
     "../../evil.jpg",
@@ -137,6 +138,23 @@ def test_of_two_members_of_a_path_the_later_one_counts_as_when_they_are_unpacked
         found = sorted((source.name, reader.read(source)) for source in listing)
     assert found == [("a", b"new"), ("b", b"b")]
     assert listing.ignored == 0
+
+
+@pytest.mark.parametrize("named", ["in", "in/a.zip/t"])
+def test_an_archive_that_may_not_be_looked_at_is_one_sentence(
+    named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    pack(folder / "a.zip", {"t/a.jpg": b"a"})
+    folder.chmod(0o444)  # to be listed, and no more
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    try:
+        with not_as_root(), pytest.raises(UserError, match=r"cannot .* in/a.zip: access is denied"):
+            list_images([named])
+    finally:
+        folder.chmod(0o700)
 
 
 @pytest.mark.parametrize("up", [".", "sub", "sub/deep"])

@@ -118,6 +118,17 @@ def test_what_is_refused_is_one_sentence(path: str, error: Exception, said: str)
         raise error
 
 
+def test_what_the_system_does_not_look_for_is_told_and_not_taken_to_be_gone(tmp_path: Path) -> None:
+    (tmp_path / "circle").symlink_to("circle")
+    (tmp_path / "file").touch()
+    for name, said in (("circle/a", "Too many levels"), ("x" * 300, "name too long")):
+        with pytest.raises(UserError, match=f"cannot look for .*{said}"):
+            storage.exists(f"{tmp_path}/{name}")
+    assert storage.exists(f"{tmp_path}/circle")
+    assert not storage.exists(f"{tmp_path}/gone/a")
+    assert not storage.exists(f"{tmp_path}/file/a")
+
+
 def test_a_value_error_about_a_local_path_is_a_bug_and_stays_one() -> None:
     with pytest.raises(ValueError, match="a bug"), storage.explained("a", "read"):
         raise ValueError("a bug")
