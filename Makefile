@@ -62,9 +62,11 @@ image:
 image-gpu:
 	docker build -f infra/Dockerfile --target gpu -t canopy:0.1.0-gpu --build-arg REVISION=$$(git rev-parse HEAD) .
 
-# Pins every package for Python 3.11 to 3.13 on every platform at once, and those of the images; needs uv.
+# Pins every package for Python 3.11 to 3.13 on every platform at once, and those of the images; needs uv. What is
+# pinned stays so where it still fits; LOCK_FLAGS=--upgrade takes the newest of everything.
+LOCK_FLAGS ?=
 LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-  --no-emit-index-url --quiet
+  --no-emit-index-url --quiet $(LOCK_FLAGS)
 lock:
 	$(LOCK) --extra dev --output-file requirements.lock
 	$(LOCK) infra/locks/cpu.in --override infra/locks/cpu.overrides --constraint requirements.lock --output-file infra/locks/cpu.lock
