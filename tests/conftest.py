@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from canopy import quiet
 from canopy.sample import SampleSettings, write_archive
@@ -22,6 +23,10 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 with quiet.importing():
     pass  # sets the environment that keeps TensorFlow's chatter out of failing tests
+
+# An example may take a busy machine over Hypothesis' 200 ms, the first one above all: that tells nothing.
+settings.register_profile("any pace", parent=settings(), deadline=None)
+settings.load_profile("any pace")
 
 
 def run_module(module: str, *flags: object, timeout: float = 300) -> subprocess.CompletedProcess[str]:
