@@ -20,7 +20,6 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from operator import itemgetter
 from pathlib import Path
 from typing import IO
 
@@ -93,7 +92,7 @@ class Entries:
 class Index:
     """What is in an archive."""
 
-    members: list[str]  # the paths of those wanted, sorted, each once
+    members: list[str]  # the paths of those wanted, sorted
     entries: Entries  # where each of them is
     others: int  # files besides them
     is_packed: bool  # whether entries are places in a plain copy, which `unpacking` writes
@@ -130,15 +129,11 @@ def _index(path: str, wanted: Callable[[str], bool], meter: Meter, folders: Coll
         if "" not in folders:
             elsewhere = [name for name, _ in members if not packing.lies_in(folders, name)]
             members = [member for member in members if packing.lies_in(folders, member[0])]
-        others, last = 0, {}  # by its path each file's last member, which is what unpacking leaves of it
-        for member in members:
-            if wanted(member[0]):
-                last[posixpath.normpath(member[0])] = member
-            else:
-                others += 1
-        chosen = sorted(last.values(), key=itemgetter(0))
-        for _, entry in chosen:
-            entries.append(entry)
+        # Of members of one path the last comes first, which is what unpacking leaves of them: a name's first
+        # image is taken, and the others are rejects.
+        chosen = sorted((name, -number) for number, (name, _) in enumerate(members) if wanted(name))
+        for _, number in chosen:
+            entries.append(members[-number][1])
     except DAMAGED as error:
         if (said := error_in_reading(error)) is not None:
             raise said from None
@@ -150,6 +145,7 @@ def _index(path: str, wanted: Callable[[str], bool], meter: Meter, folders: Coll
         raise UserError(f"--images: {path} is no readable {packing.kind(path)} archive: {words}") from error
     if packing.kind(path) == "zip":
         _check_methods(path, entries.methods())
+    others = len(members) - len(chosen)
     return Index([name for name, _ in chosen], entries, others, is_packed, elsewhere)
 
 
