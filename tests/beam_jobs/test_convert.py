@@ -197,7 +197,7 @@ def test_the_largest_number_of_shards_is_evened_out_in_seconds() -> None:
     moved=st.integers(0, 5),
     content=st.lists(st.binary(max_size=40), min_size=9),
 )
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_a_shard_that_is_evened_out_keeps_its_first_records_and_then_has_what_it_takes_also_when_done_again(
     tmp_path_factory: pytest.TempPathFactory, kept: int, first: int, moved: int, content: list[bytes]
 ) -> None:

@@ -146,7 +146,7 @@ def failing(step: str, error: BaseException, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(place, step, fail)
 
 
-@settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=1500, suppress_health_check=[HealthCheck.too_slow])
 @given(damaged())
 def test_damaged_bytes_are_either_right_or_rejected(data: bytes) -> None:
     with within(20):
@@ -159,7 +159,7 @@ def test_damaged_bytes_are_either_right_or_rejected(data: bytes) -> None:
             assert theirs is None or theirs.shape[0] * theirs.shape[1] > limit
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=300), st.booleans())
 def test_arbitrary_bytes_are_rejected_never_a_crash(data: bytes, start: bool) -> None:
     data = b"\xff\xd8\xff" + data if start else data

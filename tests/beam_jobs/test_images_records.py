@@ -202,7 +202,7 @@ def test_channel_sums_are_exact() -> None:
         assert sums.tolist() == [wide.sum(0).tolist(), (wide * wide).sum(0).tolist()]
 
 
-@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=500, suppress_health_check=[HealthCheck.too_slow])
 @given(damaged())
 def test_what_keep_accepts_has_pillows_pixels(data: bytes) -> None:
     with within(20):

@@ -25,7 +25,7 @@ def write(path: Path, text: str | bytes) -> str:
     return str(path)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example([("u\u0308", []), ("\u00fc", [])])
 @given(
     st.lists(

@@ -81,7 +81,7 @@ def test_the_bodies_of_markers_with_the_codes_beside_those_are_passed_over(code:
     assert count_scans(with_header(BARE, code, SOS + bytes(2))) == 1
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=300), st.booleans(), st.integers(1, 4))
 def test_any_bytes_are_walked_through_and_mended_at_most_once(data: bytes, start: bool, count: int) -> None:
     data = b"\xff\xd8\xff" + data if start else b"\xff\xd8" + data

@@ -27,7 +27,7 @@ PICTURES = st.builds(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.text(st.characters(codec="utf-8")), PICTURES, st.sets(st.integers(0, 16)))
 def test_tensorflow_parses_what_is_written_and_would_write_the_same(
     name: str, picture: Converted, ids: set[int]

@@ -216,7 +216,7 @@ def test_what_is_no_archive_is_refused(tmp_path: Path, name: str, content: bytes
         list_images([str(tmp_path / name)])
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_a_damaged_archive_is_refused_or_its_members_are_right_or_rejected(
     tmp_path: Path, data: st.DataObject

@@ -62,14 +62,14 @@ def test_members_are_read_on_this_machine_and_in_a_store(tmp_path: Path, server:
 
 
 @each_method
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.binary(max_size=200) | st.integers(0, 100_000).map(bytes))
 def test_whatever_was_packed_is_read(tmp_path: Path, method: int, data: bytes) -> None:
     assert read_one(zip_of(tmp_path / "a.zip", {"a.jpg": data}, method)) == data
 
 
 @each_method
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(drawn=st.data())
 def test_damaged_members_are_right_or_rejected(tmp_path: Path, method: int, drawn: st.DataObject) -> None:
     plain = bytes(range(256)) * 8

@@ -175,7 +175,7 @@ def test_a_zip_that_python_cannot_read_is_told(tmp_path: Path, place: int, value
         ("t.tar.gz", lambda data: gzip.compress(tarred(data, "a.jpg"))),
     ],
 )  # fmt: skip
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damage_is_told_wherever_it_is_or_changes_nothing(
     tmp_path: Path, name: str, pack: Callable[[bytes], bytes], data: st.DataObject

@@ -99,7 +99,7 @@ def test_streams_one_behind_the_other_are_one_tar(tmp_path: Path, packer: Callab
 
 
 @pytest.mark.parametrize("packer", [gzip.compress, bz2.compress, lzma.compress, zstd])
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damage_is_told_wherever_it_is_or_changes_nothing(
     tmp_path: Path, packer: Callable[[bytes], bytes], data: st.DataObject

@@ -60,7 +60,7 @@ def agree(found: NDArray[Any], wanted: NDArray[Any], picture: NDArray[np.uint8])
     assert np.abs((value + contract.ROUNDING + 0.5) % 1 - 0.5).max(initial=0) < 0.004
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(height=SIDES, width=SIDES, size=SIZES, seed=st.integers(0, 2**32))
 @example(height=256, width=256, size=224, seed=0)
 @example(height=32, width=32, size=96, seed=0)
@@ -118,7 +118,7 @@ def test_a_picture_of_the_right_size_is_left_as_it_is() -> None:
 
 
 @given(height=SIDES, width=SIDES, turns=st.integers(1, 3), flip=st.booleans())
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_turning_the_result_is_resizing_the_turned_picture(
     height: int, width: int, turns: int, flip: bool
 ) -> None:
@@ -199,7 +199,7 @@ SHAPES = st.sampled_from([(8, 8), (16, 16), (32, 32), (32, 40), (256, 256), (700
 
 
 @given(shapes=st.lists(st.tuples(SHAPES, st.integers(1, 20)), max_size=4))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @example(shapes=[((32, 32), 64)])
 @example(shapes=[((32, 32), 3), ((16, 16), 3), ((32, 32), 3)])
 def test_a_picture_comes_out_the_same_to_the_bit_whatever_stands_beside_it(

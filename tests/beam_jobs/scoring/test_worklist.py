@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from beam_jobs.scoring import worklist
@@ -14,7 +14,6 @@ from beam_jobs.work import Reject
 
 
 @given(images=st.integers(0, 50_000), workers=st.integers(0, 40))
-@settings(deadline=None)
 @example(images=50_000, workers=1)
 def test_lists_hold_every_image_once_and_are_enough_for_all_workers(images: int, workers: int) -> None:
     sources = [Source("folder", "a.jpg")] * images

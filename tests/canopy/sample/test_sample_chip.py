@@ -21,7 +21,7 @@ def test_every_land_tag_but_the_forest_itself_has_a_feature():
     assert set(FEATURES) == set(LAND) - {"primary"}
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 2**32), st.sampled_from([32, 48, 64, 100]))
 def test_any_chip_is_a_picture_of_the_size_asked_for_and_not_one_flat_colour(seed, size):
     tags = draw_tags(np.random.default_rng(seed))

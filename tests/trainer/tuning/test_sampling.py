@@ -19,7 +19,7 @@ def drawn(seed, count):
     return [study.ask(sampling.distributions(SPACE)).params for _ in range(count)]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**31))
 def test_whatever_is_drawn_is_read_by_training_as_it_was_drawn(seed):
     texts = ["batch_size=8..64:log", "bn_momentum=0.5..0.9:0.1", "average_decay=0.999..0.99999"]
