@@ -18,7 +18,7 @@ from typing import IO, Any, cast
 
 import zstandard
 
-from beam_jobs.archives import zstd
+from beam_jobs.archives import streams, zstd
 
 STORED, DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
 BZIP2, LZMA = zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA
@@ -109,43 +109,27 @@ def _lzma_filter(header: bytes, size: int) -> dict[str, Any]:
     return {"id": lzma.FILTER_LZMA1, "lc": lc, "lp": lp, "pb": pb, "dict_size": distance}
 
 
-class _Checked(io.RawIOBase):
+class _Checked(streams.Unpacked):
     """A member's plain bytes, looked through as they are read."""
 
     def __init__(self, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
         self._archive, self._member = archive, member
-        self._rewind()
+        super().__init__()
 
     def _rewind(self) -> None:
         packed = packed_bytes(self._archive, self._member)
         self._plain = _opened(self._member.compress_type, packed, self._member.file_size)
-        self._at = self._crc = 0
+        self._crc = 0
 
-    def readable(self) -> bool:
-        return True
+    def _size(self) -> int:
+        return self._member.file_size
 
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Going back means to unpack from the start again."""
-        offset += {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._member.file_size}[whence]
-        if offset < self._at:
-            self._rewind()
-        while self._at < offset and self.read(min(offset - self._at, io.DEFAULT_BUFFER_SIZE)):
-            pass
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer).cast("B")
-        data = self._plain.read(min(len(view), self._member.file_size - self._at))
-        self._at, self._crc = self._at + len(data), zlib.crc32(data, self._crc)
-        if self._at == self._member.file_size and self._crc != self._member.CRC:
+    def _next(self, most: int) -> bytes:
+        left = self._member.file_size - self._at
+        data = self._plain.read(min(most, left))
+        self._crc = zlib.crc32(data, self._crc)
+        if len(data) == left and self._crc != self._member.CRC:
             raise zipfile.BadZipFile("its bytes do not fit the archive's checksum")
-        if view and not data and self._at < self._member.file_size:
+        if most and left and not data:
             raise EOFError("it ends before its last byte")
-        view[: len(data)] = data
-        return len(data)
+        return data
