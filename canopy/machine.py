@@ -1,4 +1,4 @@
-"""What this machine has for a process: cores, GPUs, memory; and how many it killed for want of that.
+"""What this machine has for a process: cores, GPUs, instructions, memory; what it killed for want of that.
 
 Promises: a container's limits count; nothing is imported to find out; what the system does not tell is taken
 to be as on a machine without limits.

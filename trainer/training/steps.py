@@ -63,7 +63,7 @@ class Steps:
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         seed += tf.stack([0, replica * 1_000_003])
         if devices.gpus():
-            images = tf.cast(images, tf.float32)  # a GPU gathers no bytes: the CPU would, to and fro
+            images = tf.cast(images, tf.float32)  # as bytes they have been turned on CPUs alone
         if self._config.augment != "none":
             images = augmentation.augment(images, seed, self._config.augment)
         images = tf.cast(images, tf.float32)
