@@ -55,6 +55,8 @@ class Crew:
             if error.errno not in CLOSED:
                 raise
             raise died(self.kills) from error
+        except ValueError as error:  # a new process' pipe has the number that another lost one's had just now
+            raise died(self.kills) from error
 
     def pieces(
         self, images: Sequence[_Image], most: Callable[[], int], least: int

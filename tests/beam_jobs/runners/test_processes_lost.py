@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from multiprocessing import resource_tracker
+from multiprocessing import resource_tracker, util
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -67,6 +67,20 @@ def test_processes_that_die_while_others_are_started_are_the_same_sentence() -> 
             start_and_use()
     finally:
         multiprocessing.set_executable(python)
+
+
+def test_a_pipe_that_is_closed_just_while_a_process_is_started_is_the_same_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start = util.spawnv_passfds
+
+    def with_a_number_taken_twice(path: bytes, arguments: list[bytes], passed: list[int]) -> int:
+        return start(path, arguments, [*passed, passed[0]])
+
+    monkeypatch.setattr(util, "spawnv_passfds", with_a_number_taken_twice)
+    with pytest.raises(UserError, match="was killed"):
+        crew(threads=0, processes=2)
+    assert not multiprocessing.active_children()
 
 
 def test_where_one_dies_while_others_are_started_these_end_too(monkeypatch: pytest.MonkeyPatch) -> None:

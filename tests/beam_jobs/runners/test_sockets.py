@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import sys
@@ -18,7 +19,10 @@ LISTENS = "0A"  # the state of a TCP socket in /proc/net/tcp
 
 def ports() -> set[str]:
     """The TCP addresses at which this process listens."""
-    held = {str(entry.readlink()) for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()}
+    held = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            held.add(str(entry.readlink()))
     tables = "".join(Path("/proc/net", name).read_text() for name in ("tcp", "tcp6"))
     lines = [line.split() for line in tables.splitlines()]
     return {line[1] for line in lines if line[3] == LISTENS and f"socket:[{line[9]}]" in held}
