@@ -22,6 +22,7 @@ from beam_jobs.runners import processes
 from beam_jobs.runners.processes import Crew
 from beam_jobs.sources import Fetched, Reader, content
 from beam_jobs.work import Item, Progress, Reject, Result, Work
+from canopy import machine
 
 BATCH = 64  # images taken at once, at most: handing them over one by one costs a tenth of a small image
 FIRST = 4  # as many until it is known how large the images are
@@ -70,14 +71,16 @@ def _convert_batch(
     return batch
 
 
-def _ahead(work: Work, reader: Reader, crew: Crew) -> Iterator[_Batch]:
+def _ahead(
+    items: Sequence[Item], encoding: Encoding, classes: int, reader: Reader, crew: Crew
+) -> Iterator[_Batch]:
     """Reads and converts batches side by side, yields them in order; few are in the making at a time."""
     most = FIRST
 
     def begin() -> Iterator[Future[_Batch]]:
-        for taken in crew.pieces(work.items, lambda: most, LEAST):
+        for taken in crew.pieces(items, lambda: most, LEAST):
             fetched = reader.begin([item.source for item in taken])
-            yield crew.submit(_convert_batch, taken, fetched, work.encoding, work.classes)
+            yield crew.submit(_convert_batch, taken, fetched, encoding, classes)
 
     for batch in crew.outcomes(begin()):
         if batch.lengths:
@@ -106,7 +109,7 @@ def convert_shard(work: Work, crew: Crew, count: Callable[[int], None] = lambda 
     progress = Progress(work.progress)
     with Reader() as reader, storage.open_write(work.path) as file:
         writer = records.ChecksummedWriter(file)
-        for batch in _ahead(work, reader, crew):
+        for batch in _ahead(work.items, work.encoding, work.classes, reader, crew):
             writer.write(batch.data)
             result.lengths += batch.lengths
             result.tags = list(map(add, result.tags, batch.tags))
@@ -125,6 +128,23 @@ def convert_shard(work: Work, crew: Crew, count: Callable[[int], None] = lambda 
     result.channel_sums = images.channel_sums(histogram).tolist()
     result.save()
     return result
+
+
+def record_bytes(items: Sequence[Item], encoding: Encoding, classes: int) -> list[int]:
+    """How many bytes of a shard the records of a few images take, in order, but for those of no use.
+
+    Args:
+        items: the images.
+        encoding: of the records' pictures.
+        classes: tags in the vocabulary.
+    """
+    crew = processes.crew(machine.cores(), processes=0)
+    try:
+        with Reader() as reader:
+            batches = _ahead(items, encoding, classes, reader, crew)
+            return [size for batch in batches for size in batch.lengths]
+    finally:
+        crew.close()
 
 
 def convert_apart(paths: Sequence[str], crew: Crew) -> Iterator[Result]:

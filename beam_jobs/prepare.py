@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from beam_jobs import commit, images, labels, plan, records, sources, storage
+from beam_jobs import commit, convert, labels, plan, storage
 from beam_jobs.commit import Output
-from beam_jobs.images import BAD_NAME, DUPLICATE_NAME, NO_LABEL, RejectedImage
+from beam_jobs.images import BAD_NAME, DUPLICATE_NAME, NO_LABEL
 from beam_jobs.listing import list_images
 from beam_jobs.settings import MAX_SHARDS, Settings
 from beam_jobs.sources import Listing
@@ -155,16 +155,9 @@ def _rejects(
 
 def _typical_record_bytes(prepared: Prepared, settings: Settings) -> float:
     """The mean size of the first images' records: of the inputs alone, as the order is."""
-    sizes = []
-    with sources.Reader() as reader:
-        for position in prepared.order[settings.main_split][:SAMPLED]:
-            source = prepared.listing[int(position)]
-            try:
-                picture = images.convert(reader.read(source), settings.encoding, statistics=False)
-            except RejectedImage:
-                continue
-            data = records.serialise(source.name, picture, (), len(prepared.vocabulary))
-            sizes.append(len(data) + records.FRAME_BYTES)
+    chosen = prepared.order[settings.main_split][:SAMPLED]
+    items = [Item(prepared.listing[int(position)], (), statistics=False) for position in chosen]
+    sizes = convert.record_bytes(items, settings.encoding, len(prepared.vocabulary))
     return sum(sizes) / len(sizes) if sizes else 1.0
 
 

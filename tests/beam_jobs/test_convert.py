@@ -56,6 +56,27 @@ def names(shard: str) -> list[str]:
     return [re.search(rb"chip_\d+", record)[0].decode() for record in read_records(Path(shard))]  # type: ignore[index]
 
 
+def test_the_sizes_of_a_few_images_records_are_those_that_a_shard_has(put: Put, tmp_path: Path) -> None:
+    items = [put(f"chip_{i}", jpeg(noise(8 + i, 8))) for i in range(9)]
+    items.insert(4, put("damaged", b"no JPEG"))
+    job = work(tmp_path, items)
+    assert convert.record_bytes(items, job.encoding, job.classes) == run(job).lengths
+
+
+def test_to_learn_their_records_sizes_images_are_read_side_by_side(
+    put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both, read = threading.Barrier(2, timeout=20), Reader.read
+
+    def waiting_for_another(self: Reader, source: Source) -> bytes:
+        both.wait()
+        return read(self, source)
+
+    monkeypatch.setattr(Reader, "read", waiting_for_another)
+    items = [put(f"chip_{i}", jpeg(noise(8, 8))) for i in range(2 * FIRST)]
+    assert len(convert.record_bytes(items, Encoding("jpeg"), 3)) == len(items)
+
+
 def test_records_stand_in_the_lists_order_and_the_bytes_do_not_depend_on_the_threads(
     put: Put, tmp_path: Path
 ) -> None:
