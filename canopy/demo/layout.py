@@ -35,8 +35,16 @@ def open_archive(folder: Path) -> Archive:
     """Finds the parts of an archive.
 
     Raises:
-        UserError: the folder, its images or its labels are not there, or a CSV is still packed.
+        UserError: the folder, its images or its labels are not there or out of bounds, or a CSV is still
+            packed.
     """
+    try:
+        return _parts(folder)
+    except OSError as error:
+        raise UserError(f"{error.filename or folder} cannot be looked at ({error.strerror})") from error
+
+
+def _parts(folder: Path) -> Archive:
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder: DATA wants one that holds {TRAIN}/ and {LABELS}")
     if not (folder / TRAIN).is_dir():
@@ -107,7 +115,7 @@ def read_column(path: Path, column: str) -> list[str]:
     """One column of a CSV, in order.
 
     Raises:
-        UserError: the file or the column is not there, or it is no CSV.
+        UserError: the file or the column is not there, or it cannot be read, or it is no CSV.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -117,6 +125,8 @@ def read_column(path: Path, column: str) -> list[str]:
             return [row[column] or "" for row in reader]
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is no CSV in UTF-8 ({error})") from error
 

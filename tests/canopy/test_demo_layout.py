@@ -52,6 +52,13 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
         open_archive(tmp_path / "nowhere")
 
 
+def test_a_folder_and_a_csv_that_the_system_does_not_show_are_named(tmp_path):
+    with pytest.raises(UserError, match=r"aaa cannot be looked at \(File name too long\)"):
+        open_archive(tmp_path / ("a" * 300))
+    with pytest.raises(UserError, match=r" cannot be read \(Is a directory\)"):
+        read_column(tmp_path, "tags")
+
+
 def test_a_folder_without_images_is_named(archive):
     (archive / "train-jpg" / "train_0.jpg").unlink()
     (archive / "train-jpg").rmdir()
