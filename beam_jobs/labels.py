@@ -30,6 +30,9 @@ SEPARATORS = ",;\t"
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # Where most tags hold one of these, it was meant to part them: by itself, or in a list as Python prints it.
 OTHER_SEPARATORS = ",;|[]'\""
+# No tag begins, ends or is parted so that is meant as one: it is a list, or a piece of one, or of words
+# between quotes.
+CUT_BEGINS, CUT_ENDS, PARTS = tuple(',["'), (",",), ";|"
 MAX_LINE = 1 << 24  # characters: a packed file of megabytes may unpack to a line of gigabytes
 
 
@@ -182,17 +185,24 @@ def vocabulary_of(labels: Labels) -> tuple[str, ...]:
     """All tags of a CSV, sorted.
 
     Raises:
-        UserError: no row has a tag, or most of them look like several that something else parts.
+        UserError: no row has a tag, or most of them look like several that something else parts, or one
+            like a piece of such.
     """
     tags = tuple(sorted({tag for tags in labels.tag_sets for tag in tags}))
     if not tags:
         raise UserError(f"{labels.path}: no row has a tag")
     joined = [tag for tag in tags if any(mark in tag for mark in OTHER_SEPARATORS)]
     known = set(tags)
-    if len(joined) > len(tags) // 2 or any(_parts(tag) <= known for tag in joined):
+    cut = [
+        tag
+        for tag in tags
+        if tag.startswith(CUT_BEGINS) or tag.endswith(CUT_ENDS) or any(mark in tag for mark in PARTS)
+    ]
+    if cut or len(joined) > len(tags) // 2 or any(_parts(tag) <= known for tag in joined):
         raise UserError(
             f"{labels.path}: tags are parted by spaces, and {len(joined)} of its {len(tags)} are like "
-            f"{joined[0]!r}: put spaces there, or name each tag that is meant so in a --vocabulary"
+            f"{(cut or joined)[0]!r}: put spaces between tags and underscores within them, or name each tag "
+            "that is meant so in a --vocabulary"
         )
     return tags
 

@@ -219,6 +219,33 @@ def test_a_tag_that_is_another_with_a_comma_is_refused_however_many_are(tmp_path
         vocabulary_of(table)
 
 
+@pytest.mark.parametrize(
+    ("cell", "told"),
+    [
+        ("clear, primary", "'clear,'"),
+        ("haze;", "'haze;'"),
+        ("haze|smoke", r"'haze\|smoke'"),
+        ('"slash and burn" water', """'"slash'"""),
+        ("[road]", r"'\[road\]'"),
+    ],
+)
+def test_what_is_cut_out_of_a_list_or_out_of_quotes_is_no_tag_however_many_others_are_whole(
+    tmp_path: Path, cell: str, told: str
+) -> None:
+    with (tmp_path / "t.csv").open("w", newline="") as file:
+        whole = [(str(i), f"tag{i} other{i}") for i in range(20)]
+        csv.writer(file).writerows([("image_name", "tags"), *whole, ("x", cell)])
+    with pytest.raises(UserError, match=f"are like {told}: put spaces between tags and underscores within"):
+        vocabulary_of(read_labels(str(tmp_path / "t.csv")))
+
+
+@pytest.mark.parametrize("tag", ["'s-Gravenhage", "wheat[winter]", '55"', "a,z", "Land_use:forest"])
+def test_a_tag_that_only_looks_a_little_like_a_piece_is_one(tmp_path: Path, tag: str) -> None:
+    with (tmp_path / "t.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("image_name", "tags"), ("x", f"clear {tag} road")])
+    assert tag in vocabulary_of(read_labels(str(tmp_path / "t.csv")))
+
+
 def test_a_tag_may_hold_what_others_part_tags_with(tmp_path: Path) -> None:
     table = read_labels(write(tmp_path / "t.csv", 'image_name,tags\nx,"clear roads,paved"\n'))
     assert vocabulary_of(table) == ("clear", "roads,paved")
