@@ -102,7 +102,7 @@ def _open(data: bytes, max_pixels: int) -> JpegImagePlugin.JpegImageFile:
         raise RejectedImage(UNDECODABLE, _words(error)) from error
     width, height = image.size
     if width * height > max_pixels:
-        raise RejectedImage(TOO_LARGE, f"{width} x {height} pixels, over the limit of {max_pixels:,}")
+        raise RejectedImage(TOO_LARGE, f"{width} x {height} pixels, more than --max_pixels {max_pixels:,}")
     # One byte is counted in a third of the time that two take, and settles it for nearly every file. A
     # header may hold any bytes, so what the count leaves in doubt is walked through.
     most = min(MAX_SCANS, max(FEW_SCANS, MAX_PASSED_PIXELS // (width * height)))

@@ -120,7 +120,7 @@ def rows(path: str, columns: Sequence[str], told: str) -> Iterator[tuple[int, li
             raise UserError(f"{told}, line {done + 1}: {error}") from error
         except UnicodeDecodeError as error:
             said = text.encoding.upper().removesuffix("-SIG")
-            raise UserError(f"{told} is not {said} text (near line {done + 1})") from error
+            raise UserError(f"{told} is not {said} text (near line {done + 1}): save it as UTF-8") from error
 
 
 def _text(plain: IO[bytes]) -> io.TextIOWrapper:

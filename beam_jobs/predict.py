@@ -54,7 +54,10 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
     choosing.check(options, model=(job.model,), images=job.images, output=(job.output,))
     model = engines.read_info(job.model)
     if job.scores and submission.COLUMNS[0] in model.classes:
-        raise UserError(f"--scores: the model has a tag {submission.COLUMNS[0]}, as the names' column has")
+        raise UserError(
+            f"--scores: the model has a tag {submission.COLUMNS[0]}, as the names' column has: predict "
+            "without, or name that tag otherwise and train again"
+        )
     sample = submission.read_sample(job.sample_submission) if job.sample_submission else None
     job = targets.resolved(job)
     staged = staging.of_prediction(job.output)
@@ -182,7 +185,7 @@ def _check(
 ) -> None:
     """Ends the job where too many are affected, and leaves the list of them."""
     listed = f"; see {targets.rejects_path(job.output)}"
-    bad = sorted(f"{reject.name}, {reject.reason}" for reject in rejects)
+    bad = sorted(map(summary.reject_told, rejects))
     reasons = [
         f"{len(some):,} of {total:,} {what}, more than --{flag} {getattr(job, flag):g} allows "
         f"(the first: {some[0]}{'' if some is extra else listed})"

@@ -68,7 +68,8 @@ def prepare(settings: Settings, own: str) -> Prepared:
     for rows in plan.repeated(label_digest, plan.shuffled(label_digest)):
         if len({int(sets[row]) for row in rows}) > 1:
             raise UserError(
-                f"{settings.labels} has rows that contradict each other for {table.names[rows[0]]!r}"
+                f"{settings.labels} has rows that contradict each other for {table.names[rows[0]]!r}: give "
+                "each image one row with all of its tags"
             )
 
     digest = plan.digests(listing.names(), settings.seed)
@@ -79,6 +80,11 @@ def prepare(settings: Settings, own: str) -> Prepared:
             f"; {settings.labels} names none of them: its first name is {table.names[0]!r}, and that of an "
             f"image is {listing[0].name!r}"
         )
+        if "/" in table.names[0]:
+            unlike += (
+                ": a name is without its folder, so take the folders out of that file, and rename images "
+                "that are then called alike"
+            )
     order = plan.shuffled(digest)
     set_of = np.where(row < 0, -1, sets[row]).astype(np.int32)
     refused = labels.class_ids(table, vocabulary)

@@ -202,7 +202,7 @@ def _check_rejects(
                 f"{len(rejects):,} of {found:,} images cannot be used, "
                 f"more than --max_bad_fraction {job.max_bad_fraction:g} allows"
             )
-        raise UserError(f"{said}; each is in {where} (the first: {first.name}, {first.reason}){why}")
+        raise UserError(f"{said}; each is in {where} (the first: {summary.reject_told(first)}){why}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

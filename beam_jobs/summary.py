@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -25,6 +26,7 @@ from canopy.phrases import several
 
 _FEATURES = "tensorflow_datasets.core.features"
 SUPERVISED = (contract.KEY_ENCODED, contract.KEY_MULTI_HOT)  # what `as_supervised` gives
+MOST_DETAIL = 200  # characters: of a hundred unknown tags a few will do
 SHOWN_TAGS = 20  # on the screen: enough to see whether the CSV was understood
 
 
@@ -52,6 +54,11 @@ def reject_lines(rejects: Sequence[Reject]) -> bytes:
     """The content of rejects.jsonl, sorted: the same rejects give the same bytes."""
     lines = sorted(json.dumps(asdict(reject), ensure_ascii=False) for reject in rejects)
     return "".join(line + "\n" for line in lines).encode("utf-8", "backslashreplace")
+
+
+def reject_told(reject: Reject) -> str:
+    """A reject for a sentence: the list has the whole of a long detail."""
+    return f"{reject.name}, {reject.reason}: {textwrap.shorten(reject.detail, MOST_DETAIL, placeholder=' …')}"
 
 
 def files(document: Mapping[str, Any], rejects: Sequence[Reject]) -> dict[str, bytes]:
@@ -237,8 +244,9 @@ def lines(document: Mapping[str, Any], output: str) -> list[str]:
     if empty := [name for name, split in document["splits"].items() if not split["records"]]:
         result.append(f"empty      {', '.join(empty)}: no image fell to it; give it more in --splits")
     tags = document["vocabulary"]
-    more = f" … {tags[-1]}" if len(tags) > SHOWN_TAGS else ""
-    result.append(f"tags       {len(tags):,}: {' '.join(tags[:SHOWN_TAGS])}{more}")
+    more = f", … {tags[-1]}" if len(tags) > SHOWN_TAGS else ""
+    # With commas: a tag of two words has become two, and spaces would hide that.
+    result.append(f"tags       {len(tags):,}: {', '.join(tags[:SHOWN_TAGS])}{more}")
     if pictures["suspicious"]:
         result.append(
             f"suspicious {several(pictures['suspicious'], 'image')} of one value throughout "

@@ -99,7 +99,7 @@ def test_common_spellings_of_a_csv_mean_the_same(tmp_path: Path, text: str | byt
         ('image_name,tags\na,"b\nc,d\ne,f\n', "line 2: unexpected end of data"),
         pytest.param('image_name,tags\na,"b\n' + "c,d\n" * 40_000, "line 2: field larger", id="open quote"),
         ('image_name,tags\na,"b\nc","d\ne,f"\n', "line 2: 3 fields where 2"),
-        (b"image_name,tags\n\xff\xfe,b\n", r"not UTF-8 text \(near line 1\)"),
+        (b"image_name,tags\n\xff\xfe,b\n", r"not UTF-8 text \(near line 1\): save it as UTF-8"),
         ("image_name,tags\na,\ud800b\n".encode("utf-16", "surrogatepass"), "is not UTF-16 text"),
         ("image_name;tag\na;b\n", "has no column image_name: its header is 'image_name;tag'"),
         ("image_name;tags\na;b;c\n", "line 2: 3 fields where 2"),

@@ -81,7 +81,8 @@ def test_too_many_corrupt_images_fail_and_an_earlier_submission_stays(
     assert done.code == 2
     assert is_one_sentence(done), done.err
     assert "1 of 8 images cannot be used, more than --max_bad_fraction 0.01 allows" in done.err
-    assert f"(the first: cut, undecodable; see {output}.rejects.jsonl)" in done.err
+    assert "(the first: cut, undecodable: OSError: " in done.err
+    assert f"; see {output}.rejects.jsonl)" in done.err
     assert output.read_text() == "earlier"
     assert left_in(output.parent) == {"submission.csv", "submission.csv.rejects.jsonl"}
     assert not (tmp_path / "scores.parquet").exists()
@@ -132,8 +133,9 @@ def test_what_the_names_tell_already_ends_a_job_before_it_scores(
         "names": "2 of 9 names of the sample have no usable image",
         "images": "7 of 14 images cannot be used",
     }[wrong] in done.err
-    first = {"names": "chip_7", "images": "chip_0, duplicate_name"}[wrong]
-    assert f"(the first: {first}; see {done.output}.rejects.jsonl)" in done.err
+    first = {"names": "chip_7; ", "images": "chip_0, duplicate_name: "}[wrong]
+    assert f"(the first: {first}" in done.err
+    assert f"; see {done.output}.rejects.jsonl)" in done.err
     assert left_in(done.output.parent) == {"submission.csv.rejects.jsonl"}
     assert {reason for _, reason in done.rejects} == {"no_image" if wrong == "names" else "duplicate_name"}
 

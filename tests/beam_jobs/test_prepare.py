@@ -52,19 +52,31 @@ def test_a_row_that_comes_twice_is_one_label_and_no_contradiction(archive: Archi
     assert (plan.label_rows, plan.labels_without_image) == (4, 1)
     archive.rows.append(("never_seen", "water"))
     archive.write_labels()
-    with pytest.raises(UserError, match="contradict each other for 'never_seen'"):
+    with pytest.raises(UserError, match="contradict each other for 'never_seen': give each image one row"):
         plan_of(archive)
 
 
 def test_a_csv_that_names_no_image_is_shown_beside_one(archive: Archive, run: Run) -> None:
     archive.put("chip", jpeg(noise(1)), None)
-    archive.rows = [("train-jpg/chip.jpg", "clear")]
+    archive.rows = [("chap", "clear")]
     archive.write_labels()
     done = run(archive)
     assert done.code == 2
-    said = "names none of them: its first name is 'train-jpg/chip', and that of an image is 'chip'"
+    said = "names none of them: its first name is 'chap', and that of an image is 'chip'"
     assert done.err.endswith(f"; {archive.labels} {said}\n")
     assert [(row["name"], row["reason"]) for row in done.rejects] == [("chip", "no_label")]
+
+
+def test_whose_csv_names_folders_is_told_to_leave_them_out(archive: Archive, run: Run) -> None:
+    for folder in ("a", "b"):
+        archive.put(f"{folder}/chip", jpeg(noise(1)), None)
+    archive.rows = [("a/chip.jpg", "clear"), ("b/chip.jpg", "water")]
+    archive.write_labels()
+    done = run(archive)
+    assert done.code == 2
+    said = "its first name is 'a/chip', and that of an image is 'chip': a name is without its folder, so take"
+    assert said in done.err
+    assert done.err.endswith("and rename images that are then called alike\n")
 
 
 def test_shards_have_the_size_asked_for_whatever_the_images_are(archive: Archive, run: Run) -> None:

@@ -56,7 +56,15 @@ def test_images_of_which_none_can_be_used_are_a_mistake_whatever_is_allowed(
     done = run(archive, "--max_bad_fraction", "1")
     assert done.code == 2
     where = done.folder / "rejects.jsonl"
-    assert done.err == (f"error: none of 2 images can be used; each is in {where} (the first: one, empty)\n")
+    told = f"none of 2 images can be used; each is in {where} (the first: one, empty: the file is empty)"
+    assert done.err == f"error: {told}\n"
+
+
+def test_images_over_the_pixel_limit_are_told_with_the_flag_that_sets_it(archive: Archive, run: Run) -> None:
+    archive.put("scene", planet(noise(1, 40, 50)))
+    done = run(archive, "--max_pixels", "1999")
+    assert done.code == 2
+    assert "(the first: scene, too_large: 50 x 40 pixels, more than --max_pixels 1,999)" in done.err
 
 
 @pytest.mark.parametrize(

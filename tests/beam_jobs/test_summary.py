@@ -100,13 +100,19 @@ def test_the_fingerprint_is_of_what_shapes_the_records_and_not_of_how_the_job_ra
     assert document(results(), run=other_run)["fingerprint"] == document(results())["fingerprint"]
 
 
-@pytest.mark.parametrize(("shown", "said"), [(20, "tags       20: t0 "), (21, "tags       21: t0 ")])
+@pytest.mark.parametrize(("shown", "said"), [(20, "tags       20: t0, "), (21, "tags       21: t0, ")])
 def test_of_many_tags_the_screen_shows_twenty_and_the_last(shown: int, said: str) -> None:
     tags = tuple(f"t{i}" for i in range(shown))
     shards = [replace(result, tags=[0] * shown) for result in results()]
     (line,) = (line for line in summary.lines(document(shards, vocabulary=tags), "out") if "tags" in line)
     assert line.startswith(said)
-    assert line.endswith("t18 t19" if shown == 20 else "t19 … t20")
+    assert line.endswith("t18, t19" if shown == 20 else "t19, … t20")
+
+
+def test_a_tag_of_two_words_is_seen_to_have_become_two() -> None:
+    shards = [replace(result, tags=[0] * 3) for result in results()]
+    told = summary.lines(document(shards, vocabulary=("Annual", "Crop", "Forest")), "out")
+    assert "tags       3: Annual, Crop, Forest" in told
 
 
 @pytest.mark.parametrize(("given", "told"), [("png", "png"), ("jpeg", "jpeg"), ("keep", "jpeg")])
@@ -175,9 +181,9 @@ def test_names_and_tags_do_not_reach_the_terminal_as_commands(archive: Archive, 
     archive.put("evil\x1b[2J", b"")
     failed = run(archive)
     assert (failed.code, "\x1b" in failed.err) == (2, False)
-    assert r"(the first: evil\x1b[2J, empty)" in failed.err
+    assert r"(the first: evil\x1b[2J, empty: the file is empty)" in failed.err
     assert failed.rejects[0]["name"] == "evil\x1b[2J"
     done = run(archive, "--max_bad_fraction", "0.5")
     assert (done.code, "\x1b" in done.out) == (0, False)
-    assert r"3: \x1b[31mred clear primary" in done.out
+    assert r"3: \x1b[31mred, clear, primary" in done.out
     assert done.canopy["vocabulary"] == ["\x1b[31mred", "clear", "primary"]
