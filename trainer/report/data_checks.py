@@ -213,7 +213,7 @@ def absent_tags(
     parts += [f"train lacks {named(there)}"] if there and other_counts else []
     told = (
         f"{' and '.join(parts)}: figures for these tags mean nothing, so collect more images of them "
-        "or leave them out of the vocabulary."
+        "or take these tags out of the labels and preprocess again."
     )
     return Check("absent_tags", title, "look", told)
 

@@ -111,13 +111,11 @@ def constant_scores(scores: npt.ArrayLike, labels: npt.ArrayLike, tags: Sequence
         tags: the class names.
     """
     deviation = np.asarray(scores, np.float64).std(axis=0)
-    due = np.asarray(labels, np.float64).std(axis=0)
+    true = np.asarray(labels, bool)
+    due = true.std(axis=0)
     judged = due > 0
-    dull = [
-        tag
-        for tag, low in zip(tags, judged & (deviation < DULL * np.maximum(due, 1e-12)), strict=True)
-        if low
-    ]
+    low = judged & (deviation < DULL * due)
+    dull = [tag for tag, hardly in zip(tags, low, strict=True) if hardly]
     title = "Scores that move with the picture"
     if not judged.any():
         told = "No tag differs from image to image in the labels, so there is nothing to compare scores with."
@@ -126,7 +124,9 @@ def constant_scores(scores: npt.ArrayLike, labels: npt.ArrayLike, tags: Sequence
         least = float((deviation[judged] / due[judged]).min())
         told = f"Every tag's score varies over the images, by at least {least:.0%} of its labels' deviation."
         return Check("constant_scores", title, "pass", told)
-    most = len(dull) > judged.sum() / 2
+    # Of a long tail most tags come once or twice, and say nothing about a network that knows the others.
+    frequent = _judged(true)
+    most = (low & frequent).sum() > frequent.sum() / 2
     told = (
         f"The score of {len(dull)} of {judged.sum()} tags hardly changes from image to image "
         f"({named(dull)}): "
@@ -159,7 +159,7 @@ def never_answered(answered: npt.ArrayLike, labels: npt.ArrayLike, tags: Sequenc
     parts = [f"never answered: {named(never)}"] if never else []
     parts += [f"answered for every image: {named(always)}"] if always else []
     alike = len(never) + len(always)
-    judged = np.minimum(true.sum(axis=0), (~true).sum(axis=0)) >= FEW
+    judged = _judged(true)
     same = judged & (given.all(axis=0) | ~given.any(axis=0))
     return Check(
         "never_answered",
@@ -205,6 +205,12 @@ def calibrated(found: Calibration) -> Check:
         "probability before it is calibrated."
     )
     return Check("calibrated", title, "look", told)
+
+
+def _judged(labels: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """The tags that enough images have, and enough lack, to say something about a model: bool[classes]."""
+    judged: npt.NDArray[np.bool_] = np.minimum(labels.sum(axis=0), (~labels).sum(axis=0)) >= FEW
+    return judged
 
 
 def _most_frequent(rows: npt.NDArray[np.bool_]) -> tuple[float, npt.NDArray[np.bool_]]:

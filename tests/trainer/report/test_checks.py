@@ -170,6 +170,23 @@ def test_scores_are_held_against_how_much_the_labels_of_their_tag_vary():
     assert "nothing to compare" in found.sentence
 
 
+def test_tags_that_hardly_any_image_has_do_not_condemn_a_network_that_knows_the_others():
+    rng = np.random.default_rng(0)
+    labels = rng.random((1000, 70)) < [0.3] * 10 + [0.002] * 60  # a long tail
+    scores = np.where(np.arange(70) < 10, 0.1 + 0.8 * labels, 0.002)
+    tags = [f"tag_{i}" for i in range(70)]
+    found = model_checks.constant_scores(scores, labels, tags)
+    assert found.verdict == "look"
+    assert "more examples" in found.sentence
+    scores[:, :6] = 0.3
+    assert model_checks.constant_scores(scores, labels, tags).verdict == "fail"
+
+
+def test_scores_are_not_judged_by_a_handful_of_images():
+    labels = np.eye(3)[[0, 1]]
+    assert model_checks.constant_scores(np.full((2, 3), 0.3), labels, TAGS[:3]).verdict == "look"
+
+
 def test_scores_that_move_pass():
     scores, labels, _ = healthy()
     assert model_checks.constant_scores(scores, labels, TAGS).verdict == "pass"
@@ -295,6 +312,7 @@ def test_duplicates_nobody_looked_for_are_not_passed():
 
 def test_absent_tags_are_named_with_their_split():
     found = data_checks.absent_tags([3, 0], [0, 4], HALVES, "validation")
+    assert "take these tags out of the labels" in found.sentence  # --vocabulary alone would reject images
     assert found.verdict == "look"
     assert "validation lacks right and train lacks left" in found.sentence
     assert data_checks.absent_tags([3, 1], [5, 4], HALVES, "validation").verdict == "pass"
