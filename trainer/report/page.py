@@ -28,6 +28,7 @@ from trainer.report.statistics import Calibration, Confusions
 from trainer.report.training import Curves
 
 MOST_PANELS = 40  # tags with plots of their own: the page stays below a few megabytes
+MOST_ROWS = 60  # tags of a table that stands as it is: below one of thousands nothing would be found
 MOST_CONFUSED = 20  # rows and columns of the table of confusions
 MOST_PAIRS = 3  # of tags, named above that table
 MOST_LISTED = 20  # tags below a picture that are right, missed, wrong: a bad model answers with hundreds
@@ -101,6 +102,7 @@ def render(found: Findings) -> str:
         "thousands": "{:,}".format,
     }
     environment.globals["most_listed"] = MOST_LISTED  # a macro sees no variable of the page's
+    environment.globals["most_rows"] = MOST_ROWS
     script = environment.get_template("report_script.html").render()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     ordered = sorted(found.checks, key=lambda check: ("fail", "look", "pass").index(check.verdict))

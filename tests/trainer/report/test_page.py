@@ -115,6 +115,14 @@ def test_many_tags_and_thousands_of_images_stay_a_small_page():
     assert "tag_44 " not in section(text, "thresholds")
 
 
+def test_of_a_constant_answer_of_hundreds_of_tags_some_are_listed_and_the_others_counted():
+    tags = tuple(f"tag_{i}" for i in range(120))
+    found = findings(tags=tags)
+    text = page.render(dataclasses.replace(found, document={**found.document, "constant_tags": list(tags)}))
+    assert "<bdi>tag_19</bdi> and 100 more, see metrics.json. A model" in text
+    assert "The table scrolls through all 120 tags." in text
+
+
 def test_of_hundreds_of_wrong_tags_below_a_picture_the_surest_are_listed_and_the_others_counted():
     tags = tuple(f"tag_{i:03d}" for i in range(60))
     found = findings(tags)

@@ -141,6 +141,24 @@ def test_long_tags_fit_a_printed_page(open_page):
     assert opened.ask("getComputedStyle(document.querySelector('tbody th')).position") == "static"
 
 
+def test_a_table_of_hundreds_of_tags_scrolls_under_its_head_and_is_printed_whole(open_page):
+    tags = tuple(f"tag_{i}" for i in range(300))
+    opened = open_page(findings(tags=tags), viewport=WIDE)
+    for name in ("tags", "data"):
+        box = opened.tab.locator(f"section[aria-labelledby={name}] .tall")
+        box.evaluate("each => { for (let up = each; up; up = up.parentElement) up.open = true }")
+        box.evaluate("each => { each.scrollTop = 2000 }")
+        assert box.evaluate("each => each.scrollTop") == 2000
+        assert box.evaluate("each => each.clientHeight") < WIDE["height"]
+        heads, top = box.locator("thead th"), box.bounding_box()["y"]
+        assert [head.bounding_box()["y"] for head in heads.all()] == pytest.approx(
+            [top] * heads.count(), abs=1
+        )
+    opened.tab.emulate_media(media="print")
+    assert opened.ask("[...document.querySelectorAll('.tall')].every(t => t.scrollHeight == t.clientHeight)")
+    assert opened.ask("getComputedStyle(document.querySelector('.tall thead th')).position") == "static"
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_colour_of_text_has_contrast(open_page, scheme):
     opened = open_page(color_scheme=scheme)
