@@ -155,5 +155,6 @@ def as_parquet(names: Sequence[str], scores: NDArray[np.float32], classes: Seque
     table = pd.DataFrame(scores[order].reshape(len(names), len(classes)), columns=list(classes))
     table.insert(0, COLUMNS[0], pd.Series([names[i] for i in order], dtype="str"))
     out = io.BytesIO()
-    table.to_parquet(out, index=False)
+    # Scores hardly repeat: a dictionary of each column's would be half of the file, and most of its time.
+    table.to_parquet(out, index=False, use_dictionary=False)
     return out.getvalue()

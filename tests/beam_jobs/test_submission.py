@@ -269,3 +269,9 @@ def test_the_file_of_scores_has_a_name_and_one_float32_column_a_class(count: int
     assert [str(kind) for kind in table.dtypes[1:]] == ["float32"] * 4
     assert list(table["image_name"]) == sorted(scored)
     assert list(table["agriculture"]) == list(range(count))
+
+
+def test_a_file_of_scores_is_hardly_larger_than_they_are() -> None:
+    scores = np.random.default_rng(0).random((20_000, 4), np.float32)
+    data = as_parquet([f"image_{i}" for i in range(len(scores))], scores, CLASSES)
+    assert len(data) < 1.5 * scores.nbytes  # names included
