@@ -189,7 +189,7 @@ def test_the_models_own_thresholds_count_and_the_summary_says_so(
     found = json.loads((output / "metrics.json").read_text())
     assert found["f2"] < found["f2_at_0.2"]
     first, *_, last = capfd.readouterr().out.splitlines()
-    assert first.startswith(f"validation: {found['records']} records, loss {found['loss']:.4f}")
+    assert first.startswith(f"validation: {found['records']} records, loss {found['loss']:#.4g}")
     assert f"F2 {found['f2']:.4f} ({found['f2_at_0.2']:.4f} at 0.2" in first
     assert last == f"report: {output}/report.html"
 

@@ -38,6 +38,13 @@ def test_loss_and_f2_are_those_of_all_rows():
     assert result.summary["records"] == 200
 
 
+def test_the_loss_of_thousands_of_rare_tags_is_told_in_digits_that_tell():
+    labels = np.zeros((10, 1000), int)
+    labels[:, 0] = 1
+    found = Validation.of(np.full(labels.shape, 0.0123456), labels, tuple(f"t{i}" for i in range(1000)))
+    assert found.sentence().startswith("loss 0.01680, F2 ")
+
+
 def test_thresholds_that_are_given_are_taken_and_not_tuned():
     given = [0.9, 0.1, 0.3]
     result = Validation.of(SCORES, LABELS, TAGS, np.array(given))

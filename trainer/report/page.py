@@ -95,6 +95,7 @@ def render(found: Findings) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {
+        "digits": "{:#.{}g}".format,
         "figure": _figure,
         "isolated": isolated,
         "percent": "{:.2%}".format,

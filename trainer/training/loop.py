@@ -226,7 +226,7 @@ class Run:
         }
         self._note(journal, line)
         if self.place.is_chief:
-            meter.update(self._seen(step), f"epoch {epoch} of {self.config.epochs}, loss {loss:.3f}")
+            meter.update(self._seen(step), f"epoch {epoch} of {self.config.epochs}, loss {loss:#.3g}")
 
     def _close_epoch(self, step: int, journal: Journal) -> Validation:
         """Scores every validation record once after an epoch's last step, on all workers, and tells it."""

@@ -115,6 +115,15 @@ def test_many_tags_and_thousands_of_images_stay_a_small_page():
     assert "tag_44 " not in section(text, "thresholds")
 
 
+def test_a_loss_of_thousands_of_rare_tags_is_told_in_digits_that_tell():
+    found = findings()
+    curves = dataclasses.replace(found.training, losses=[0.69312, 0.02, 0.0109876])
+    document = {**found.document, "loss": 0.0109123}
+    text = page.render(dataclasses.replace(found, document=document, training=curves))
+    assert "<dt>loss</dt><dd>0.01091</dd>" in text
+    assert "training loss from 0.693 to 0.0110" in text
+
+
 def test_of_a_constant_answer_of_hundreds_of_tags_some_are_listed_and_the_others_counted():
     tags = tuple(f"tag_{i}" for i in range(120))
     found = findings(tags=tags)
