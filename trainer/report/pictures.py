@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -105,7 +106,7 @@ def picture(
 def data_address(encoded: bytes) -> str:
     """A picture as a `data:` address, made smaller where it is large; "" where it cannot be decoded."""
     try:
-        with Image.open(io.BytesIO(encoded)) as image:
+        with _opened(encoded) as image:
             kind = {"JPEG": "jpeg", "PNG": "png"}.get(image.format or "", "")
             as_it_is = (
                 kind
@@ -129,7 +130,14 @@ def data_address(encoded: bytes) -> str:
 def pillow_sees(encoded: bytes) -> bool:
     """Whether Pillow decodes a picture with more than one value in it."""
     try:
-        with Image.open(io.BytesIO(encoded)) as image:
+        with _opened(encoded) as image:
             return any(low != high for low, high in (c.getextrema() for c in image.convert("RGB").split()))
     except UNDECODABLE:
         return False
+
+
+def _opened(encoded: bytes) -> Image.Image:
+    """A picture of a record; Pillow would warn of scenes above 89 million pixels, which training has read."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        return Image.open(io.BytesIO(encoded))

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import warnings
 
 import numpy as np
 import pytest
@@ -66,6 +67,14 @@ def test_a_picture_too_large_for_pillow_is_a_gap(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 64 // 2 - 1)  # it refuses what is over twice that
     assert pictures.data_address(jpeg(1)) == ""
     assert not pictures.pillow_sees(jpeg(1))
+
+
+def test_a_scene_that_pillow_would_warn_of_is_shown_without_a_word(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3_000)  # it warns from there on, and refuses twice as many
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert pictures.data_address(jpeg(size=64))
+        assert pictures.pillow_sees(jpeg(size=64))
 
 
 def red_alone():
