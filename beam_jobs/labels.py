@@ -12,6 +12,7 @@ import contextlib
 import csv
 import io
 import sys
+import unicodedata
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -185,12 +186,20 @@ def vocabulary_of(labels: Labels) -> tuple[str, ...]:
     """All tags of a CSV, sorted.
 
     Raises:
-        UserError: no row has a tag, or most of them look like several that something else parts, or one
-            like a piece of such.
+        UserError: no row has a tag, two differ in how accents are encoded alone, most look like several that
+            something else parts, or one like a piece of such.
     """
     tags = tuple(sorted({tag for tags in labels.tag_sets for tag in tags}))
     if not tags:
         raise UserError(f"{labels.path}: no row has a tag")
+    composed: dict[str, str] = {}
+    for tag in tags:
+        twin = composed.setdefault(unicodedata.normalize("NFC", tag), tag)
+        if twin != tag:  # on a screen they are the same
+            raise UserError(
+                f"{labels.path} has the tags {twin!a} and {tag!a}, which differ in how their accents are "
+                "encoded alone: encode them alike (NFC)"
+            )
     joined = [tag for tag in tags if any(mark in tag for mark in OTHER_SEPARATORS)]
     known = set(tags)
     cut = [

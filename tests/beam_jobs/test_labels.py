@@ -178,6 +178,14 @@ def test_a_wrong_vocabulary_is_refused(tmp_path: Path, text: str | bytes, said: 
         read_vocabulary(write(tmp_path / "v.txt", text))
 
 
+def test_two_tags_that_look_the_same_are_refused_and_told_apart(tmp_path: Path) -> None:
+    table = read_labels(write(tmp_path / "t.csv", "image_name,tags\na,for\u00eat\nb,fore\u0302t\n"))
+    with pytest.raises(UserError, match=r"'fore\\u0302t' and 'for\\xeat', which differ in how their accents"):
+        vocabulary_of(table)
+    one = read_labels(write(tmp_path / "t.csv", "image_name,tags\na,lac\nb,fore\u0302t\n"))
+    assert vocabulary_of(one) == ("fore\u0302t", "lac")  # as it is spelled
+
+
 def test_a_csv_without_any_tag_has_no_vocabulary(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no row has a tag"):
         vocabulary_of(read_labels(write(tmp_path / "t.csv", "image_name,tags\na,\n")))
