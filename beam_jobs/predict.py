@@ -186,12 +186,15 @@ def _check(
     """Ends the job where too many are affected, and leaves the list of them."""
     listed = f"; see {targets.rejects_path(job.output)}"
     bad = sorted(map(summary.reject_told, rejects))
+    unnamed = "names of the sample have no usable image"
+    if missing and len(missing) == rows and "/" in missing[0]:
+        unnamed += " (an image's name is without its folder: take the folders out of the sample)"
     reasons = [
         f"{len(some):,} of {total:,} {what}, more than --{flag} {getattr(job, flag):g} allows "
         f"(the first: {some[0]}{'' if some is extra else listed})"
         for some, total, what, flag in (
             (bad, found, "images cannot be used", "max_bad_fraction"),
-            (missing, rows, "names of the sample have no usable image", "max_missing_fraction"),
+            (missing, rows, unnamed, "max_missing_fraction"),
             (extra, found, "images are not named in the sample", "max_extra_fraction"),
         )
         if exceeds(len(some), total, getattr(job, flag))

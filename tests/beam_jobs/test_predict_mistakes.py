@@ -113,6 +113,13 @@ def test_too_many_names_whose_image_turns_out_to_be_of_no_use_fail_as_those_with
     assert done.rejects == [("cut", "undecodable")]
 
 
+def test_a_sample_that_names_folders_is_told_to_leave_them_out(run: Run, chips: Path, tmp_path: Path) -> None:
+    sample = sample_of(tmp_path / "sample.csv", [f"test-jpg/{path.name}" for path in chips.iterdir()])
+    done = run("--images", chips, "--sample_submission", sample)
+    assert done.code == 2
+    assert "(an image's name is without its folder: take the folders out of the sample)" in done.err
+
+
 @pytest.mark.parametrize("wrong", ["names", "images"])
 def test_what_the_names_tell_already_ends_a_job_before_it_scores(
     wrong: str, run: Run, chips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
