@@ -17,6 +17,7 @@ import numpy as np
 from canopy import cli, contract, model_info, quiet, tables
 from canopy.cli import UserError
 from canopy.model_info import ModelInfo
+from canopy.phrases import several
 from trainer import data_info, flags, metrics, outputs
 from trainer.data_info import DataInfo
 from trainer.flags import flag
@@ -98,7 +99,7 @@ def _evaluate(settings: Settings) -> None:
     raised = [check for check in found.checks if check.verdict != "pass"]
     cli.tell(
         [
-            f"{settings.split}: {len(scored.names):,} records, {result.sentence()}",
+            f"{settings.split}: {several(len(scored.names), 'record')}, {result.sentence()}",
             *(f"{check.verdict}: {check.sentence}" for check in raised),
             f"report: {settings.output}/report.html",
         ]

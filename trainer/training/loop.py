@@ -79,7 +79,7 @@ class Outcome:
             did = f"trained {taken}, {several(self.images, 'image')} in {self.seconds:.1f} s"
             did += f" ({rate:,.0f} images/s)"
         return (
-            f"{did}; F2 {found['f2']:.4f} on {found['records']:,} validation records "
+            f"{did}; F2 {found['f2']:.4f} on {several(found['records'], 'validation record')} "
             f"(constant tags {found['f2_constant']:.4f})\n{model}"
         )
 

@@ -36,6 +36,11 @@ def test_a_resumed_run_tells_its_own_steps_beside_its_own_images() -> None:
     assert told(0, 1, steps=1) == "trained 1 step, 1 image in 10.0 s (0 images/s)"
 
 
+def test_one_validation_record_is_told_as_one() -> None:
+    outcome = loop.Outcome(1, 0, 2, 1.0, {"f2": 0.5, "records": 1, "f2_constant": 1.0}, "run/export")
+    assert "F2 0.5000 on 1 validation record (constant tags 1.0000)" in outcome.told()
+
+
 class CountingPace(Pace):
     """A clock by which each lap takes a second."""
 
