@@ -146,11 +146,7 @@ def _fill(
     prepared = prepare.sharded(prepared, job)
     output.claim(prepare.shard_names(prepared, job))
     with running.progress_folder() as progress:
-        lists, kept = [], []
-        for work in prepare.work_lists(prepared, job, output, progress):
-            lists.append(output.list_path(work.shard))
-            work.save(lists[-1])
-            kept.append(work.result)
+        lists, kept = _write_lists(prepared, job, output, progress)
         total = sum(map(len, prepared.order.values()))
         prepared = prepared.without_images()
         running.give_back_memory()
@@ -186,6 +182,22 @@ def _fill(
     marker = summary.as_json(summary.dataset_info_json(document))
     output.commit([result.shard for result in results], summary.files(document, rejects), marker)
     return document
+
+
+def _write_lists(
+    prepared: prepare.Prepared, job: settings.Settings, output: commit.Output, progress: str
+) -> tuple[list[str], list[str]]:
+    """Writes the work lists; returns where they are, and where their results are going to be.
+
+    Nothing of them is kept: one shard's names lie all over the memory that the listing takes, and none of it
+    could be given back.
+    """
+    lists, results = [], []
+    for work in prepare.work_lists(prepared, job, output, progress):
+        lists.append(output.list_path(work.shard))
+        work.save(lists[-1])
+        results.append(work.result)
+    return lists, results
 
 
 def _check_rejects(

@@ -1,15 +1,18 @@
-"""Fixtures: an archive in the making, a job run in this process, its progress, a store that misbehaves."""
+"""Fixtures: an archive in the making, a job run in this process, what it holds and shows, a bad store."""
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from beam_jobs import preprocess
 from beam_jobs.runners import running
+from beam_jobs.sources import Source
 from beam_jobs.stores import gcs
 from tests.beam_jobs.gcs_server import Faulty, serving
 from tests.beam_jobs.making import Archive, Done, Run, Shown
@@ -49,6 +52,21 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[Shown]:
 
     monkeypatch.setattr(running, "followed", noted)
     return seen
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the images that the driver holds when its pipeline begins."""
+    names: list[str] = []
+    begin = running.run
+
+    def noted(*arguments: Any, **named: Any) -> None:
+        gc.unfreeze()  # else what is there when Beam is imported would not be shown
+        names.extend(each.name for each in gc.get_objects() if isinstance(each, Source))
+        begin(*arguments, **named)
+
+    monkeypatch.setattr(running, "run", noted)
+    return names
 
 
 @pytest.fixture

@@ -206,6 +206,15 @@ def test_the_same_inputs_give_the_same_bytes_whatever_the_threads(
     assert sorted(one.names) == sorted(other.names)
 
 
+def test_while_images_are_converted_the_driver_holds_none_of_them(
+    archive: Archive, run: Run, held: list[str]
+) -> None:
+    for i in range(20):
+        archive.put(f"held_{i}", planet(noise(i)), TAGS[0])
+    assert run(archive, "--splits", "train=1").code == 0
+    assert not [name for name in held if name.startswith("held_")]
+
+
 def test_one_other_picture_tag_or_split_makes_another_fingerprint(
     archive: Archive, run: Run, tmp_path: Path
 ) -> None:
