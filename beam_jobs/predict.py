@@ -2,8 +2,8 @@
 
 Promises: `--output` is there whole or not at all; every image found is in it, listed in the rejects beside
 it, or counted as not asked for; every row that had to be guessed is listed there too. What passes through
-Beam are lists of names; the worker that gets one reads, converts and scores its images and leaves their
-scores in a staging folder beside the output, which is of this run alone.
+Beam are the paths of lists; the worker that gets one reads, converts and scores its images and leaves their
+scores beside the list, in a staging folder beside the output, which is of this run alone.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import math
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from beam_jobs import predict_settings, sources, staging, storage, submission, summary, targets
 from beam_jobs.listing import list_images
@@ -30,6 +31,8 @@ from canopy import cli, machine, quiet
 from canopy.cli import TryAgainError, UserError
 from canopy.model_info import ModelInfo
 from canopy.phrases import several
+
+_Done = TypeVar("_Done")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -78,16 +81,20 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
             targets.check_writable(path)
         sources.unpack(listing)
         lists = worklist.cut(unique, staged.own, progress, choice.workers, choice.processes)
+        lists = _side_by_side(WorkList.save, lists)
+        total = len(unique)
+        del listing, unique  # of millions of images they take gigabytes
+        running.give_back_memory()
         # Elsewhere each core mostly has a process of its own: two threads, for one to read meanwhile.
         threads = math.ceil(machine.cores() / choice.workers) if choice.mode else 2
         graph = partial(build, lists=lists, model=model, job=job, threads=threads, processes=choice.processes)
         try:
-            running.run(graph, choice, options, total=len(unique), doing="scoring", folder=progress)
+            running.run(graph, choice, options, total=total, doing="scoring", folder=progress)
         except (UserError, TryAgainError):
             staged.check()  # another run that has taken the folder is the reason, not what is missing
             raise
         staged.check()
-        outcomes = [_outcome(work) for work in lists]
+        outcomes = _side_by_side(_outcome, lists)
         scored = worklist.joined(outcomes)
         rejects += scored.rejects
         result = submission.assemble(scored.names, scored.scores, model, sample)
@@ -115,7 +122,7 @@ def build(
 
     Args:
         pipeline: a Beam pipeline.
-        lists: what to score.
+        lists: what to score, as saved.
         model: the export.
         job: the settings.
         threads: that score in each worker.
@@ -142,7 +149,8 @@ def build(
         def _note(self, error: Exception) -> None:
             self._error, self._is_transient = str(error), isinstance(error, TryAgainError)
 
-        def process(self, work: WorkList) -> None:
+        def process(self, packed: bytes) -> None:
+            work = WorkList.load(packed.decode("utf-8", "surrogateescape"))
             scored = Scored()
             if self._scorer and not self._error:
                 try:
@@ -159,9 +167,17 @@ def build(
             if self._scorer:
                 self._scorer.close()
 
+    # As bytes: Beam's coder of text takes no path that is not UTF-8.
+    packed = [work.place.encode("utf-8", "surrogateescape") for work in lists]
     # Create spreads them over the workers; --type_check_strictness ALL_REQUIRED wants its type named.
-    spread = pipeline | "Lists" >> beam.Create(lists).with_output_types(WorkList)
+    spread = pipeline | "Lists" >> beam.Create(packed).with_output_types(bytes)
     spread | "Score" >> beam.ParDo(Score())
+
+
+def _side_by_side(do: Callable[[WorkList], _Done], lists: Sequence[WorkList]) -> list[_Done]:
+    """Does something with every list: in a store each takes a round trip, and there may be thousands."""
+    with ThreadPoolExecutor(sources.READERS) as pool:
+        return list(pool.map(do, lists))
 
 
 def _outcome(work: WorkList) -> Scored:

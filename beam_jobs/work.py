@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,27 @@ class Reject:
 def utf8(text: str) -> str:
     """Text as UTF-8 can hold it: undecodable bytes of a file's name become escapes."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def packed(sources: Iterable[Source]) -> dict[str, Any]:
+    """Images as JSON holds them: each folder or archive once, with what is read in its stead."""
+    places: dict[tuple[str, str], int] = {}
+    rows: list[list[Any]] = []
+    for source in sources:
+        number = places.setdefault((source.container, source.copy), len(places))
+        entry = source.entry
+        at = None if entry is None else [entry.offset, entry.stored, entry.size, entry.method, entry.crc]
+        rows.append([number, source.member, at])
+    return {"places": list(places), "images": rows}
+
+
+def unpacked(document: Mapping[str, Any]) -> list[Source]:
+    """Reads what `packed` made."""
+    places = document["places"]
+    return [
+        Source(places[number][0], member, None if at is None else Entry(*at), places[number][1])
+        for number, member, at in document["images"]
+    ]
 
 
 @dataclass(frozen=True)
@@ -60,29 +82,25 @@ class Work:
 
     def save(self, path: str) -> None:
         """Writes it as JSON."""
-        places: dict[tuple[str, str], int] = {}  # container, and what is read in its stead
-        rows: list[list[Any]] = []
-        for item in self.items:
-            number = places.setdefault((item.source.container, item.source.copy), len(places))
-            entry = item.source.entry
-            place = (
-                None if entry is None else [entry.offset, entry.stored, entry.size, entry.method, entry.crc]
-            )
-            rows.append([number, item.source.member, item.ids, int(item.statistics), place])
         head = {key: value for key, value in vars(self).items() if key not in ("items", "encoding")}
-        document = {**head, "encoding": asdict(self.encoding), "places": list(places), "rows": rows}
+        document = {
+            **head,
+            "encoding": asdict(self.encoding),
+            "sources": packed(item.source for item in self.items),
+            "ids": [item.ids for item in self.items],
+            "statistics": [int(item.statistics) for item in self.items],
+        }
         storage.write_bytes(path, json.dumps(document, separators=(",", ":")).encode())
 
     @staticmethod
     def load(path: str) -> Work:
         """Reads what `save` wrote."""
         document = json.loads(storage.read_bytes(path))
-        places = document.pop("places")
-        items = []
-        for number, member, ids, statistics, at in document.pop("rows"):
-            container, copy = places[number]
-            source = Source(container, member, None if at is None else Entry(*at), copy)
-            items.append(Item(source, tuple(ids), bool(statistics)))
+        columns = unpacked(document.pop("sources")), document.pop("ids"), document.pop("statistics")
+        items = [
+            Item(source, tuple(ids), bool(statistics))
+            for source, ids, statistics in zip(*columns, strict=True)
+        ]
         encoding = Encoding(**document.pop("encoding"))
         return Work(**document, encoding=encoding, items=items)
 

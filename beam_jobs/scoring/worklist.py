@@ -1,7 +1,8 @@
 """Lists of images to score, and what comes of them: all that passes between driver and workers.
 
-Promises: a list is seconds of work, so that runners can share lists out, and its outcome one file, which a
-worker can only write whole.
+Promises: a list is seconds of work, so that runners can share lists out, and a small JSON file in the staging
+folder, so that images of any number make a pipeline of short paths; its outcome is one file, which a worker
+can only write whole.
 """
 
 from __future__ import annotations
@@ -9,14 +10,14 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from beam_jobs import storage
 from beam_jobs.sources import Source
-from beam_jobs.work import Reject
+from beam_jobs.work import Reject, packed, unpacked
 
 LEAST_IMAGES, MOST_IMAGES = 512, 4096  # of a list, where there are as many
 NONE: NDArray[np.float32] = np.empty((0, 0), np.float32)  # scores of no image
@@ -24,11 +25,24 @@ NONE: NDArray[np.float32] = np.empty((0, 0), np.float32)  # scores of no image
 
 @dataclass(frozen=True)
 class WorkList:
-    """One Beam element: images to score."""
+    """What a worker gets: images to score."""
 
-    sources: tuple[Source, ...]
+    sources: Sequence[Source]
+    place: str  # where the list itself lies
     path: str  # where the scores go
     progress: str  # where to put the number of images done, by workers on the driver's machine
+
+    def save(self) -> WorkList:
+        """Writes it to its place, and returns what is left to whoever waits for the scores: no images."""
+        document = {"path": self.path, "progress": self.progress, "sources": packed(self.sources)}
+        storage.write_bytes(self.place, json.dumps(document, separators=(",", ":")).encode())
+        return replace(self, sources=())
+
+    @staticmethod
+    def load(place: str) -> WorkList:
+        """Reads what `save` wrote."""
+        document = json.loads(storage.read_bytes(place))
+        return WorkList(unpacked(document["sources"]), place, document["path"], document["progress"])
 
 
 @dataclass
@@ -46,11 +60,11 @@ class Scored:
 def cut(
     found: Sequence[Source], staging: str, progress: str, workers: int, processes: int = 0
 ) -> list[WorkList]:
-    """Cuts the images into lists whose outcomes go to a staging folder.
+    """Cuts the images into lists that go to a staging folder, as their outcomes do.
 
     Args:
         found: the images.
-        staging: where outcomes go.
+        staging: where they go.
         progress: a folder of this machine for the numbers of images done.
         workers: that share the lists; 0: the runner knows.
         processes: beside a worker, that share each of its lists.
@@ -63,7 +77,8 @@ def cut(
         size = min(max(len(found) // (8 * workers), LEAST_IMAGES), MOST_IMAGES)
     return [
         WorkList(
-            tuple(found[begin : begin + size]),
+            found[begin : begin + size],
+            storage.join(staging, f"list-{number:05d}.json"),
             storage.join(staging, f"scores-{number:05d}.npz"),
             storage.join(progress, str(number)),
         )

@@ -52,6 +52,15 @@ def test_a_trained_models_rows_are_the_samples_names_in_its_order(
     assert str(done.output) in done.out
 
 
+def test_while_images_are_scored_the_driver_holds_none_of_them(
+    run: Run, chips: Path, tmp_path: Path, held: list[str]
+) -> None:
+    names = [f"chip_{i}" for i in range(7)]
+    done = run("--images", chips, "--sample_submission", sample_of(tmp_path / "sample.csv", names))
+    assert done.code == 0, done.err
+    assert not [name for name in held if name in names]
+
+
 def test_without_a_sample_the_rows_are_all_images_by_name(run: Run, chips: Path) -> None:
     done = run("--images", chips)
     assert done.code == 0, done.err

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from beam_jobs.archives.contents import Entry
 from beam_jobs.scoring import worklist
-from beam_jobs.scoring.worklist import LEAST_IMAGES, MOST_IMAGES, Scored
+from beam_jobs.scoring.worklist import LEAST_IMAGES, MOST_IMAGES, Scored, WorkList
 from beam_jobs.sources import Source
 from beam_jobs.work import Reject
 
@@ -42,6 +45,22 @@ def test_outcomes_go_to_a_store_and_progress_to_this_machine() -> None:
     (work,) = worklist.cut([Source("gs://here/chips", "a.jpg")], "gs://here/out.csv.partial", "/tmp/here", 0)
     assert work.path == "gs://here/out.csv.partial/scores-00000.npz"
     assert work.progress == "/tmp/here/0"
+
+
+ENTRIES = st.builds(Entry, *[st.integers(0, 2**40)] * 3, st.integers(-4, 100), st.integers(0, 2**32 - 1))
+SOURCES = st.builds(Source, st.text(), st.text(), st.none() | ENTRIES, st.text())
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(sources=st.lists(SOURCES, max_size=5), path=st.text())
+@example(sources=[Source("/chips\udce9", "a\udce9.jpg")], path="/out\udce9.csv.partial")
+def test_a_list_survives_its_file_and_what_is_kept_of_it_holds_no_image(
+    sources: list[Source], path: str, tmp_path: Path
+) -> None:
+    work = WorkList(sources, str(tmp_path / "list.json"), path, "progress")
+    kept = work.save()
+    assert (kept.sources, kept.place, kept.path) == ((), work.place, path)
+    assert WorkList.load(kept.place) == work
 
 
 @given(
