@@ -178,6 +178,7 @@ def _zip_members(file: IO[bytes]) -> Iterator[tuple[str, Entry]]:
     seen: dict[str, Entry] = {}
     links: dict[str, str] = {}
     with zipfile.ZipFile(file) as archive:
+        has_links = any(map(_is_link, archive.infolist()))  # else no table, which takes as much as all names
         for info in archive.infolist():
             if info.filename.endswith("/"):  # zipfile's own is_dir raises for a name of no length
                 continue
@@ -186,15 +187,19 @@ def _zip_members(file: IO[bytes]) -> Iterator[tuple[str, Entry]]:
                     "it is the last of several parts, which `zip -s 0 --out whole.zip NAME` puts together"
                 )
             name = _zip_name(info)
-            is_encrypted = info.flag_bits & 1
-            if stat.S_ISLNK(info.external_attr >> 16) and not is_encrypted:
+            if _is_link(info):
                 links[name] = _target(archive, info)
                 continue
-            method = ENCRYPTED if is_encrypted else info.compress_type
+            method = ENCRYPTED if info.flag_bits & 1 else info.compress_type
             entry = Entry(info.header_offset, info.compress_size, info.file_size, method, info.CRC)
-            seen[posixpath.normpath(name)] = entry
+            if has_links:
+                seen[posixpath.normpath(name)] = entry
             yield name, entry
     yield from _linked(links, seen)
+
+
+def _is_link(info: zipfile.ZipInfo) -> bool:
+    return stat.S_ISLNK(info.external_attr >> 16) and not info.flag_bits & 1
 
 
 def _zip_name(info: zipfile.ZipInfo) -> str:
@@ -247,8 +252,7 @@ def _tar_members(file: IO[bytes]) -> Iterator[tuple[str, Entry]]:
                 elif not info.isdir():
                     yield "", Entry(0, 0, 0, IN_TAR, 0)
                 archive.members = []  # type: ignore[attr-defined]  # it would keep a fat object for each
-            end: int = archive.offset
-        start = _after_end(file, end)
+            start = _after_end(file, archive.offset)
     yield from _linked(links, seen)
 
 

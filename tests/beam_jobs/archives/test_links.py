@@ -218,3 +218,19 @@ def test_a_link_unpacks_to_no_more_than_its_zips_index_says(tmp_path: Path, meth
         assert tracemalloc.get_traced_memory()[1] < 5_000_000
     finally:
         tracemalloc.stop()
+
+
+def test_of_a_zip_without_a_link_no_table_of_paths_is_made(tmp_path: Path) -> None:
+    members, peaks = 5_000, []
+    paths = tmp_path / "plain.zip", zip_with_link(tmp_path / "linked.zip", b"a.jpg", zipfile.ZIP_STORED)
+    for path in paths:
+        with zipfile.ZipFile(path, "a") as archive:
+            for number in range(members):
+                archive.writestr(f"{'chips' * 40}/{number}.jpg", b"chip")
+        tracemalloc.start()
+        try:
+            assert len(list_images([str(path)])) >= members
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    assert peaks[1] - peaks[0] > 200 * members  # bytes
