@@ -176,7 +176,8 @@ def work_lists(prepared: Prepared, settings: Settings, output: Output, progress:
         output: where the shards go.
         progress: a folder of this machine for the numbers of images done.
     """
-    splits = sorted(prepared.order, key=lambda split: (split != settings.main_split, split))
+    main = settings.main_split
+    splits = sorted(prepared.order, key=lambda split: (split != main, split))
     for split in splits:
         order, shards = prepared.order[split], prepared.shards[split]
         edges = plan.bounds(len(order), shards)
@@ -188,7 +189,7 @@ def work_lists(prepared: Prepared, settings: Settings, output: Output, progress:
                 Item(
                     prepared.listing[int(order[at])],
                     prepared.ids[prepared.set_of[order[at]]],
-                    split == settings.main_split and at % stride == 0,
+                    split == main and at % stride == 0,
                 )
                 for at in range(edges[index], edges[index + 1])
             ]
