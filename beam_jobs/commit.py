@@ -63,10 +63,10 @@ class Output:
                 under the names that this job writes and Canopy did not write them, or another job of this
                 machine is writing there.
         """
-        self._look(overwrite)
+        self.look(overwrite)
         self._staging.begin(keep=(RUN_JSON,))
         try:
-            there, ours = self._look(overwrite)  # again: a job that was not done the first time may be by now
+            there, ours = self.look(overwrite)  # again: a job that was not done the first time may be by now
         except (UserError, TryAgainError):
             self._staging.leave()
             raise
@@ -78,8 +78,11 @@ class Output:
         for name in (LISTS, RESULTS, SHARDS):
             storage.make_folder(storage.join(self.own, name))
 
-    def _look(self, overwrite: bool) -> tuple[set[str], set[str]]:
-        """The files in the folder, and the names that Canopy's own have; raises where it is not to be had."""
+    def look(self, overwrite: bool) -> tuple[set[str], set[str]]:
+        """The files in the folder, and the names that Canopy's own have; raises as `begin` does.
+
+        For itself, too, before millions of images are listed, which takes minutes.
+        """
         if not self.remote and storage.exists(self.folder) and not Path(self.folder).is_dir():
             raise UserError(f"--output: {self.folder} is a file, not a folder")
         self._refuse_folders()

@@ -139,6 +139,7 @@ def _fill(
     run_id: str,
     start: float,
 ) -> dict[str, Any]:
+    output.look(job.overwrite)
     prepared = prepare.prepare(job, output.own)
     output.begin(job.overwrite)
     _check_rejects(prepared.rejects, prepared.found, job, output, prepared.unlike)

@@ -129,6 +129,16 @@ def test_a_whole_data_set_is_replaced_only_on_request(archive: Archive, run: Run
     assert (third.folder / "mine.txt").read_text() == "a stranger's file"
 
 
+def test_a_whole_data_set_is_told_before_images_are_looked_for(
+    archive: Archive, run: Run, tmp_path: Path
+) -> None:
+    run(archive.fill(6))
+    again = run(archive, "--images", str(tmp_path / "nowhere"))
+    assert again.code == 2
+    assert "--overwrite replaces it" in again.err
+    assert "nowhere does not exist" in run(archive, "--images", str(tmp_path / "nowhere"), "--overwrite").err
+
+
 def test_a_replacement_that_fails_leaves_the_earlier_data_set_whole(archive: Archive, run: Run) -> None:
     archive.fill(20)
     before = run(archive, "--num_shards", "4")
