@@ -95,6 +95,21 @@ def test_of_several_near_twins_the_nearest_is_named(block, monkeypatch):
     assert duplicates.find(split, others).near == [("one", "nearer")]
 
 
+def test_twins_are_those_that_every_pair_compared_gives():
+    rng = np.random.default_rng(0)
+    split, others = looks([jpeg(i) for i in range(40)]), looks([jpeg(100 + i) for i in range(20)])
+    for some in (split, others):  # of one hash, apart by about as much as twins may be, evenly or not
+        some.hashes[:] = 0
+        even, uneven = rng.integers(0, 12, (len(some.names), 1, 1, 3)), rng.integers(0, 5, some.thumbs.shape)
+        some.thumbs[:] = 100 + even + uneven
+    apart = np.abs(split.thumbs[:, None].astype(int) - others.thumbs).mean(axis=(2, 3, 4))
+    twins = [
+        (split.names[i], others.names[int(row.argmin())]) for i, row in enumerate(apart) if row.min() <= 3
+    ]
+    assert duplicates.find(split, others).near == twins
+    assert 0 < len(twins) < 40
+
+
 @pytest.mark.parametrize(
     ("rows", "candidates", "hashes"),
     [(3_000, 30_000, 2**63), (1_000, 5_000, 1)],
