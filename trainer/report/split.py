@@ -124,6 +124,7 @@ class _Gathered:
     def __init__(self) -> None:
         self.names: list[str] = []
         self._digests: list[bytes] = []
+        self._hashes: list[Any] = []
         self._thumbs: list[Any] = []
         self._measures: list[Any] = []
         self._flat: list[Any] = []
@@ -131,17 +132,17 @@ class _Gathered:
     def add(self, names: Any, images: Any, thumbs: Any, measures: Any, flat: Any) -> None:
         self.names += [name.decode("utf-8", "replace") for name in names.numpy()]
         self._digests += [hashlib.blake2b(image, digest_size=16).digest() for image in images.numpy()]
-        self._thumbs.append(thumbs.numpy())
+        self._hashes.append(difference_hash(thumbs.numpy()))
+        self._thumbs.append(thumbs.numpy().round().astype(np.uint8))  # a quarter of what is computed with
         self._measures.append(measures.numpy())
         self._flat.append(flat.numpy())
 
     def looks(self) -> Looks:
-        thumbs = np.concatenate(self._thumbs)
         return Looks(
             self.names,
             self._digests,
-            difference_hash(thumbs),
-            thumbs.round().astype(np.uint8),
+            np.concatenate(self._hashes),
+            np.concatenate(self._thumbs),
             np.concatenate(self._measures),
             np.concatenate(self._flat),
         )

@@ -1,5 +1,6 @@
 """A split read for the report: what it takes of its records, and of large pictures."""
 
+import tracemalloc
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -51,6 +52,18 @@ def test_the_first_records_are_looked_at_as_they_are(records):
     assert abs(apart.mean()) < 0.2
     assert not found.flat.any()
     assert split.look(info, "train", 0).names == []
+
+
+def test_of_each_record_looked_at_some_hundred_bytes_are_held(tmp_path):
+    info, peaks = made(tmp_path, [3_000]), []
+    for count in (1_000, 3_000):
+        tracemalloc.start()
+        try:
+            assert len(split.look(info, "validation", count).names) == count
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    assert (peaks[1] - peaks[0]) / 2_000 < 1_000
 
 
 def test_a_picture_of_which_one_channel_varies_is_not_of_one_value(tmp_path, monkeypatch):
