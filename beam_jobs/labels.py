@@ -14,7 +14,7 @@ import io
 import sys
 import unicodedata
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import IO
@@ -31,9 +31,8 @@ SEPARATORS = ",;\t"
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # Where most tags hold one of these, it was meant to part them: by itself, or in a list as Python prints it.
 OTHER_SEPARATORS = ",;|[]'\""
-# No tag begins, ends or is parted so that is meant as one: it is a list, or a piece of one, or of words
-# between quotes.
-CUT_BEGINS, CUT_ENDS, PARTS = tuple(',["'), (",",), ";|"
+LISTS = ",;|"  # no tag begins with one of these, or ends so, that is meant as one
+AROUND = (('"', '"'), ("[", "]"))  # what words of one tag, or a list, stand between
 MAX_LINE = 1 << 24  # characters: a packed file of megabytes may unpack to a line of gigabytes
 
 
@@ -202,11 +201,7 @@ def vocabulary_of(labels: Labels) -> tuple[str, ...]:
             )
     joined = [tag for tag in tags if any(mark in tag for mark in OTHER_SEPARATORS)]
     known = set(tags)
-    cut = [
-        tag
-        for tag in tags
-        if tag.startswith(CUT_BEGINS) or tag.endswith(CUT_ENDS) or any(mark in tag for mark in PARTS)
-    ]
+    cut = _cut(joined, known)
     if cut or len(joined) > len(tags) // 2 or any(_parts(tag) <= known for tag in joined):
         raise UserError(
             f"{labels.path}: tags are parted by spaces, and {len(joined)} of its {len(tags)} are like "
@@ -216,9 +211,25 @@ def vocabulary_of(labels: Labels) -> tuple[str, ...]:
     return tags
 
 
-def _parts(tag: str) -> set[str]:
+def _cut(tags: Sequence[str], known: Container[str]) -> list[str]:
+    """Those that are a piece of a list or of words between quotes, or a list of which a part is a tag.
+
+    Args:
+        tags: those that hold one of the other separators.
+        known: all tags.
+    """
+    # An entity such as `&amp;` ends so as well.
+    cut = [tag for tag in tags if tag[0] in LISTS or (tag[-1] in LISTS and "&" not in tag)]
+    for begin, end in AROUND:
+        opened = [tag for tag in tags if tag[0] == begin and tag[-1] != end]
+        if opened and any(tag[-1] == end and tag[0] != begin for tag in tags):
+            cut += opened
+    return cut + [tag for tag in tags if any(part in known for part in _parts(tag, ";|") - {tag})]
+
+
+def _parts(tag: str, marks: str = OTHER_SEPARATORS) -> set[str]:
     """What lies between the marks in a tag."""
-    for mark in OTHER_SEPARATORS:
+    for mark in marks:
         tag = tag.replace(mark, " ")
     return set(tag.split())
 

@@ -55,14 +55,16 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[Shown]:
 
 
 @pytest.fixture
-def held(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the images that the driver holds when its pipeline begins."""
     names: list[str] = []
     begin = running.run
 
     def noted(*arguments: Any, **named: Any) -> None:
         gc.unfreeze()  # else what is there when Beam is imported would not be shown
-        names.extend(each.name for each in gc.get_objects() if isinstance(each, Source))
+        gc.collect()  # what earlier tests have left
+        sources = [each for each in gc.get_objects() if isinstance(each, Source)]
+        names.extend(each.name for each in sources if each.path.startswith(str(tmp_path)))
         begin(*arguments, **named)
 
     monkeypatch.setattr(running, "run", noted)
