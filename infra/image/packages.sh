@@ -13,7 +13,4 @@ python -m pip --python /opt/canopy/bin/python --no-cache-dir --disable-pip-versi
 rm -rf /opt/canopy/lib/python3.*/site-packages/tensorflow/include
 find /opt/canopy/lib -name '*.a' -delete
 
-# The root file system is read-only in pods, so what is not compiled here would be compiled at every start.
-# Hash-based and unchecked: copying layers about changes files' times, and the files do not change any more.
-# Some packages carry templates and tests in Python's name that do not compile: they are no reason to stop.
-/opt/canopy/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/canopy/lib > /dev/null || true
+sh infra/image/compile.sh /opt/canopy/lib
