@@ -1,7 +1,7 @@
 """Writes the third-party notices of an image: every installed package, its licence and its licence's text.
 
-Promises: one section a package in alphabetical order, from the packages' own metadata; a package that names
-no licence is listed as such instead of left out.
+Promises: one section a package in alphabetical order, from the packages' own metadata and files, with what
+they say of others' work within them; a package that names no licence is listed as such instead of left out.
 
     python infra/image/notices.py NOTICES
 """
@@ -15,7 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import cast
 
-TEXTS = ("LICENSE", "LICENCE", "COPYING", "NOTICE")
+TEXTS = ("LICENSE", "LICENCE", "COPYING", "NOTICE", "THIRD_PARTY", "THIRDPARTY")
+PROSE = ("", ".txt", ".md", ".rst")  # beside the code, where "license.py" may be a module
 RULE = "-" * 80
 
 
@@ -60,7 +61,7 @@ def licence(about: Message) -> str:
 
 def _texts(package: metadata.Distribution) -> Iterable[str]:
     for file in package.files or ():
-        if file.name.upper().startswith(TEXTS) and ".dist-info" in str(file):
+        if file.name.upper().startswith(TEXTS) and (".dist-info" in str(file) or file.suffix in PROSE):
             path = Path(str(file.locate()))
             if path.is_file():
                 yield path.read_text(encoding="utf-8", errors="replace").strip()

@@ -225,6 +225,8 @@ def test_the_notices_name_each_package_with_its_licence(tmp_path):
     for name, licence in (("numpy", "BSD"), ("tensorflow", "Apache"), ("pillow", "MIT-CMU")):
         section = text.split(f"\n{name} ", 1)[1][:200]
         assert licence in section, section
+    within_tensorflow = text.split("\ntensorflow ", 1)[1].split("\ntensorflow-", 1)[0]
+    assert "== Astunparse" in within_tensorflow  # its THIRD_PARTY_NOTICES.txt: whose work is linked into it
 
 
 @pytest.mark.parametrize(
