@@ -9,8 +9,11 @@ python -m pip --python /opt/canopy/bin/python --no-cache-dir --disable-pip-versi
   install --quiet --no-compile --no-deps --no-build-isolation --require-hashes --requirement "$1"
 /opt/canopy/bin/python infra/image/notices.py /opt/canopy/NOTICES
 
-# C++ headers and static archives serve whoever compiles against TensorFlow; nothing here does.
-rm -rf /opt/canopy/lib/python3.*/site-packages/tensorflow/include
+# C++ headers and static archives serve whoever compiles against a library, and tests whoever works on one; nothing
+# here does.
+for unused in tensorflow/include pyarrow/include pyarrow/tests pandas/tests matplotlib/tests; do
+  rm -rf /opt/canopy/lib/python3.*/site-packages/"$unused"
+done
 find /opt/canopy/lib -name '*.a' -delete
 
 sh infra/image/compile.sh /opt/canopy/lib

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from importlib import metadata
 from importlib.util import cache_from_source
 from pathlib import Path
 
@@ -286,3 +287,45 @@ def test_a_builder_without_shared_memory_compiles_too(modules):
 def test_a_target_has_the_standard_library_compiled_which_its_base_leaves_out(target):
     assert within(target, "COPY")[0] == "--from=library /library/ /"
     assert [rest for stage, word, rest in instructions() if (stage, word) == ("library", "RUN")]
+
+
+# Refuses what the images leave out, then imports what their processes do.
+IMPORTS = """
+import importlib, sys
+
+class Gone:
+    def find_spec(self, name, path=None, target=None):
+        if name in gone:
+            raise ModuleNotFoundError(name, name=name)
+
+gone = set(sys.argv[1].split(","))
+sys.meta_path.insert(0, Gone())
+for name in sys.argv[2].split(","):
+    importlib.import_module(name)
+"""
+USED = (
+    "beam_jobs.preprocess,beam_jobs.predict,trainer.launch,trainer.task,trainer.evaluate,trainer.tune,infra.submit,"
+    "apache_beam,apache_beam.io.gcp.gcsfilesystem,"
+    "apache_beam.runners.dataflow.dataflow_runner,apache_beam.runners.portability.portable_runner,"
+    "ai_edge_litert.interpreter,google.cloud.storage,optuna,tensorboard.main,tensorflow,tensorflow_hub,tf_keras"
+)
+
+
+@pytest.mark.parametrize("name", ["cpu", "gpu"])
+def test_what_an_image_leaves_out_is_not_imported_there(name):
+    ours, everybodys = packages(LOCKS / f"{name}.lock"), packages(ROOT / "requirements.lock")
+    overrides = (LOCKS / f"{name}.overrides").read_text()
+    left_out = re.findall(r"^(\S+) ; sys_platform == 'never'$", overrides, re.MULTILINE)
+    assert left_out
+    assert not set(left_out) & set(ours)
+    assert set(left_out) <= set(everybodys)
+    files = [file for package in left_out for file in metadata.distribution(package).files or ()]
+    gone = [".".join(file.parent.parts) for file in files if file.name == "__init__.py"]
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTS, ",".join(gone), USED],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
