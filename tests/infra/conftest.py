@@ -1,5 +1,6 @@
 """A test API server under the rights of k8s/rbac.yaml, and the command run against it."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from tests.conftest import ROOT
 from tests.infra.api_server import ApiServer
 
 RBAC = ROOT / "k8s" / "rbac.yaml"
+LOCKS = ROOT / "infra" / "locks"
 
 
 def role_rules():
@@ -37,6 +39,16 @@ def job(name, command=("python", "-m", "trainer.launch"), completions=None, imag
 
 def settings_map(name, **data):
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}
+
+
+def packages(lock):
+    """Name to version, of what the images' Python 3.11 installs on Linux on x86-64."""
+    found = {}
+    for line in lock.read_text().splitlines():
+        match = re.match(r"([\w.-]+)(?:\[[\w,-]+\])?==(\S+)(?: ; (.+?))? \\$", line)
+        if match and not re.search(r"win32|never|Windows|machine != 'x86_64'|version >=", match[3] or ""):
+            found[match[1]] = match[2]
+    return found
 
 
 @pytest.fixture

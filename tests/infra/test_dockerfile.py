@@ -2,24 +2,20 @@
 
 import fnmatch
 import json
-import os
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
 from importlib import metadata
-from importlib.util import cache_from_source
 from pathlib import Path
 
 import pytest
 
 from canopy.cuda import LEFT_OUT
 from tests.conftest import ROOT
-from tests.infra.conftest import k8s_manifests
+from tests.infra.conftest import LOCKS, k8s_manifests, packages
 
 DOCKERFILE = ROOT / "infra" / "Dockerfile"
-LOCKS = ROOT / "infra" / "locks"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 UID = "10001"
 
@@ -50,16 +46,6 @@ def lineage(target):
 
 def within(target, word):
     return [rest for stage, name, rest in instructions() if name == word and stage in lineage(target)]
-
-
-def packages(lock):
-    """Name to version, of what Linux on x86-64 installs."""
-    found = {}
-    for line in lock.read_text().splitlines():
-        match = re.match(r"([\w.-]+)(?:\[[\w,-]+\])?==(\S+)(?: ; (.+?))? \\$", line)
-        if match and not re.search(r"win32|never|Windows|machine != 'x86_64'", match[3] or ""):
-            found[match[1]] = match[2]
-    return found
 
 
 def test_the_base_is_pinned_by_tag_and_digest():
@@ -211,76 +197,6 @@ def test_the_site_packages_that_the_code_is_copied_into_are_the_bases():
     text = DOCKERFILE.read_text()
     base = set(re.findall(r"^ARG BASE=.*/python:(3\.\d+)\.", text, re.MULTILINE))
     assert set(re.findall(r"python(3\.\d+)/site-packages", text)) == base
-
-
-def test_the_notices_name_each_package_with_its_licence(tmp_path):
-    path = tmp_path / "NOTICES"
-    done = subprocess.run(
-        [sys.executable, ROOT / "infra" / "image" / "notices.py", path],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    text = path.read_text()
-    for name, licence in (("numpy", "BSD"), ("tensorflow", "Apache"), ("pillow", "MIT-CMU")):
-        section = text.split(f"\n{name} ", 1)[1][:200]
-        assert licence in section, section
-    within_tensorflow = text.split("\ntensorflow ", 1)[1].split("\ntensorflow-", 1)[0]
-    assert "== Astunparse" in within_tensorflow  # its THIRD_PARTY_NOTICES.txt: whose work is linked into it
-
-
-@pytest.mark.parametrize(
-    "script", sorted((ROOT / "infra" / "image").glob("*.sh")), ids=lambda path: path.name
-)
-def test_a_script_parses_and_stops_at_the_first_error(script):
-    assert subprocess.run(["sh", "-n", script], check=False).returncode == 0
-    assert "set -eu" in script.read_text()
-
-
-@pytest.fixture
-def modules(tmp_path):
-    """A folder with a module, and with a template that only looks like one."""
-    (tmp_path / "modules").mkdir()
-    (tmp_path / "modules" / "sound.py").write_text("ANSWER = 42\n")
-    (tmp_path / "modules" / "template.py").write_text("{{ answer }} = \n")
-    return tmp_path / "modules"
-
-
-def compiled(modules, *before):
-    """Runs compile.sh with this Python, after other words, and reads what it made of the sound module."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    done = subprocess.run(
-        [*before, "sh", ROOT / "infra" / "image" / "compile.sh", modules],
-        env=os.environ | {"PATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "template.py" in done.stdout
-    made = list((modules / "__pycache__").iterdir())
-    assert [path.name for path in made] == [Path(cache_from_source("sound.py")).name]
-    return made[0].read_bytes()
-
-
-def test_what_compiles_is_compiled_for_files_whose_times_change_and_the_rest_is_named(modules):
-    # By hash (1) and not checked (2 is missing): https://peps.python.org/pep-0552/
-    assert compiled(modules)[4:8] == b"\x01\0\0\0"
-
-
-def test_a_builder_without_shared_memory_compiles_too(modules):
-    own = [
-        "unshare",
-        "--map-root-user",
-        "--mount",
-        "sh",
-        "-c",
-        'mount -t tmpfs -o ro none /dev/shm && exec "$@"',
-    ]
-    if not shutil.which("unshare") or subprocess.run([*own, "-", "true"], check=False).returncode:
-        pytest.skip("a mount of one's own takes Linux with user namespaces")
-    assert compiled(modules, *own, "-")[4:8] == b"\x01\0\0\0"
 
 
 @pytest.mark.parametrize("target", ["cpu", "gpu"])
