@@ -1,5 +1,6 @@
 """Interrupts that come where Python drops what is raised."""
 
+import ctypes
 import signal
 import subprocess
 import sys
@@ -22,10 +23,15 @@ CALLBACK = (
     "    global kept\n"
     "    kept = weakref.ref(torn, lambda _: signal.raise_signal(NUMBER))\n"
 )
+NATIVE = (
+    "import ctypes\n"
+    "def taken_apart():\n"
+    "    ctypes.pythonapi.PyRun_SimpleString(b'signal.raise_signal(NUMBER)')\n"
+)
 ENDS = [(signal.SIGINT, 130, b"interrupted\n"), (signal.SIGTERM, 143, b"stopped by SIGTERM\n")]
 
 
-@pytest.mark.parametrize("program", [DESTRUCTOR, CALLBACK], ids=["destructor", "callback"])
+@pytest.mark.parametrize("program", [DESTRUCTOR, CALLBACK, NATIVE], ids=["destructor", "callback", "native"])
 @pytest.mark.parametrize("times", [1, 3])
 @pytest.mark.parametrize(("number", "code", "word"), ENDS)
 def test_an_interrupt_that_python_drops_ends_the_command_all_the_same(program, times, number, code, word):
@@ -55,8 +61,9 @@ def test_an_interrupt_dropped_at_the_very_end_changes_nothing_that_is_done() -> 
 
 def test_whatever_else_is_dropped_is_told_as_ever(capsys: pytest.CaptureFixture[str]) -> None:
     told: list[sys.UnraisableHookArgs] = []
-    before = sys.unraisablehook
-    sys.unraisablehook = told.append
+    printed: list[BaseException] = []
+    before, printed_before = sys.unraisablehook, sys.excepthook
+    sys.unraisablehook, sys.excepthook = told.append, lambda _, error, trace: printed.append(error)
     try:
         with interrupts.heeded():
 
@@ -65,9 +72,11 @@ def test_whatever_else_is_dropped_is_told_as_ever(capsys: pytest.CaptureFixture[
                     raise ValueError("of its own")
 
             Torn()
+            ctypes.pythonapi.PyRun_SimpleString(b"raise ValueError('native')")
         assert sys.unraisablehook == told.append
     finally:
-        sys.unraisablehook = before
+        sys.unraisablehook, sys.excepthook = before, printed_before
     assert [str(one.exc_value) for one in told] == ["of its own"]
+    assert list(map(str, printed)) == ["native"]
     assert cli.run(lambda: None) == 0
     assert capsys.readouterr().err == ""
