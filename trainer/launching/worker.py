@@ -61,14 +61,14 @@ class Worker:
         self.line = link.Far()
         self._looked_at = self._ran_at = time.monotonic()  # at it; and when it was last not stopped
         self._held: list[bytes] = []
-        self._word = tempfile.NamedTemporaryFile(prefix="canopy-word-")  # noqa: SIM115
+        self._word = tempfile.TemporaryFile()  # noqa: SIM115 (of no name: a killed launcher leaves none)
         whole = {
             **_shares(here),
             **os.environ,
             **_own_gpus(place.index, here),
             **(environment or {}),
             "TF_CONFIG": place.tf_config(),
-            "CANOPY_TERMINATION_LOG": self._word.name,
+            "CANOPY_TERMINATION_LOG": f"/dev/fd/{self._word.fileno()}",
             link.ENVIRONMENT: str(self.line.descriptor),
         }
         self._kills = machine.kills_for_memory()
@@ -82,7 +82,7 @@ class Worker:
                 [sys.executable, "-m", "trainer.task", *flags],
                 env=whole,
                 stderr=subprocess.PIPE if relayed else None,
-                pass_fds=[self.line.descriptor],
+                pass_fds=[self.line.descriptor, self._word.fileno()],
             )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -113,9 +113,8 @@ class Worker:
 
     def word(self) -> str:
         """The reason that it left for its end, empty where it left none."""
-        with contextlib.suppress(OSError):  # in days of training the temporary folder may have been tidied
-            return Path(self._word.name).read_text(encoding="utf-8", errors="replace")
-        return ""
+        self._word.seek(0)
+        return self._word.read().decode(errors="replace")
 
     def was_starved(self) -> bool:
         """Whether the kernel killed it for want of memory."""
@@ -154,8 +153,7 @@ class Worker:
         if show_errors:
             _write(b"".join(self._held))
         self.line.close()
-        with contextlib.suppress(FileNotFoundError):
-            self._word.close()
+        self._word.close()
 
 
 def _write(line: bytes) -> None:

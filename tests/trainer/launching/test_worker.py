@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -208,13 +209,16 @@ def test_one_is_not_held_up_where_nobody_reads_what_it_writes(doing: Any, monkey
         made.close(show_errors=False)
 
 
-def test_one_whose_last_word_was_tidied_away_with_old_temporary_files_left_none() -> None:
-    made = worker.Worker(Place(0, ()), [], here=1)
-    made.process.kill()
-    made.process.wait()
-    Path(made._word.name).unlink()
-    assert made.word() == ""
-    made.close(show_errors=False)
+def test_a_last_word_needs_no_file_that_a_killed_launcher_would_leave(
+    doing: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    made = doing("cli.leave_word('its word')")
+    assert made.process.wait(30) == 0
+    assert made.word() == made.word() == "its word"
+    assert not list(folder.iterdir())
 
 
 def test_a_launcher_that_has_started_one_still_hears_signals(doing: Any) -> None:
