@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from canopy.cli import first_line
@@ -52,11 +53,12 @@ class Journal:
         with tf.io.gfile.GFile(self._path, "a") as file:
             file.write(f"{json.dumps(line)}\n")
         self._is_cut = False
-        with self._board.as_default(step=line["step"]):
+        # As arrays: TensorFlow keeps for ever the numbers of Python's own that it is given as tensors.
+        with self._board.as_default(step=np.array(line["step"])):
             plotted = {**line, **{f"validation/{k}": v for k, v in line.get("validation", {}).items()}}
             for name, value in plotted.items():
                 if isinstance(value, float):
-                    tf.summary.scalar(name, value)
+                    tf.summary.scalar(name, np.array(value))
 
     def lacks_validation(self, step: int) -> bool:
         """Whether no line yet tells the metrics after `step`; on the chief alone."""

@@ -1,6 +1,7 @@
 """What a run writes down as it goes, and says in its log."""
 
 import json
+import sys
 
 import pytest
 import tensorflow as tf
@@ -42,6 +43,14 @@ def test_tensorboard_plots_a_step_that_was_taken_again_once(tmp_path):
     seen = EventAccumulator(str(logs)).Reload().Tensors("loss")
     found = [(each.step, round(float(tf.make_ndarray(each.tensor_proto)), 3)) for each in seen]
     assert found == [(1, 0.9), (2, 0.8), (3, 0.5), (4, 0.4)]
+
+
+def test_nothing_of_a_line_is_held_for_the_rest_of_the_run(tmp_path):
+    step, loss, f2 = 10**6 + len(LINE), 0.123 * len(LINE), 0.456 * len(LINE)
+    with Journal(config(tmp_path), is_chief=True) as journal:
+        held = [sys.getrefcount(each) for each in (step, loss, f2)]
+        journal.write({"step": step, "loss": loss, "validation": {"f2": f2}})
+        assert [sys.getrefcount(each) for each in (step, loss, f2)] == held
 
 
 @pytest.mark.parametrize("whole", ["", json.dumps(LINE) + "\n"])
