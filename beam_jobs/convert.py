@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass, field
 from operator import add
 
@@ -138,13 +139,9 @@ def record_bytes(items: Sequence[Item], encoding: Encoding, classes: int) -> lis
         encoding: of the records' pictures.
         classes: tags in the vocabulary.
     """
-    crew = processes.crew(machine.cores(), processes=0)
-    try:
-        with Reader() as reader:
-            batches = _ahead(items, encoding, classes, reader, crew)
-            return [size for batch in batches for size in batch.lengths]
-    finally:
-        crew.close()
+    with closing(processes.crew(machine.cores(), processes=0)) as crew, Reader() as reader:
+        batches = _ahead(items, encoding, classes, reader, crew)
+        return [size for batch in batches for size in batch.lengths]
 
 
 def convert_apart(paths: Sequence[str], crew: Crew) -> Iterator[Result]:
@@ -167,11 +164,8 @@ def convert_apart(paths: Sequence[str], crew: Crew) -> Iterator[Result]:
 
 def _convert_alone(path: str, threads: int) -> Result:
     """A shard in a process that has no crew yet."""
-    own = processes.crew(threads, processes=0)
-    try:
+    with closing(processes.crew(threads, processes=0)) as own:
         return convert_shard(Work.load(path), own)
-    finally:
-        own.close()
 
 
 @dataclass(frozen=True)

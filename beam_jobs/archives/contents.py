@@ -199,7 +199,7 @@ def _zip_members(file: IO[bytes]) -> Iterator[tuple[str, Entry]]:
 
 
 def _is_link(info: zipfile.ZipInfo) -> bool:
-    return stat.S_ISLNK(info.external_attr >> 16) and not info.flag_bits & 1
+    return stat.S_ISLNK(info.external_attr >> 16) and not info.flag_bits & 1  # encrypted: no target to read
 
 
 def _zip_name(info: zipfile.ZipInfo) -> str:

@@ -49,13 +49,12 @@ class Crew:
         """
         try:
             return self.pool.submit(work, *arguments)
-        except BrokenProcessPool as error:
+        except (BrokenProcessPool, ValueError) as error:
+            # The latter where a new process' pipe has the number that a lost one's had just now.
             raise died(self.kills) from error
         except OSError as error:
             if error.errno not in CLOSED:
                 raise
-            raise died(self.kills) from error
-        except ValueError as error:  # a new process' pipe has the number that another lost one's had just now
             raise died(self.kills) from error
 
     def pieces(
