@@ -142,7 +142,7 @@ def build(
                 return
             try:
                 loaded = engines.load(model, job.engine, threads)
-                self._scorer = Scorer(loaded, model.image_size, job.tta, job.max_pixels)
+                self._scorer = Scorer(loaded, model, job.tta, job.max_pixels)
             except (UserError, TryAgainError) as error:
                 self._note(error)
 

@@ -64,7 +64,7 @@ def one_a_call(root: Path, size: int) -> Iterator[int]:
     """The limit, as one first writes it; no resize, no batch."""
     import tensorflow as tf
 
-    from trainer.dataset import decode
+    from trainer.decoding import decode
 
     pictures = _encoded(root).map(decode, num_parallel_calls=machine.cores()).repeat()
     return (BATCH for _ in pictures.batch(BATCH).prefetch(tf.data.AUTOTUNE))
@@ -74,7 +74,7 @@ def chunk_a_call(root: Path, size: int) -> Iterator[int]:
     """The limit, with the overhead of a call shared by 16 images."""
     import tensorflow as tf
 
-    from trainer.dataset import decode
+    from trainer.decoding import decode
 
     chunks = _encoded(root).batch(CHUNK, drop_remainder=True).repeat()
     pictures = chunks.map(

@@ -27,6 +27,11 @@ class ModelInfo:
     image_size: int  # side of the pictures that the network looks at, pixels
     document: dict[str, Any] = field(hash=False)  # the whole file, for the report
 
+    @property
+    def least_side(self) -> int:
+        """Side down to which a JPEG may be reduced while it is decoded, pixels; 0: it is decoded whole."""
+        return self.image_size if self.document.get(contract.KEY_REDUCED) else 0
+
 
 def parse(content: bytes | None, folder: str) -> ModelInfo:
     """Reads what `model.json` holds.

@@ -6,8 +6,8 @@ those that a run begins with. Behind them are `launching`, `training`, `report` 
 
 - Settings: `config` of a run, whose fields are its `flags`.
 - Data: `data_info` is what a folder says of itself and of each `shard`, `integrity` whether they are as it
-  says; `plan` gives every worker its records, `dataset` makes batches of them, `faults` names the record that
-  stopped one.
+  says; `plan` gives every worker its records, `dataset` makes batches of them and `decoding` pictures of
+  their bytes, `faults` names the record that stopped one.
 - The network: `model`, its parts in `network`; `devices` train it.
 - A run's folder: `model_dir` knows what is in it and `claim` whose it is; `checkpoints`, `journal` and
   `export` write it, by `files`, once `outputs` has found that it can be written.

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from canopy import contract, machine
-from trainer import faults, plan
+from trainer import decoding, faults, plan
 from trainer.shard import Shard
 from trainer.tracing import as_written
 
@@ -129,7 +129,7 @@ def iterate(reading: Reading, epoch: int = 0, first_step: int = 0) -> Iterator[A
     """
     read = sorted({part.shard for number in reading.own_streams for part in reading.parts(epoch, number)})
     own = [reading.shards[index] for index in read]
-    yield from faults.naming(batches(reading, epoch, first_step), own, reading.classes, decode)
+    yield from faults.naming(batches(reading, epoch, first_step), own, reading.classes, decoding.decode)
 
 
 @as_written
@@ -159,42 +159,6 @@ def encoded(shards: Sequence[Shard], classes: int, parts: Sequence[plan.Part] | 
     return _untuned(_read_parts(parts, tuple(shards)).map(parse))
 
 
-def decode(image: Any) -> Any:
-    """Decodes an RGB image that any decoder reads right.
-
-    Args:
-        image: string scalar, a JPEG's or PNG's bytes (the op takes both).
-
-    Returns:
-        uint8[height, width, 3]; with the accurate DCT, which is Pillow's, to the bit for 4:4:4.
-    """
-    return tf.io.decode_jpeg(image, channels=3, dct_method="INTEGER_ACCURATE")
-
-
-def resize(images: Any, size: int) -> Any:
-    """Resizes as training, export and prediction all do.
-
-    Args:
-        images: uint8[..., height, width, 3].
-        size: side of the result, pixels.
-
-    Returns:
-        uint8[..., size, size, 3], bilinear, antialiased where a side shrinks by more than `PLAIN_TO` of the
-        contract. An image that has this size already comes out as it went in.
-    """
-    sides, plain = tf.shape(images)[-3:-1], int(contract.PLAIN_TO * size)
-
-    def scaled(antialias: bool) -> Any:
-        resized = tf.image.resize(images, [size, size], antialias=antialias)
-        return tf.cast(resized + contract.ROUNDING, tf.uint8)  # cuts off; neither filter leaves 0..255
-
-    return tf.cond(
-        tf.reduce_all(sides == size),
-        lambda: images,
-        lambda: tf.cond(tf.reduce_all(sides <= plain), lambda: scaled(False), lambda: scaled(True)),
-    )
-
-
 def _examples(records: Any, count: int, reading: Reading) -> tuple[Any, Any]:
     """Decodes `count` records at once: uint8[count, size, size, 3] and float32[count, classes]."""
     fields = tf.io.parse_example(
@@ -208,19 +172,9 @@ def _examples(records: Any, count: int, reading: Reading) -> tuple[Any, Any]:
     )
     encoded, size = fields[contract.KEY_ENCODED], reading.image_size
     sides = tf.stack([fields[contract.KEY_HEIGHT], fields[contract.KEY_WIDTH]], axis=1)
-    # Of one size, as in most archives, they are resized together. Decoding is unrolled: a loop or a call of
-    # its own costs as much as two chips of 32 px.
-    resized = tf.cond(
-        tf.reduce_all(sides == sides[0]),
-        lambda: resize(tf.stack([decode(each) for each in tf.unstack(encoded, count)]), size),
-        lambda: tf.map_fn(
-            lambda each: resize(decode(each), size),
-            encoded,
-            fn_output_signature=tf.TensorSpec([None, None, 3], tf.uint8),
-        ),
-    )
+    pictures = decoding.batch(encoded, sides, count, size)
     labels = tf.cast(fields[contract.KEY_MULTI_HOT], tf.float32)
-    return tf.ensure_shape(resized, [count, size, size, 3]), labels
+    return tf.ensure_shape(pictures, [count, size, size, 3]), labels
 
 
 def _untuned(elements: Any) -> Any:

@@ -21,12 +21,10 @@ from canopy import __version__, contract, patterns
 from canopy.cli import UserError, first_line, printable
 from canopy.contract import DEFAULT_THRESHOLD
 from canopy.phrases import named
-from trainer import devices
+from trainer import decoding, devices
 from trainer.config import Config
 from trainer.data_info import DataInfo
-from trainer.dataset import decode, resize
 from trainer.files import REFUSED, refusal, stand_for_folder, write_text
-from trainer.mend import mend
 from trainer.tracing import tidy, traced, words
 
 log = logging.getLogger("canopy")
@@ -55,9 +53,7 @@ class Tagger(tf.Module):
         # A GPU would walk a file's markers, too, and wait for the processor, which decodes, at each of them.
         with tf.device(devices.HOST):
             images = tf.map_fn(
-                lambda image: tf.ensure_shape(
-                    resize(decode(mend(image)), self._size), [self._size, self._size, 3]
-                ),
+                lambda image: decoding.from_file(image, self._size),
                 image_bytes,
                 fn_output_signature=tf.TensorSpec([self._size, self._size, 3], tf.uint8),
                 parallel_iterations=16,
@@ -83,7 +79,7 @@ class Tagger(tf.Module):
         """uint8[batch, height, width, 3] of any size to float32[batch, classes] under `scores`."""
         # TensorFlow resizes bytes there alone, and a GPU would be waited for to know whether they need it.
         with tf.device(devices.HOST):
-            pictures = resize(rgb, self._size)
+            pictures = decoding.resize(rgb, self._size)
         return {"scores": self._scores(pictures)}
 
     def _scores(self, images: Any) -> Any:
@@ -125,6 +121,7 @@ def export(
         "classes": list(info.vocabulary),
         "thresholds": thresholds,
         "image_size": config.image_size,
+        contract.KEY_REDUCED: True,
         "metrics": metrics,
         "config": dataclasses.asdict(config),
         "dataset": {"name": info.name, "fingerprint": info.fingerprint},

@@ -60,4 +60,4 @@ def _score(model: ModelInfo, engine: str, tta: int, max_pixels: int, sources: Se
 @functools.lru_cache(maxsize=1)
 def _scorer(model: ModelInfo, engine: str, tta: int, max_pixels: int) -> Scorer:
     """A process' own, loaded with its first group."""
-    return Scorer(engines.load(model, engine, threads=1), model.image_size, tta, max_pixels)
+    return Scorer(engines.load(model, engine, threads=1), model, tta, max_pixels)

@@ -1,7 +1,8 @@
 """Images to scores: read, decoded, resized and put through the model by several threads.
 
-Promises: a picture is converted exactly as preprocessing does; one that cannot be used is a reject, never a
-score; scores do not depend on which images are beside a picture; memory is that of a few groups.
+Promises: a picture is converted as preprocessing does and brought to size as training does; one that cannot
+be used is a reject, never a score; scores do not depend on which images are beside a picture; memory is that
+of a few groups.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from beam_jobs.scoring.worklist import Scored, joined, stacked
 from beam_jobs.sources import AHEAD_BYTES, Fetched, Reader, Source, content
 from beam_jobs.work import Reject
 from canopy.cli import UserError
+from canopy.model_info import ModelInfo
 
 # Pixels at the model's size that a thread prepares before it computes: decoding and the model each find the
 # processor's caches as they left them, and 7 MB are little.
@@ -46,16 +48,17 @@ class Scorer:
     thread to thread costs more than it saves. To be closed.
     """
 
-    def __init__(self, computing: Engines, size: int, tta: int, max_pixels: int) -> None:
+    def __init__(self, computing: Engines, model: ModelInfo, tta: int, max_pixels: int) -> None:
         """Starts the threads, one for each engine.
 
         Args:
             computing: the engines.
-            size: side of the pictures that they take, pixels.
+            model: what they were loaded from.
             tta: 1, or 8 to average over all flips and quarter turns.
             max_pixels: width times height above which an image is rejected by its header.
         """
         self._engines, self._tta, self._max_pixels = computing, tta, max_pixels
+        self._least_side, size = model.least_side, model.image_size
         self._batch = computing.loaded[0].batch
         self._room = self._batch * max(1, round(GROUP_PIXELS / (self._batch * size**2)))
         self._most = self._batch  # images a group, until it is known how large the files are
@@ -131,7 +134,7 @@ class Scorer:
         """Pictures, one by one; the result gets the names of these, and the rejects."""
         for source, data in zip(group, fetched, strict=True):
             try:
-                picture = images.to_rgb(content(data), self._max_pixels)
+                picture = images.to_rgb(content(data), self._max_pixels, self._least_side)
             except images.RejectedImage as reject:
                 result.rejects.append(Reject(source.name, reject.reason, reject.detail))
                 continue

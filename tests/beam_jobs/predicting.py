@@ -56,7 +56,7 @@ def export(folder: Path, weights: NDArray[np.float32]) -> Path:
     """
     import tensorflow as tf
 
-    from trainer.dataset import resize
+    from trainer.decoding import resize
 
     class Looking(tf.Module):
         def __init__(self) -> None:

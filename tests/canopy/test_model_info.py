@@ -36,6 +36,11 @@ def test_the_models_description_is_read() -> None:
     assert info.document["dataset"] == {"name": "planet"}
 
 
+def test_an_export_that_does_not_say_that_it_reduces_pictures_decodes_them_whole() -> None:
+    assert parse().least_side == 0
+    assert parse(decodes_reduced=True).least_side == 96
+
+
 def test_a_folder_without_model_json_is_no_export() -> None:
     with pytest.raises(UserError, match=r"--model export: there is no model\.json.* the folder export in a"):
         model_info.parse(None, "export")

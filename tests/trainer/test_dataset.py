@@ -13,7 +13,7 @@ from beam_jobs.images import Converted, Encoding, convert
 from beam_jobs.records import frame, serialise
 from canopy import contract
 from canopy.sample.encode import Kind, encode
-from trainer import dataset, plan
+from trainer import dataset, decoding, plan
 from trainer.dataset import Reading
 from trainer.shard import Shard
 
@@ -212,31 +212,6 @@ def noise(height, width):
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
 
 
-def test_decoding_gives_pillows_pixels_to_the_bit():
-    out = io.BytesIO()
-    Image.fromarray(noise(40, 48)).save(out, "JPEG", quality=90, subsampling=0)
-    np.testing.assert_array_equal(dataset.decode(out.getvalue()), np.asarray(Image.open(out)))
-
-
-SIZES = [(32, 96), (32, 64), (64, 100), (40, 33), (256, 224), (96, 64), (97, 64), (256, 96), (7, 7)]
-
-
-@pytest.mark.parametrize(
-    ("height", "width", "size"), [*((side, side, size) for side, size in SIZES), (32, 40, 32), (40, 56, 32)]
-)
-def test_resizing_is_bilinear_and_antialiased_where_it_shrinks_to_less_than_two_thirds(height, width, size):
-    import tensorflow as tf
-
-    picture = noise(height, width)
-    exact = tf.image.resize(picture, [size, size], antialias=max(height, width) > 1.5 * size).numpy()
-    expected = np.floor(exact + np.float32(contract.ROUNDING))
-    found = dataset.resize(tf.constant(picture), size).numpy()
-    assert found.dtype == np.uint8
-    assert np.abs(found - expected).max() <= (0 if height != 64 else 1), "a tie may round either way"
-    if height == width == size:
-        np.testing.assert_array_equal(found, picture)
-
-
 def test_pictures_of_several_sizes_may_stand_in_one_shard(tmp_path):
     import tensorflow as tf
 
@@ -250,22 +225,23 @@ def test_pictures_of_several_sizes_may_stand_in_one_shard(tmp_path):
     settings = reading((Shard(str(path), 4),), classes=2, shuffle=False)
     images, _, _ = next(iter(dataset.batches(settings).as_numpy_iterator()))
     for found, picture in zip(images, pictures, strict=True):
-        np.testing.assert_array_equal(found, dataset.resize(tf.constant(picture), SIZE))
+        np.testing.assert_array_equal(found, decoding.resize(tf.constant(picture), SIZE))
 
 
 @pytest.mark.parametrize(("record_bytes", "at_once"), [(-1, 4), (20_000, 4), (2_000_000, 2), (30_000_000, 1)])
 def test_of_large_pictures_fewer_are_held_and_decoded_at_once(tmp_path, monkeypatch, record_bytes, at_once):
     (shard,) = write_shards(tmp_path, [8])
     told = dataclasses.replace(shard, bytes=8 * record_bytes if record_bytes > 0 else -1)
-    decoded, decode = [], dataset.decode
+    decoded, decode = [], decoding.decode
 
-    def noted(image):
+    def noted(image, ratio=1):
         decoded.append(image)
-        return decode(image)
+        return decode(image, ratio)
 
-    monkeypatch.setattr(dataset, "decode", noted)
+    monkeypatch.setattr(decoding, "decode", noted)
     found = read(reading((told,)))
-    assert len(decoded) == at_once + 1  # as the graph is built: side by side, and one after another
+    one_by_one = 1 + len(contract.REDUCTIONS)
+    assert len(decoded) == at_once + one_by_one  # as the graph is built: side by side, and one after another
     assert sorted(each for batch, _ in found for each in batch.tolist()) == list(range(8))
     held = reading((told,)).fitting(dataset.SHUFFLE_RECORDS, dataset.HELD_BYTES)
     assert held == dataset.SHUFFLE_RECORDS or held * record_bytes <= dataset.HELD_BYTES

@@ -25,7 +25,7 @@ from canopy.sample.encode import Kind, encode
 from tests.trainer.untrained import tell_pictures_apart
 from trainer import data_info, export, model
 from trainer.config import Config
-from trainer.dataset import decode, resize
+from trainer.decoding import batch, resize
 
 PICTURE = np.asarray(
     Image.fromarray(np.random.default_rng(2).integers(0, 256, (5, 5, 3), np.uint8)).resize((64, 64))
@@ -63,7 +63,8 @@ def test_jpeg_bytes_score_as_the_training_path_does(made):
     network, folder, _ = made
     plain = io.BytesIO()
     Image.fromarray(PICTURE).save(plain, "JPEG", quality=95)
-    images = tf.cast(resize(decode(plain.getvalue()), 32), tf.float32)[None]
+    pictures = batch(tf.constant([plain.getvalue()]), tf.constant([[64, 64]]), 1, 32)
+    images = tf.cast(pictures, tf.float32)
     expected = tf.sigmoid(network(images, training=False)).numpy()
     scores = served(folder, "serving_default", image_bytes=tf.constant([plain.getvalue()]))
     np.testing.assert_allclose(scores, expected, atol=1e-5)
@@ -73,7 +74,7 @@ def test_jpeg_bytes_score_as_the_training_path_does(made):
 def test_the_archives_own_files_score_as_their_pixels_do(made, kind):
     data = encode(PICTURE, kind)
     by_bytes = served(made[1], "serving_default", image_bytes=tf.constant([data]))
-    by_pixels = served(made[1], "rgb", rgb=tf.constant(to_rgb(data)[None]))
+    by_pixels = served(made[1], "rgb", rgb=tf.constant(to_rgb(data, least_side=32)[None]))
     np.testing.assert_allclose(by_bytes, by_pixels, atol=1e-5)
     black = served(made[1], "rgb", rgb=tf.zeros([1, 64, 64, 3], tf.uint8))
     assert np.abs(by_pixels - black).max() > 0.05, "it scores as a black picture does"

@@ -11,7 +11,7 @@ from beam_jobs.records import frame, serialise
 from canopy import contract
 from canopy.cli import TryAgainError, UserError
 from canopy.tfrecord import CHECKSUM, LENGTH, masked_crc
-from trainer import data_info, dataset, faults
+from trainer import data_info, dataset, decoding, faults
 from trainer.shard import Shard
 
 
@@ -111,7 +111,7 @@ def test_an_error_with_sound_records_stays_what_it_was(records):
 
     info = data_info.read(str(records))
     with pytest.raises(tf.errors.DataLossError, match="the network broke"):
-        list(faults.naming(fails(), info.shards("train"), len(info.vocabulary), dataset.decode))
+        list(faults.naming(fails(), info.shards("train"), len(info.vocabulary), decoding.decode))
 
 
 @pytest.mark.parametrize(("number", "kind"), [(errno.ESTALE, TryAgainError), (errno.EACCES, UserError)])

@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from trainer.dataset import resize
+from trainer.decoding import resize
 
 
 def tell_pictures_apart(network):

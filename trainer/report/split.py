@@ -20,7 +20,8 @@ from canopy.cli import UserError
 from canopy.progress import Meter
 from trainer import faults, plan, tracing
 from trainer.data_info import DataInfo
-from trainer.dataset import decode, encoded
+from trainer.dataset import encoded
+from trainer.decoding import decode
 from trainer.files import refusal
 from trainer.report.looks import THUMB, Looks, difference_hash
 from trainer.shard import Shard

@@ -63,7 +63,7 @@ def scores_of(
 ) -> tuple[str, NDArray[np.float32]]:
     """The engine's name and float32[paths, classes]."""
     loaded = engines.load(info, choice, 2)
-    with closing(Scorer(loaded, info.image_size, tta, images.DEFAULT_MAX_PIXELS)) as scorer:
+    with closing(Scorer(loaded, info, tta, images.DEFAULT_MAX_PIXELS)) as scorer:
         found = scorer.score([Source(str(path.parent), path.name) for path in paths])
     assert found.rejects == []
     return loaded.name, found.scores
@@ -129,7 +129,7 @@ def test_averaged_over_eight_views_both_engines_agree_and_so_do_views_turned_bef
     agree(lite, saved, network)
     call = tf.saved_model.load(network.folder).signatures["rgb"]
     for path, found in zip(some, lite, strict=True):
-        picture = images.to_rgb(path.read_bytes())
+        picture = images.to_rgb(path.read_bytes(), least_side=network.image_size)
         views = [
             np.ascontiguousarray(view)
             for turns in range(4)

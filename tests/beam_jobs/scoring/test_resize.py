@@ -30,7 +30,7 @@ def ours(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
 def theirs(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """As the trainer does it."""
-    from trainer.dataset import resize
+    from trainer.decoding import resize
 
     return np.asarray(resize(picture, size))
 

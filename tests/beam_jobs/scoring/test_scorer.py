@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -17,11 +17,13 @@ from beam_jobs.images import DEFAULT_MAX_PIXELS, to_rgb
 from beam_jobs.runners import processes
 from beam_jobs.scoring import scorer
 from beam_jobs.scoring.engines import Engines
+from beam_jobs.scoring.resize import Resizer
 from beam_jobs.scoring.scorer import Scorer
 from beam_jobs.scoring.worklist import Scored
 from beam_jobs.sources import Reader, Source
 from beam_jobs.work import Reject
 from canopy.cli import UserError
+from canopy.model_info import ModelInfo
 from tests.beam_jobs.making import jpeg, noise, planet
 
 SIZE = 16
@@ -70,10 +72,29 @@ def run(
     threads: int = 2,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     count: Callable[[int], None] = lambda _: None,
+    document: dict[str, bool] | None = None,
 ) -> Scored:
     loaded = Engines("Mean", "export", [engine or Mean()] * threads)
-    with closing(Scorer(loaded, SIZE, 1, max_pixels)) as scorer:
+    model = ModelInfo("export", ("red", "green", "blue"), (0.5, 0.5, 0.5), (), SIZE, document or {})
+    with closing(Scorer(loaded, model, 1, max_pixels)) as scorer:
         return scorer.score(sources, count)
+
+
+@pytest.mark.parametrize(("document", "least_side"), [({}, 0), ({"decodes_reduced": True}, SIZE)])
+def test_a_large_picture_is_decoded_as_the_export_decodes_it(
+    put: Put, monkeypatch: pytest.MonkeyPatch, document: dict[str, bool], least_side: int
+) -> None:
+    data = jpeg(noise(0, 4 * SIZE, 5 * SIZE))
+    given: list[NDArray[np.uint8]] = []
+    resized = Resizer.__call__
+
+    def noted(self: Resizer, pictures: Iterable[NDArray[np.uint8]], out: NDArray[np.uint8]) -> None:
+        given.extend(pictures)
+        resized(self, given, out)
+
+    monkeypatch.setattr(Resizer, "__call__", noted)
+    run([put("chip", data)], document=document)
+    assert np.array_equal(given, [to_rgb(data, least_side=least_side)])
 
 
 def test_every_image_gets_its_own_score_whatever_its_size_in_the_lists_order(put: Put) -> None:

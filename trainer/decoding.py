@@ -1,0 +1,111 @@
+"""A picture's bytes to the pixels that the network takes: one way for training, export and the report.
+
+Promises: the same bytes come to the same pixels wherever a network looks at them. Prediction comes to those
+as well, decoding by Pillow and resizing without TensorFlow (`beam_jobs.images`, `beam_jobs.scoring`).
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import tensorflow as tf
+
+from canopy import contract
+from trainer.mend import mend
+
+_JPEG = b"\xff\xd8\xff"  # how every JPEG begins
+
+
+def decode(image: Any, ratio: int = 1) -> Any:
+    """Decodes an RGB image that any decoder reads right.
+
+    Args:
+        image: string scalar, a JPEG's or PNG's bytes (the op takes both).
+        ratio: of a JPEG's sides to those of the result, one of 1 and `REDUCTIONS` of the contract. A PNG is
+            always decoded whole.
+
+    Returns:
+        uint8[height, width, 3]; with the accurate DCT, which is Pillow's, to the bit for 4:4:4.
+    """
+    return tf.io.decode_jpeg(image, channels=3, ratio=ratio, dct_method="INTEGER_ACCURATE")
+
+
+def resize(images: Any, size: int) -> Any:
+    """Resizes as training, export and prediction all do.
+
+    Args:
+        images: uint8[..., height, width, 3].
+        size: side of the result, pixels.
+
+    Returns:
+        uint8[..., size, size, 3], bilinear, antialiased where a side shrinks by more than `PLAIN_TO` of the
+        contract. An image that has this size already comes out as it went in.
+    """
+    sides, plain = tf.shape(images)[-3:-1], int(contract.PLAIN_TO * size)
+
+    def scaled(antialias: bool) -> Any:
+        resized = tf.image.resize(images, [size, size], antialias=antialias)
+        return tf.cast(resized + contract.ROUNDING, tf.uint8)  # cuts off; neither filter leaves 0..255
+
+    return tf.cond(
+        tf.reduce_all(sides == size),
+        lambda: images,
+        lambda: tf.cond(tf.reduce_all(sides <= plain), lambda: scaled(False), lambda: scaled(True)),
+    )
+
+
+def batch(encoded: Any, sides: Any, count: int, size: int) -> Any:
+    """Decodes and resizes the pictures of a batch.
+
+    Args:
+        encoded: string[count], each as `decode` takes it.
+        sides: int[count, 2], heights and widths, pixels.
+        count: pictures in it.
+        size: side of the results, pixels.
+
+    Returns:
+        uint8[count, size, size, 3].
+    """
+    # Of one size, as in most archives, they are resized together. Decoding is unrolled: a loop costs as much
+    # as two chips of 32 px. Of pictures that are reduced that is little, and unrolling each ratio would cost
+    # a second an epoch.
+    return tf.cond(
+        tf.reduce_all(sides == sides[0]) & (_reductions(sides[0], size) == 0),
+        lambda: resize(tf.stack([decode(each) for each in tf.unstack(encoded, count)]), size),
+        lambda: tf.map_fn(
+            lambda one: _picture(one[0], one[1], size),
+            (encoded, sides),
+            fn_output_signature=tf.TensorSpec([size, size, 3], tf.uint8),
+        ),
+    )
+
+
+def from_file(data: Any, size: int) -> Any:
+    """Decodes and resizes a file as an archive holds it: the 4-component JPEG without a marker, too.
+
+    Args:
+        data: string scalar, its bytes.
+        size: side of the result, pixels.
+
+    Returns:
+        uint8[size, size, 3].
+    """
+    sides = tf.cond(
+        tf.strings.substr(data, 0, len(_JPEG)) == _JPEG,
+        lambda: tf.io.extract_jpeg_shape(data)[:2],
+        lambda: tf.zeros([2], tf.int32),  # anything else is decoded whole
+    )
+    return _picture(mend(data), sides, size)
+
+
+def _picture(encoded: Any, sides: Any, size: int) -> Any:
+    """One picture, reduced while it is decoded if it is that large: uint8[size, size, 3]."""
+    ratios = [functools.partial(decode, encoded, ratio) for ratio in (1, *contract.REDUCTIONS)]
+    return tf.ensure_shape(resize(tf.switch_case(_reductions(sides, size), ratios), size), [size, size, 3])
+
+
+def _reductions(sides: Any, size: int) -> Any:
+    """How many of the contract's `REDUCTIONS` leave no side shorter than `size`: int32 scalar."""
+    fit = [tf.reduce_min(sides) >= ratio * size for ratio in contract.REDUCTIONS]
+    return tf.reduce_sum(tf.cast(tf.stack(fit), tf.int32))
