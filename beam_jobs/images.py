@@ -67,6 +67,7 @@ class Encoding:
     jpeg_quality: int = 95  # 1 to 100; 95 costs about 45 dB on the original chips
     chroma: str = "420"  # 420 (half resolution for colour) or 444 (full)
     max_pixels: int = DEFAULT_MAX_PIXELS  # width times height above which an image is rejected undecoded
+    max_side: int = 0  # pixels; a picture with a longer side is shrunk until that is as long; 0: none is
 
 
 @dataclass(frozen=True)
@@ -133,15 +134,18 @@ def _is_raw_cmyk(image: JpegImagePlugin.JpegImageFile) -> bool:
     return image.mode == "CMYK" and len(image.tile) == 1 and image.tile[0].args == ("CMYK;I", "")
 
 
-def _decode(data: bytes, max_pixels: int, least_side: int = 0) -> Image.Image:
-    """Decodes to an image of mode RGB or RGBX (same pixels, one byte unused), reduced as `to_rgb` says.
+def _decode(data: bytes, max_pixels: int, *, least_side: int = 0, max_side: int = 0) -> Image.Image:
+    """Decodes to an image of mode RGB or RGBX (same pixels, one byte unused).
+
+    Reduced as `to_rgb` says, or as far as leaves what `max_side` asks for to be shrunk to.
 
     Pillow inverts 4-component JPEGs and multiplies by the inverted K plane. Where that plane is 255
     throughout (R, G, B and an unused plane, as in Planet's chips) the result is the first three planes as
     they stand: so they are decoded uninverted and taken as they are, at less than half the time.
     """
     image = _open(data, max_pixels)
-    _reduce(image, least_side)
+    least = (least_side, least_side) if least_side else _within(image.size, max_side)
+    _reduce(image, least)
     if _is_raw_cmyk(image):
         image.tile = [image.tile[0]._replace(args=("CMYK", ""))]
         _load(image)
@@ -151,7 +155,7 @@ def _decode(data: bytes, max_pixels: int, least_side: int = 0) -> Image.Image:
             except ValueError:  # over 16 MB Pillow's memory is in several blocks
                 return Image.merge("RGB", image.split()[:3])
         image = _open(data, max_pixels)
-        _reduce(image, least_side)
+        _reduce(image, least)
     _load(image)
     return image.convert("RGB")
 
@@ -161,13 +165,27 @@ def _full_plane(pixels: int) -> bytes:
     return b"\xff" * pixels
 
 
-def _reduce(image: JpegImagePlugin.JpegImageFile, least_side: int) -> None:
-    """Has the decoder give a half, a quarter or an eighth of the size, if no side gets below `least_side`.
+def _reduce(image: JpegImagePlugin.JpegImageFile, least: tuple[int, int]) -> None:
+    """Has the decoder give a half, a quarter or an eighth of the size, if that is no less than `least`.
 
-    Every coded bit is read all the same, so what Pillow raises on is found. 0: the whole size.
+    Every coded bit is read all the same, so what Pillow raises on is found.
     """
-    if least_side:
-        image.draft(None, (least_side, least_side))
+    if least != image.size:
+        image.draft(None, least)
+
+
+def _within(size: tuple[int, int], max_side: int) -> tuple[int, int]:
+    """Width and height in the same proportion, of which the longer is `max_side` at most; 0: as they are."""
+    if not 0 < max_side < max(size):
+        return size
+    width, height = (max(1, round(side * max_side / max(size))) for side in size)
+    return width, height
+
+
+def _shrunk(image: Image.Image, max_side: int) -> Image.Image:
+    """By the triangle filter, as training resizes: a picture of its size it then takes as it stands."""
+    size = _within(image.size, max_side)
+    return image if size == image.size else image.resize(size, Image.Resampling.BILINEAR)
 
 
 def to_rgb(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, least_side: int = 0) -> NDArray[np.uint8]:
@@ -185,7 +203,7 @@ def to_rgb(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, least_side: int = 
     Raises:
         RejectedImage: reason EMPTY, NOT_JPEG, UNDECODABLE or TOO_LARGE.
     """
-    image = _decode(data, max_pixels, least_side)
+    image = _decode(data, max_pixels, least_side=least_side)
     # Pillow keeps four bytes a pixel; three are copied out as fast, and leave less to do for what comes next.
     return np.frombuffer(image.tobytes("raw", "RGB"), np.uint8).reshape(image.height, image.width, 3)
 
@@ -209,7 +227,7 @@ def convert(data: bytes, encoding: Encoding, statistics: bool = True) -> Convert
 
     Args:
         data: a whole JPEG file.
-        encoding: how the record holds its picture.
+        encoding: how the record holds its picture; with `keep`, `max_side` has to be 0.
         statistics: whether the histogram is wanted. It costs a tenth of the whole; with `keep` more, for
             without it the file is decoded at an eighth of its size: every coded bit is still read, so what
             Pillow raises on is still found.
@@ -222,7 +240,7 @@ def convert(data: bytes, encoding: Encoding, statistics: bool = True) -> Convert
     """
     if encoding.image_format == "keep" and not statistics:
         return _check(data, encoding.max_pixels)
-    image = _decode(data, encoding.max_pixels)
+    image = _shrunk(_decode(data, encoding.max_pixels, max_side=encoding.max_side), encoding.max_side)
     histogram = image.histogram()[:768] if statistics else None
     constant = _is_constant(image)
     mended = False

@@ -58,6 +58,14 @@ def whole_number(most: int | None = None) -> Callable[[str], int]:
     return parse
 
 
+def pixels(text: str) -> int:
+    """A flag's type: a side in pixels, or 0 for none."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{value} is below 0")
+    return value
+
+
 def positive(text: str) -> float:
     """A flag's type: a finite number above 0."""
     value = float(text)
@@ -207,6 +215,13 @@ def make_parser() -> Parser:
         default="420",
         help="colour of the JPEGs written: half (420) or full (444) resolution",
     )
+    add(
+        "--max_side",
+        type=pixels,
+        default=0,
+        metavar="PIXELS",
+        help="shrink pictures with a longer side to this; 0: store each in its own size",
+    )
     add_limits(parser)
     add(
         "--overwrite",
@@ -233,7 +248,11 @@ def parse(argv: Sequence[str] | None) -> tuple[Settings, list[str]]:
     for flag in ("labels", "output", "vocabulary"):
         if getattr(flags, flag) == "":
             raise UserError(f"--{flag} is empty")
-    encoding = Encoding(flags.image_format, flags.jpeg_quality, flags.chroma, flags.max_pixels)
+    if flags.max_side and flags.image_format == "keep":
+        raise UserError("--max_side shrinks pictures, and --image_format keep stores the archive's own bytes")
+    encoding = Encoding(
+        flags.image_format, flags.jpeg_quality, flags.chroma, flags.max_pixels, flags.max_side
+    )
     settings = Settings(
         images=image_paths(flags.images),
         labels=flags.labels,

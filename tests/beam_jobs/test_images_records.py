@@ -15,6 +15,7 @@ from beam_jobs import images
 from beam_jobs.images import Encoding, RejectedImage, convert, to_rgb
 from beam_jobs.markers import EOI, SOS, mend, with_adobe_marker
 from canopy.contract import ADOBE_MARKER
+from canopy.sample.encode import Kind, encode
 from tests.beam_jobs.jpegs import damaged, kinds, tensorflow_decode
 from tests.beam_jobs.making import jpeg, noise, ours, pillow, planet, truth, within
 
@@ -61,6 +62,33 @@ def test_the_pixel_limit_is_that_of_the_encoding(image_format: str, wanted: bool
         with pytest.raises(RejectedImage, match="50 x 40") as caught:
             convert(data, Encoding(image_format, max_pixels=1999), wanted)
         assert caught.value.reason == images.TOO_LARGE
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "stored"), [(300, 400, (75, 100)), (401, 200, (100, 50)), (64, 900, (7, 100))]
+)
+def test_a_picture_over_the_longest_side_is_shrunk_to_it_in_proportion(
+    height: int, width: int, stored: tuple[int, int]
+) -> None:
+    smooth = np.asarray(Image.fromarray(noise(1, 8, 8)).resize((width, height), Image.Resampling.BICUBIC))
+    for kind in (Kind.PLANET, Kind.JFIF, Kind.GREY):
+        data = encode(smooth, kind)
+        done = convert(data, Encoding("png", max_side=100))
+        assert (done.height, done.width) == stored
+        found = np.asarray(Image.open(io.BytesIO(done.encoded))).astype(float)
+        exact = Image.fromarray(truth(data)).resize(stored[::-1], Image.Resampling.BILINEAR)
+        assert np.abs(found - np.asarray(exact)).mean() < 1.5, kind
+        assert done.histogram is not None
+        assert sum(done.histogram) == 3 * stored[0] * stored[1], "statistics are of what the record holds"
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_a_picture_within_the_longest_side_is_stored_as_it_is(kind: Kind) -> None:
+    data = encode(noise(1, 40, 56), kind)
+    assert convert(data, Encoding("png", max_side=56)) == convert(data, Encoding("png"))
+    assert convert(data, Encoding("png", max_side=55)).width == 55
+    thin = convert(encode(noise(1, 900, 3), kind), Encoding("png", max_side=100))
+    assert (thin.height, thin.width) == (100, 1), "no side vanishes"
 
 
 @pytest.mark.parametrize("image_format", ["jpeg", "png"])

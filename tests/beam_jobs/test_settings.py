@@ -45,6 +45,15 @@ def test_a_fraction_allows_exactly_what_it_says_however_it_is_rounded(total: int
     assert not settings.exceeds(0, 0, 0.0)
 
 
+def test_the_archives_own_bytes_cannot_be_shrunk() -> None:
+    assert settings.parse((*PREPROCESS, "--max_side=512"))[0].encoding.max_side == 512
+    assert settings.parse((*PREPROCESS, "--max_side=0", "--image_format=keep"))[0].encoding.max_side == 0
+    with pytest.raises(UserError, match=r"--max_side shrinks pictures, and --image_format keep"):
+        settings.parse((*PREPROCESS, "--max_side=512", "--image_format=keep"))
+    with pytest.raises(UserError, match="-1 is below 0"):
+        settings.parse((*PREPROCESS, "--max_side=-1"))
+
+
 @pytest.mark.parametrize("flag", ["vocabulary", "labels", "output"])
 def test_an_empty_value_is_still_a_mistake(flag: str) -> None:
     with pytest.raises(UserError, match=f"--{flag} is empty"):
