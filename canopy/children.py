@@ -1,19 +1,22 @@
 """Processes that a command starts beside itself.
 
 Promises: none outlives the command, however that one ends; Ctrl-C is the command's own business; how one
-ended can be told, whatever ended it; of more than memory holds none is started. Imports nothing that takes
-time.
+ended can be told, whatever ended it; of more than memory holds, or open files allow, none is started. Imports
+nothing that takes time.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import resource
 import signal
 import threading
 
 from canopy import machine
 from canopy.cli import UserError
+
+SPARE_FILES = 16  # that a command has open besides those of its processes
 
 
 def check_memory(flag: str, count: int, each: int) -> None:
@@ -32,6 +35,25 @@ def check_memory(flag: str, count: int, each: int) -> None:
         raise UserError(
             f"{flag} {count} takes at least {_gb(needed)} of memory, and this machine has {_gb(there)}, "
             f"for {there // each:,.0f} at most"
+        )
+
+
+def check_files(flag: str, count: int, each: int) -> None:
+    """Refuses more processes than this one may have files open for.
+
+    Args:
+        flag: that says how many.
+        count: how many.
+        each: files that this process opens for one, pipes and sockets counted in.
+
+    Raises:
+        UserError: they are more than the limit (getrlimit(2), `RLIMIT_NOFILE`) allows.
+    """
+    limit, needed = resource.getrlimit(resource.RLIMIT_NOFILE)[0], count * each + SPARE_FILES
+    if limit != resource.RLIM_INFINITY and needed > limit:
+        raise UserError(
+            f"{flag} {count} takes {needed:,} open files, and a process may have {limit:,} here, for "
+            f"{max(0, limit - SPARE_FILES) // each:,} at most: allow more with ulimit -n {needed}"
         )
 
 

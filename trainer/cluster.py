@@ -1,7 +1,7 @@
 """Who the workers are: the Indexed Job's environment, or one machine, to TF_CONFIG.
 
-Promises: pure functions of what they are given, but for two about this machine: it is asked for its memory,
-and for ports that are free.
+Promises: pure functions of what they are given, but for two about this machine: it is asked for what workers
+need of it, and for ports that are free.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ DEFAULT_PORT, HIGHEST_PORT = 2222, 65535
 # Of a training process at least, besides what all share: with the smallest network, and an image a step, one
 # comes to 442 MiB, to 280 before it begins.
 WORKER_BYTES = 400 << 20
+# Of a launcher for one: its line, its last word, its stderr, and a socket while free ports are looked for.
+WORKER_FILES = 4
 
 
 @dataclass(frozen=True)
@@ -137,13 +139,14 @@ def join(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def check_memory(workers: int) -> None:
-    """Refuses more workers on this machine than its memory holds.
+def check_room(workers: int) -> None:
+    """Refuses more workers on this machine than its memory holds, or its limit of open files allows.
 
     Raises:
-        UserError: it does not hold as many as `--local_workers` says.
+        UserError: there is no room for as many as `--local_workers` says.
     """
     children.check_memory("--local_workers", workers, WORKER_BYTES)
+    children.check_files("--local_workers", workers, WORKER_FILES)
 
 
 def on_this_machine(workers: int) -> list[Place]:

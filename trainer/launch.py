@@ -71,7 +71,7 @@ def _launch(settings: Settings) -> int:
     """Runs the workers, again after each loss, and returns how it ended in the end."""
     task = config.parse(settings.task_flags)
     local = settings.local_workers > 0
-    cluster.check_memory(settings.local_workers)
+    cluster.check_room(settings.local_workers)
     place = cluster.Place(0, ()) if local else cluster.from_indexed_job(os.environ)
     _check(task, settings.local_workers or place.workers)
     logs.of_launcher(task.log_format, place.index, is_pods=not local)

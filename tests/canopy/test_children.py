@@ -53,3 +53,19 @@ def test_more_processes_than_memory_holds_are_refused_with_both_figures(monkeypa
 def test_no_number_of_processes_is_refused_where_the_system_does_not_tell_of_its_memory(monkeypatch):
     monkeypatch.setattr(machine, "memory", lambda: math.inf)
     children.check_memory("--workers", 10**9, 10**9)
+
+
+def test_more_processes_than_may_have_files_open_are_refused_with_what_allows_them(files_allowed):
+    files_allowed(256)
+    children.check_files("--workers", 60, 4)
+    with pytest.raises(UserError) as refused:
+        children.check_files("--workers", 61, 4)
+    assert str(refused.value) == (
+        "--workers 61 takes 260 open files, and a process may have 256 here, for 60 at most: "
+        "allow more with ulimit -n 260"
+    )
+
+
+def test_the_command_that_allows_more_allows_enough(files_allowed):
+    files_allowed(260)
+    children.check_files("--workers", 61, 4)

@@ -66,6 +66,19 @@ def test_more_workers_than_memory_holds_are_refused_before_the_first_is_started(
     assert not (tmp_path / "model").exists()
 
 
+def test_more_workers_than_files_may_be_open_for_are_refused_before_the_first_is_started(
+    records, tmp_path, capfd, files_allowed
+):
+    files_allowed(64)
+    flags = ["--data", str(records), "--model_dir", str(tmp_path / "model"), "--weights", "none"]
+    assert launch.main(["--local_workers", "20", "--", *flags, "--batch_size", "20"]) == cli.EXIT_USER
+    assert capfd.readouterr().err == (
+        "error: --local_workers 20 takes 96 open files, and a process may have 64 here, for 12 at most: "
+        "allow more with ulimit -n 96\n"
+    )
+    assert not (tmp_path / "model").exists()
+
+
 def test_a_small_machine_may_have_several_workers(records, tmp_path, monkeypatch):
     monkeypatch.setattr(machine, "memory", lambda: 4e9)
     monkeypatch.setattr(launch, "_keep_going", lambda *_: Ending(cli.EXIT_OK, "done"))

@@ -97,7 +97,7 @@ def _check(settings: Settings) -> None:
     for name in ("trials", "local_workers", "max_failures"):
         if getattr(settings, name) < 1:
             raise UserError(f"--{name} must be at least 1, and is {getattr(settings, name)}")
-    cluster.check_memory(settings.local_workers)
+    cluster.check_room(settings.local_workers)
     if settings.max_restarts < 0 or settings.seed < 0:
         raise UserError("--max_restarts and --seed must not be negative")
     if not 0 <= settings.timeout < math.inf:
