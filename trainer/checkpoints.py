@@ -95,7 +95,7 @@ class Checkpoints:
         Args:
             gather: called by every worker with the step of the newest checkpoint that is sound to it, once
                 more where they differ; returns what all called it with, in the workers' order.
-            run: the number that is saved along and that a checkpoint must have, 0 or none where it is 0.
+            run: the number that is saved along and that a checkpoint must have.
 
         Raises:
             PeerLostError: where the workers do not see the same checkpoints.
@@ -219,9 +219,9 @@ class Checkpoints:
             tf.io.gfile.GFile(path, "rb") as file,
             np.load(io.BytesIO(file.read()), allow_pickle=False) as found,
         ):
-            if (int(found["run"]) if "run" in found else 0) != self._run:
+            if int(found["run"]) != self._run:
                 raise AnotherRunsError("it is of another run")
-            version = int(found["format_version"]) if "format_version" in found else 1
+            version = int(found["format_version"])
             if version > FORMAT_VERSION:
                 raise UserError(
                     f"{path} has format version {version}, and this Canopy reads up to {FORMAT_VERSION}: "
@@ -232,7 +232,7 @@ class Checkpoints:
                 found[name] if name in found else self._local.value(variable)
                 for name, variable in self._optional.items()
             ]
-            self.streams_then = int(found["streams"]) if "streams" in found else self._streams
+            self.streams_then = int(found["streams"])
         for variable, value in zip(self._variables, values, strict=True):
             if tuple(variable.shape) != value.shape:
                 raise ValueError(

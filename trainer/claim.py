@@ -285,7 +285,7 @@ def _read(path: str, is_restart: bool) -> dict[str, Any] | None:
     try:
         with tf.io.gfile.GFile(path) as file:
             found = dict(json.loads(file.read()))
-        version = int(found.get("format_version", 1))
+        version = int(found["format_version"])
         if version > RUN_FORMAT_VERSION and not is_restart:
             raise UserError(
                 f"{path} has format version {version}, and this Canopy reads up to {RUN_FORMAT_VERSION}: "
