@@ -1,7 +1,8 @@
 """What a run writes down as it goes: metrics.jsonl and TensorBoard's logs.
 
 Promises: one JSON object a line, each line written and closed at once, so that a killed run loses none; the
-chief alone writes; a line that was cut off is gone before the next is written.
+chief alone writes; a line that was cut off is gone before the next is written; thousands of tags make no line
+long.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from trainer.files import REFUSED, is_in_store, stand_for_folder
 
 log = logging.getLogger("canopy")
 
+# Of more a validation's line has no figures each: in a store every line that follows writes all of it again.
+TAGS = 200
 BLOCK = 1 << 16  # bytes read at once in search of a line's end: a long run's file has hundreds of megabytes
 
 
@@ -51,7 +54,7 @@ class Journal:
             _end_with_a_line(self._path)
         self._is_cut = True
         with tf.io.gfile.GFile(self._path, "a") as file:
-            file.write(f"{json.dumps(line)}\n")
+            file.write(f"{json.dumps(_bounded(line))}\n")
         self._is_cut = False
         # As arrays: TensorFlow keeps for ever the numbers of Python's own that it is given as tensors.
         with self._board.as_default(step=np.array(line["step"])):
@@ -91,6 +94,14 @@ def _board(folder: str, step: int) -> Any:
     except REFUSED as error:
         log.warning("%s cannot be written (%s): TensorBoard will lack this start", folder, first_line(error))
         return tf.summary.create_noop_writer()
+
+
+def _bounded(line: dict[str, Any]) -> dict[str, Any]:
+    """A line without the figures of each tag where there are many; model.json has the last epoch's."""
+    found = line.get("validation", {})
+    if len(found.get("tags", ())) <= TAGS:
+        return line
+    return {**line, "validation": {key: value for key, value in found.items() if key != "tags"}}
 
 
 def _end_with_a_line(path: str) -> None:

@@ -25,6 +25,19 @@ def test_each_line_is_there_as_soon_as_it_is_written(tmp_path):
             assert [json.loads(line) for line in lines] == [LINE] * count
 
 
+@pytest.mark.parametrize(("tags", "are_told"), [(17, True), (200, True), (201, False), (5_000, False)])
+def test_each_tags_figures_are_told_unless_they_are_so_many_that_the_file_would_grow_by_them(
+    tmp_path, tags, are_told
+):
+    rows = {f"tag {number}": {"f2": 0.5} for number in range(tags)}
+    validation = {"loss": 0.5, "f2": 0.25, "tags": rows}
+    with Journal(config(tmp_path), is_chief=True) as journal:
+        journal.write({"step": 3, "epoch": 1, "validation": validation})
+    (line,) = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
+    assert line.pop("validation") == (validation if are_told else {"loss": 0.5, "f2": 0.25})
+    assert line == {"step": 3, "epoch": 1}
+
+
 def test_a_resumed_run_goes_on_with_the_same_file(tmp_path):
     for _ in range(2):
         with Journal(config(tmp_path), is_chief=True) as journal:
