@@ -16,6 +16,7 @@ import pytest
 import tensorflow as tf
 import tf_keras
 from PIL import Image
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow.python.autograph.impl import api
 
 from beam_jobs.images import to_rgb
@@ -78,6 +79,26 @@ def test_the_archives_own_files_score_as_their_pixels_do(made, kind):
     np.testing.assert_allclose(by_bytes, by_pixels, atol=1e-5)
     black = served(made[1], "rgb", rgb=tf.zeros([1, 64, 64, 3], tf.uint8))
     assert np.abs(by_pixels - black).max() > 0.05, "it scores as a black picture does"
+
+
+def test_tensorflow_serving_finds_the_signature_of_the_documents_in_a_copy_called_by_a_number(made, tmp_path):
+    copy = shutil.copytree(made[1], tmp_path / "planet" / "1")
+    (graph,) = SavedModel.FromString((copy / "saved_model.pb").read_bytes()).meta_graphs
+    assert list(graph.meta_info_def.tags) == ["serve"]
+    found = graph.signature_def["serving_default"]
+    assert found.method_name == "tensorflow/serving/predict"
+    told = [
+        {name: (tf.as_dtype(each.dtype), tf.TensorShape(each.tensor_shape)) for name, each in side.items()}
+        for side in (found.inputs, found.outputs)
+    ]
+    classes = len(made[2].vocabulary)
+    assert told == [
+        {"image_bytes": (tf.string, tf.TensorShape([None]))},
+        {"scores": (tf.float32, tf.TensorShape([None, classes]))},
+    ]
+    data = tf.constant([encode(PICTURE, Kind.PLANET)])
+    here, there = (served(str(path), "serving_default", image_bytes=data) for path in (made[1], copy))
+    np.testing.assert_array_equal(here, there)
 
 
 def test_no_files_have_no_scores(made):
