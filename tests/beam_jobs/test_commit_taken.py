@@ -171,6 +171,15 @@ def test_where_there_are_no_locks_the_later_job_is_whole_and_the_earlier_one_end
     assert names_in(without_locks) == {SHARD, "canopy.json", "dataset_info.json"}
 
 
+def test_where_there_are_no_locks_a_job_that_is_refused_ends_no_other(without_locks: str) -> None:
+    finish(begun(without_locks), "first")
+    job = commit.Output(without_locks)
+    job.begin(overwrite=True)
+    with pytest.raises(UserError, match="whole data set"):
+        begun(without_locks)
+    finish(job, "second")
+
+
 @pytest.mark.parametrize("moment", ["canopy.json", "dataset_info.json"])
 def test_a_marker_never_stands_where_a_later_job_has_begun(
     moment: str, without_locks: str, monkeypatch: pytest.MonkeyPatch
