@@ -30,7 +30,7 @@ from beam_jobs.work import Progress, Reject
 from canopy import cli, machine, quiet
 from canopy.cli import TryAgainError, UserError
 from canopy.model_info import ModelInfo
-from canopy.phrases import several
+from canopy.phrases import rate, several
 
 _Done = TypeVar("_Done")
 
@@ -248,7 +248,7 @@ def _summary(
     if rejects or result.missing:
         lines.append(f"rejects    {targets.rejects_path(job.output)}")
     lines.append(f"engine     {', '.join(sorted(used))}")
-    lines.append(f"time       {seconds:.1f} s, {found / seconds:,.0f} images/s")
+    lines.append(f"time       {seconds:.1f} s, {rate(found, seconds)} images/s")
     written = {"scores": job.scores, "output": job.output}
     return lines + [f"{what:<10} {path}" for what, path in written.items() if path]
 

@@ -22,7 +22,7 @@ from beam_jobs.runners.choosing import Choice
 from beam_jobs.settings import Settings
 from beam_jobs.work import Reject, Result
 from canopy import __version__, contract
-from canopy.phrases import several
+from canopy.phrases import rate, several
 
 _FEATURES = "tensorflow_datasets.core.features"
 SUPERVISED = (contract.KEY_ENCODED, contract.KEY_MULTI_HOT)  # what `as_supervised` gives
@@ -46,7 +46,7 @@ class Run:
             "seconds": round(self.seconds, 3),
             "plan_seconds": round(self.plan_seconds, 3),
             **asdict(self.choice),
-            "images_per_second": round(found / max(self.seconds, 1e-9), 1),
+            "images_per_second": round(found / max(self.seconds, 1e-9), 3),
         }
 
 
@@ -263,6 +263,6 @@ def lines(document: Mapping[str, Any], output: str) -> list[str]:
     if rows["without_image"]:  # a name may have several rows
         names = several(rows["without_image"], "name")
         result.append(f"labels     {several(rows['rows'], 'row')}, {names} without an image")
-    result.append(f"time       {run['seconds']:.1f} s, {run['images_per_second']:,.0f} images/s")
+    result.append(f"time       {run['seconds']:.1f} s, {rate(pictures['found'], run['seconds'])} images/s")
     result.append(f"output     {output}")
     return result

@@ -1,4 +1,4 @@
-"""Counts and lists as they stand in sentences.
+"""Counts, rates and lists as they stand in sentences.
 
 Promises: pure functions; nothing is left out of a list without being counted.
 """
@@ -13,6 +13,12 @@ NAMED = 5  # names in a sentence
 def several(count: int, thing: str) -> str:
     """So many of a thing, in words: `1 shard`, `1,000 shards`."""
     return f"{count:,} {thing}{'s' if count != 1 else ''}"
+
+
+def rate(count: float, seconds: float) -> str:
+    """How many a second: whole numbers from 10 on, two digits below, where pictures may take seconds each."""
+    found = count / max(seconds, 1e-6)
+    return f"{found:,.0f}" if found >= 10 else f"{found:.2g}"
 
 
 def named(names: Sequence[str], most: int = NAMED) -> str:

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 from canopy.cli import to_stderr
+from canopy.phrases import rate
 
 if TYPE_CHECKING:  # workers, which show nothing, import this by way of others
     from rich.progress import Progress
@@ -69,17 +70,16 @@ class Meter:
         """
         self.done = done
         now = time.monotonic()
-        rate = (done - self._first) / max(now - self._start, 1e-6)
+        new, seconds = done - self._first, now - self._start
+        speed = f"{rate(new, seconds)} {self.unit}/s"
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=done, rate=f"{rate:,.0f} {self.unit}/s {note}")
+            self._bar.update(self._bar.task_ids[0], completed=done, rate=f"{speed} {note}")
         elif now - self._last_line >= LINE_SECONDS:
             self._last_line = now
             of = f" of {self.total:,}" if self.total is not None else ""
-            left = (
-                f", {(self.total - done) / rate:,.0f} s left" if self.total is not None and rate > 0 else ""
-            )
+            left = f", {(self.total - done) * seconds / new:,.0f} s left" if self.total and new > 0 else ""
             more = f", {note}" if note else ""
-            self._say(f"{self.title}: {done:,}{of} {self.unit}, {rate:,.0f} {self.unit}/s{left}{more}")
+            self._say(f"{self.title}: {done:,}{of} {self.unit}, {speed}{left}{more}")
 
     def counted(self, units: Iterable[_Unit]) -> Iterator[_Unit]:
         """Passes units of work on, each of which is complete when the next one is asked for."""

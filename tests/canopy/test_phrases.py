@@ -1,6 +1,8 @@
 """Counts and lists in sentences."""
 
-from canopy.phrases import named, several
+import pytest
+
+from canopy.phrases import named, rate, several
 
 
 def test_things_are_counted_in_words() -> None:
@@ -9,3 +11,14 @@ def test_things_are_counted_in_words() -> None:
 
 def test_a_long_list_is_cut_and_counted():
     assert named([str(i) for i in range(8)]) == "0, 1, 2, 3, 4 and 3 more"
+
+
+@pytest.mark.parametrize(
+    ("count", "seconds", "told"),
+    [
+        (31_402, 10, "3,140"), (104, 10, "10"), (42, 10, "4.2"), (20, 10, "2"),
+        (3, 90, "0.033"), (0, 10, "0"), (0, 0, "0"),
+    ],
+)  # fmt: skip
+def test_a_rate_of_large_pictures_is_not_rounded_to_nothing(count: int, seconds: float, told: str) -> None:
+    assert rate(count, seconds) == told

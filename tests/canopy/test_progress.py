@@ -67,7 +67,7 @@ def test_work_without_a_known_end_says_how_much_is_done_and_a_note(clock, capsys
     with Meter("training", None, unit="steps") as meter:
         clock.now += 20
         meter.update(50, note="loss 0.31")
-    assert capsys.readouterr().err == "training: 50 steps, 2 steps/s, loss 0.31\n"
+    assert capsys.readouterr().err == "training: 50 steps, 2.5 steps/s, loss 0.31\n"
 
 
 def test_work_that_has_not_begun_promises_no_end(clock, capsys):
@@ -75,6 +75,13 @@ def test_work_that_has_not_begun_promises_no_end(clock, capsys):
         clock.now += 60
         meter.update(0)
     assert capsys.readouterr().err == "reading: 0 of 10 images, 0 images/s\n"
+
+
+def test_large_pictures_of_which_each_takes_seconds_have_a_speed_too(clock, capsys):
+    with Meter("converting", 100) as meter:
+        clock.now += 20
+        meter.update(5)
+    assert capsys.readouterr().err == "converting: 5 of 100 images, 0.25 images/s, 380 s left\n"
 
 
 def on_a_terminal(kind: str) -> tuple[str, str]:

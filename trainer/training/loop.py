@@ -20,7 +20,7 @@ import tensorflow as tf
 import tf_keras
 
 from canopy.cli import PeerLostError, UserError, first_line
-from canopy.phrases import several
+from canopy.phrases import rate, several
 from canopy.progress import Meter
 from trainer import dataset, devices, export, model, plan
 from trainer.checkpoints import NOT_FINITE, Checkpoints
@@ -73,11 +73,10 @@ class Outcome:
             return f"the run is complete already, after {several(self.steps, 'step')}\n{model}"
         did = f"all {self.steps:,} steps were taken before"
         if self.images:
-            rate = self.images / self.seconds
             taken = f"the last {self.steps - self.before:,} of " if self.before else ""
             taken += several(self.steps, "step")
             did = f"trained {taken}, {several(self.images, 'image')} in {self.seconds:.1f} s"
-            did += f" ({rate:,.0f} images/s)"
+            did += f" ({rate(self.images, self.seconds)} images/s)"
         return (
             f"{did}; F2 {found['f2']:.4f} on {several(found['records'], 'validation record')} "
             f"(constant tags {found['f2_constant']:.4f})\n{model}"

@@ -33,7 +33,7 @@ def test_a_resumed_run_tells_its_own_steps_beside_its_own_images() -> None:
     assert told(0, 932) == "trained 32 steps, 932 images in 10.0 s (93 images/s)"
     assert told(8, 699) == "trained the last 24 of 32 steps, 699 images in 10.0 s (70 images/s)"
     assert told(32, 0) == "all 32 steps were taken before"
-    assert told(0, 1, steps=1) == "trained 1 step, 1 image in 10.0 s (0 images/s)"
+    assert told(0, 1, steps=1) == "trained 1 step, 1 image in 10.0 s (0.1 images/s)"
 
 
 def test_one_validation_record_is_told_as_one() -> None:
