@@ -6,6 +6,7 @@ Promises: what `scorer.Scorer` promises, and the same scores: it is what each pr
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable, Sequence
 
 from beam_jobs.runners import processes
@@ -18,7 +19,10 @@ from canopy.model_info import ModelInfo
 # At the model's size, of the images sent to a process at a time: about a second's work, and several of the
 # scorer's groups, for it reads one while it computes another.
 PIECE_PIXELS = 4 * GROUP_PIXELS
-LEAST_IMAGES = 16  # at a list's end: some batches' worth, for the model computes whole ones
+PIECE_SECONDS = 2.0  # that it should take: of large images, which take longest to decode, it holds fewer
+# At a list's end, and until it is known how long an image takes: some batches' worth, for the model computes
+# whole ones.
+LEAST_IMAGES = 16
 
 
 class ApartScorer:
@@ -35,7 +39,8 @@ class ApartScorer:
             count: of processes.
         """
         self._model = (model, engine, tta, max_pixels)
-        self._most = max(1, PIECE_PIXELS // (model.image_size**2 * tta))
+        self._room = max(1, PIECE_PIXELS // (model.image_size**2 * tta))
+        self._most = min(LEAST_IMAGES, self._room)
         self._crew = processes.crew(threads=0, processes=count)
 
     def score(self, sources: Sequence[Source], count: Callable[[int], None] = lambda _: None) -> Scored:
@@ -46,7 +51,13 @@ class ApartScorer:
         """
         groups = self._crew.pieces(sources, lambda: self._most, LEAST_IMAGES)
         begun = (self._crew.submit(_score, *self._model, tuple(group)) for group in groups)
-        return joined(self._crew.outcomes(begun), count)
+        return joined(map(self._measured, self._crew.outcomes(begun)), count)
+
+    def _measured(self, scored: Scored) -> Scored:
+        """Passes an outcome on, by which the size of the next pieces is chosen."""
+        images = len(scored.names) + len(scored.rejects)
+        self._most = max(1, min(self._room, round(images * PIECE_SECONDS / max(scored.seconds, 1e-3))))
+        return scored
 
     def close(self) -> None:
         """Ends the processes."""
@@ -54,7 +65,10 @@ class ApartScorer:
 
 
 def _score(model: ModelInfo, engine: str, tta: int, max_pixels: int, sources: Sequence[Source]) -> Scored:
-    return _scorer(model, engine, tta, max_pixels).score(sources)
+    scorer, start = _scorer(model, engine, tta, max_pixels), time.monotonic()
+    scored = scorer.score(sources)
+    scored.seconds = time.monotonic() - start
+    return scored
 
 
 @functools.lru_cache(maxsize=1)

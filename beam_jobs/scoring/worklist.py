@@ -55,6 +55,7 @@ class Scored:
     engine: str = ""  # the name of what computed the scores
     error: str = ""  # the sentence that ended the work: raised in a worker, Beam would show its traceback
     is_transient: bool = False  # whether that was a `TryAgainError`, and no `UserError`
+    seconds: float = 0.0  # that it took, where that is wanted; goes into no file
 
 
 def cut(
