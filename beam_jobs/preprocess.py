@@ -149,6 +149,9 @@ def _fill(
     with running.progress_folder() as progress:
         lists, kept = _write_lists(prepared, job, output, progress)
         total = sum(map(len, prepared.order.values()))
+        # Other processes know nothing of how Beam's file systems were set up in this one.
+        alone = storage.is_beams(job.output)
+        few = math.inf if alone else choosing.processes_from(source.size for source in prepared.listing)
         prepared = prepared.without_images()
         running.give_back_memory()
         planned = time.monotonic() - start
@@ -158,8 +161,7 @@ def _fill(
             arguments,
             images=total,
             remote=any(map(storage.is_remote, job.images)),
-            # Other processes know nothing of how Beam's file systems were set up in this one.
-            processes_from=math.inf if storage.is_beams(job.output) else choosing.MANY_IMAGES,
+            processes_from=few,
         )
         try:
             running.run(

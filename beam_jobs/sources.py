@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import overload
 
 from beam_jobs import storage
@@ -79,6 +80,16 @@ class Source:
     def place(self) -> str:
         """The folder or the archive that its bytes are read from."""
         return self.copy or self.container
+
+    @property
+    def size(self) -> int:
+        """Bytes of its file; 0 where only a store would know, or nobody."""
+        if self.entry is not None:
+            return self.entry.size
+        try:
+            return 0 if storage.is_remote(self.container) else Path(self.path).stat().st_size
+        except OSError:  # reading it will say why
+            return 0
 
     @property
     def path(self) -> str:

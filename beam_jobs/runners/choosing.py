@@ -7,8 +7,9 @@ never a runner that downloads something. An option that nobody knows is refused,
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from beam_jobs.runners import elsewhere
@@ -20,6 +21,7 @@ PROCESSES = "multi_processing"  # the mode with worker processes of Beam's own
 # Threads of one process keep 1.4 of two cores busy, for Python's lock; processes keep both, and take half a
 # second more to start.
 MANY_IMAGES = 3_000
+MANY_BYTES = 50_000_000  # of files: what as many chips of 256 px take; larger pictures are fewer
 # From a store images come by many threads in each process: Beam's own, which take two seconds to start.
 MANY_REMOTE_IMAGES = 12_000
 WORDS_SHOWN = 3  # of those that nobody knows
@@ -88,6 +90,23 @@ def check(options: Any, **places: Sequence[str]) -> None:
         elsewhere.check_options(options)
     else:
         elsewhere.check(options, **places)
+
+
+def processes_from(sizes: Iterable[int]) -> int:
+    """From how many images on processes beside Beam's are worth their start.
+
+    Args:
+        sizes: of the images' files, bytes; asked for no longer than it takes to know.
+
+    Returns:
+        `MANY_IMAGES`; 0 where fewer come to as much work, since they are large.
+    """
+    total = 0
+    for size in islice(sizes, MANY_IMAGES):
+        total += size
+        if total >= MANY_BYTES:
+            return 0
+    return MANY_IMAGES
 
 
 def choose(

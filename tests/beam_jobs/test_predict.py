@@ -219,14 +219,15 @@ def test_processes_beside_beam_write_the_same_submission_and_rejects(
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.parametrize("least", ["MANY_IMAGES", "MANY_BYTES"])
 @pytest.mark.parametrize(("engine", "apart"), [("auto", False), ("tflite", True)])
 def test_only_what_may_use_a_gpu_is_left_to_one_process(
-    engine: str, apart: bool, run: Run, chips: Path, monkeypatch: pytest.MonkeyPatch
+    engine: str, apart: bool, least: str, run: Run, chips: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(*_: object) -> None:
         raise UserError("processes are started")
 
-    monkeypatch.setattr(choosing, "MANY_IMAGES", 1)
+    monkeypatch.setattr(choosing, least, 1)
     monkeypatch.setattr(engines, "has_gpu", lambda: True)
     monkeypatch.setattr(predict, "ApartScorer", refused)
     done = run("--images", chips, "--direct_num_workers", 2, "--engine", engine)

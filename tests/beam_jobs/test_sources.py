@@ -51,6 +51,14 @@ def test_a_listing_is_a_sequence_and_its_images_can_be_sent_to_another_process(t
         assert [len(reader.read(source)) for source in sent] == [0, 1, 2, 3, 4]
 
 
+def test_an_image_knows_how_large_its_file_is_where_no_store_has_to_be_asked(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"x" * 100)
+    zip_of(tmp_path / "b.zip", {"b.jpg": b"y" * 1000})
+    found = list(list_images([str(tmp_path)]))
+    assert {source.name: source.size for source in found} == {"a": 100, "b": 1000}
+    assert Source(str(tmp_path), "gone.jpg").size == Source("gs://here/in", "a.jpg").size == 0
+
+
 def test_no_file_stays_open(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"x")
     os.mkfifo(tmp_path / "pipe.jpg")

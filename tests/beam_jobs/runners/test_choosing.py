@@ -90,3 +90,19 @@ def test_misspelt_beam_options_are_refused() -> None:
         choosing.parse_options(["--direct_running_mode=fast"])
     for runner in ("FlinkRunner", "a.module.Runner"):
         choosing.parse_options([f"--runner={runner}", "--of_its_own=4"])
+
+
+def test_few_images_that_are_large_are_as_much_work_as_many_small_ones() -> None:
+    chips, pictures = [16_000] * 5_000, [2_000_000] * 5_000
+    assert choosing.processes_from(chips[:2_999]) == choosing.MANY_IMAGES > 2_999
+    assert choosing.processes_from(chips) <= len(chips)
+    assert choosing.processes_from(pictures[:24]) > 24
+    assert choosing.processes_from(pictures[:25]) <= 25
+    assert choosing.processes_from([0] * 2_999) > 2_999  # of a store's objects the size is not known
+
+
+def test_no_more_sizes_are_asked_for_than_it_takes_to_know() -> None:
+    for size in (1, 60_000_000):
+        left = iter([size] * (choosing.MANY_IMAGES + 1))
+        choosing.processes_from(left)
+        assert next(left) == size

@@ -102,13 +102,17 @@ def test_processes_of_beam_do_not_look_for_each_other_behind_a_proxy(
     assert done.code == 0, done.err
 
 
-@pytest.mark.parametrize("shards", ["5", "1"], ids=["many_shards", "fewer_shards_than_processes"])
+@pytest.mark.parametrize(
+    ("shards", "least"),
+    [("5", "MANY_IMAGES"), ("1", "MANY_IMAGES"), ("5", "MANY_BYTES")],
+    ids=["many_shards", "fewer_shards_than_processes", "few_images_that_are_large"],
+)
 def test_processes_beside_beam_give_the_same_bytes(
-    uneven: Archive, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shards: str
+    uneven: Archive, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shards: str, least: str
 ) -> None:
     flags = ["--num_shards", shards, "--max_bad_fraction", "0.5"]
     one = run(uneven, *flags, output=tmp_path / "one")
-    monkeypatch.setattr(choosing, "MANY_IMAGES", 1)
+    monkeypatch.setattr(choosing, least, 1)
     other = run(uneven, *flags, "--direct_num_workers=2", output=tmp_path / "other")
     assert other.code == 0, other.err
     assert other.canopy["run"]["processes"] == 2
