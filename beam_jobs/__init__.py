@@ -13,3 +13,10 @@ Two commands, each with its settings and its graph: `preprocess` (`settings`) an
   rows.
 - Both: `runners` are where work is done, `staging` is where it lies until it is whole.
 """
+
+import os
+
+# NumPy's wheels multiply large matrices, as resizing large pictures does, by a thread for every core, and
+# these spin between two products; jobs have a thread or a process for every core already. NumPy reads this
+# when it is imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

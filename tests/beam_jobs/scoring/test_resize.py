@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +18,9 @@ from numpy.typing import NDArray
 
 from beam_jobs import images
 from beam_jobs.scoring.resize import MAX_PLANS, SCRATCH_FLOATS, Resizer, even_blocks, weights
-from canopy import contract
+from canopy import contract, machine
 from tests.beam_jobs.making import noise
+from tests.conftest import ROOT
 
 SIDES = st.integers(1, 300)
 SIZES = st.sampled_from([1, 16, 32, 75, 96, 224])
@@ -230,3 +234,22 @@ def test_only_of_small_pictures_are_several_taken_before_the_first_is_resized(
     Resizer(96)(pictures(), out)
     assert max(waiting) == at_once - 1
     assert out.any(axis=(1, 2, 3)).all()
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the system does not list threads")
+def test_a_large_picture_is_resized_by_the_thread_that_has_it_unless_the_user_wants_more() -> None:
+    program = (
+        "from beam_jobs.scoring.resize import Resizer\n"
+        "import os, numpy as np\n"
+        "out = np.zeros((1, 96, 96, 3), np.uint8)\n"
+        "Resizer(96)([np.zeros((2000, 3000, 3), np.uint8)], out)\n"
+        "print(len(os.listdir('/proc/self/task')))\n"
+    )
+    for wanted in (1, 2) if machine.cores() > 1 else (1,):
+        environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+        if wanted > 1:
+            environment["OPENBLAS_NUM_THREADS"] = str(wanted)
+        done = subprocess.run(
+            [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, check=True
+        )
+        assert int(done.stdout) == wanted
