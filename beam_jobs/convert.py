@@ -131,17 +131,23 @@ def convert_shard(work: Work, crew: Crew, count: Callable[[int], None] = lambda 
     return result
 
 
-def record_bytes(items: Sequence[Item], encoding: Encoding, classes: int) -> list[int]:
+def record_bytes(
+    items: Sequence[Item], encoding: Encoding, classes: int, count: Callable[[int], None] = lambda _: None
+) -> list[int]:
     """How many bytes of a shard the records of a few images take, in order, but for those of no use.
 
     Args:
         items: the images.
         encoding: of the records' pictures.
         classes: tags in the vocabulary.
+        count: called with the number of images done since the last call.
     """
+    lengths: list[int] = []
     with closing(processes.crew(machine.cores(), processes=0)) as crew, Reader() as reader:
-        batches = _ahead(items, encoding, classes, reader, crew)
-        return [size for batch in batches for size in batch.lengths]
+        for batch in _ahead(items, encoding, classes, reader, crew):
+            lengths += batch.lengths
+            count(len(batch.lengths) + len(batch.rejects))
+    return lengths
 
 
 def convert_apart(paths: Sequence[str], crew: Crew) -> Iterator[Result]:

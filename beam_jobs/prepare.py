@@ -21,8 +21,10 @@ from beam_jobs.sources import Listing
 from beam_jobs.work import Item, Reject, Work, utf8
 from canopy import contract
 from canopy.cli import UserError
+from canopy.progress import Meter
 
-SAMPLED = 64  # images converted beforehand to learn how large a record is
+# Images converted beforehand to learn how large a record is: of few, which may take minutes, a sixteenth.
+LEAST_SAMPLED, SAMPLED = 8, 64
 MEASURED = 2_048  # images of the main split, at least, that the channel statistics are over
 
 
@@ -161,9 +163,15 @@ def _rejects(
 
 def _typical_record_bytes(prepared: Prepared, settings: Settings) -> float:
     """The mean size of the first images' records: of the inputs alone, as the order is."""
-    chosen = prepared.order[settings.main_split][:SAMPLED]
+    order = prepared.order[settings.main_split]
+    chosen = order[: min(SAMPLED, max(LEAST_SAMPLED, len(order) // 16))]
     items = [Item(prepared.listing[int(position)], (), statistics=False) for position in chosen]
-    sizes = convert.record_bytes(items, settings.encoding, len(prepared.vocabulary))
+    with Meter("measuring", len(items)) as meter:
+
+        def count(new: int) -> None:
+            meter.update(meter.done + new)
+
+        sizes = convert.record_bytes(items, settings.encoding, len(prepared.vocabulary), count)
     return sum(sizes) / len(sizes) if sizes else 1.0
 
 

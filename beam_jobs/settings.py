@@ -200,7 +200,7 @@ def make_parser() -> Parser:
         "--shard_mb",
         type=positive,
         default=128.0,
-        help="largest size of a shard in MB, give or take a few percent",
+        help="largest size of a shard in MB, give or take a few percent, or more where images differ much",
     )
     add(
         "--image_format",
