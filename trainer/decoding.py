@@ -91,18 +91,39 @@ def from_file(data: Any, size: int) -> Any:
     Returns:
         uint8[size, size, 3].
     """
-    sides = tf.cond(
-        tf.strings.substr(data, 0, len(_JPEG)) == _JPEG,
-        lambda: tf.io.extract_jpeg_shape(data)[:2],
-        lambda: tf.zeros([2], tf.int32),  # anything else is decoded whole
-    )
-    return _picture(mend(data), sides, size)
+    return _picture(mend(data), _sides(data), size)
+
+
+def reduced(encoded: Any, least_side: int) -> Any:
+    """Decodes one picture no larger than it need be.
+
+    Args:
+        encoded: as `decode` takes it.
+        least_side: pixels; a JPEG with both sides twice that or more is decoded at a part of its size.
+
+    Returns:
+        uint8[height, width, 3].
+    """
+    return _reduced(encoded, _sides(encoded), least_side)
 
 
 def _picture(encoded: Any, sides: Any, size: int) -> Any:
-    """One picture, reduced while it is decoded if it is that large: uint8[size, size, 3]."""
+    """One picture, decoded and resized: uint8[size, size, 3]."""
+    return tf.ensure_shape(resize(_reduced(encoded, sides, size), size), [size, size, 3])
+
+
+def _reduced(encoded: Any, sides: Any, least_side: int) -> Any:
     ratios = [functools.partial(decode, encoded, ratio) for ratio in (1, *contract.REDUCTIONS)]
-    return tf.ensure_shape(resize(tf.switch_case(_reductions(sides, size), ratios), size), [size, size, 3])
+    return tf.switch_case(_reductions(sides, least_side), ratios)
+
+
+def _sides(data: Any) -> Any:
+    """A JPEG's height and width, by its header: int32[2]; zeros of anything else, which is decoded whole."""
+    return tf.cond(
+        tf.strings.substr(data, 0, len(_JPEG)) == _JPEG,
+        lambda: tf.io.extract_jpeg_shape(data)[:2],
+        lambda: tf.zeros([2], tf.int32),
+    )
 
 
 def _reductions(sides: Any, size: int) -> Any:

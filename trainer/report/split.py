@@ -21,12 +21,13 @@ from canopy.progress import Meter
 from trainer import faults, plan, tracing
 from trainer.data_info import DataInfo
 from trainer.dataset import encoded
-from trainer.decoding import decode
+from trainer.decoding import decode, reduced
 from trainer.files import refusal
 from trainer.report.looks import THUMB, Looks, difference_hash
 from trainer.shard import Shard
 
 BATCH = 64  # images a call of the SavedModel
+LOOKED_AT = 256  # pixels each way that pictures are looked at in, at least: a JPEG of twice that is reduced
 MEASURED_SIDE = 1024  # pixels each way that are measured of a large picture: all, as floats, take gigabytes
 
 
@@ -153,7 +154,7 @@ def _looked_at(info: DataInfo, shards: Sequence[Shard], most: int) -> Iterator[A
     """Batches of (name, image, labels, thumbnail, measures, whether flat) of the first records."""
 
     def look_at(name: Any, image: Any, labels: Any) -> tuple[Any, ...]:
-        pixels = decode(image)  # as training does: where it sees black, so must the report
+        pixels = reduced(image, LOOKED_AT)  # as training does: where it sees black, so must the report
         thumb = tf.image.resize(pixels[None], THUMB, method="area")[0]
         numbers = tf.cast(_middle(pixels), tf.float32)
         means, variances = tf.nn.moments(numbers, axes=[0, 1])

@@ -1,5 +1,6 @@
 """A split read for the report: what it takes of its records, and of large pictures."""
 
+import io
 import tracemalloc
 from types import SimpleNamespace
 from typing import ClassVar
@@ -7,7 +8,10 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
+from beam_jobs.images import Encoding, convert
+from beam_jobs.records import frame, serialise
 from canopy import contract
 from canopy.cli import UserError
 from tests.trainer.report.making import looks
@@ -15,6 +19,7 @@ from tests.trainer.test_dataset import write_shards
 from trainer import data_info, faults
 from trainer.data_info import DataInfo
 from trainer.report import split
+from trainer.shard import Shard
 
 
 def made(folder, counts):
@@ -70,7 +75,7 @@ def test_a_picture_of_which_one_channel_varies_is_not_of_one_value(tmp_path, mon
     info = made(tmp_path, [3])
     assert split.look(info, "validation", 3).flat.all()
     reddened = tf.constant([[[0, 0, 0], [9, 0, 0]]], tf.uint8)
-    monkeypatch.setattr(split, "decode", lambda _: reddened)
+    monkeypatch.setattr(split, "reduced", lambda *_: reddened)
     assert not split.look(info, "validation", 3).flat.any()
 
 
@@ -79,6 +84,24 @@ def test_of_a_large_picture_the_middle_is_measured(monkeypatch):
     pixels = np.arange(7 * 3 * 3, dtype=np.uint8).reshape(7, 3, 3)
     np.testing.assert_array_equal(split._middle(tf.constant(pixels)), pixels[1:5])
     np.testing.assert_array_equal(split._middle(tf.constant(pixels[:3])), pixels[:3])
+
+
+@pytest.mark.parametrize(("looked_at", "reduced"), [(9, False), (8, True)])
+def test_a_large_picture_is_looked_at_as_the_decoder_reduces_it(tmp_path, monkeypatch, looked_at, reduced):
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 20, 3), np.uint8))
+    out = io.BytesIO()
+    picture.save(out, "JPEG", quality=90)
+    path = tmp_path / "shard"
+    path.write_bytes(frame(serialise("chip", convert(out.getvalue(), Encoding("keep")), [0], 2)))
+    info = DataInfo(str(tmp_path), "made", ("a", "b"), "", {"train": (Shard(str(path), 1),)}, {})
+    monkeypatch.setattr(split, "LOOKED_AT", looked_at)
+    seen = Image.open(out)
+    if reduced:
+        seen.draft(None, (10, 8))
+    pixels = np.asarray(seen, np.float64)
+    assert pixels.shape == ((8, 10, 3) if reduced else (16, 20, 3))
+    found = split.look(info, "train", 1).measures[0, :6]
+    np.testing.assert_allclose(found, [*pixels.mean((0, 1)), *pixels.std((0, 1))], rtol=1e-4)
 
 
 def test_a_gpu_without_room_for_the_pictures_is_one_sentence(tmp_path, monkeypatch):
