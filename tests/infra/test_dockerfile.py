@@ -96,6 +96,11 @@ def test_a_target_runs_its_own_python_says_at_once_what_it_does_and_finds_baked_
     assert f"--from=weights / {given['CANOPY_WEIGHTS']}/" in within(target, "COPY")
 
 
+@pytest.mark.parametrize("target", ["cpu", "gpu"])
+def test_numpy_multiplies_by_the_thread_that_asks_in_beams_workers_too_which_import_it_first(target):
+    assert any(" OPENBLAS_NUM_THREADS=1 " in rest for rest in within(target, "ENV"))
+
+
 def test_a_build_without_a_target_makes_the_cpu_image():
     assert list(stages())[-1] == "cpu"
 
