@@ -47,6 +47,18 @@ def test_a_record_holds_what_the_contract_says(archive: Archive, run: Run) -> No
     assert np.array_equal(stored, to_rgb(planet(pixels)))
 
 
+def test_large_scenes_are_stored_no_larger_than_asked_for(archive: Archive, run: Run) -> None:
+    archive.put("scene", planet(noise(1, 160, 240)), "water")
+    archive.put("chip", planet(noise(2, 40, 30)), "clear")
+    done = run(archive, "--splits", "train=1", "--max_side", "48")
+    stored = {row["image/filename"][0]: row for row in done.examples}
+    for name, sides in ((b"scene", (32, 48)), (b"chip", (40, 30))):
+        assert (stored[name]["image/height"], stored[name]["image/width"]) == ([sides[0]], [sides[1]])
+        with Image.open(io.BytesIO(stored[name]["image/encoded"][0])) as picture:
+            assert picture.size == sides[::-1]
+    assert done.canopy["encoding"]["max_side"] == 48
+
+
 def test_canopy_json_adds_up(archive: Archive, run: Run) -> None:
     archive.fill(30)
     archive.put("flat", jpeg(np.full((8, 8, 3), 77, np.uint8)), "clear")
