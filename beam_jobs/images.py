@@ -257,7 +257,7 @@ def _check(data: bytes, max_pixels: int) -> Converted:
     """`keep` without statistics: is it sound, how large is it, does it need mending."""
     image = _open(data, max_pixels)
     width, height = image.size
-    image.draft(None, (max(width // 8, 1), max(height // 8, 1)))
+    _reduce(image, (max(width // 8, 1), max(height // 8, 1)))
     _load(image)
     # A picture of one value has one value at an eighth as well; the reverse is then settled in full. In RGB:
     # four components may differ from pixel to pixel where all that is seen of them is black.

@@ -167,11 +167,7 @@ def _typical_record_bytes(prepared: Prepared, settings: Settings) -> float:
     chosen = order[: min(SAMPLED, max(LEAST_SAMPLED, len(order) // 16))]
     items = [Item(prepared.listing[int(position)], (), statistics=False) for position in chosen]
     with Meter("measuring", len(items)) as meter:
-
-        def count(new: int) -> None:
-            meter.update(meter.done + new)
-
-        sizes = convert.record_bytes(items, settings.encoding, len(prepared.vocabulary), count)
+        sizes = convert.record_bytes(items, settings.encoding, len(prepared.vocabulary), meter.add)
     return sum(sizes) / len(sizes) if sizes else 1.0
 
 

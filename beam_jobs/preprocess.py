@@ -151,7 +151,11 @@ def _fill(
         total = sum(map(len, prepared.order.values()))
         # Other processes know nothing of how Beam's file systems were set up in this one.
         alone = storage.is_beams(job.output)
-        few = math.inf if alone else choosing.processes_from(source.size for source in prepared.listing)
+        few = (
+            math.inf
+            if alone
+            else choosing.processes_from(total, (source.size for source in prepared.listing))
+        )
         prepared = prepared.without_images()
         running.give_back_memory()
         planned = time.monotonic() - start

@@ -81,6 +81,10 @@ class Meter:
             more = f", {note}" if note else ""
             self._say(f"{self.title}: {done:,}{of} {self.unit}, {speed}{left}{more}")
 
+    def add(self, new: int) -> None:
+        """Shows progress by so many units more."""
+        self.update(self.done + new)
+
     def counted(self, units: Iterable[_Unit]) -> Iterator[_Unit]:
         """Passes units of work on, each of which is complete when the next one is asked for."""
         for unit in units:

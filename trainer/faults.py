@@ -103,7 +103,7 @@ def _first_of(shard: Shard, classes: int, decode: Decode | None, meter: Meter) -
                 if classes:
                     _look_into(data, classes, decode)
                 number += 1
-                meter.update(meter.done + 1)
+                meter.add(1)
     except BadRecordError as error:
         return f"{shard.path}: record {number} of {shard.records}, counted from 0, {error}"
     except FileNotFoundError:

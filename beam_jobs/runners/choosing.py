@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import accumulate, islice
 from typing import Any
 
 from beam_jobs.runners import elsewhere
@@ -92,21 +92,18 @@ def check(options: Any, **places: Sequence[str]) -> None:
         elsewhere.check(options, **places)
 
 
-def processes_from(sizes: Iterable[int]) -> int:
+def processes_from(images: int, sizes: Iterable[int]) -> int:
     """From how many images on processes beside Beam's are worth their start.
 
     Args:
-        sizes: of the images' files, bytes; asked for no longer than it takes to know.
+        images: how many there are.
+        sizes: of their files, bytes; asked for no longer than it takes to know: not at all of many.
 
     Returns:
         `MANY_IMAGES`; 0 where fewer come to as much work, since they are large.
     """
-    total = 0
-    for size in islice(sizes, MANY_IMAGES):
-        total += size
-        if total >= MANY_BYTES:
-            return 0
-    return MANY_IMAGES
+    sums = accumulate(islice(sizes, MANY_IMAGES if images < MANY_IMAGES else 0))
+    return 0 if any(total >= MANY_BYTES for total in sums) else MANY_IMAGES
 
 
 def choose(

@@ -90,20 +90,17 @@ def test_shards_have_the_size_asked_for_whatever_the_images_are(archive: Archive
     assert max(sizes) < 55_000  # as pictures differ, a shard of as many may be a little larger
 
 
-def test_that_a_few_images_are_converted_beforehand_is_shown_as_large_ones_take_their_time(
-    archive: Archive, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("images", "measured"), [(9, 8), (200, 12)])
+def test_that_a_few_images_are_converted_beforehand_fewer_of_few_is_shown_as_large_ones_take_their_time(
+    archive: Archive,
+    images: int,
+    measured: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
-    plan_of(archive.fill(9), "--splits=train=1")
-    assert "\nmeasuring: 8 of 8 images, " in capsys.readouterr().err
-
-
-def test_of_few_images_fewer_are_converted_beforehand(
-    archive: Archive, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
-    plan_of(archive.fill(200), "--splits=train=1")
-    assert "\nmeasuring: 12 of 12 images, " in capsys.readouterr().err
+    plan_of(archive.fill(images), "--splits=train=1")
+    assert f"\nmeasuring: {measured} of {measured} images, " in capsys.readouterr().err
 
 
 def test_the_shards_named_beforehand_are_those_that_are_made(archive: Archive) -> None:

@@ -11,18 +11,9 @@ from beam_jobs.images import to_rgb
 from beam_jobs.scoring.resize import Resizer
 from canopy import contract
 from canopy.sample.encode import Kind, encode
+from tests.trainer.test_dataset import noise
 from trainer import decoding
 from trainer.mend import mend
-
-
-def noise(height, width):
-    return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-
-
-def jpeg(picture, **settings):
-    out = io.BytesIO()
-    Image.fromarray(picture).save(out, "JPEG", **settings)
-    return out.getvalue()
 
 
 def test_decoding_gives_pillows_pixels_to_the_bit():
@@ -74,7 +65,7 @@ def test_a_large_jpeg_is_reduced_as_it_is_decoded_as_far_as_no_side_gets_too_sho
 
 
 def test_pictures_of_a_batch_are_reduced_each_by_itself():
-    files = [jpeg(noise(*sides), quality=95) for sides in [(300, 40), (40, 40), (64, 64), (256, 300)]]
+    files = [encode(noise(*sides), Kind.JFIF) for sides in [(300, 40), (40, 40), (64, 64), (256, 300)]]
     alone = [batched([data], 32)[0] for data in files]
     np.testing.assert_array_equal(batched(files, 32), alone)
 

@@ -94,15 +94,18 @@ def test_misspelt_beam_options_are_refused() -> None:
 
 def test_few_images_that_are_large_are_as_much_work_as_many_small_ones() -> None:
     chips, pictures = [16_000] * 5_000, [2_000_000] * 5_000
-    assert choosing.processes_from(chips[:2_999]) == choosing.MANY_IMAGES > 2_999
-    assert choosing.processes_from(chips) <= len(chips)
-    assert choosing.processes_from(pictures[:24]) > 24
-    assert choosing.processes_from(pictures[:25]) <= 25
-    assert choosing.processes_from([0] * 2_999) > 2_999  # of a store's objects the size is not known
+    assert choosing.processes_from(2_999, chips[:2_999]) == choosing.MANY_IMAGES > 2_999
+    assert choosing.processes_from(5_000, chips) <= len(chips)
+    assert choosing.processes_from(24, pictures[:24]) > 24
+    assert choosing.processes_from(25, pictures[:25]) <= 25
+    assert choosing.processes_from(2_999, [0] * 2_999) > 2_999  # of a store's objects the size is not known
 
 
 def test_no_more_sizes_are_asked_for_than_it_takes_to_know() -> None:
     for size in (1, 60_000_000):
         left = iter([size] * (choosing.MANY_IMAGES + 1))
-        choosing.processes_from(left)
+        choosing.processes_from(choosing.MANY_IMAGES - 1, left)
         assert next(left) == size
+    untouched = iter([60_000_000])
+    choosing.processes_from(choosing.MANY_IMAGES, untouched)
+    assert next(untouched) == 60_000_000
