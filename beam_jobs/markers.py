@@ -19,19 +19,23 @@ def headers(data: bytes) -> Iterator[tuple[int, int]]:
     Walks as libjpeg's `next_marker` does: whatever is not 0xFF is skipped, fill bytes and a scan's data too.
     """
     position, end = 2, len(data)
-    while (position := data.find(b"\xff", position)) >= 0:
-        while position < end and data[position] == 0xFF:
-            position += 1
-        if position >= end:
-            return
+    while 0 < (position := data.find(b"\xff", position) + 1) < end:
         marker = data[position]
-        position += 1
-        if marker in (0, 0x01) or 0xD0 <= marker <= 0xD8:  # stuffed, TEM, RSTn, SOI: no length
+        if marker == 0:  # stuffed: first and by itself, for a scan has hundreds
             continue
+        # Of fill bytes the next one is found again; TEM, RSTn and SOI have no length.
+        if marker in (0xFF, 0x01) or 0xD0 <= marker <= 0xD8:
+            continue
+        position += 1
         yield marker, position
         if marker == EOI[1]:
             return
-        position += max(int.from_bytes(data[position : position + 2], "big"), 2)
+        position += _length(data, position)
+
+
+def _length(data: bytes, at: int) -> int:
+    """The bytes of a marker's length and body, as its length says, whether they are there or not."""
+    return max(int.from_bytes(data[at : at + 2], "big"), 2)
 
 
 def count_scans(data: bytes) -> int:
@@ -74,10 +78,14 @@ def with_adobe_marker(data: bytes, components: int) -> bytes:
 def with_end(data: bytes) -> bytes:
     """Puts an end behind a JPEG that has none after its first scan; any other comes back as it is.
 
-    Pillow stops at the last pixel, as in a file whose tail is zeros; TensorFlow wants the end as well.
+    Pillow stops at the last pixel, as in a file whose tail is zeros; TensorFlow wants the end as well. A
+    marker whose length goes beyond the file is left out: it would take the end for its own body.
     """
-    # A thumbnail in a header has an end of its own, and what follows the picture may hold any bytes.
-    if data.find(SOS, max(data.rfind(EOI), 0)) < 0:
-        return data
-    scan = next((at for marker, at in headers(data) if marker == SOS[1]), 0)
-    return data if data.find(EOI, scan) >= 0 else data + EOI
+    scanned = False
+    for marker, at in headers(data):
+        if marker == EOI[1]:
+            return data
+        if at + _length(data, at) > len(data):
+            return data[: at - 2] + EOI if scanned else data
+        scanned = scanned or marker == SOS[1]
+    return data + EOI if scanned else data

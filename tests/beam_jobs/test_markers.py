@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from beam_jobs.images import to_rgb
 from beam_jobs.markers import EOI, SOS, count_scans, has_adobe_marker, mend, with_adobe_marker, with_end
 from canopy.contract import ADOBE_MARKER
+from tests.beam_jobs.jpegs import tensorflow_decode
 from tests.beam_jobs.making import jpeg, noise, planet
 
 BARE = planet(noise(1))
@@ -60,6 +63,19 @@ def test_an_end_is_put_in_where_none_follows_the_first_scan() -> None:
     thumbnail = with_header(cut, 0xE1, jpeg(noise(2, 8, 8)))
     assert with_end(thumbnail) == thumbnail + EOI
     assert mend(cut, 4) == mend(BARE, 4)
+
+
+@pytest.mark.parametrize("end", [b"", EOI])
+@pytest.mark.parametrize(
+    "tail",
+    [b"\xff", b"\xff\xe1", b"\xff\xda\xfb", b"\xff\xff\xda\x00\x0c\x01", b"\xff\xfe\xff\xff" + bytes(9)],
+)
+def test_a_marker_cut_off_behind_the_scan_does_not_take_the_end_for_its_body(tail: bytes, end: bytes) -> None:
+    for sound in (jpeg(noise(1)), jpeg(noise(1), "L")):
+        mended = with_end(sound[:-2] + tail + end)
+        assert mended.startswith(sound[:-2])
+        assert mended.endswith(EOI)
+        assert np.array_equal(tensorflow_decode(mended), to_rgb(sound))
 
 
 def test_scans_are_counted_up_to_the_end_and_not_in_headers() -> None:
