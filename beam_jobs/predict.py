@@ -71,7 +71,7 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
     # nothing of how Beam's file systems were set up in this one.
     alone = any(map(storage.is_beams, (job.model, *job.images, *listing.copies.values())))
     alone = alone or (job.engine != engines.LITE and engines.has_gpu())
-    few = math.inf if alone else choosing.processes_from(len(unique), (source.size for source in unique))
+    few = math.inf if alone else choosing.processes_from(len(unique), sources.sizes(unique))
     choice = choosing.choose(options, arguments, images=len(unique), remote=False, processes_from=few)
     with staging.begun(staged), running.progress_folder() as progress:
         # What is known by the names is told before hours of scoring, which would not change it.

@@ -149,13 +149,10 @@ def _fill(
     with running.progress_folder() as progress:
         lists, kept = _write_lists(prepared, job, output, progress)
         total = sum(map(len, prepared.order.values()))
-        # Other processes know nothing of how Beam's file systems were set up in this one.
-        alone = storage.is_beams(job.output)
-        few = (
-            math.inf
-            if alone
-            else choosing.processes_from(total, (source.size for source in prepared.listing))
-        )
+        remote = any(map(storage.is_remote, job.images))
+        few: float = choosing.processes_from(total, sources.sizes(prepared.listing), remote)
+        if storage.is_beams(job.output) and not remote:
+            few = math.inf  # processes beside Beam's know nothing of how this one set its file systems up
         prepared = prepared.without_images()
         running.give_back_memory()
         planned = time.monotonic() - start
@@ -164,7 +161,7 @@ def _fill(
             options,
             arguments,
             images=total,
-            remote=any(map(storage.is_remote, job.images)),
+            remote=remote,
             processes_from=few,
         )
         try:

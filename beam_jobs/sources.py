@@ -6,6 +6,7 @@ too, once `unpack` has made plain copies of packed tars. Names from archives are
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 import unicodedata
@@ -21,8 +22,10 @@ from beam_jobs import storage
 from beam_jobs.archives import contents, unpacking
 from beam_jobs.archives.members import MAX_BYTES, Handles, rejecting
 from beam_jobs.images import UNREADABLE, RejectedImage
+from canopy.cli import TryAgainError, UserError
 from canopy.contract import IMAGE_ENDINGS
 
+ASKED = 16  # objects whose sizes a store is asked for, at most
 READERS = 32  # requests to a store or a disk at a time, so that its latency hides
 # Of archives' members, held for one piece of work: a megabyte of a zip may unpack to a gigabyte, dozens being
 # read ahead. What is beyond it is read in its turn.
@@ -82,13 +85,20 @@ class Source:
         return self.copy or self.container
 
     @property
+    def is_object(self) -> bool:
+        """Whether it is a store's object, and no archive's member."""
+        return self.entry is None and storage.is_remote(self.container)
+
+    @property
     def size(self) -> int:
-        """Bytes of its file; 0 where only a store would know, or nobody."""
+        """Bytes of its file, for which a store is asked; 0 where nobody knows."""
         if self.entry is not None:
             return self.entry.size
         try:
+            if (objects := storage.store(self.container)) is not None:
+                return int(objects.size(self.path))
             return 0 if storage.is_remote(self.container) else Path(self.path).stat().st_size
-        except OSError:  # reading it will say why
+        except (OSError, UserError, TryAgainError):  # reading it will say why
             return 0
 
     @property
@@ -142,6 +152,29 @@ class Listing(Sequence[Source]):
     def names(self) -> Iterator[str]:
         """Each image's name, in order."""
         return map(name_of, self.members)
+
+
+def sizes(sources: Sequence[Source]) -> Iterator[int]:
+    """Bytes of each image's file, in order, looked up as they are asked for.
+
+    For a store each would be a request: of a few objects, spread over all, it is asked, and the others are
+    taken for as large as those are on average.
+    """
+    mean = None
+    for source in sources:
+        if not source.is_object:
+            yield source.size
+            continue
+        if mean is None:
+            some = [each for each in sources[:: math.ceil(len(sources) / ASKED)] if each.is_object]
+            mean = _mean_size(some or [source])
+        yield mean
+
+
+def _mean_size(objects: Sequence[Source]) -> int:
+    with ThreadPoolExecutor(ASKED) as pool:
+        asked: list[int] = list(pool.map(lambda each: each.size, objects))
+    return sum(asked) // len(asked)
 
 
 def unpack(listing: Listing) -> None:

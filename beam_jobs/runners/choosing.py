@@ -92,18 +92,21 @@ def check(options: Any, **places: Sequence[str]) -> None:
         elsewhere.check(options, **places)
 
 
-def processes_from(images: int, sizes: Iterable[int]) -> int:
-    """From how many images on processes beside Beam's are worth their start.
+def processes_from(images: int, sizes: Iterable[int], remote: bool = False) -> int:
+    """From how many images on several processes are worth their start.
 
     Args:
         images: how many there are.
         sizes: of their files, bytes; asked for no longer than it takes to know: not at all of many.
+        remote: whether they are read from a store, which takes processes of Beam's.
 
     Returns:
-        `MANY_IMAGES`; 0 where fewer come to as much work, since they are large.
+        `MANY_IMAGES` or `MANY_REMOTE_IMAGES`; 0 where fewer come to as much work, since they are large.
     """
-    sums = accumulate(islice(sizes, MANY_IMAGES if images < MANY_IMAGES else 0))
-    return 0 if any(total >= MANY_BYTES for total in sums) else MANY_IMAGES
+    many = MANY_REMOTE_IMAGES if remote else MANY_IMAGES
+    much = MANY_BYTES * many // MANY_IMAGES
+    sums = accumulate(islice(sizes, many if images < many else 0))
+    return 0 if any(total >= much for total in sums) else many
 
 
 def choose(
@@ -121,7 +124,7 @@ def choose(
         arguments: what they were made of: says what the user gave, as against defaults.
         images: to convert.
         remote: whether images are read from a store.
-        processes_from: images from which processes beside Beam's are worth their start; infinity where one
+        processes_from: images from which several processes are worth their start; infinity where one
             process is all that the work can use.
 
     Raises:
@@ -150,7 +153,7 @@ def choose(
     mode = "in_memory"
     if given("--direct_running_mode"):
         mode = direct.direct_running_mode
-    elif workers > 1 and images >= (MANY_REMOTE_IMAGES if remote else processes_from):
+    elif workers > 1 and images >= processes_from:
         if not remote:
             check_memory(PLAIN_BYTES)
             return Choice("FnApiRunner", mode, 1, 1, workers)

@@ -130,10 +130,15 @@ def read(path: str, start: int = 0, length: int | None = None) -> bytes:
 
 def open_read(path: str) -> IO[bytes]:
     """A seekable reader of a large object; a small one is better fetched by `read`."""
+    return objects.reader(size(path), lambda start, length: read(path, start, length))
+
+
+def size(path: str) -> int:
+    """An object's bytes, by a request."""
     with _errors(path):
         blob = _blob(path)
         blob.reload(retry=_retry())
-    return objects.reader(blob.size, lambda start, length: read(path, start, length))
+        return int(blob.size)
 
 
 @contextmanager

@@ -121,9 +121,13 @@ def _whole_body(client: Any, request: dict[str, str]) -> bytes:
 
 def open_read(path: str) -> IO[bytes]:
     """A seekable reader of a large object; a small one is better fetched by `read`."""
+    return objects.reader(size(path), lambda start, length: read(path, start, length))
+
+
+def size(path: str) -> int:
+    """An object's bytes, by a request."""
     with _errors(path) as client:
-        size = client.head_object(**_address(path))["ContentLength"]
-    return objects.reader(size, lambda start, length: read(path, start, length))
+        return int(client.head_object(**_address(path))["ContentLength"])
 
 
 @contextlib.contextmanager

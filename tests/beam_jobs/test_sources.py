@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from beam_jobs import storage
 from beam_jobs.archives.members import MAX_BYTES
 from beam_jobs.archives.methods import BZIP2, DEFLATED, LZMA, ZSTANDARD
 from beam_jobs.images import NOT_JPEG, UNREADABLE, RejectedImage
 from beam_jobs.listing import list_images
-from beam_jobs.sources import Reader, Source, content, name_of
+from beam_jobs.sources import Reader, Source, content, name_of, sizes
+from tests.beam_jobs.gcs_server import Faulty
 from tests.beam_jobs.making import pack, zip_of
 
 
@@ -51,12 +53,28 @@ def test_a_listing_is_a_sequence_and_its_images_can_be_sent_to_another_process(t
         assert [len(reader.read(source)) for source in sent] == [0, 1, 2, 3, 4]
 
 
-def test_an_image_knows_how_large_its_file_is_where_no_store_has_to_be_asked(tmp_path: Path) -> None:
+def test_an_image_knows_how_large_its_file_is(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"x" * 100)
     zip_of(tmp_path / "b.zip", {"b.jpg": b"y" * 1000})
     found = list(list_images([str(tmp_path)]))
     assert {source.name: source.size for source in found} == {"a": 100, "b": 1000}
-    assert Source(str(tmp_path), "gone.jpg").size == Source("gs://here/in", "a.jpg").size == 0
+    assert Source(str(tmp_path), "gone.jpg").size == 0
+
+
+def test_a_store_is_asked_how_large_a_few_objects_are_and_the_others_are_taken_for_their_mean(
+    server: Faulty, tmp_path: Path
+) -> None:
+    for i in range(40):
+        storage.write_bytes(f"gs://here/in/{i:02}.jpg", b"x" * (100 + 2 * i))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "a.jpg").write_bytes(b"x" * 7)
+    objects = list_images(["gs://here/in"])
+    before = server.requests
+    assert next(sizes(objects)) == 100 + 39
+    assert 0 < server.requests - before <= 16
+    assert list(sizes([Source("gs://here/in", "gone.jpg"), *list_images([str(tmp_path / "mine")])])) == [0, 7]
+    server.denied = "here"
+    assert set(sizes(objects)) == {0}
 
 
 def test_no_file_stays_open(tmp_path: Path) -> None:

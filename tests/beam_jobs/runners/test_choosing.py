@@ -18,7 +18,7 @@ def choose(*arguments: str, images: int = 1000, remote: bool = False) -> Choice:
         arguments,
         images=images,
         remote=remote,
-        processes_from=choosing.MANY_IMAGES,
+        processes_from=choosing.processes_from(images, [], remote),
     )
 
 
@@ -98,7 +98,9 @@ def test_few_images_that_are_large_are_as_much_work_as_many_small_ones() -> None
     assert choosing.processes_from(5_000, chips) <= len(chips)
     assert choosing.processes_from(24, pictures[:24]) > 24
     assert choosing.processes_from(25, pictures[:25]) <= 25
-    assert choosing.processes_from(2_999, [0] * 2_999) > 2_999  # of a store's objects the size is not known
+    assert choosing.processes_from(2_999, [0] * 2_999) > 2_999  # of some stores' objects no size is known
+    assert choosing.processes_from(99, pictures[:99], remote=True) == choosing.MANY_REMOTE_IMAGES
+    assert choosing.processes_from(100, pictures[:100], remote=True) <= 100
 
 
 def test_no_more_sizes_are_asked_for_than_it_takes_to_know() -> None:

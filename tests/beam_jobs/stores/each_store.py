@@ -8,6 +8,7 @@ import os
 import pytest
 
 from beam_jobs import storage
+from beam_jobs.sources import Source
 
 
 def writes_whole_and_reads_in_parts(bucket: str) -> None:
@@ -24,6 +25,7 @@ def writes_whole_and_reads_in_parts(bucket: str) -> None:
     assert storage.exists(path)
     assert not storage.exists(f"{bucket}/a/b")
     assert storage.read_bytes(path) == data
+    assert Source(f"{bucket}/a", "b.bin").size == len(data)
     assert storage.read_range(path, 0, 10) == data[:10]
     assert storage.read_range(path, 5, 10) == data[5:15]
     assert storage.read_range(path, len(data) - 5, 10) == data[-5:]
