@@ -23,6 +23,7 @@ from beam_jobs.predict_settings import Settings
 from beam_jobs.runners import choosing, running
 from beam_jobs.scoring import engines, worklist
 from beam_jobs.scoring.apart import ApartScorer
+from beam_jobs.scoring.fed import FedScorer
 from beam_jobs.scoring.scorer import Scorer
 from beam_jobs.scoring.worklist import Scored, WorkList
 from beam_jobs.settings import exceeds
@@ -67,10 +68,9 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
     listing = list_images(job.images, own=staged.own)
     found = len(listing)
     unique, rejects = submission.usable_names(listing)
-    # On cores threads wait for Python's lock between pictures. A GPU is for one process, and others know
-    # nothing of how Beam's file systems were set up in this one.
+    # Threads wait for Python's lock between pictures, but other processes know nothing of how Beam's file
+    # systems were set up in this one.
     alone = any(map(storage.is_beams, (job.model, *job.images, *listing.copies.values())))
-    alone = alone or (job.engine != engines.LITE and engines.has_gpu())
     few = math.inf if alone else choosing.processes_from(len(unique), sources.sizes(unique))
     choice = choosing.choose(options, arguments, images=len(unique), remote=False, processes_from=few)
     with staging.begun(staged), running.progress_folder() as progress:
@@ -136,13 +136,16 @@ def build(
 
         def setup(self) -> None:
             self._error, self._is_transient = "", False
-            self._scorer: Scorer | ApartScorer | None = None
-            if processes:
-                self._scorer = ApartScorer(model, job.engine, job.tta, job.max_pixels, processes)
-                return
+            self._scorer: Scorer | ApartScorer | FedScorer | None = None
+            load = partial(engines.load, model, job.engine)
             try:
-                loaded = engines.load(model, job.engine, threads)
-                self._scorer = Scorer(loaded, model, job.tta, job.max_pixels)
+                if not processes:
+                    self._scorer = Scorer(load(threads), model, job.tta, job.max_pixels)
+                elif engines.is_for_all(job.engine):
+                    one = partial(load, processes)
+                    self._scorer = FedScorer(model, one, job.tta, job.max_pixels, processes)
+                else:
+                    self._scorer = ApartScorer(model, job.engine, job.tta, job.max_pixels, processes)
             except (UserError, TryAgainError) as error:
                 self._note(error)
 

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 
 from beam_jobs.runners import processes
 from beam_jobs.scoring import engines
-from beam_jobs.scoring.scorer import GROUP_PIXELS, Scorer
+from beam_jobs.scoring.pictures import GROUP_PIXELS
+from beam_jobs.scoring.scorer import Scorer
 from beam_jobs.scoring.worklist import Scored, joined
 from beam_jobs.sources import Source
 from canopy.model_info import ModelInfo

@@ -35,9 +35,10 @@ CALLS_AT_ONCE = 2  # of the SavedModel: one computes while the next one's pictur
 
 
 class Engine(Protocol):
-    """Computes scores for one thread at a time."""
+    """Computes scores."""
 
     batch: int  # pictures a call, always: another shape would mean to allocate or tune everything anew
+    at_once: int  # calls that go on side by side
 
     def scores(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Scores uint8[batch, size, size, 3]: float32[batch, classes] in 0..1."""
@@ -90,7 +91,7 @@ def _check_unchanged(info: ModelInfo) -> None:
 
 def _load(info: ModelInfo, choice: str, threads: int) -> Engines:
     why = ""
-    if choice == SAVED_MODEL or (choice == AUTO and has_gpu()):
+    if is_for_all(choice):
         found = _SavedModel(info)
         if found.on_gpu or choice == SAVED_MODEL:
             return Engines(found.name, info.folder, [found] * threads)
@@ -105,6 +106,11 @@ def _load(info: ModelInfo, choice: str, threads: int) -> Engines:
             raise UserError(f"--model {info.folder} cannot be loaded ({error})") from error
         found = _SavedModel(info)
         return Engines(f"{found.name}, for {error}", info.folder, [found] * threads)
+
+
+def is_for_all(choice: str) -> bool:
+    """Whether, of CHOICES, it means one engine that uses the whole machine, its GPU above all."""
+    return choice == SAVED_MODEL or (choice == AUTO and has_gpu())
 
 
 def has_gpu() -> bool:
@@ -131,6 +137,8 @@ def _lite(info: ModelInfo, threads: int) -> list[Engine]:
 class _Lite:
     """An interpreter of one thread: as many side by side beat one interpreter of many threads."""
 
+    at_once = 1
+
     def __init__(self, content: bytes, info: ModelInfo) -> None:
         from ai_edge_litert.interpreter import Interpreter
 
@@ -155,6 +163,8 @@ class _Lite:
 
 class _SavedModel:
     """The SavedModel, for all threads together."""
+
+    at_once = CALLS_AT_ONCE
 
     def __init__(self, info: ModelInfo) -> None:
         with quiet.importing():

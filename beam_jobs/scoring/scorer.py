@@ -1,8 +1,7 @@
 """Images to scores: read, decoded, resized and put through the model by several threads.
 
-Promises: a picture is converted as preprocessing does and brought to size as training does; one that cannot
-be used is a reject, never a score; scores do not depend on which images are beside a picture; memory is that
-of a few groups.
+Promises: an image that cannot be used is a reject, never a score; scores do not depend on which images are
+beside a picture; memory is that of a few groups.
 """
 
 from __future__ import annotations
@@ -15,19 +14,15 @@ from queue import SimpleQueue
 import numpy as np
 from numpy.typing import NDArray
 
-from beam_jobs import images, storage
 from beam_jobs.runners import processes
+from beam_jobs.scoring import pictures
 from beam_jobs.scoring.engines import Engine, Engines
-from beam_jobs.scoring.resize import Resizer
+from beam_jobs.scoring.pictures import Preparer
 from beam_jobs.scoring.worklist import Scored, joined, stacked
-from beam_jobs.sources import AHEAD_BYTES, Fetched, Reader, Source, content
-from beam_jobs.work import Reject
+from beam_jobs.sources import Fetched, Reader, Source
 from canopy.cli import UserError
 from canopy.model_info import ModelInfo
 
-# Pixels at the model's size that a thread prepares before it computes: decoding and the model each find the
-# processor's caches as they left them, and 7 MB are little.
-GROUP_PIXELS = 256 * 96 * 96
 GROUP_BYTES = 8_000_000  # of files that a group should hold: of large images it takes fewer
 TTA_VIEWS = (1, 8)
 
@@ -37,8 +32,8 @@ class _Lane:
     """What one thread works with."""
 
     engine: Engine
-    resizer: Resizer
-    pictures: NDArray[np.uint8]  # [group, size, size, 3], of the model's size
+    prepare: Preparer
+    rows: NDArray[np.uint8]  # [group, size, size, 3], of the model's size
 
 
 class Scorer:
@@ -57,15 +52,14 @@ class Scorer:
             tta: 1, or 8 to average over all flips and quarter turns.
             max_pixels: width times height above which an image is rejected by its header.
         """
-        self._engines, self._tta, self._max_pixels = computing, tta, max_pixels
-        self._least_side, size = model.least_side, model.image_size
+        self._engines, self._tta = computing, tta
         self._batch = computing.loaded[0].batch
-        self._room = self._batch * max(1, round(GROUP_PIXELS / (self._batch * size**2)))
+        self._room, size = pictures.room(model, self._batch), model.image_size
         self._most = self._batch  # images a group, until it is known how large the files are
         self._lanes: SimpleQueue[_Lane] = SimpleQueue()
         for one in computing.loaded:
-            room = np.zeros((self._room, size, size, 3), np.uint8)
-            self._lanes.put(_Lane(one, Resizer(size), room))
+            rows = np.zeros((self._room, size, size, 3), np.uint8)
+            self._lanes.put(_Lane(one, Preparer(model, max_pixels), rows))
         self._crew = processes.crew(threads=len(computing.loaded), processes=0)
 
     def score(self, sources: Sequence[Source], count: Callable[[int], None] = lambda _: None) -> Scored:
@@ -95,7 +89,7 @@ class Scorer:
             begun = 0
             while begun < len(sources):
                 group = sources[begun : begun + self._most]
-                yield self._crew.submit(self._group, group, self._fetch(group, reader))
+                yield self._crew.submit(self._group, group, pictures.fetch(group, reader))
                 begun += len(group)
 
         for scored, size in self._crew.outcomes(begin()):
@@ -107,53 +101,44 @@ class Scorer:
         most = max(1, min(self._room, GROUP_BYTES // max(typical, 1)))
         return most - most % self._batch if most > self._batch else most
 
-    def _fetch(self, group: Sequence[Source], reader: Reader) -> list[Future[list[Fetched]]]:
-        """Begins to read: objects of a store each on its own, files of this machine one after another.
-
-        A file mostly takes microseconds, less than to hand it to a thread.
-        """
-        remote = any(storage.is_remote(source.place) for source in group)
-        parts = [[source] for source in group] if remote else [group]
-        return [reader.begin(part, AHEAD_BYTES // len(parts)) for part in parts]
-
     def _group(self, group: Sequence[Source], parts: Sequence[Future[list[Fetched]]]) -> tuple[Scored, int]:
         """Decodes, resizes and scores; also returns how many bytes the files took."""
-        result = Scored(engine=self._engines.name)
         lane = self._lanes.get()
         try:
-            fetched = [each for part in parts for each in part.result()]
-            lane.resizer(self._decoded(group, fetched, result), lane.pictures)
-            result.scores = self._scores(lane, len(result.names))
+            made = lane.prepare(group, parts, lane.rows)
+            scores = scores_of(lane.engine, lane.rows, len(made.names), self._tta, self._engines.folder)
         finally:
             self._lanes.put(lane)
-        return result, sum(len(each) for each in fetched if isinstance(each, bytes))
+        return Scored(made.names, scores, made.rejects, self._engines.name), made.file_bytes
 
-    def _decoded(
-        self, group: Sequence[Source], fetched: Sequence[Fetched], result: Scored
-    ) -> Iterator[NDArray[np.uint8]]:
-        """Pictures, one by one; the result gets the names of these, and the rejects."""
-        for source, data in zip(group, fetched, strict=True):
-            try:
-                picture = images.to_rgb(content(data), self._max_pixels, self._least_side)
-            except images.RejectedImage as reject:
-                result.rejects.append(Reject(source.name, reject.reason, reject.detail))
-                continue
-            result.names.append(source.name)
-            yield picture
 
-    def _scores(self, lane: _Lane, count: int) -> NDArray[np.float32]:
-        """float32[count, classes], averaged over the views, of the first pictures of a lane."""
-        means: list[NDArray[np.float32]] = []
-        for begin in range(0, count, self._batch):
-            batch = lane.pictures[begin : begin + self._batch]
-            total = [lane.engine.scores(view)[: count - begin] for view in _views(batch, self._tta)]
-            means.append(np.mean(total, axis=0, dtype=np.float32))
-        found = stacked(means)
-        if not np.isfinite(found).all():
-            raise UserError(
-                f"--model {self._engines.folder} gives scores that are no numbers: train it again"
-            )
-        return found
+def scores_of(
+    engine: Engine, rows: NDArray[np.uint8], count: int, tta: int, folder: str
+) -> NDArray[np.float32]:
+    """Scores pictures, averaged over the views.
+
+    Args:
+        engine: what computes.
+        rows: uint8[whole batches, size, size, 3].
+        count: how many of them, from the first on, are wanted; the others fill the last batch up.
+        tta: 1 or 8 views.
+        folder: the export, for people.
+
+    Returns:
+        float32[count, classes].
+
+    Raises:
+        UserError: a score is no number.
+    """
+    means: list[NDArray[np.float32]] = []
+    for begin in range(0, count, engine.batch):
+        batch = rows[begin : begin + engine.batch]
+        total = [engine.scores(view)[: count - begin] for view in _views(batch, tta)]
+        means.append(np.mean(total, axis=0, dtype=np.float32))
+    found = stacked(means)
+    if not np.isfinite(found).all():
+        raise UserError(f"--model {folder} gives scores that are no numbers: train it again")
+    return found
 
 
 def _views(pictures: NDArray[np.uint8], count: int) -> Iterator[NDArray[np.uint8]]:

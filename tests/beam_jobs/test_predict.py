@@ -220,24 +220,40 @@ def test_processes_beside_beam_write_the_same_submission_and_rejects(
 
 
 @pytest.mark.parametrize("least", ["MANY_IMAGES", "MANY_BYTES"])
-@pytest.mark.parametrize(("engine", "apart"), [("auto", False), ("tflite", True)])
-def test_only_what_may_use_a_gpu_is_left_to_one_process(
-    engine: str, apart: bool, least: str, run: Run, chips: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("engine", "scorer"), [("auto", "FedScorer"), ("tflite", "ApartScorer")])
+def test_what_may_use_a_gpu_computes_in_one_process_and_others_make_its_pictures(
+    engine: str, scorer: str, least: str, run: Run, chips: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(*_: object) -> None:
         raise UserError("processes are started")
 
     monkeypatch.setattr(choosing, least, 1)
     monkeypatch.setattr(engines, "has_gpu", lambda: True)
-    monkeypatch.setattr(predict, "ApartScorer", refused)
+    monkeypatch.setattr(predict, scorer, refused)
     done = run("--images", chips, "--direct_num_workers", 2, "--engine", engine)
-    assert ("processes are started" in done.err) == apart, done.err
+    assert "processes are started" in done.err, done.err
+
+
+def test_the_saved_model_fed_by_processes_gives_what_it_gives_by_itself(
+    run: Run, chips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = ("--images", chips, "--engine", "savedmodel", "--tta", 8, "--direct_num_workers", 2)
+    tables = [tmp_path / "one.parquet", tmp_path / "other.parquet"]
+    wanted = run(*flags, "--scores", tables[0])
+    monkeypatch.setattr(choosing, "MANY_IMAGES", 1)
+    done = run(*flags, "--scores", tables[1], output=tmp_path / "fed.csv")
+    assert done.rows == wanted.rows
+    assert tables[0].read_bytes() == tables[1].read_bytes()
+    assert "engine     SavedModel on the processor" in done.out
+    assert not multiprocessing.active_children()
 
 
 @lists_processes
+@pytest.mark.parametrize("engine", ["auto", "savedmodel"])
 def test_a_process_lost_amid_scoring_is_one_sentence_and_leaves_no_submission(
-    run: Run, chips: Path, monkeypatch: pytest.MonkeyPatch
+    engine: str, run: Run, chips: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    flags = ("--images", chips, "--direct_num_workers", 2, "--engine", engine)
     monkeypatch.setattr(choosing, "MANY_IMAGES", 1)
     monkeypatch.setattr(apart, "PIECE_PIXELS", 3 * 16**2)
 
@@ -248,12 +264,12 @@ def test_a_process_lost_amid_scoring_is_one_sentence_and_leaves_no_submission(
 
     killer = threading.Thread(target=kill_the_first, daemon=True)
     killer.start()
-    done = run("--images", chips, "--direct_num_workers", 2)
+    done = run(*flags)
     killer.join(60)
     assert done.code == 2
     assert "was killed" in done.err.splitlines()[-1]
     assert left_in(done.output.parent) == set()
-    assert run("--images", chips, "--direct_num_workers", 2).code == 0
+    assert run(*flags).code == 0
 
 
 def test_a_process_lost_at_the_start_leaves_no_other_that_the_command_would_wait_for(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from beam_jobs.images import DEFAULT_MAX_PIXELS, to_rgb
 from beam_jobs.runners import processes
-from beam_jobs.scoring import scorer
+from beam_jobs.scoring import pictures, scorer
 from beam_jobs.scoring.engines import Engines
 from beam_jobs.scoring.resize import Resizer
 from beam_jobs.scoring.scorer import Scorer
@@ -33,13 +33,14 @@ BATCH = 8
 @pytest.fixture(autouse=True)
 def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two batches a group: so small are the pictures here that a group would hold thousands."""
-    monkeypatch.setattr(scorer, "GROUP_PIXELS", 2 * BATCH * SIZE * SIZE)
+    monkeypatch.setattr(pictures, "GROUP_PIXELS", 2 * BATCH * SIZE * SIZE)
 
 
 class Mean:
     """An engine in plain Python: the mean of each channel, which tells every picture from the others."""
 
     batch = BATCH
+    at_once = 2
 
     def __init__(self, broken: bool = False) -> None:
         self.calls: list[int] = []  # by thread
@@ -114,7 +115,7 @@ def test_every_image_gets_its_own_score_whatever_its_size_in_the_lists_order(put
 def test_of_pictures_of_which_a_batch_is_more_than_a_group_may_hold_a_group_is_a_batch(
     put: Put, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scorer, "GROUP_PIXELS", 1)
+    monkeypatch.setattr(pictures, "GROUP_PIXELS", 1)
     counted: list[int] = []
     run([put(f"chip_{i}", jpeg(noise(i, 8, 8))) for i in range(3 * BATCH)], count=counted.append)
     assert counted == [BATCH] * 3
