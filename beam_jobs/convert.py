@@ -6,10 +6,11 @@ alone; an image that cannot be used is set down with its reason; memory stays th
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from operator import add
 
@@ -150,22 +151,53 @@ def record_bytes(
     return lengths
 
 
-def convert_apart(paths: Sequence[str], crew: Crew) -> Iterator[Result]:
-    """Converts shards in other processes, each by one of them: pictures pass through no third one's hands.
+class Apart:
+    """Shards converted in other processes, each by one of them: a picture passes through no other's hands."""
 
-    Args:
-        paths: of work lists.
-        crew: processes. Where there are fewer shards, each uses several threads.
+    def __init__(self, count: int) -> None:
+        """Starts that many."""
+        self._crew = processes.crew(threads=0, processes=count)
+        self._begun: dict[str, Future[Result]] = {}
 
-    Yields:
-        What became of the shards, in their order.
+    def begin(self, paths: Sequence[str]) -> None:
+        """Begins with the shards of work lists. Where they are fewer than processes, each uses threads."""
+        # As many images in memory at a time as there are processes: the largest take half a gigabyte each.
+        threads = math.ceil(self._crew.size / max(1, len(paths)))
+        self._begun = {path: self._crew.submit(_convert_alone, path, threads) for path in paths}
+
+    def outcome(self, path: str) -> Result:
+        """What became of a shard, once it is there.
+
+        Raises:
+            UserError: it cannot be written, or a process was killed.
+        """
+        return self._crew.outcome(self._begun[path])
+
+    def close(self) -> None:
+        """Ends the processes."""
+        self._crew.close()
+
+
+@functools.cache
+def apart(job: str, processes: int) -> Apart:
+    """A job's own: begun before there is a pipeline, whose worker finds it again by the job's name."""
+    return Apart(processes)
+
+
+@contextmanager
+def begun(job: str, processes: int, paths: Sequence[str]) -> Iterator[None]:
+    """Converts shards by `apart` for as long as the block lasts.
 
     Raises:
-        UserError: a shard cannot be written, or a process was killed.
+        UserError: a process was killed.
     """
-    # As many images in memory at a time as there are processes: the largest take half a gigabyte each.
-    for begun in [crew.submit(_convert_alone, path, math.ceil(crew.size / len(paths))) for path in paths]:
-        yield crew.outcome(begun)
+    made = apart(job, processes)
+    try:
+        made.begin(paths)
+        yield
+    finally:
+        apart.cache_clear()
+        made.close()
 
 
 def _convert_alone(path: str, threads: int) -> Result:

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from beam_jobs import commit, prepare, settings, sources, storage, summary
-from beam_jobs.convert import Change, changes, convert_apart, convert_shard, rebuild
+from beam_jobs.convert import Change, apart, begun, changes, convert_shard, rebuild
 from beam_jobs.runners import choosing, running
 from beam_jobs.runners.processes import crew
 from beam_jobs.work import Reject, Result, Work
@@ -35,37 +35,39 @@ def _rebuild(change: Change, _: object = None, *, taking: bool) -> None:
         rebuild(change.result, change.keep, change.takes).save()
 
 
-def build(pipeline: Any, lists: Sequence[str], threads: int, processes: int) -> None:
+def build(pipeline: Any, lists: Sequence[str], threads: int, own: str, processes: int) -> None:
     """The graph: convert every shard, then even out what rejects left uneven.
 
     Args:
         pipeline: a Beam pipeline.
         lists: paths of work lists.
         threads: that read and decode in each worker.
-        processes: that do so instead, beside each worker.
+        own: the job's name, by which it has begun to convert.
+        processes: that do so in the threads' place, beside the one worker.
     """
     import apache_beam as beam
     from apache_beam.metrics import Metrics
     from apache_beam.transforms.window import GlobalWindows
 
     class Convert(beam.DoFn):
-        """A work list's path to what became of its shard; threads or processes start once a worker."""
+        """A work list's path to what became of its shard; threads start once a worker."""
 
         def setup(self) -> None:
-            self._crew = crew(threads, processes)
+            self._crew = crew(threads, processes=0)
             self._count = Metrics.counter("canopy", running.COUNTER).inc
             self._waiting: list[str] = []  # for the processes, which take shards side by side
 
         def process(self, packed: bytes) -> Iterator[Result]:
             path = packed.decode("utf-8", "surrogateescape")
-            if self._crew.apart:
+            if processes:
                 self._waiting.append(path)
             else:
                 yield convert_shard(Work.load(path), self._crew, self._count)
 
         def finish_bundle(self) -> Iterator[Any]:
             paths, self._waiting = sorted(self._waiting), []
-            for result in convert_apart(paths, self._crew):
+            for path in paths:
+                result = apart(own, processes).outcome(path)
                 self._count(result.converted + len(result.rejects))
                 yield GlobalWindows.windowed_value(result)
 
@@ -156,7 +158,6 @@ def _fill(
         prepared = prepared.without_images()
         running.give_back_memory()
         planned = time.monotonic() - start
-        options = options or choosing.parse_options(arguments)
         choice = choosing.choose(
             options,
             arguments,
@@ -165,13 +166,15 @@ def _fill(
             processes_from=few,
         )
         try:
+            count = choice.processes
             running.run(
-                partial(build, lists=lists, threads=choice.threads, processes=choice.processes),
+                partial(build, lists=lists, threads=choice.threads, own=output.own, processes=count),
                 choice,
                 options,
                 total=total,
                 doing="converting",
                 folder=progress,
+                beside=begun(output.own, count, lists) if count else None,
             )
         except (UserError, TryAgainError):
             output.check()  # another job that has taken the folder is the reason, not what is missing

@@ -120,7 +120,7 @@ def choose(
     """Picks runner, mode, processes and threads.
 
     Args:
-        options: from `parse_options`.
+        options: from `parse_options`; None: not read yet, for there are no arguments.
         arguments: what they were made of: says what the user gave, as against defaults.
         images: to convert.
         remote: whether images are read from a store.
@@ -131,20 +131,23 @@ def choose(
         UserError: for a number of workers below 0 (which stands for as many as there are cores), or for more
             processes than this machine's memory holds.
     """
-    from apache_beam.options.pipeline_options import DirectOptions, StandardOptions
+    runner = ""
+    direct: Any = None
+    if options is not None:
+        from apache_beam.options.pipeline_options import DirectOptions, StandardOptions
 
-    runner = options.view_as(StandardOptions).runner or ""
+        runner = options.view_as(StandardOptions).runner or ""
+        direct = options.view_as(DirectOptions)
     least = REMOTE_THREADS if remote else 1
     if runner not in DIRECT:
         return Choice(runner, "", 0, max(least, 2))
     cores = machine.cores()
-    direct = options.view_as(DirectOptions)
 
     def given(flag: str) -> bool:
-        return any(argument.split("=")[0] == flag for argument in arguments)
+        return direct is not None and any(argument.split("=")[0] == flag for argument in arguments)
 
     def check_memory(each: int) -> None:
-        if direct.direct_num_workers and given("--direct_num_workers"):
+        if given("--direct_num_workers") and direct.direct_num_workers:
             children.check_memory("--direct_num_workers", workers, each)
 
     workers = (direct.direct_num_workers or cores) if given("--direct_num_workers") else cores

@@ -17,13 +17,13 @@ import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from beam_jobs import storage
-from beam_jobs.runners import dataflow, elsewhere, sockets, workers
+from beam_jobs.runners import choosing, dataflow, elsewhere, sockets, workers
 from beam_jobs.runners.choosing import PROCESSES, Choice
 from canopy.cli import TryAgainError, UserError
 from canopy.progress import Meter
@@ -35,14 +35,22 @@ POLL_SECONDS = 0.5
 
 
 def run(
-    build: Callable[[Any], None], choice: Choice, options: Any, *, total: int, doing: str, folder: str
+    build: Callable[[Any], None],
+    choice: Choice,
+    options: Any,
+    *,
+    total: int,
+    doing: str,
+    folder: str,
+    beside: AbstractContextManager[object] | None = None,
 ) -> None:
     """Runs a pipeline to its end.
 
     Args:
         build: adds the transforms to a pipeline.
         choice: the runner.
-        options: Beam's, from `choosing.parse_options`.
+        options: Beam's, from `choosing.parse_options`; None: there are none, and Beam is not imported yet.
+        beside: what goes on from before Beam is imported, which takes a second, until the pipeline has ended.
         total: images in all.
         doing: what is done to them, a verb.
         folder: of this machine: a file a work list, holding the number of its images done.
@@ -51,9 +59,10 @@ def run(
         UserError: a worker raised one or died, or the runner elsewhere gave up the job.
         TryAgainError: a worker raised one, or the runner elsewhere does not answer.
     """
-    import apache_beam as beam
+    with explained(), beside or contextlib.nullcontext():
+        options = options or choosing.parse_options([])
+        import apache_beam as beam
 
-    with explained():
         pipeline = beam.Pipeline(
             runner=_direct_runner(choice, options) if choice.mode else None, options=options
         )

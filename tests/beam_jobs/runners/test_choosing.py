@@ -41,6 +41,14 @@ def test_many_images_of_a_store_are_read_by_many_threads_of_several_workers(
     assert choose(images=10**6, remote=True) == Choice("FnApiRunner", "multi_processing", 2, 8)
 
 
+@pytest.mark.parametrize("remote", [False, True])
+@pytest.mark.parametrize("images", [1, 10**6])
+def test_without_arguments_the_choice_needs_no_options(images: int, remote: bool) -> None:
+    few = choosing.processes_from(images, [], remote)
+    found = choosing.choose(None, [], images=images, remote=remote, processes_from=few)
+    assert found == choose(images=images, remote=remote)
+
+
 def test_work_that_keeps_all_cores_busy_by_itself_stays_in_one_process() -> None:
     choice = choosing.choose(
         choosing.parse_options([]), [], images=10**6, remote=False, processes_from=math.inf

@@ -56,6 +56,32 @@ def free_port() -> int:
         return port
 
 
+def test_what_goes_on_beside_a_pipeline_begins_before_beam_is_imported_and_ends_after_it(
+    tmp_path: Path,
+) -> None:
+    code = """if True:
+        import contextlib, sys
+        from beam_jobs.runners import choosing, running
+
+        @contextlib.contextmanager
+        def beside():
+            print("begins", "apache_beam" in sys.modules)
+            yield
+            print("ends")
+
+        def build(pipeline):
+            import apache_beam as beam
+            pipeline | beam.Create([1]) | beam.Map(lambda _: print("runs"))
+
+        choice = choosing.choose(None, [], images=1, remote=False, processes_from=9)
+        running.run(build, choice, None, total=1, doing="x", folder=sys.argv[1], beside=beside())
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == ["begins False", "runs", "ends"]
+
+
 @pytest.fixture
 def uneven(archive: Archive) -> Archive:
     """An archive whose rejects leave shards uneven."""
