@@ -6,11 +6,10 @@ alone; an image that cannot be used is set down with its reason; memory stays th
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from operator import add
 
@@ -25,6 +24,7 @@ from beam_jobs.runners.processes import Crew
 from beam_jobs.sources import Fetched, Reader, content
 from beam_jobs.work import Item, Progress, Reject, Result, Work
 from canopy import machine
+from canopy.cli import UserError
 
 BATCH = 64  # images taken at once, at most: handing them over one by one costs a tenth of a small image
 FIRST = 4  # as many until it is known how large the images are
@@ -154,16 +154,24 @@ def record_bytes(
 class Apart:
     """Shards converted in other processes, each by one of them: a picture passes through no other's hands."""
 
-    def __init__(self, count: int) -> None:
-        """Starts that many."""
-        self._crew = processes.crew(threads=0, processes=count)
-        self._begun: dict[str, Future[Result]] = {}
+    def __init__(self, paths: Sequence[str], count: int) -> None:
+        """Begins with all.
 
-    def begin(self, paths: Sequence[str]) -> None:
-        """Begins with the shards of work lists. Where they are fewer than processes, each uses threads."""
-        # As many images in memory at a time as there are processes: the largest take half a gigabyte each.
+        Args:
+            paths: of work lists. Where they are fewer than processes, each process uses several threads.
+            count: of processes.
+
+        Raises:
+            UserError: a process was killed.
+        """
+        self._crew = processes.crew(threads=0, processes=count)
         threads = math.ceil(self._crew.size / max(1, len(paths)))
-        self._begun = {path: self._crew.submit(_convert_alone, path, threads) for path in paths}
+        # As many images in memory at a time as there are processes: the largest take half a gigabyte each.
+        try:
+            self._begun = {path: self._crew.submit(_convert_alone, path, threads) for path in paths}
+        except UserError:
+            self.close()
+            raise
 
     def outcome(self, path: str) -> Result:
         """What became of a shard, once it is there.
@@ -176,28 +184,6 @@ class Apart:
     def close(self) -> None:
         """Ends the processes."""
         self._crew.close()
-
-
-@functools.cache
-def apart(job: str, processes: int) -> Apart:
-    """A job's own: begun before there is a pipeline, whose worker finds it again by the job's name."""
-    return Apart(processes)
-
-
-@contextmanager
-def begun(job: str, processes: int, paths: Sequence[str]) -> Iterator[None]:
-    """Converts shards by `apart` for as long as the block lasts.
-
-    Raises:
-        UserError: a process was killed.
-    """
-    made = apart(job, processes)
-    try:
-        made.begin(paths)
-        yield
-    finally:
-        apart.cache_clear()
-        made.close()
 
 
 def _convert_alone(path: str, threads: int) -> Result:

@@ -14,13 +14,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, TypeVar
 
 from beam_jobs import predict_settings, sources, staging, storage, submission, summary, targets
 from beam_jobs.listing import list_images
 from beam_jobs.predict_settings import Settings
-from beam_jobs.runners import choosing, running
+from beam_jobs.runners import choosing, early, running
 from beam_jobs.scoring import engines, worklist
 from beam_jobs.scoring.apart import ApartScorer
 from beam_jobs.scoring.fed import FedScorer
@@ -54,8 +55,11 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
         UserError: see its text; nothing is written then but the list of rejects.
     """
     start = time.monotonic()
-    options = choosing.parse_options(arguments)
-    choosing.check(options, model=(job.model,), images=job.images, output=(job.output,))
+    options = None
+    places = filter(None, (job.model, *job.images, job.sample_submission, job.output, job.scores))
+    if arguments or any(map(storage.is_beams, places)):
+        options = choosing.parse_options(arguments)
+        choosing.check(options, model=(job.model,), images=job.images, output=(job.output,))
     model = engines.read_info(job.model)
     if job.scores and submission.COLUMNS[0] in model.classes:
         raise UserError(
@@ -87,9 +91,25 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
         running.give_back_memory()
         # Elsewhere each core mostly has a process of its own: two threads, for one to read meanwhile.
         threads = math.ceil(machine.cores() / choice.workers) if choice.mode else 2
-        graph = partial(build, lists=lists, model=model, job=job, threads=threads, processes=choice.processes)
+        graph = partial(
+            build,
+            lists=lists,
+            model=model,
+            job=job,
+            threads=threads,
+            own=staged.own,
+            processes=choice.processes,
+        )
         try:
-            running.run(graph, choice, options, total=total, doing="scoring", folder=progress)
+            running.run(
+                graph,
+                choice,
+                options,
+                total=total,
+                doing="scoring",
+                folder=progress,
+                beside=_early(staged.own, model, job, choice.processes),
+            )
         except (UserError, TryAgainError):
             staged.check()  # another run that has taken the folder is the reason, not what is missing
             raise
@@ -109,6 +129,13 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
     return _summary(job, found, rejects, result, used=used, seconds=time.monotonic() - start)
 
 
+def _early(own: str, model: ModelInfo, job: Settings, count: int) -> AbstractContextManager[None] | None:
+    """What starts processes that score before there is a pipeline, where these are to do so."""
+    if not count or engines.is_for_all(job.engine):
+        return None
+    return early.kept(own, partial(ApartScorer, model, job.engine, job.tta, job.max_pixels, count))
+
+
 def build(
     pipeline: Any,
     lists: Sequence[WorkList],
@@ -116,6 +143,7 @@ def build(
     job: Settings,
     *,
     threads: int,
+    own: str,
     processes: int,
 ) -> None:
     """The graph: score every list.
@@ -126,6 +154,7 @@ def build(
         model: the export.
         job: the settings.
         threads: that score in each worker.
+        own: the job's name, by which it has started processes.
         processes: that do so instead, beside each worker.
     """
     import apache_beam as beam
@@ -145,7 +174,7 @@ def build(
                     one = partial(load, processes)
                     self._scorer = FedScorer(model, one, job.tta, job.max_pixels, processes)
                 else:
-                    self._scorer = ApartScorer(model, job.engine, job.tta, job.max_pixels, processes)
+                    self._scorer = early.started(own)
             except (UserError, TryAgainError) as error:
                 self._note(error)
 
@@ -167,7 +196,7 @@ def build(
             Metrics.counter("canopy", running.COUNTER).inc(len(work.sources))
 
         def teardown(self) -> None:
-            if self._scorer:
+            if self._scorer and not isinstance(self._scorer, ApartScorer):
                 self._scorer.close()
 
     # As bytes: Beam's coder of text takes no path that is not UTF-8.

@@ -16,8 +16,8 @@ from functools import partial
 from typing import Any
 
 from beam_jobs import commit, prepare, settings, sources, storage, summary
-from beam_jobs.convert import Change, apart, begun, changes, convert_shard, rebuild
-from beam_jobs.runners import choosing, running
+from beam_jobs.convert import Apart, Change, changes, convert_shard, rebuild
+from beam_jobs.runners import choosing, early, running
 from beam_jobs.runners.processes import crew
 from beam_jobs.work import Reject, Result, Work
 from canopy import cli, contract, quiet
@@ -67,7 +67,7 @@ def build(pipeline: Any, lists: Sequence[str], threads: int, own: str, processes
         def finish_bundle(self) -> Iterator[Any]:
             paths, self._waiting = sorted(self._waiting), []
             for path in paths:
-                result = apart(own, processes).outcome(path)
+                result = early.started(own).outcome(path)
                 self._count(result.converted + len(result.rejects))
                 yield GlobalWindows.windowed_value(result)
 
@@ -174,7 +174,7 @@ def _fill(
                 total=total,
                 doing="converting",
                 folder=progress,
-                beside=begun(output.own, count, lists) if count else None,
+                beside=early.kept(output.own, partial(Apart, lists, count)) if count else None,
             )
         except (UserError, TryAgainError):
             output.check()  # another job that has taken the folder is the reason, not what is missing

@@ -2,5 +2,5 @@
 
 `choosing` picks one, `running` follows a pipeline on it to its end; `elsewhere` and `dataflow` know those on
 other machines, `workers` are Beam's processes on this one, which talk through `sockets`, `processes` plain
-ones.
+ones, which `early` lets work before Beam does.
 """

@@ -5,6 +5,7 @@ Promises: what `scorer.Scorer` promises, and the same scores: it is what each pr
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from beam_jobs.scoring.pictures import GROUP_PIXELS
 from beam_jobs.scoring.scorer import Scorer
 from beam_jobs.scoring.worklist import Scored, joined
 from beam_jobs.sources import Source
+from canopy.cli import TryAgainError, UserError
 from canopy.model_info import ModelInfo
 
 # At the model's size, of the images sent to a process at a time: about a second's work, and several of the
@@ -30,7 +32,7 @@ class ApartScorer:
     """The processes, to be closed."""
 
     def __init__(self, model: ModelInfo, engine: str, tta: int, max_pixels: int, count: int) -> None:
-        """Gets them ready to start.
+        """Starts them, each with the model.
 
         Args:
             model: the export.
@@ -43,6 +45,8 @@ class ApartScorer:
         self._room = max(1, PIECE_PIXELS // (model.image_size**2 * tta))
         self._most = min(LEAST_IMAGES, self._room)
         self._crew = processes.crew(threads=0, processes=count)
+        for _ in range(count):
+            self._crew.submit(_load, *self._model)
 
     def score(self, sources: Sequence[Source], count: Callable[[int], None] = lambda _: None) -> Scored:
         """As `Scorer.score`.
@@ -63,6 +67,12 @@ class ApartScorer:
     def close(self) -> None:
         """Ends the processes."""
         self._crew.close()
+
+
+def _load(model: ModelInfo, engine: str, tta: int, max_pixels: int) -> None:
+    """Loads the model before there is work; what goes wrong is told when there is."""
+    with contextlib.suppress(UserError, TryAgainError):
+        _scorer(model, engine, tta, max_pixels)
 
 
 def _score(model: ModelInfo, engine: str, tta: int, max_pixels: int, sources: Sequence[Source]) -> Scored:

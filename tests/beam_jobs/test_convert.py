@@ -7,6 +7,7 @@ import multiprocessing
 import re
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beam_jobs import convert, images, records
-from beam_jobs.convert import BATCH, FIRST, apart, begun, changes, convert_shard, rebuild
+from beam_jobs.convert import BATCH, FIRST, Apart, changes, convert_shard, rebuild
 from beam_jobs.images import Converted, Encoding
 from beam_jobs.plan import Move
 from beam_jobs.runners.processes import crew
@@ -250,9 +251,7 @@ def test_a_shard_that_was_cut_short_since_ends_the_evening_out_and_the_taker_sta
     assert (tmp_path / "own").read_bytes() == framed * 3
 
 
-def test_processes_begin_with_shards_at_once_and_what_becomes_of_these_is_found_by_the_jobs_name(
-    put: Put, tmp_path: Path
-) -> None:
+def test_processes_begin_with_all_shards_at_once(put: Put, tmp_path: Path) -> None:
     jobs = []
     for part in range(3):
         (tmp_path / str(part)).mkdir()
@@ -262,25 +261,9 @@ def test_processes_begin_with_shards_at_once_and_what_becomes_of_these_is_found_
     paths = [f"{job.path}.list" for job in jobs]
     for job, path in zip(jobs, paths, strict=True):
         job.save(path)
-    with begun("job", 2, paths):
-        found = [apart("job", 2).outcome(path) for path in paths[::-1]]
+    with closing(Apart(paths, 2)) as apart:
+        found = [apart.outcome(path) for path in paths[::-1]]
     assert not multiprocessing.active_children()
     made = [Path(job.path).read_bytes() for job in jobs]
     assert [run(job) for job in jobs[::-1]] == found
     assert [Path(job.path).read_bytes() for job in jobs] == made
-
-
-def test_a_job_that_fails_leaves_no_process_and_another_of_its_name_begins_anew(
-    put: Put, tmp_path: Path
-) -> None:
-    def fail() -> None:
-        with begun("job", 2, []):
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        fail()
-    assert not multiprocessing.active_children()
-    job = work(tmp_path, [put("chip_1", planet(noise(1)))])
-    job.save(f"{job.path}.list")
-    with begun("job", 2, [f"{job.path}.list"]):
-        assert apart("job", 2).outcome(f"{job.path}.list").converted == 1
