@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from canopy.cli import TryAgainError, UserError
+from tests.trainer.stale import hide
 from trainer import data_info
 from trainer.config import Config
 
@@ -53,6 +54,12 @@ def test_what_preprocessing_writes_is_read(records):
     info = data_info.read(str(records))
     assert sum(shard.records for shard in info.shards("train")) == info.facts["splits"]["train"]["records"]
     assert len(info.shards("train")) == 3
+
+
+@pytest.mark.parametrize("name", ["dataset_info.json", "canopy.json"])
+def test_a_folder_that_another_machine_has_just_committed_is_read(folder, monkeypatch, name):
+    hide(monkeypatch, folder / name)
+    assert len(data_info.read(str(folder)).shards("train")) == 2
 
 
 def test_a_folder_without_its_commit_marker_is_refused(folder):

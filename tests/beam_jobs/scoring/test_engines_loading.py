@@ -18,7 +18,7 @@ import pytest
 from beam_jobs import storage
 from beam_jobs.scoring import engines
 from beam_jobs.scoring.engines import AUTO, LITE, SAVED_MODEL
-from canopy import cuda, machine
+from canopy import cuda, late, machine
 from canopy.cli import TryAgainError, UserError
 from tests.beam_jobs.gcs_server import Faulty
 from tests.beam_jobs.predicting import archive as archive
@@ -34,6 +34,16 @@ def test_an_exports_description_is_read_from_its_folder(tmp_path: Path) -> None:
         engines.read_info(str(tmp_path))
     described = {"format_version": 1, "classes": ["clear"], "thresholds": [0.2], "image_size": 16}
     (tmp_path / "model.json").write_text(json.dumps({**described, "metrics": {"constant_tags": []}}))
+    assert engines.read_info(str(tmp_path)).classes == ("clear",)
+
+
+def test_an_export_that_another_machine_has_just_made_is_found(tmp_path: Path, monkeypatch: Any) -> None:
+    described = {"format_version": 1, "classes": ["clear"], "thresholds": [0.2], "image_size": 16}
+
+    def look_for(path: str) -> None:  # as a client asks its server, which knows it
+        Path(path).write_text(json.dumps({**described, "metrics": {"constant_tags": []}}))
+
+    monkeypatch.setattr(late, "look_for", look_for)
     assert engines.read_info(str(tmp_path)).classes == ("clear",)
 
 
