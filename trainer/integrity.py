@@ -18,7 +18,7 @@ from pathlib import Path
 
 import google_crc32c
 
-from canopy import own
+from canopy import late, own
 from canopy.cli import UserError
 from canopy.transient import told
 from trainer import faults
@@ -38,7 +38,7 @@ def check_sizes(shards: Sequence[Shard]) -> None:
         if "://" in shard.path:
             continue
         try:
-            size = Path(shard.path).stat().st_size
+            size = _size(shard)
         except OSError as error:
             raise told(
                 f"{shard.path} is missing ({error.strerror}): canopy.json promises {shard.records} "
@@ -47,6 +47,23 @@ def check_sizes(shards: Sequence[Shard]) -> None:
             ) from error
         if shard.bytes not in (-1, size):
             raise UserError(_differs(shard, f"has {size} bytes, and canopy.json says {shard.bytes}"))
+
+
+def _size(shard: Shard) -> int:
+    """A local shard's bytes; it is read to its end where its size is not the one promised.
+
+    An NFS client remembers for up to a minute the size of a file that another machine has replaced since.
+    """
+    path = Path(shard.path)
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        late.look_for(path)
+        size = path.stat().st_size
+    if shard.bytes in (-1, size):
+        return size
+    with path.open("rb", buffering=0) as file:
+        return sum(map(len, iter(lambda: file.read(_READ_BYTES), b"")))
 
 
 class Verification:

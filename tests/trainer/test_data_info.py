@@ -56,7 +56,7 @@ def test_what_preprocessing_writes_is_read(records):
     assert len(info.shards("train")) == 3
 
 
-@pytest.mark.parametrize("name", ["dataset_info.json", "canopy.json"])
+@pytest.mark.parametrize("name", ["dataset_info.json", "canopy.json", "a"])
 def test_a_folder_that_another_machine_has_just_committed_is_read(folder, monkeypatch, name):
     hide(monkeypatch, folder / name)
     assert len(data_info.read(str(folder)).shards("train")) == 2

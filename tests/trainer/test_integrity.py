@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import stat as stat_module
 import threading
 from pathlib import Path
 
@@ -56,6 +57,22 @@ def test_a_missing_shard_is_named(folder):
     path.unlink()
     with pytest.raises(UserError, match=rf"{path.name} is missing"):
         data_info.read(str(folder)).shards("train")
+
+
+@pytest.mark.parametrize("remembered", [5, 5_000_000])
+def test_a_size_that_is_remembered_of_an_earlier_shard_does_not_count(folder, monkeypatch, remembered):
+    shards, looked = data_info.read(str(folder)).splits["train"], Path.stat
+
+    def stat(path, **how):
+        found = list(looked(path, **how))
+        found[stat_module.ST_SIZE] = remembered
+        return os.stat_result(found)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    integrity.check_sizes(shards)
+    shard_path(folder).write_bytes(b"")
+    with pytest.raises(UserError, match=r"has 0 bytes|ends before record 0"):
+        integrity.check_sizes(shards)
 
 
 def test_a_shard_that_has_grown_is_named(folder):
