@@ -20,8 +20,9 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from canopy import late
 from canopy.cli import PeerLostError, UserError, first_line
-from trainer.files import REFUSED, make_folder, refusal
+from trainer.files import REFUSED, delete, make_folder, read, refusal
 from trainer.local import Local
 
 log = logging.getLogger("canopy")
@@ -108,6 +109,7 @@ class Checkpoints:
         if min(steps) != max(steps):
             # A network file system may list late what another machine has saved, and yet open it by name.
             if step != max(steps):
+                late.look_for(self._path(max(steps)))
                 with contextlib.suppress(*DAMAGED):
                     step, values = max(steps), self._read(self._path(max(steps)))
             steps = list(gather(step))
@@ -215,10 +217,7 @@ class Checkpoints:
 
     def _read(self, path: str) -> list[npt.NDArray[Any]]:
         """All values of a checkpoint, each of them checked."""
-        with (
-            tf.io.gfile.GFile(path, "rb") as file,
-            np.load(io.BytesIO(file.read()), allow_pickle=False) as found,
-        ):
+        with np.load(io.BytesIO(read(path)), allow_pickle=False) as found:
             if int(found["run"]) != self._run:
                 raise AnotherRunsError("it is of another run")
             version = int(found["format_version"])
@@ -244,16 +243,18 @@ class Checkpoints:
         return f"{self._folder}/step-{step:08d}.npz"
 
     def _steps(self) -> list[int]:
-        if not tf.io.gfile.exists(self._folder):
+        late.look_for(self._folder)
+        try:
+            names = tf.io.gfile.listdir(self._folder)
+        except tf.errors.NotFoundError:
             return []
-        found = (re.fullmatch(r"step-(\d+)\.npz", name) for name in tf.io.gfile.listdir(self._folder))
+        found = (re.fullmatch(r"step-(\d+)\.npz", name) for name in names)
         return [int(match.group(1)) for match in found if match]
 
 
 def _remove(path: str) -> None:
     """Removes a file where it can: one that stays does no harm."""
     try:
-        if tf.io.gfile.exists(path):
-            tf.io.gfile.remove(path)
+        delete(path)
     except REFUSED as error:
         log.warning("%s could not be removed (%s)", path, error)

@@ -19,10 +19,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from canopy import contract
+from canopy import contract, late
 from canopy.cli import UserError
 from trainer.config import Config, differences
-from trainer.files import REFUSED, write_text
+from trainer.files import REFUSED, is_there, read, write_text
 from trainer.model_dir import delete_from, has_saved, left_in, replaced_in, using
 
 RUN_JSON = "run.json"
@@ -203,7 +203,7 @@ def claim_model_dir(config: Config, fingerprint: str, is_chief: bool, run: str) 
         takes_over = is_chief and not is_own
         if takes_over:
             earlier |= {"run": run, "displaced": _line_of(earlier)}
-        if not tf.io.gfile.exists(f"{config.model_dir}/export/{contract.MODEL_JSON}"):
+        if not is_there(f"{config.model_dir}/export/{contract.MODEL_JSON}"):
             earlier["finished"] = None  # an export that was deleted is made again, from the last checkpoint
         return Claim(path, earlier, is_chief, takes_over=takes_over)
 
@@ -250,7 +250,7 @@ def may_go_on(config: Config, run: str) -> bool:
     """
     path = f"{config.model_dir}/{RUN_JSON}"
     with using(config.model_dir):
-        if config.restart and not (tf.io.gfile.exists(path) and _holder(path)[1] == run):
+        if config.restart and not (is_there(path) and _holder(path)[1] == run):
             return False
         return has_saved(config.model_dir)
 
@@ -271,8 +271,7 @@ def _line_of(earlier: Mapping[str, Any]) -> list[str]:
 def _holder(path: str) -> tuple[int, str]:
     """The run's number and what its starts have in common, as run.json has them; -1 where it is damaged."""
     try:
-        with tf.io.gfile.GFile(path) as file:
-            found = json.loads(file.read())
+        found = json.loads(read(path))
         return int(found.get("id") or 0), str(found.get("run") or "")
     except (ValueError, TypeError, AttributeError):
         return -1, ""
@@ -280,11 +279,9 @@ def _holder(path: str) -> tuple[int, str]:
 
 def _read(path: str, is_restart: bool) -> dict[str, Any] | None:
     """What run.json says; None without one; `{}` for one that `--restart` need not understand."""
-    if not tf.io.gfile.exists(path):
-        return None
+    late.look_for(path)
     try:
-        with tf.io.gfile.GFile(path) as file:
-            found = dict(json.loads(file.read()))
+        found = dict(json.loads(read(path)))
         version = int(found["format_version"])
         if version > RUN_FORMAT_VERSION and not is_restart:
             raise UserError(
@@ -292,6 +289,8 @@ def _read(path: str, is_restart: bool) -> dict[str, Any] | None:
                 "upgrade Canopy, or begin anew with --restart"
             )
         return {**found, "config": dict(found["config"]), "fingerprint": str(found["fingerprint"])}
+    except tf.errors.NotFoundError:
+        return None
     except (ValueError, KeyError, TypeError) as error:
         if is_restart:
             return {}

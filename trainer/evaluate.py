@@ -109,14 +109,13 @@ def _evaluate(settings: Settings) -> None:
 def _model_info(folder: str) -> ModelInfo:
     import tensorflow as tf
 
-    from trainer.files import refusal
+    from trainer.files import is_there, read, refusal
 
     path = f"{folder}/{contract.MODEL_JSON}"
     content = None
     try:
-        if tf.io.gfile.exists(path):
-            with tf.io.gfile.GFile(path, "rb") as file:
-                content = file.read()
+        if is_there(path):
+            content = read(path)
     except tf.errors.OpError as error:
         raise refusal(f"--model {folder} cannot be read ({cli.first_line(error)})", error) from error
     return model_info.parse(content, folder)

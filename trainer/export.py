@@ -24,7 +24,7 @@ from canopy.phrases import named
 from trainer import decoding, devices
 from trainer.config import Config
 from trainer.data_info import DataInfo
-from trainer.files import REFUSED, refusal, stand_for_folder, write_text
+from trainer.files import REFUSED, delete, is_there, refusal, stand_for_folder, write_text
 from trainer.tracing import tidy, traced, words
 
 log = logging.getLogger("canopy")
@@ -109,7 +109,7 @@ def export(
         The folder's path.
     """
     final, fresh = f"{config.model_dir}/export", f"{config.model_dir}/export.partial"
-    _remove(fresh)
+    delete(fresh)
     tagger = Tagger(model, config.image_size)
     signatures = {contract.SIGNATURE_JPEG: tagger.from_jpeg, contract.SIGNATURE_RGB: tagger.from_rgb}
     stand_for_folder(fresh)
@@ -160,29 +160,25 @@ def _lite(tagger: Tagger) -> bytes:
 def _put_in_place(fresh: str, final: str, model_json: str) -> None:
     """Makes `fresh`, complete but for `model.json`, the export."""
     earlier = f"{final}.earlier"
-    _remove(earlier)
+    delete(earlier)
     if "://" in final:
         # Object stores move a folder file by file: without model.json it is no export yet, or no longer.
-        _remove(final)
+        delete(final)
         tf.io.gfile.rename(fresh, final)
         write_text(f"{final}/{contract.MODEL_JSON}", model_json)
         return
     write_text(f"{fresh}/{contract.MODEL_JSON}", model_json)
-    # A folder cannot be renamed onto another. Between the two there is no export, but never half of one.
-    if tf.io.gfile.exists(final):
-        tf.io.gfile.rename(final, earlier)
+    # A folder cannot be renamed onto another: between the two there is no export, but never half of one. Who
+    # may not overwrite would first be asked whether there is one, and may remember what has been removed.
+    if is_there(final):
+        tf.io.gfile.rename(final, earlier, overwrite=True)
     try:
-        tf.io.gfile.rename(fresh, final)
+        tf.io.gfile.rename(fresh, final, overwrite=True)
     except REFUSED:
         with contextlib.suppress(*REFUSED):
-            tf.io.gfile.rename(earlier, final)
+            tf.io.gfile.rename(earlier, final, overwrite=True)
         raise
-    _remove(earlier)
-
-
-def _remove(folder: str) -> None:
-    if tf.io.gfile.exists(folder):
-        tf.io.gfile.rmtree(folder)
+    delete(earlier)
 
 
 def load_weights(model: Any, folder: str) -> None:

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from canopy.cli import UserError
 from trainer.config import Config
-from trainer.files import REFUSED, refusal
+from trainer.files import REFUSED, delete, is_there, refusal
 
 # Besides run.json; of the export's other two one is half-written, and one was about to be replaced.
 EXPORTS = ("export", "export.partial", "export.earlier")
@@ -32,29 +32,33 @@ def using(model_dir: str) -> Iterator[None]:
 
 def left_in(model_dir: str) -> list[str]:
     """Which of the names of a run's files there are."""
-    return [name for name in WRITTEN if tf.io.gfile.exists(f"{model_dir}/{name}")]
+    return [name for name in WRITTEN if is_there(f"{model_dir}/{name}")]
 
 
 def replaced_in(model_dir: str) -> list[str]:
     """Which of them, not empty, a run's export would replace: to the others a run only adds."""
     found = [(name, f"{model_dir}/{name}") for name in left_in(model_dir) if name in EXPORTS]
-    return [name for name, path in found if not tf.io.gfile.isdir(path) or tf.io.gfile.listdir(path)]
+    return [name for name, path in found if not tf.io.gfile.isdir(path) or _listed(path)]
 
 
 def has_saved(model_dir: str) -> bool:
     """Whether there is a checkpoint, of whatever run."""
     folder = f"{model_dir}/checkpoints"  # not a pattern: a bracket in it would stand for something else
-    return tf.io.gfile.exists(folder) and bool(tf.io.gfile.listdir(folder))
+    return is_there(folder) and bool(_listed(folder))
+
+
+def _listed(folder: str) -> list[str]:
+    """The names in a folder, none where it has just gone."""
+    try:
+        return list(tf.io.gfile.listdir(folder))
+    except tf.errors.NotFoundError:
+        return []
 
 
 def delete_from(model_dir: str) -> None:
     """Deletes what a run has left, but for its run.json."""
     for name in WRITTEN:
-        path = f"{model_dir}/{name}"
-        if tf.io.gfile.isdir(path):
-            tf.io.gfile.rmtree(path)
-        elif tf.io.gfile.exists(path):
-            tf.io.gfile.remove(path)
+        delete(f"{model_dir}/{name}")
 
 
 def check_sources(config: Config) -> None:

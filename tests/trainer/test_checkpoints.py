@@ -1,12 +1,14 @@
 """What was saved comes back, whatever happened to the newest file."""
 
 import os
+import shutil
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from canopy.cli import PeerLostError, UserError
+from tests.trainer.stale import hide, remember
 from trainer import checkpoints
 from trainer.checkpoints import Checkpoints
 from trainer.local import Local
@@ -169,6 +171,23 @@ def test_what_a_network_file_system_lists_late_is_taken_up_by_its_name(tmp_path,
     assert kept.restore(lambda step: [20, step]) == 20
     assert value.numpy() == 20
     assert logged.text == ""
+
+
+def test_checkpoints_of_a_folder_that_another_machine_has_just_made_are_found(tmp_path, monkeypatch):
+    value, kept = at_steps(tmp_path, 10, 20)
+    value.assign(0)
+    hide(monkeypatch, tmp_path / "checkpoints")
+    assert kept.restore() == 20
+    assert value.numpy() == 20
+
+
+def test_checkpoints_that_another_machine_has_removed_are_none(tmp_path, monkeypatch):
+    remember(monkeypatch)
+    _, kept = at_steps(tmp_path, 10)
+    assert tf.io.gfile.exists(str(tmp_path / "checkpoints"))
+    shutil.rmtree(tmp_path / "checkpoints")
+    assert kept.restore() == 0
+    assert kept.save(10)
 
 
 def test_workers_with_storage_of_their_own_are_told(tmp_path):

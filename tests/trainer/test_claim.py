@@ -2,11 +2,13 @@
 
 import json
 import re
+import shutil
 
 import pytest
 import tensorflow as tf
 
 from canopy.cli import UserError
+from tests.trainer.stale import hide, remember
 from trainer import claim as claims
 from trainer.claim import claim_model_dir, run_id
 from trainer.config import Config
@@ -311,6 +313,41 @@ def test_a_finished_run_is_known_as_long_as_its_export_stands(tmp_path):
     assert by_hand(settings(tmp_path), is_chief=False).finished == 40
     (tmp_path / "export" / "model.json").unlink()
     assert by_hand(settings(tmp_path)).finished == 0
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_run_that_another_machine_has_removed_is_begun_anew(tmp_path, monkeypatch, restart):
+    remember(monkeypatch)
+    folder = tmp_path / "run"
+    claim = by_hand(settings(folder))
+    leave_things(folder)
+    claim.finish(40)
+    for path in folder.iterdir():
+        assert tf.io.gfile.exists(str(path))
+        tf.io.gfile.isdir(str(path))
+    shutil.rmtree(folder)
+    anew = by_hand(settings(folder, restart=restart))
+    assert anew.is_new
+    assert not anew.finished
+
+
+def test_an_export_that_another_machine_has_removed_is_made_again(tmp_path, monkeypatch):
+    remember(monkeypatch)
+    by_hand(settings(tmp_path)).finish(40)
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export" / "model.json").write_text("{}")
+    assert by_hand(settings(tmp_path)).finished == 40
+    shutil.rmtree(tmp_path / "export")
+    assert not by_hand(settings(tmp_path)).finished
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_run_that_another_machine_has_just_begun_is_gone_on_with(tmp_path, monkeypatch, restart):
+    first = claim_model_dir(settings(tmp_path, restart=restart), "data", True, "job")
+    (tmp_path / "logs").mkdir()
+    hide(monkeypatch, tmp_path / "run.json")
+    again = claim_model_dir(settings(tmp_path, restart=restart), "data", True, "job")
+    assert (again.id, again.is_new) == (first.id, False)
 
 
 def test_starts_of_one_run_share_what_the_launcher_gave_them():

@@ -232,6 +232,22 @@ def test_an_earlier_export_stands_again_where_the_new_one_cannot_take_its_place(
     assert (tmp_path / "export" / "model.json").read_text() == "first"
 
 
+def test_an_export_takes_the_place_of_one_that_another_machine_has_removed(tmp_path, monkeypatch):
+    put(tmp_path, "first")
+    rename, remembered = tf.io.gfile.rename, {f"{tmp_path}/export", f"{tmp_path}/export.earlier"}
+
+    def asked_first(source, target, overwrite=False):
+        if not overwrite and target in remembered:
+            raise tf.errors.AlreadyExistsError(None, None, "file already exists")
+        rename(source, target, overwrite)
+
+    monkeypatch.setattr(tf.io.gfile, "rename", asked_first)
+    put(tmp_path, "second")
+    shutil.rmtree(tmp_path / "export")
+    put(tmp_path, "third")
+    assert (tmp_path / "export" / "model.json").read_text() == "third"
+
+
 def test_an_export_that_moves_file_by_file_has_no_model_json_until_all_are_there(tmp_path, monkeypatch):
     put(tmp_path, "first", "file://")
     rename, before = tf.io.gfile.rename, {}

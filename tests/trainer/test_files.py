@@ -2,11 +2,14 @@
 
 import errno
 import resource
+import shutil
+from pathlib import Path
 
 import pytest
 import tensorflow as tf
 
 from canopy.cli import TryAgainError, UserError
+from tests.trainer.stale import remember
 from trainer import files
 
 
@@ -29,13 +32,13 @@ def test_a_file_that_the_disk_has_no_room_for_leaves_nothing_and_the_earlier_one
 
 
 def test_a_store_is_never_asked_for_a_folder(monkeypatch):
-    asked: list[str] = []
-    monkeypatch.setattr(tf.io.gfile, "makedirs", asked.append)
+    asked: list[Path] = []
+    monkeypatch.setattr(Path, "mkdir", lambda path, **_: asked.append(path))
     files.make_folder("gs://bucket/run/checkpoints")
     assert asked == []
-    for path in ("run/checkpoints", "file:///run/checkpoints"):
+    for path in ("/run/checkpoints", "file:///run/checkpoints"):
         files.make_folder(path)
-        assert asked.pop() == path
+        assert asked.pop() == Path("/run/checkpoints")
 
 
 def test_what_stands_for_a_folder_is_made_in_a_store_alone(monkeypatch):
@@ -44,6 +47,31 @@ def test_what_stands_for_a_folder_is_made_in_a_store_alone(monkeypatch):
     for path in ("run/logs", "file:///run/logs", "gs://bucket/run/logs"):
         files.stand_for_folder(path)
     assert made == ["gs://bucket/run/logs"]
+
+
+def test_what_another_machine_has_removed_is_not_there_and_is_made_again(tmp_path, monkeypatch):
+    remember(monkeypatch)
+    folder = tmp_path / "run"
+    files.write_text(f"{folder}/run.json", "one")
+    assert files.is_there(str(folder))
+    assert files.is_there(f"{folder}/run.json")
+    assert tf.io.gfile.isdir(str(folder))
+    assert tf.io.gfile.exists(f"{folder}/run.json")
+    shutil.rmtree(folder)
+    assert tf.io.gfile.isdir(str(folder))
+    assert tf.io.gfile.exists(f"{folder}/run.json")
+    assert not files.is_there(str(folder))
+    assert not files.is_there(f"{folder}/run.json")
+    files.delete(str(folder))
+    files.delete(f"{folder}/run.json")
+    files.write_text(f"{folder}/run.json", "two")
+    assert files.read(f"{folder}/run.json") == b"two"
+
+
+def test_a_file_is_read_to_its_end_however_long_it_is_said_to_be(tmp_path, monkeypatch):
+    (tmp_path / "long").write_bytes(content := bytes(3 << 20))
+    monkeypatch.setattr(tf.io.gfile.GFile, "size", lambda _: 5)
+    assert files.read(str(tmp_path / "long")) == content
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), tf.errors.UnavailableError(None, None, "busy")])
