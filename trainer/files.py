@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from pathlib import Path
 
 import tensorflow as tf
@@ -22,6 +23,9 @@ from canopy.transient import told
 
 REFUSED = (OSError, tf.errors.OpError)  # what a full disk or a storage that says no raises
 _READ_BYTES = 1 << 20
+
+# What NFS' and FUSE's clients call a file that was deleted and is still open on their machine.
+KEPT_OPEN = re.compile(r"\.(nfs|fuse_hidden)[0-9a-f]+")
 
 # What may pass. EIO is an UnknownError, as is what TensorFlow has no name for.
 TRANSIENT = (
@@ -99,7 +103,11 @@ def read(path: str) -> bytes:
 
 
 def delete(path: str) -> None:
-    """Deletes a file, or a folder with all that is in it; nothing where another machine was faster."""
+    """Deletes a file, or a folder with all that is in it; nothing where another machine was faster.
+
+    What a process of this machine has open, such as TensorBoard, may stay until it is closed, under a name
+    that stands for no file of a run, and so may the folder that it is in.
+    """
     try:
         if not is_there(path):
             return
@@ -109,6 +117,10 @@ def delete(path: str) -> None:
             tf.io.gfile.remove(path)
     except tf.errors.NotFoundError:
         return
+    except REFUSED:
+        below = [name for _, _, names in os.walk(path) for name in names]
+        if not below or not all(map(KEPT_OPEN.fullmatch, below)):
+            raise
 
 
 def write_text(path: str, text: str) -> None:

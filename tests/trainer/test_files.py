@@ -74,6 +74,27 @@ def test_a_file_is_read_to_its_end_however_long_it_is_said_to_be(tmp_path, monke
     assert files.read(str(tmp_path / "long")) == content
 
 
+@pytest.mark.parametrize("kept", [".nfs000000000a1b2c3d00000001", ".fuse_hidden0000005000000003"])
+def test_what_another_process_has_open_stays_of_a_folder_that_is_deleted(tmp_path, monkeypatch, kept):
+    """As NFS' and FUSE's clients do it: the file gets another name, and the folder is not empty."""
+    (tmp_path / "logs" / "plugins").mkdir(parents=True)
+    opened = tmp_path / "logs" / "plugins" / "events"
+
+    def rmtree(path):
+        if opened.exists():
+            opened.rename(opened.with_name(kept))
+        raise tf.errors.FailedPreconditionError(None, None, f"{path}; Directory not empty")
+
+    monkeypatch.setattr(tf.io.gfile, "rmtree", rmtree)
+    with pytest.raises(tf.errors.FailedPreconditionError):
+        files.delete(str(tmp_path / "logs"))
+    opened.touch()
+    files.delete(str(tmp_path / "logs"))
+    (tmp_path / "logs" / "notes").touch()
+    with pytest.raises(tf.errors.FailedPreconditionError):
+        files.delete(str(tmp_path / "logs"))
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), tf.errors.UnavailableError(None, None, "busy")])
 def test_whatever_ends_the_writing_of_a_file_leaves_nothing_and_is_told(tmp_path, monkeypatch, error):
     def ends(*_, **__):
