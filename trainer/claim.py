@@ -13,7 +13,7 @@ import dataclasses
 import json
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -167,7 +167,7 @@ def claim_model_dir(config: Config, fingerprint: str, is_chief: bool, run: str) 
     Args:
         config: the run's settings.
         fingerprint: of the data set.
-        is_chief: the chief alone writes; the others only compare.
+        is_chief: the chief alone writes, and finds what is wrong: the others may see what was there before.
         run: the same at every start of one run; with `--restart`, what another one left is deleted when
             this one begins.
 
@@ -185,9 +185,11 @@ def claim_model_dir(config: Config, fingerprint: str, is_chief: bool, run: str) 
         "fingerprint": fingerprint,
     }
     with using(config.model_dir):
-        earlier = _read(path, config.restart)
+        earlier = _read(path, is_lenient=config.restart or not is_chief)
+        if not is_chief and not earlier:
+            return Claim(path, fresh)
         if earlier is None:
-            return _claim_free(path, fresh, config) if is_chief else Claim(path, fresh)
+            return _claim_free(path, fresh, config)
         if run in earlier.get("displaced", ()):
             raise UserError(_taken(config.model_dir))
         is_own = earlier.get("run") == run
@@ -197,8 +199,11 @@ def claim_model_dir(config: Config, fingerprint: str, is_chief: bool, run: str) 
             fresh["displaced"] = _line_of(earlier) if restarts else earlier.get("displaced", [])
             return Claim(path, fresh, is_chief, replaces=is_chief)
         # What this run's own chief has written is compared by `alike`, when all workers are there.
-        if is_chief or not is_own:
-            _check_same(config, fingerprint, earlier)
+        unlike = _unlike(config, fingerprint, earlier) if is_chief or not is_own else []
+        if unlike and not is_chief:
+            return Claim(path, fresh)
+        if unlike:
+            raise UserError(_not_its_run(config, unlike))
         # Two Jobs of one run would each take the other's checkpoints for its own: the later one goes on.
         takes_over = is_chief and not is_own
         if takes_over:
@@ -223,19 +228,22 @@ def _claim_free(path: str, fresh: dict[str, Any], config: Config) -> Claim:
     return claim
 
 
-def _check_same(config: Config, fingerprint: str, earlier: Mapping[str, Any]) -> None:
-    """Raises `UserError` where this is not the run that the folder holds."""
+def _unlike(config: Config, fingerprint: str, earlier: Mapping[str, Any]) -> list[str]:
+    """In what this run differs from the one that the folder holds."""
     found = differences(config, earlier["config"])
     if earlier["fingerprint"] != fingerprint:
         found.insert(0, f"data: fingerprint was {earlier['fingerprint'][:12]}, is {fingerprint[:12]}")
-    if found:
-        export = f"{config.model_dir}/export"
-        is_trained = tf.io.gfile.exists(f"{export}/{contract.MODEL_JSON}")
-        on = f", where --init_from {export} goes on from its weights" if is_trained else ""
-        raise UserError(
-            f"{config.model_dir} holds a run that this one cannot resume ({'; '.join(found)}): "
-            f"take another --model_dir{on}, or begin anew with --restart"
-        )
+    return found
+
+
+def _not_its_run(config: Config, unlike: Sequence[str]) -> str:
+    export = f"{config.model_dir}/export"
+    is_trained = tf.io.gfile.exists(f"{export}/{contract.MODEL_JSON}")
+    on = f", where --init_from {export} goes on from its weights" if is_trained else ""
+    return (
+        f"{config.model_dir} holds a run that this one cannot resume ({'; '.join(unlike)}): "
+        f"take another --model_dir{on}, or begin anew with --restart"
+    )
 
 
 def may_go_on(config: Config, run: str) -> bool:
@@ -277,13 +285,13 @@ def _holder(path: str) -> tuple[int, str]:
         return -1, ""
 
 
-def _read(path: str, is_restart: bool) -> dict[str, Any] | None:
-    """What run.json says; None without one; `{}` for one that `--restart` need not understand."""
+def _read(path: str, is_lenient: bool) -> dict[str, Any] | None:
+    """What run.json says; None without one; `{}` for one that need not be understood."""
     late.look_for(path)
     try:
         found = dict(json.loads(read(path)))
         version = int(found["format_version"])
-        if version > RUN_FORMAT_VERSION and not is_restart:
+        if version > RUN_FORMAT_VERSION and not is_lenient:
             raise UserError(
                 f"{path} has format version {version}, and this Canopy reads up to {RUN_FORMAT_VERSION}: "
                 "upgrade Canopy, or begin anew with --restart"
@@ -292,6 +300,6 @@ def _read(path: str, is_restart: bool) -> dict[str, Any] | None:
     except tf.errors.NotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:
-        if is_restart:
+        if is_lenient:
             return {}
         raise UserError(f"{path} cannot be understood ({error!r}): begin anew with --restart") from error
