@@ -7,6 +7,7 @@ long.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -19,7 +20,7 @@ import tensorflow as tf
 
 from canopy.cli import first_line
 from trainer.config import Config
-from trainer.files import REFUSED, is_in_store, stand_for_folder
+from trainer.files import REFUSED, is_in_store, make_folder, stand_for_folder
 
 log = logging.getLogger("canopy")
 
@@ -39,8 +40,8 @@ class Journal:
             is_chief: whether to write at all.
             step: the last one taken by earlier starts that this one does not take again.
         """
-        self._path = f"{config.model_dir}/metrics.jsonl"
-        self._board = _board(f"{config.model_dir}/logs", step) if is_chief else None
+        self._path, self._logs = f"{config.model_dir}/metrics.jsonl", f"{config.model_dir}/logs"
+        self._board = _board(self._logs, step) if is_chief else None
         self._is_cut = True  # whether its last line may be: an earlier start's, or one that was refused
 
     def __enter__(self) -> Journal:
@@ -56,6 +57,17 @@ class Journal:
         with tf.io.gfile.GFile(self._path, "a") as file:
             file.write(f"{json.dumps(_bounded(line))}\n")
         self._is_cut = False
+        try:
+            self._plot(line)
+        except REFUSED as error:
+            # A file that was open while a volume was away may be lost for good, and another one not.
+            log.warning("%s: begun anew, for it cannot be written (%s)", self._logs, first_line(error))
+            self._close()
+            self._board = _board(self._logs, line["step"] - 1)
+            self._plot(line)
+
+    def _plot(self, line: dict[str, Any]) -> None:
+        assert self._board is not None
         # As arrays: TensorFlow keeps for ever the numbers of Python's own that it is given as tensors.
         with self._board.as_default(step=np.array(line["step"])):
             plotted = {**line, **{f"validation/{k}": v for k, v in line.get("validation", {}).items()}}
@@ -74,8 +86,12 @@ class Journal:
             return True
 
     def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def _close(self) -> None:
         if self._board is not None:
-            self._board.close()
+            with contextlib.suppress(*REFUSED):  # what it lacks was told when it was to be plotted
+                self._board.close()
 
 
 def _board(folder: str, step: int) -> Any:
@@ -86,6 +102,7 @@ def _board(folder: str, step: int) -> Any:
     )
     try:
         stand_for_folder(folder)
+        make_folder(folder)
         board = tf.summary.create_file_writer(folder)
         # Only by this does TensorBoard without its data server, as on Arm, drop what an earlier start plotted
         # of steps that are taken again: its curves would go back and forth.

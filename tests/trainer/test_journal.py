@@ -1,6 +1,7 @@
 """What a run writes down as it goes, and says in its log."""
 
 import json
+import resource
 import sys
 
 import pytest
@@ -130,6 +131,33 @@ def test_to_go_on_with_a_long_file_takes_a_look_at_its_end(tmp_path):
     with (tmp_path / "metrics.jsonl").open("rb") as file:
         file.seek(long)
         assert file.read() == line * 2
+
+
+def losses_in(logs):
+    found = [
+        (event.step, round(float(tf.make_ndarray(value.tensor)), 3))
+        for path in logs.iterdir()
+        for event in tf.compat.v1.train.summary_iterator(str(path))
+        for value in event.summary.value
+    ]
+    return sorted(found)
+
+
+def test_where_its_open_file_is_lost_the_plots_go_on_in_another_one(tmp_path, logged):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Journal(config(tmp_path), is_chief=True) as journal:
+        for step in (1, 2):
+            journal.write({"step": step, "loss": step / 10})
+        (first,) = (tmp_path / "logs").iterdir()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (first.stat().st_size, before[1]))
+        try:
+            journal.write({"step": 3, "loss": 0.3})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        journal.write({"step": 4, "loss": 0.4})
+    assert losses_in(tmp_path / "logs") == [(1, 0.1), (2, 0.2), (3, 0.3), (4, 0.4)]
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 4
+    assert logged.text.count("begun anew, for it cannot be written") == 1
 
 
 def test_tensorboard_plots_the_numbers_and_those_of_validation(tmp_path):
