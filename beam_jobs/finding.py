@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from beam_jobs import storage
+from canopy import shared_disk
 from canopy.cli import UserError
 from canopy.progress import Meter
 
@@ -98,7 +99,7 @@ def _mode(pattern: str) -> int | None:
     """What a local path is, as `st_mode` has it; None where there is nothing of that name."""
     with storage.explained(pattern, "look for"):
         try:
-            return Path(pattern).stat().st_mode
+            return shared_disk.asked(pattern, os.stat).st_mode
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:

@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import IO, Any
 
 from beam_jobs.stores import gcs, s3
+from canopy import shared_disk
 from canopy.cli import TryAgainError, UserError, check_place, first_line
 from canopy.transient import is_transient
 
@@ -116,9 +117,17 @@ def exists(path: str) -> bool:
         if is_remote(path):
             return bool(_file_systems().exists(path))
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            os.lstat(path)
+            shared_disk.asked(path, os.lstat)
             return True
         return False
+
+
+def is_still_there(path: str) -> bool:
+    """As `exists`, of a file that another machine may have removed since."""
+    if is_remote(path):
+        return exists(path)
+    with explained(path, "look for"):
+        return shared_disk.is_still_there(path)
 
 
 def is_file(path: str) -> bool:
@@ -138,7 +147,7 @@ def open_read(path: str) -> IO[bytes]:
         if is_remote(path):
             opened: IO[bytes] = _file_systems().open(path, compression_type="uncompressed")
             return opened
-        return Path(path).open("rb")
+        return shared_disk.asked(path, lambda path: open(path, "rb"))  # noqa: PTH123
 
 
 def read_bytes(path: str) -> bytes:

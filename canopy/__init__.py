@@ -5,7 +5,7 @@ on which the rooms agree) and the demo that walks through all of them. It import
 
 - How commands behave: `cli` (sentences and exit codes), `phrases` within sentences, `progress`, `quiet`
   imports, `interrupts`, `children` that end with their parent, `locks`, a user's `own` folder, which of a
-  file system's errors are `transient`, and names that it shows `late`.
+  file system's errors are `transient`, what a `shared_disk` tells late, and names that it shows `late`.
 - What rooms agree on: `contract`, the names of files and keys, `tfrecord`, how records are framed,
   `model_info`, an export's description, and `tables`, CSV that every reader takes.
 - The machine: `machine` says what it has; `cuda` and `patterns` see to two ways of TensorFlow's.

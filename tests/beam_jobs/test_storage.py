@@ -12,6 +12,7 @@ import pytest
 from beam_jobs import storage
 from canopy.cli import TryAgainError, UserError
 from tests.beam_jobs.gcs_server import Faulty
+from tests.canopy.test_shared_disk import Node
 
 
 @pytest.mark.parametrize(
@@ -193,3 +194,17 @@ def test_a_file_is_on_the_disk_whole_before_it_has_its_name(
     )
     storage.write_bytes(f"{tmp_path}/a", b"whole")
     assert found == [(5, False)]
+
+
+def test_a_file_that_another_machine_made_since_it_was_missed_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Node(monkeypatch)
+    path = tmp_path / "export" / "model.json"
+    assert not storage.exists(str(path))
+    path.parent.mkdir()
+    path.write_bytes(b"{}")
+    assert storage.exists(str(path))
+    assert storage.is_still_there(str(path))
+    path.unlink()
+    assert not storage.is_still_there(str(path))
