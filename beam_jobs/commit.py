@@ -7,9 +7,9 @@ still finish is none of a later one's. On this machine files grow in a staging f
 end, and a whole data set that is to be replaced stands until then. In a store, where a rename is a copy,
 shards are uploaded under their final names, which nobody reads before the marker is there; an earlier data
 set goes before the first.
-Of two jobs on this machine the second is refused while the first lasts. In a store, which has no locks, and
-on a disk that knows none, the later one goes on and the earlier one ends; a shard that its workers are just
-uploading may still land, which canopy.json's checksums would tell.
+Of two jobs the second is refused while the first lasts, or the later one goes on and the earlier one ends:
+`staging` says where. In a store a shard that the earlier one's workers are just uploading may still land,
+which canopy.json's checksums would tell; on a disk all is renamed from a folder that the later one removes.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ SHARD_PATTERN = re.compile(r"[a-z][a-z0-9_]*-[A-Za-z][A-Za-z0-9_]*\.tfrecord-\d{
 class Output:
     """One job's hold on the output folder."""
 
-    def __init__(self, folder: str) -> None:
-        """Names the folder; nothing is touched before `begin`."""
+    def __init__(self, folder: str, run: str = "") -> None:
+        """Names the folder, and the run, of which `staging` says what it is; `begin` touches them first."""
         self.folder = folder
         self.remote = storage.is_remote(folder)
-        self._staging = Staging(storage.join(folder, STAGING), folder, "job")
+        self._staging = Staging(storage.join(folder, STAGING), folder, "job", run)
         self.own = self._staging.own
         self._earlier: set[str] = set()  # files of the whole data set that this job is to replace
 
@@ -203,8 +203,8 @@ class Output:
             if self.remote:
                 storage.write_bytes(storage.join(self.folder, name), data)
             else:
-                storage.write_bytes(storage.join(self._staging.folder, name), data)
-                self._publish(storage.join(self._staging.folder, name), name)
+                storage.write_bytes(storage.join(self.own, name), data)
+                self._publish(storage.join(self.own, name), name)
 
     def _publish(self, path: str, name: str) -> None:
         """Gives a file of this machine its final name."""
@@ -221,6 +221,14 @@ class Output:
             marker: the content of `dataset_info.json`, written when all else is there for good.
         """
         self.check()
+        try:
+            self._make_whole(shards, files, marker)
+        except (UserError, TryAgainError):
+            self.check()  # another job that has taken the folder is the reason, not what is missing
+            raise
+        self._end()
+
+    def _make_whole(self, shards: Iterable[str], files: Mapping[str, bytes], marker: bytes) -> None:
         self._remove_earlier()
         if not self.remote:
             for shard in shards:
@@ -236,7 +244,6 @@ class Output:
             # The other job has removed what the marker stands for, or is about to.
             storage.delete([storage.join(self.folder, contract.DATASET_INFO)])
             raise
-        self._end()
 
 
 def done_by(folder: str, run: str) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ scores beside the list, in a staging folder beside the output, which is of this 
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
 from collections import Counter
@@ -29,7 +30,7 @@ from beam_jobs.scoring.scorer import Scorer
 from beam_jobs.scoring.worklist import Scored, WorkList
 from beam_jobs.settings import exceeds
 from beam_jobs.work import Progress, Reject
-from canopy import cli, machine, quiet
+from canopy import cli, contract, machine, quiet
 from canopy.cli import TryAgainError, UserError
 from canopy.model_info import ModelInfo
 from canopy.phrases import rate, several
@@ -68,7 +69,7 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
         )
     sample = submission.read_sample(job.sample_submission) if job.sample_submission else None
     job = targets.resolved(job)
-    staged = staging.of_prediction(job.output)
+    staged = staging.of_prediction(job.output, os.environ.get(contract.RUN_ID, ""))
     listing = list_images(job.images, own=staged.own)
     found = len(listing)
     unique, rejects = submission.usable_names(listing)

@@ -118,7 +118,7 @@ def preprocess(job: settings.Settings, arguments: Sequence[str]) -> dict[str, An
         said = f"{job.output} is whole already: this very run has written it"
         print(cli.printable(said), file=sys.stderr)
         return done
-    output = commit.Output(job.output)
+    output = commit.Output(job.output, run_id)
     with output.tidied():
         return _fill(output, job, arguments, options, run_id=run_id, start=start)
 

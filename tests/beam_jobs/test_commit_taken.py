@@ -199,6 +199,38 @@ def test_a_marker_never_stands_where_a_later_job_has_begun(
     assert not storage.exists(storage.join(without_locks, "dataset_info.json"))
 
 
+def test_a_job_that_cannot_see_yet_that_it_is_overtaken_puts_nothing_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    first = begun(tmp_path)
+    second = begun(tmp_path)
+    with monkeypatch.context() as blind:
+        blind.setattr(staging.Staging, "check", lambda _: None)
+        with pytest.raises(UserError, match="does not exist"):
+            first.commit([], {"canopy.json": b"first"}, b"first")
+    assert names_in(tmp_path) == {commit.STAGING}
+    finish(second, "second")
+    assert names_in(tmp_path) == {SHARD, "canopy.json", "dataset_info.json"}
+
+
+def test_a_job_that_is_overtaken_while_it_renames_its_shards_says_so_and_not_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    first = begun(tmp_path)
+
+    def meanwhile(_: object) -> None:
+        monkeypatch.undo()
+        monkeypatch.setattr(fcntl, "flock", no_locks)
+        begun(tmp_path)
+
+    monkeypatch.setattr(commit.Output, "_remove_earlier", meanwhile)
+    with pytest.raises(UserError, match=r"another job to .* began before this one was done"):
+        finish(first, "first")
+    assert names_in(tmp_path) == {commit.STAGING}
+
+
 def test_brackets_in_a_stores_folder_are_part_of_its_name(server: Faulty) -> None:
     other, job = begun("gs://here/run1"), begun("gs://here/run[1]")
     finish(job, "first")

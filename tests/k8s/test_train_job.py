@@ -197,8 +197,9 @@ def test_a_restart_begins_anew_once_for_a_job_not_once_for_a_pod(spec):
     assert source == "metadata.labels['batch.kubernetes.io/controller-uid']"
 
 
-def test_a_pod_that_replaces_one_that_was_done_knows_it_by_its_job():
-    (job,) = of_kind(objects(file_of("preprocess")), "Job")
+@pytest.mark.parametrize("name", ["preprocess", "predict"])
+def test_a_pod_knows_the_lock_and_the_work_of_one_that_it_replaces_by_its_job(name):
+    (job,) = of_kind(objects(file_of(name)), "Job")
     source = environment(template(job)["spec"])["CANOPY_RUN_ID"]["fieldRef"]["fieldPath"]
     assert source == "metadata.labels['batch.kubernetes.io/controller-uid']"
 
