@@ -23,7 +23,8 @@ from canopy.cli import TryAgainError, UserError, check_place, first_line
 from canopy.transient import is_transient
 
 PART = ".part"  # ends the name of a file that is still being written
-SYNCS_NO_FOLDER = (errno.EINVAL, errno.EBADF)  # what some file systems answer: nothing is amiss with the rest
+# What some file systems answer to the syncing of a folder: nothing is amiss with the rest.
+SYNCS_NO_FOLDER = (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.ENOSYS)
 
 Counted = Callable[[Iterable[str]], Iterable[str]]  # such as `Meter.counted`: gives what it is given
 

@@ -15,9 +15,14 @@ TRANSIENT = frozenset(
         errno.ESTALE,  # its server was moved, or is another one by now
         errno.ETIMEDOUT,
         errno.ECONNRESET,
-        errno.ENOTCONN,
+        errno.ECONNABORTED,  # what served a mount died under a request
+        errno.ENOTCONN,  # and before it
+        errno.ESHUTDOWN,  # CephFS has shut this node out: a new mount is let in
         errno.EHOSTDOWN,
         errno.EHOSTUNREACH,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+        getattr(errno, "EREMOTEIO", errno.EIO),  # the server's own disk; Linux only
     }
 )
 

@@ -157,8 +157,9 @@ def test_a_file_system_may_give_less_than_it_is_asked_for(
     [
         (errno.ESTALE, TryAgainError), (errno.EIO, TryAgainError), (errno.ETIMEDOUT, TryAgainError),
         (errno.ECONNRESET, TryAgainError), (errno.ENOTCONN, TryAgainError), (errno.EHOSTDOWN, TryAgainError),
-        (errno.EHOSTUNREACH, TryAgainError), (errno.ENOSPC, UserError), (errno.EDQUOT, UserError),
-        (errno.EROFS, UserError),
+        (errno.EHOSTUNREACH, TryAgainError), (errno.ESHUTDOWN, TryAgainError),
+        (errno.ECONNABORTED, TryAgainError), (errno.ENETUNREACH, TryAgainError),
+        (errno.ENOSPC, UserError), (errno.EDQUOT, UserError), (errno.EROFS, UserError),
     ],
 )  # fmt: skip
 def test_what_a_disk_may_get_over_is_told_from_what_it_does_not(number: int, kind: type[Exception]) -> None:
@@ -168,8 +169,22 @@ def test_what_a_disk_may_get_over_is_told_from_what_it_does_not(number: int, kin
 
 @pytest.mark.parametrize(
     ("number", "said"),
-    [(errno.EINVAL, None), (errno.EBADF, None), (errno.EIO, TryAgainError), (errno.ENOSPC, UserError)],
-    ids=["it has no such thing", "nor for this handle", "it fails", "it is full"],
+    [
+        (errno.EINVAL, None),
+        (errno.EBADF, None),
+        (errno.ENOTSUP, None),
+        (errno.ENOSYS, None),
+        (errno.EIO, TryAgainError),
+        (errno.ENOSPC, UserError),
+    ],
+    ids=[
+        "it has no such thing",
+        "nor for this handle",
+        "nor at all",
+        "nor is it known",
+        "it fails",
+        "it is full",
+    ],
 )
 def test_a_disk_that_cannot_sync_a_folder_is_told_unless_it_never_can(
     number: int, said: type[Exception] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
