@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from canopy import cli, contract, model_info, quiet, tables
-from canopy.cli import UserError
+from canopy.cli import TryAgainError, UserError
 from canopy.model_info import ModelInfo
 from canopy.phrases import several
 from trainer import data_info, flags, metrics, outputs
@@ -86,9 +86,9 @@ def _evaluate(settings: Settings) -> None:
         "report.html": page.render(found),
     }
     if data_info.read(settings.data).fingerprint != info.fingerprint:
-        raise UserError(f"--data {info.folder} was preprocessed again meanwhile: evaluate once more")
+        raise TryAgainError(f"--data {info.folder} was preprocessed again meanwhile: evaluate once more")
     if _model_info(settings.model) != model:
-        raise UserError(f"--model {settings.model} was exported again meanwhile: evaluate once more")
+        raise TryAgainError(f"--model {settings.model} was exported again meanwhile: evaluate once more")
     try:
         # The largest first: where there is no room for it, what an earlier evaluation wrote stays together.
         for name, text in sorted(files.items(), key=lambda file: -len(file[1])):

@@ -78,16 +78,25 @@ def load(info: ModelInfo, choice: str, threads: int) -> Engines:
         threads: how many will compute side by side.
 
     Raises:
-        UserError: the export cannot be loaded, or is another one than `info` is of.
+        UserError: the export cannot be loaded.
+        TryAgainError: it is another one than `info` is of.
     """
-    found = _load(info, choice, threads)
+    try:
+        found = _load(info, choice, threads)
+    except UserError:
+        _check_unchanged(info)  # which may be why
+        raise
     _check_unchanged(info)  # last: the folder may be replaced between two of its files
     return found
 
 
 def _check_unchanged(info: ModelInfo) -> None:
-    if read_info(info.folder) != info:
-        raise UserError(f"--model {info.folder} was exported again meanwhile: predict once more")
+    try:
+        is_same = read_info(info.folder) == info
+    except UserError:  # a moment of its replacing, since it was there
+        is_same = False
+    if not is_same:
+        raise TryAgainError(f"--model {info.folder} was exported again meanwhile: predict once more")
 
 
 def _load(info: ModelInfo, choice: str, threads: int) -> Engines:

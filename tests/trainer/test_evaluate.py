@@ -361,7 +361,7 @@ def test_a_damaged_training_shard_is_told_before_the_split_is_scored(
         ),
     ],
 )
-def test_records_or_a_model_made_anew_while_they_are_evaluated_make_no_report(
+def test_records_or_a_model_made_anew_while_they_are_evaluated_are_worth_another_try(
     file, key, said, trained, records, tmp_path, capfd, monkeypatch
 ):
     def make_anew(_):
@@ -373,6 +373,6 @@ def test_records_or_a_model_made_anew_while_they_are_evaluated_make_no_report(
     model = shutil.copytree(trained.export, tmp_path / "model")
     monkeypatch.setattr(page, "render", make_anew)
     flags = words(trained, data, tmp_path / "report", model=model, train_records=0)
-    assert evaluate.main(flags) == cli.EXIT_USER
+    assert evaluate.main(flags) == cli.EXIT_PEER_LOST
     assert capfd.readouterr().err.endswith(said.format((tmp_path / file).parent))
     assert not (tmp_path / "report").exists()
