@@ -21,7 +21,11 @@ from canopy import shared_disk
 from canopy.cli import UserError
 from canopy.progress import Meter
 
-MACOS = "__MACOSX"  # the folder in which macOS puts a shadow of each file of an archive
+# Folders of systems and file servers: shadows of an archive's files (macOS), small copies of its images
+# (Synology), what a disk's check has found, what was deleted, what once was there.
+SYSTEMS = frozenset(
+    {"__MACOSX", "@eaDir", "lost+found", "#recycle", "@Recycle", "$RECYCLE.BIN", "#snapshot", "~snapshot"}
+)
 
 
 class Found(NamedTuple):
@@ -32,16 +36,18 @@ class Found(NamedTuple):
 
 
 def is_passed_over(below: str) -> bool:
-    """Whether a file is none of ours for a part of its path that nobody named: a hidden one, or macOS's.
+    """Whether a file is none of ours for a part of its path that nobody named: hidden, or one of `SYSTEMS`.
 
     Args:
         below: that part. Both kinds of slash part folders, as in archives made on Windows.
     """
     path = below.replace("\\", "/")
-    if "/." not in f"/{path}" and MACOS not in path:  # at a glance: listing asks it of millions
-        return False
     parts = path.split("/")
-    return MACOS in parts or any(part.startswith(".") and part not in (".", "..") for part in parts)
+    if not SYSTEMS.isdisjoint(parts):
+        return True
+    if "/." not in f"/{path}":  # at a glance: listing asks it of millions
+        return False
+    return any(part.startswith(".") and part not in (".", "..") for part in parts)
 
 
 def files(pattern: str, meter: Meter) -> Iterator[Found]:

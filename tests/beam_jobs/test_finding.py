@@ -126,13 +126,31 @@ def test_a_folder_that_may_not_be_looked_into_is_one_sentence(
 
 
 @pytest.mark.parametrize(
-    "below", [".a.jpg", ".git/a.jpg", "/x/.cache/y/a.jpg", "t\\.x\\a.jpg", "__MACOSX/a.jpg", "..a/b"]
+    "below",
+    [
+        ".a.jpg",
+        ".git/a.jpg",
+        "/x/.cache/y/a.jpg",
+        "t\\.x\\a.jpg",
+        "__MACOSX/a.jpg",
+        "..a/b",
+        "._a.jpg",
+        "/t/@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg",
+        "lost+found",
+        "#recycle/a.jpg",
+        "t\\@Recycle\\a.jpg",
+        "$RECYCLE.BIN/a.jpg",
+        "#snapshot/2026/a.jpg",
+        "~snapshot/a.jpg",
+    ],
 )
-def test_what_is_hidden_or_macos_own_is_passed_over(below: str) -> None:
+def test_what_is_hidden_or_a_systems_own_is_passed_over(below: str) -> None:
     assert is_passed_over(below)
 
 
-@pytest.mark.parametrize("below", ["", "a.jpg", "./t/a.jpg", "../a.jpg", "/t.x/a.b.jpg", "__MACOSX.jpg"])
+@pytest.mark.parametrize(
+    "below", ["", "a.jpg", "./t/a.jpg", "../a.jpg", "/t.x/a.b.jpg", "__MACOSX.jpg", "@eaDir2/a.jpg"]
+)
 def test_dots_that_hide_nothing_do_no_harm(below: str) -> None:
     assert not is_passed_over(below)
 

@@ -58,7 +58,9 @@ def test_the_same_files_are_the_same_images_wherever_they_lie(
 ) -> None:
     root = tmp_path / ".cache" / "in"  # what is named may be hidden
     good = ("t/a.jpg", "t/b.c.jpg", "t/deep/d.jpg")
-    passed_over = ("t/.hidden.jpg", "t/.thumbs/e.jpg", ".git/f.tar.gz", "__MACOSX/g.jpg", "t/notes.txt")
+    passed_over = (
+        "t/.hidden.jpg", "t/.thumbs/e.jpg", ".git/f.tar.gz", "__MACOSX/g.jpg", "@eaDir/h.jpg", "t/notes.txt",
+    )  # fmt: skip
     for name in (*good, *passed_over):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(b"x")
