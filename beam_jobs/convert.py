@@ -21,7 +21,7 @@ from beam_jobs.images import Encoding, RejectedImage
 from beam_jobs.plan import Move
 from beam_jobs.runners import processes
 from beam_jobs.runners.processes import Crew
-from beam_jobs.sources import Fetched, Reader, content
+from beam_jobs.sources import Reader, Reading, content
 from beam_jobs.work import Item, Progress, Reject, Result, Work
 from canopy import machine
 from canopy.cli import UserError
@@ -47,9 +47,7 @@ class _Batch:
     measured: int = 0
 
 
-def _convert_batch(
-    items: list[Item], fetched: Future[list[Fetched]], encoding: Encoding, classes: int
-) -> _Batch:
+def _convert_batch(items: list[Item], fetched: Reading, encoding: Encoding, classes: int) -> _Batch:
     batch = _Batch(tags=[0] * classes)
     framed = []
     for item, data in zip(items, fetched.result(), strict=True):

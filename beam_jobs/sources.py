@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 import os
 import stat
+import time
 import unicodedata
 from array import array
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ from canopy.cli import TryAgainError, UserError
 from canopy.contract import IMAGE_ENDINGS
 
 ASKED = 16  # objects whose sizes a store is asked for, at most
+SLOW_SECONDS = 0.001  # that an image may take to read, before others are read meanwhile
 READERS = 32  # requests to a store or a disk at a time, so that its latency hides
 # Of archives' members, held for one piece of work: a megabyte of a zip may unpack to a gigabyte, dozens being
 # read ahead. What is beyond it is read in its turn.
@@ -197,12 +200,25 @@ def _read_file(path: str) -> bytes:
         os.close(handle)
 
 
+class Reading:
+    """Images on their way."""
+
+    def __init__(self, parts: Sequence[Future[list[Fetched]]]) -> None:
+        """Takes what reads a part of them each, in order."""
+        self._parts = parts
+
+    def result(self) -> list[Fetched]:
+        """Waits for all of them: in the order in which they were asked for."""
+        return [each for part in self._parts for each in part.result()]
+
+
 class Reader:
     """Fetches images' bytes; safe to use from several threads. Close it, or use it as a context manager."""
 
     def __init__(self) -> None:
         self._archives = Handles()
         self._pool = ThreadPoolExecutor(READERS)  # starts its threads as they are needed
+        self._took: deque[float] = deque(maxlen=READERS)  # seconds, of the last images read ahead
 
     def read(self, source: Source) -> bytes:
         """One image's bytes.
@@ -219,27 +235,41 @@ class Reader:
                 return storage.read_bytes(source.path)
             return _read_file(source.path)
 
-    def begin(self, sources: Sequence[Source], room: int = AHEAD_BYTES) -> Future[list[Fetched]]:
-        """Begins to read several images, one after another, while the caller does something else.
+    def begin(self, sources: Sequence[Source], room: int = AHEAD_BYTES) -> Reading:
+        """Begins to read several images while the caller does something else.
+
+        One after another, for most files take microseconds, less than to hand them to a thread; side by side
+        where they take milliseconds, as on a network disk.
 
         Args:
             sources: the images.
             room: bytes of archives' members to read ahead; the others are left to `content`.
         """
-        return self._pool.submit(self._read_all, sources, room)
-
-    def _read_all(self, sources: Sequence[Source], room: int) -> list[Fetched]:
-        found: list[Fetched] = []
+        work = []
         for source in sources:
-            if source.entry is not None:
-                if source.entry.size > room:
-                    found.append(partial(self.read, source))
-                    continue
-                room -= source.entry.size
+            size = 0 if source.entry is None else source.entry.size
+            work.append((source, size <= room))
+            room -= size if size <= room else 0
+        parts = [[each] for each in work] if self._is_slow() else [work]
+        return Reading([self._pool.submit(self._read_all, part) for part in parts])
+
+    def _is_slow(self) -> bool:
+        """Whether most of the last images took long; of a quick disk some wait, too, for Python's lock."""
+        took = sorted(self._took)
+        return bool(took) and took[len(took) // 4] > SLOW_SECONDS
+
+    def _read_all(self, work: Sequence[tuple[Source, bool]]) -> list[Fetched]:
+        found: list[Fetched] = []
+        for source, is_ahead in work:
+            if not is_ahead:
+                found.append(partial(self.read, source))
+                continue
+            start = time.monotonic()
             try:
                 found.append(self.read(source))
             except RejectedImage as reject:
                 found.append(reject)
+            self._took.append(time.monotonic() - start)
         return found
 
     def close(self) -> None:

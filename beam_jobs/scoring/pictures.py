@@ -7,7 +7,6 @@ be used is a reject; files are read ahead of the decoder.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from beam_jobs import images, storage
 from beam_jobs.scoring.resize import Resizer
-from beam_jobs.sources import AHEAD_BYTES, Fetched, Reader, Source, content
+from beam_jobs.sources import AHEAD_BYTES, Fetched, Reader, Reading, Source, content
 from beam_jobs.work import Reject
 from canopy.model_info import ModelInfo
 
@@ -43,11 +42,8 @@ def room(model: ModelInfo, batch: int) -> int:
     return batch * max(1, round(GROUP_PIXELS / (batch * model.image_size**2)))
 
 
-def fetch(group: Sequence[Source], reader: Reader) -> list[Future[list[Fetched]]]:
-    """Begins to read: objects of a store each on its own, files of this machine one after another.
-
-    A file mostly takes microseconds, less than to hand it to a thread.
-    """
+def fetch(group: Sequence[Source], reader: Reader) -> list[Reading]:
+    """Begins to read: objects of a store each on its own from the first, files as the reader sees fit."""
     remote = any(storage.is_remote(source.place) for source in group)
     parts = [[source] for source in group] if remote else [group]
     return [reader.begin(part, AHEAD_BYTES // len(parts)) for part in parts]
@@ -66,9 +62,7 @@ class Preparer:
         self._least_side, self._max_pixels = model.least_side, max_pixels
         self._resizer = Resizer(model.image_size)
 
-    def __call__(
-        self, group: Sequence[Source], parts: Sequence[Future[list[Fetched]]], out: NDArray[np.uint8]
-    ) -> Prepared:
+    def __call__(self, group: Sequence[Source], parts: Sequence[Reading], out: NDArray[np.uint8]) -> Prepared:
         """Decodes and resizes images as they arrive.
 
         Args:

@@ -19,7 +19,7 @@ from beam_jobs.scoring import pictures
 from beam_jobs.scoring.engines import Engine, Engines
 from beam_jobs.scoring.pictures import Preparer
 from beam_jobs.scoring.worklist import Scored, joined, stacked
-from beam_jobs.sources import Fetched, Reader, Source
+from beam_jobs.sources import Reader, Reading, Source
 from canopy.cli import UserError
 from canopy.model_info import ModelInfo
 
@@ -101,7 +101,7 @@ class Scorer:
         most = max(1, min(self._room, GROUP_BYTES // max(typical, 1)))
         return most - most % self._batch if most > self._batch else most
 
-    def _group(self, group: Sequence[Source], parts: Sequence[Future[list[Fetched]]]) -> tuple[Scored, int]:
+    def _group(self, group: Sequence[Source], parts: Sequence[Reading]) -> tuple[Scored, int]:
         """Decodes, resizes and scores; also returns how many bytes the files took."""
         lane = self._lanes.get()
         try:

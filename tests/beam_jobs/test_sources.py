@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import threading
+import time
 import tracemalloc
 from pathlib import Path
 
 import pytest
 
-from beam_jobs import storage
+from beam_jobs import sources, storage
 from beam_jobs.archives.members import MAX_BYTES
 from beam_jobs.archives.methods import BZIP2, DEFLATED, LZMA, ZSTANDARD
 from beam_jobs.images import NOT_JPEG, UNREADABLE, RejectedImage
@@ -99,6 +101,35 @@ def test_of_images_that_are_read_together_one_that_cannot_be_is_told_in_its_plac
     assert (content(first), content(third)) == (b"a", b"c")
     with pytest.raises(RejectedImage, match="No such file"):
         content(second)
+
+
+@pytest.mark.parametrize(("slow_seconds", "most"), [(0.001, 8), (60, 1)], ids=["a network's", "its own"])
+def test_files_of_a_slow_disk_are_read_side_by_side(
+    slow_seconds: float, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(40):
+        (tmp_path / f"{i:02}.jpg").write_bytes(bytes([i]))
+    read_at, lock, at_once = storage.read_at, threading.Lock(), [0, 0]
+
+    def slowly(*given: int) -> bytes:
+        with lock:
+            at_once[0] += 1
+            at_once[1] = max(at_once)
+        time.sleep(0.02)
+        with lock:
+            at_once[0] -= 1
+        return read_at(*given)
+
+    monkeypatch.setattr(storage, "read_at", slowly)
+    monkeypatch.setattr(sources, "SLOW_SECONDS", slow_seconds)
+    listing = list_images([str(tmp_path)])
+    with Reader() as reader:
+        first = reader.begin(listing[:4]).result()
+        assert at_once == [0, 1]  # it is not known yet how long they take
+        found = first + reader.begin(listing[4:]).result()
+    assert found == [bytes([i]) for i in range(40)]
+    assert at_once[1] >= most
+    assert most > 1 or at_once[1] == 1
 
 
 @pytest.mark.parametrize("method", [DEFLATED, BZIP2, LZMA, ZSTANDARD])
