@@ -124,7 +124,7 @@ class Staging:
         except OSError:
             pass
         if self._held and is_overtaken:
-            self._held.close()  # the file may be the other job's
+            locks.close(self._held)  # the file may be the other job's
         elif self._held:
             locks.release(self._held)
         self._held = None

@@ -188,7 +188,8 @@ def open_write(path: str) -> Iterator[IO[bytes]]:
                 os.fsync(local.fileno())
             part.replace(path)
         except BaseException:
-            part.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it tells less than why
+                part.unlink(missing_ok=True)
             raise
 
 

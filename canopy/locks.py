@@ -67,4 +67,10 @@ def release(file: IO[bytes]) -> None:
     """Lets go of what `take` gave, and removes its file where that can be: one that stays does no harm."""
     with contextlib.suppress(OSError):
         Path(file.name).unlink(missing_ok=True)
-    file.close()
+    close(file)
+
+
+def close(file: IO[bytes]) -> None:
+    """Lets go of what `take` gave, and leaves its file. Where the disk is gone, so is the lock."""
+    with contextlib.suppress(OSError):
+        file.close()

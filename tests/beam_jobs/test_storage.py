@@ -223,3 +223,14 @@ def test_a_file_that_another_machine_made_since_it_was_missed_is_there(
     assert storage.is_still_there(str(path))
     path.unlink()
     assert not storage.is_still_there(str(path))
+
+
+def test_what_ended_the_writing_of_a_file_is_told_and_not_that_its_beginning_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(Path, "unlink", gone)
+    with pytest.raises(UserError, match="No space left on device"), storage.open_write(f"{tmp_path}/a"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import signal
 import subprocess
@@ -74,6 +76,15 @@ def test_a_lock_that_is_held_for_a_while_leaves_no_file(tmp_path: Path) -> None:
     assert not path.exists()
     with locks.holding(str(path), "busy"):
         pass
+
+
+def test_a_lock_on_a_disk_that_is_gone_is_let_go_of(tmp_path: Path) -> None:
+    class Gone(io.FileIO):
+        def close(self) -> None:
+            super().close()
+            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+
+    locks.release(Gone(tmp_path / "lock", "wb"))
 
 
 @pytest.mark.parametrize("trap", ["a link", "a pipe"])
