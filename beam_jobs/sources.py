@@ -6,6 +6,7 @@ too, once `unpack` has made plain copies of packed tars. Names from archives are
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import stat
@@ -29,6 +30,7 @@ from canopy.contract import IMAGE_ENDINGS
 
 ASKED = 16  # objects whose sizes a store is asked for, at most
 SLOW_SECONDS = 0.001  # that an image may take to read, before others are read meanwhile
+RETRY_SECONDS = 1.0  # before an image that gave an I/O error is read once more
 READERS = 32  # requests to a store or a disk at a time, so that its latency hides
 # Of archives' members, held for one piece of work: a megabyte of a zip may unpack to a gigabyte, dozens being
 # read ahead. What is beyond it is read in its turn.
@@ -225,15 +227,29 @@ class Reader:
 
         Raises:
             RejectedImage: reason UNREADABLE, with what the operating system, the store or the archive says.
+            TryAgainError: it is no fault of the image, and may pass.
         """
         with rejecting():
-            if source.entry is not None:
-                return self._archives.read(source.place, source.entry)
-            if (objects := storage.store(source.container)) is not None:
-                return bytes(objects.read(source.path))
-            if storage.is_remote(source.container):
-                return storage.read_bytes(source.path)
-            return _read_file(source.path)
+            try:
+                return self._read(source)
+            except OSError as error:
+                if error.errno != errno.EIO or storage.is_remote(source.place):
+                    raise
+            # A bad block stays one; a connection that broke is made anew, but not for what is open.
+            time.sleep(RETRY_SECONDS)
+            self._archives.reopen(source.place)
+            with storage.explained(source.place, "read"):
+                os.close(os.open(source.place, os.O_RDONLY | os.O_CLOEXEC))
+            return self._read(source)
+
+    def _read(self, source: Source) -> bytes:
+        if source.entry is not None:
+            return self._archives.read(source.place, source.entry)
+        if (objects := storage.store(source.container)) is not None:
+            return bytes(objects.read(source.path))
+        if storage.is_remote(source.container):
+            return storage.read_bytes(source.path)
+        return _read_file(source.path)
 
     def begin(self, sources: Sequence[Source], room: int = AHEAD_BYTES) -> Reading:
         """Begins to read several images while the caller does something else.

@@ -52,6 +52,7 @@ class Handles:
 
     def __init__(self) -> None:
         self._files: dict[str, IO[bytes]] = {}
+        self._dropped: list[IO[bytes]] = []  # others may just be reading from them
         self._lock = threading.Lock()
 
     def read(self, archive: str, entry: Entry) -> bytes:
@@ -102,9 +103,17 @@ class Handles:
                 return contextlib.nullcontext(self._files[archive])
         return storage.open_read(archive)
 
+    def reopen(self, archive: str) -> None:
+        """Lets an archive be opened anew for the next read."""
+        with self._lock:
+            if archive in self._files:
+                self._dropped.append(self._files.pop(archive))
+
     def close(self) -> None:
         """Closes all of them."""
         with self._lock:
-            for file in self._files.values():
-                file.close()
+            for file in (*self._files.values(), *self._dropped):
+                with contextlib.suppress(OSError):  # the disk is gone: whatever is wrong was told in reading
+                    file.close()
             self._files.clear()
+            self._dropped.clear()

@@ -13,7 +13,7 @@ from typing import IO
 
 import pytest
 
-from beam_jobs import storage
+from beam_jobs import sources, storage
 from beam_jobs.archives.members import MAX_BYTES
 from beam_jobs.images import UNREADABLE, RejectedImage
 from beam_jobs.listing import list_images
@@ -151,7 +151,51 @@ def test_a_bad_block_is_one_images_loss_and_a_file_server_that_is_gone_ends_the_
 
     (source,) = list_images([str(tmp_path)])
     monkeypatch.setattr(os, "pread", fails)
+    monkeypatch.setattr(sources, "RETRY_SECONDS", 0.0)
     with Reader() as reader, pytest.raises(raised, match=said):
+        reader.read(source)
+
+
+@pytest.mark.parametrize("kind", ["file", "zip", "tar"])
+def test_an_image_is_read_where_a_connection_broke_and_there_is_another_one(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind == "file":
+        (tmp_path / "a.jpg").write_bytes(b"chip")
+    else:
+        pack(tmp_path / f"a.{kind}", {"a.jpg": b"chip"})
+    pread, broken = os.pread, list[int]()
+
+    def fails(handle: int, *arguments: int) -> bytes:
+        if not broken or (
+            kind != "file" and handle in broken
+        ):  # a file's handle is closed, and its number free
+            broken.append(handle)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return pread(handle, *arguments)
+
+    (source,) = list_images([str(tmp_path)])
+    monkeypatch.setattr(os, "pread", fails)
+    monkeypatch.setattr(sources, "RETRY_SECONDS", 0.0)
+    with Reader() as reader:
+        assert reader.read(source) == b"chip"
+
+
+def test_an_io_error_of_the_folder_as_well_ends_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"chip")
+
+    def fails(*_: object) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    (source,) = list_images([str(tmp_path)])
+    monkeypatch.setattr(os, "open", fails)
+    monkeypatch.setattr(sources, "RETRY_SECONDS", 0.0)
+    with (
+        Reader() as reader,
+        pytest.raises(TryAgainError, match=f"cannot read {tmp_path}: Input/output error"),
+    ):
         reader.read(source)
 
 
