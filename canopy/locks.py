@@ -1,7 +1,8 @@
 """Locks of this machine: one process at a time, however it ends.
 
 Promises: the kernel lets go of a lock with the process that holds it, even one that is killed; nobody has to
-clean up after it. Of other machines a lock knows nothing.
+clean up after it. Of other machines a lock knows what its disk does: NFS mostly keeps it for all of them, and
+for a while for one that is gone.
 """
 
 from __future__ import annotations
