@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from canopy import late
+from canopy import shared_disk
 from canopy.cli import PeerLostError, UserError, first_line
 from trainer.files import REFUSED, delete, make_folder, read, refusal
 from trainer.local import Local
@@ -109,7 +109,7 @@ class Checkpoints:
         if min(steps) != max(steps):
             # A network file system may list late what another machine has saved, and yet open it by name.
             if step != max(steps):
-                late.look_for(self._path(max(steps)))
+                shared_disk.look_for(self._path(max(steps)))
                 with contextlib.suppress(*DAMAGED):
                     step, values = max(steps), self._read(self._path(max(steps)))
             steps = list(gather(step))
@@ -243,7 +243,7 @@ class Checkpoints:
         return f"{self._folder}/step-{step:08d}.npz"
 
     def _steps(self) -> list[int]:
-        late.look_for(self._folder)
+        shared_disk.look_for(self._folder)
         try:
             names = tf.io.gfile.listdir(self._folder)
         except tf.errors.NotFoundError:

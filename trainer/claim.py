@@ -19,7 +19,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from canopy import contract, late
+from canopy import contract, shared_disk
 from canopy.cli import UserError
 from trainer.config import Config, differences
 from trainer.files import REFUSED, is_there, read, write_text
@@ -287,7 +287,7 @@ def _holder(path: str) -> tuple[int, str]:
 
 def _read(path: str, is_lenient: bool) -> dict[str, Any] | None:
     """What run.json says; None without one; `{}` for one that need not be understood."""
-    late.look_for(path)
+    shared_disk.look_for(path)
     try:
         found = dict(json.loads(read(path)))
         version = int(found["format_version"])

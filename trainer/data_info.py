@@ -16,7 +16,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
 
-from canopy import contract, late
+from canopy import contract, shared_disk
 from canopy.cli import UserError, first_line
 from canopy.transient import told
 from trainer import integrity
@@ -260,7 +260,7 @@ def _read_text(path: str) -> str | None:
         except tf.errors.OpError as error:  # no such bucket, no permission, no way to the store
             raise refusal(f"{path} cannot be read ({first_line(error)})", error) from error
     local = Path(path)
-    late.look_for(local)
+    shared_disk.look_for(local)
     try:
         return local.read_text(encoding="utf-8", errors="replace") if local.is_file() else None
     except FileNotFoundError:  # another machine has removed it

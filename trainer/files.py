@@ -12,20 +12,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from pathlib import Path
 
 import tensorflow as tf
 
-from canopy import late
+from canopy import shared_disk
 from canopy.cli import TryAgainError, UserError
 from canopy.transient import told
 
 REFUSED = (OSError, tf.errors.OpError)  # what a full disk or a storage that says no raises
 _READ_BYTES = 1 << 20
-
-# What NFS' and FUSE's clients call a file that was deleted and is still open on their machine.
-KEPT_OPEN = re.compile(r"\.(nfs|fuse_hidden)[0-9a-f]+")
 
 # What may pass. EIO is an UnknownError, as is what TensorFlow has no name for.
 TRANSIENT = (
@@ -82,7 +78,7 @@ def is_there(path: str) -> bool:
     """Whether a file or a folder is there, for whoever may have made or removed it."""
     if is_in_store(path):
         return bool(tf.io.gfile.exists(path))
-    late.look_for(path)
+    shared_disk.look_for(path)
     try:
         os.listdir(path.removeprefix("file://"))  # noqa: PTH208 (it is not known to be a folder)
     except NotADirectoryError:
@@ -119,7 +115,7 @@ def delete(path: str) -> None:
         return
     except REFUSED:
         below = [name for _, _, names in os.walk(path) for name in names]
-        if not below or not all(map(KEPT_OPEN.fullmatch, below)):
+        if not below or not all(name.startswith(shared_disk.REMOVED) for name in below):
             raise
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import google_crc32c
 
-from canopy import late, own
+from canopy import own, shared_disk
 from canopy.cli import UserError
 from canopy.transient import told
 from trainer import faults
@@ -58,7 +58,7 @@ def _size(shard: Shard) -> int:
     try:
         size = path.stat().st_size
     except FileNotFoundError:
-        late.look_for(path)
+        shared_disk.look_for(path)
         size = path.stat().st_size
     if shard.bytes in (-1, size):
         return size

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from canopy import cli, late, locks, own
+from canopy import cli, locks, own, shared_disk
 from canopy.cli import UserError
 from canopy.contract import HAS_TRAINED, RUN_ID
 from trainer import cluster, config, data_info, flags, logs, weights
@@ -165,7 +165,7 @@ def _check(task: config.Config, workers: int) -> None:
 def _may_go_on(task: config.Config) -> bool:
     """Whether there may be a checkpoint, with which a run needs nothing of what it began with."""
     folder = Path(task.model_dir, "checkpoints")
-    late.look_for(folder)
+    shared_disk.look_for(folder)
     return "://" in task.model_dir or (folder.is_dir() and any(folder.iterdir()))
 
 

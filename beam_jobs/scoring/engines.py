@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beam_jobs import storage
-from canopy import contract, cuda, late, machine, model_info, patterns, quiet
+from canopy import contract, cuda, machine, model_info, patterns, quiet, shared_disk
 from canopy.cli import TryAgainError, UserError, first_line
 from canopy.model_info import ModelInfo
 
@@ -65,7 +65,7 @@ def read_info(folder: str) -> ModelInfo:
         UserError: there is none, it is damaged, or of a newer format version.
     """
     path = storage.join(folder, contract.MODEL_JSON)
-    late.look_for(path)
+    shared_disk.look_for(path)
     return model_info.parse(storage.read_bytes(path) if storage.exists(path) else None, folder)
 
 

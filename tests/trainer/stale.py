@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from canopy import late
+from canopy import shared_disk
 
 
 def remember(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,4 +33,4 @@ def hide(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
         if Path(asked).is_relative_to(path) and hidden.exists():
             hidden.rename(path)
 
-    monkeypatch.setattr(late, "look_for", look_for)
+    monkeypatch.setattr(shared_disk, "look_for", look_for)

@@ -18,7 +18,7 @@ import pytest
 from beam_jobs import storage
 from beam_jobs.scoring import engines
 from beam_jobs.scoring.engines import AUTO, LITE, SAVED_MODEL
-from canopy import cuda, late, machine
+from canopy import cuda, machine, shared_disk
 from canopy.cli import TryAgainError, UserError
 from tests.beam_jobs.gcs_server import Faulty
 from tests.beam_jobs.predicting import archive as archive
@@ -43,7 +43,7 @@ def test_an_export_that_another_machine_has_just_made_is_found(tmp_path: Path, m
     def look_for(path: str) -> None:  # as a client asks its server, which knows it
         Path(path).write_text(json.dumps({**described, "metrics": {"constant_tags": []}}))
 
-    monkeypatch.setattr(late, "look_for", look_for)
+    monkeypatch.setattr(shared_disk, "look_for", look_for)
     assert engines.read_info(str(tmp_path)).classes == ("clear",)
 
 
