@@ -6,7 +6,6 @@ alone; an image that cannot be used is set down with its reason; memory stays th
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing
@@ -152,19 +151,18 @@ def record_bytes(
 class Apart:
     """Shards converted in other processes, each by one of them: a picture passes through no other's hands."""
 
-    def __init__(self, paths: Sequence[str], count: int) -> None:
+    def __init__(self, paths: Sequence[str], count: int, threads: int) -> None:
         """Begins with all.
 
         Args:
-            paths: of work lists. Where they are fewer than processes, each process uses several threads.
+            paths: of work lists.
             count: of processes.
+            threads: of each, which it takes a shard's images side by side with.
 
         Raises:
             UserError: a process was killed.
         """
         self._crew = processes.crew(threads=0, processes=count)
-        threads = math.ceil(self._crew.size / max(1, len(paths)))
-        # As many images in memory at a time as there are processes: the largest take half a gigabyte each.
         try:
             self._begun = {path: self._crew.submit(_convert_alone, path, threads) for path in paths}
         except UserError:

@@ -23,17 +23,22 @@ from beam_jobs import predict_settings, sources, staging, storage, submission, s
 from beam_jobs.listing import list_images
 from beam_jobs.predict_settings import Settings
 from beam_jobs.runners import choosing, early, running
-from beam_jobs.scoring import engines, worklist
+from beam_jobs.runners.choosing import Choice
+from beam_jobs.scoring import apart, engines, worklist
 from beam_jobs.scoring.apart import ApartScorer
 from beam_jobs.scoring.fed import FedScorer
 from beam_jobs.scoring.scorer import Scorer
 from beam_jobs.scoring.worklist import Scored, WorkList
 from beam_jobs.settings import exceeds
 from beam_jobs.work import Progress, Reject
-from canopy import cli, contract, machine, quiet
+from canopy import children, cli, contract, machine, quiet
 from canopy.cli import TryAgainError, UserError
 from canopy.model_info import ModelInfo
 from canopy.phrases import rate, several
+
+# Engines of one process are loaded one after another, 30 ms each: there have to be images for them. Python's
+# lock keeps more threads than some dozens from working at once.
+ENGINE_IMAGES, MOST_ENGINES = 16, 32
 
 _Done = TypeVar("_Done")
 
@@ -77,7 +82,15 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
     # systems were set up in this one.
     alone = any(map(storage.is_beams, (job.model, *job.images, *listing.copies.values())))
     few = math.inf if alone else choosing.processes_from(len(unique), sources.sizes(unique))
-    choice = choosing.choose(options, arguments, images=len(unique), remote=False, processes_from=few)
+    choice = choosing.choose(
+        options,
+        arguments,
+        images=len(unique),
+        remote=False,
+        processes_from=few,
+        pieces=apart.pieces(len(unique), model, job.tta),
+        each=apart.PROCESS_BYTES,
+    )
     with staging.begun(staged), running.progress_folder() as progress:
         # What is known by the names is told before hours of scoring, which would not change it.
         absent = submission.lacking({source.name for source in unique}, sample) if sample else []
@@ -90,14 +103,12 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
         total = len(unique)
         del listing, unique  # of millions of images they take gigabytes
         running.give_back_memory()
-        # Elsewhere each core mostly has a process of its own: two threads, for one to read meanwhile.
-        threads = math.ceil(machine.cores() / choice.workers) if choice.mode else 2
         graph = partial(
             build,
             lists=lists,
             model=model,
             job=job,
-            threads=threads,
+            threads=_threads(choice, total),
             own=staged.own,
             processes=choice.processes,
         )
@@ -205,6 +216,14 @@ def build(
     # Create spreads them over the workers; --type_check_strictness ALL_REQUIRED wants its type named.
     spread = pipeline | "Lists" >> beam.Create(packed).with_output_types(bytes)
     spread | "Score" >> beam.ParDo(Score())
+
+
+def _threads(choice: Choice, images: int) -> int:
+    """How many threads are to score in each worker, each with an engine of its own."""
+    if not choice.mode:  # elsewhere each core mostly has a process of its own
+        return 2  # for one to read meanwhile
+    useful = min(math.ceil(images / (choice.workers * ENGINE_IMAGES)), MOST_ENGINES)
+    return children.fitting(min(math.ceil(machine.cores() / choice.workers), useful), engines.LEAST_BYTES)
 
 
 def _side_by_side(do: Callable[[WorkList], _Done], lists: Sequence[WorkList]) -> list[_Done]:

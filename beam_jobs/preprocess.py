@@ -41,9 +41,9 @@ def build(pipeline: Any, lists: Sequence[str], threads: int, own: str, processes
     Args:
         pipeline: a Beam pipeline.
         lists: paths of work lists.
-        threads: that read and decode in each worker.
+        threads: that read and decode in each worker, or in each of its processes.
         own: the job's name, by which it has begun to convert.
-        processes: that do so in the threads' place, beside the one worker.
+        processes: that do so in its stead, beside the one worker.
     """
     import apache_beam as beam
     from apache_beam.metrics import Metrics
@@ -164,17 +164,19 @@ def _fill(
             images=total,
             remote=remote,
             processes_from=few,
+            pieces=len(lists),
+            each=choosing.PLAIN_BYTES,
         )
         try:
-            count = choice.processes
+            count, threads = choice.processes, choice.threads
             running.run(
-                partial(build, lists=lists, threads=choice.threads, own=output.own, processes=count),
+                partial(build, lists=lists, threads=threads, own=output.own, processes=count),
                 choice,
                 options,
                 total=total,
                 doing="converting",
                 folder=progress,
-                beside=early.kept(output.own, partial(Apart, lists, count)) if count else None,
+                beside=early.kept(output.own, partial(Apart, lists, count, threads)) if count else None,
             )
         except (UserError, TryAgainError):
             output.check()  # another job that has taken the folder is the reason, not what is missing

@@ -16,6 +16,9 @@ import threading
 from canopy import machine
 from canopy.cli import UserError
 
+# Memory for each byte that a process takes at least: it may take twice that, and half of the memory is left
+# for the command itself and what else runs.
+ROOM = 4
 SPARE_FILES = 16  # that a command has open besides those of its processes
 
 
@@ -36,6 +39,16 @@ def check_memory(flag: str, count: int, each: int) -> None:
             f"{flag} {count} takes at least {_gb(needed)} of memory, and this machine has {_gb(there)}, "
             f"for {there // each:,.0f} at most"
         )
+
+
+def fitting(count: int, each: int) -> int:
+    """How many processes to start where nobody says how many: as many as memory has ample room for.
+
+    Args:
+        count: how many could be of use, 1 at least.
+        each: as for `check_memory`.
+    """
+    return max(1, int(min(count, machine.memory() / (ROOM * each))))
 
 
 def check_files(flag: str, count: int, each: int) -> None:

@@ -1,11 +1,12 @@
 """Which Beam runner, and in which mode.
 
-Promises: what the user says wins; otherwise the job picks what fits its size and the machine's cores, and
-never a runner that downloads something. An option that nobody knows is refused, not passed over.
+Promises: what the user says wins; otherwise the job picks what fits its size and the machine's cores and
+memory, and never a runner that downloads something. An option that nobody knows is refused, not passed over.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ MANY_BYTES = 50_000_000  # of files: what as many chips of 256 px take; larger p
 # From a store images come by many threads in each process: Beam's own, which take two seconds to start.
 MANY_REMOTE_IMAGES = 12_000
 WORDS_SHOWN = 3  # of those that nobody knows
-# Of a process at least, besides what all share: Beam's own came to 143 MiB, a plain one to 24.
+# Of a process at least, besides what all share: Beam's own came to 143 MiB, a plain one that converts to 24.
 BEAMS_BYTES, PLAIN_BYTES = 128 << 20, 20 << 20
 REMOTE_THREADS = 8  # each has a few batches read ahead, so that a store's latency hides
 
@@ -116,6 +117,8 @@ def choose(
     images: int,
     remote: bool,
     processes_from: float,
+    pieces: int,
+    each: int,
 ) -> Choice:
     """Picks runner, mode, processes and threads.
 
@@ -126,10 +129,12 @@ def choose(
         remote: whether images are read from a store.
         processes_from: images from which several processes are worth their start; infinity where one
             process is all that the work can use.
+        pieces: that the work consists of for such processes: more of them would have nothing to do.
+        each: bytes that such a process takes at least, besides what all share.
 
     Raises:
-        UserError: for a number of workers below 0 (which stands for as many as there are cores), or for more
-            processes than this machine's memory holds.
+        UserError: for a number of workers below 0 (which stands for as many as cores and memory allow), or
+            for more processes than this machine's memory holds.
     """
     runner = ""
     direct: Any = None
@@ -141,28 +146,28 @@ def choose(
     least = REMOTE_THREADS if remote else 1
     if runner not in DIRECT:
         return Choice(runner, "", 0, max(least, 2))
-    cores = machine.cores()
 
     def given(flag: str) -> bool:
         return direct is not None and any(argument.split("=")[0] == flag for argument in arguments)
 
-    def check_memory(each: int) -> None:
-        if given("--direct_num_workers") and direct.direct_num_workers:
-            children.check_memory("--direct_num_workers", workers, each)
+    asked = direct.direct_num_workers if given("--direct_num_workers") else 0
+    if asked < 0:
+        raise UserError(f"--direct_num_workers must not be negative, and is {asked}")
+    workers = asked or machine.cores()
 
-    workers = (direct.direct_num_workers or cores) if given("--direct_num_workers") else cores
-    if workers < 0:
-        raise UserError(f"--direct_num_workers must not be negative, and is {workers}")
+    def fitting(size: int) -> int:
+        if asked:
+            children.check_memory("--direct_num_workers", asked, size)
+        return asked or children.fitting(workers, size)
+
     mode = "in_memory"
     if given("--direct_running_mode"):
         mode = direct.direct_running_mode
     elif workers > 1 and images >= processes_from:
-        if not remote:
-            check_memory(PLAIN_BYTES)
-            return Choice("FnApiRunner", mode, 1, 1, workers)
-        mode = PROCESSES
+        if remote:
+            mode = PROCESSES
+        elif (processes := min(fitting(each), pieces)) > 1:
+            return Choice("FnApiRunner", mode, 1, math.ceil(fitting(each) / processes), processes)
     if mode == "in_memory":
         return Choice("FnApiRunner", mode, 1, max(least, workers))
-    if mode == PROCESSES:
-        check_memory(BEAMS_BYTES)
-    return Choice("FnApiRunner", mode, workers, least)
+    return Choice("FnApiRunner", mode, fitting(BEAMS_BYTES) if mode == PROCESSES else workers, least)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -26,6 +27,7 @@ PIECE_SECONDS = 2.0  # that it should take: of large images, which take longest 
 # At a list's end, and until it is known how long an image takes: some batches' worth, for the model computes
 # whole ones.
 LEAST_IMAGES = 16
+PROCESS_BYTES = 40 << 20  # that a process takes at least: it came to 60 to 75 MiB, at 96 and at 224 pixels
 
 
 class ApartScorer:
@@ -42,8 +44,7 @@ class ApartScorer:
             count: of processes.
         """
         self._model = (model, engine, tta, max_pixels)
-        self._room = max(1, PIECE_PIXELS // (model.image_size**2 * tta))
-        self._most = min(LEAST_IMAGES, self._room)
+        self._room, self._most = _room(model, tta), _least(model, tta)
         self._crew = processes.crew(threads=0, processes=count)
         for _ in range(count):
             self._crew.submit(_load, *self._model)
@@ -67,6 +68,20 @@ class ApartScorer:
     def close(self) -> None:
         """Ends the processes."""
         self._crew.close()
+
+
+def pieces(images: int, model: ModelInfo, tta: int) -> int:
+    """How many pieces images come to at most: more processes would have nothing to do."""
+    return math.ceil(images / _least(model, tta))
+
+
+def _least(model: ModelInfo, tta: int) -> int:
+    return min(LEAST_IMAGES, _room(model, tta))
+
+
+def _room(model: ModelInfo, tta: int) -> int:
+    """Images of a piece at most."""
+    return max(1, PIECE_PIXELS // (model.image_size**2 * tta))
 
 
 def _load(model: ModelInfo, engine: str, tta: int, max_pixels: int) -> None:

@@ -31,6 +31,7 @@ CHOICES = (AUTO, LITE, SAVED_MODEL)
 LITE_PIXELS = 8 * 96 * 96
 CPU_BATCH, GPU_BATCH = 32, 64  # pictures a call of the SavedModel, of FULL_SIZE at most; fewer of larger ones
 FULL_SIZE = 224  # pixels each way
+LEAST_BYTES = 12 << 20  # that an engine takes, with a thread's pictures: of TensorFlow Lite it came to 23 MiB
 CALLS_AT_ONCE = 2  # of the SavedModel: one computes while the next one's pictures travel
 
 

@@ -261,7 +261,7 @@ def test_processes_begin_with_all_shards_at_once(put: Put, tmp_path: Path) -> No
     paths = [f"{job.path}.list" for job in jobs]
     for job, path in zip(jobs, paths, strict=True):
         job.save(path)
-    with closing(Apart(paths, 2)) as apart:
+    with closing(Apart(paths, 2, threads=1)) as apart:
         found = [apart.outcome(path) for path in paths[::-1]]
     assert not multiprocessing.active_children()
     made = [Path(job.path).read_bytes() for job in jobs]

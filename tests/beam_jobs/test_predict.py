@@ -20,7 +20,9 @@ import pytest
 from beam_jobs import predict
 from beam_jobs.runners import choosing
 from beam_jobs.scoring import apart, engines, worklist
+from canopy import machine
 from canopy.cli import UserError
+from canopy.model_info import ModelInfo
 from tests.beam_jobs.making import Shown, noise, planet, truth
 from tests.beam_jobs.predicting import (
     CLASSES,
@@ -228,6 +230,7 @@ def test_what_may_use_a_gpu_computes_in_one_process_and_others_make_its_pictures
         raise UserError("processes are started")
 
     monkeypatch.setattr(choosing, least, 1)
+    monkeypatch.setattr("beam_jobs.scoring.apart.LEAST_IMAGES", 1)
     monkeypatch.setattr(engines, "has_gpu", lambda: True)
     monkeypatch.setattr(predict, scorer, refused)
     done = run("--images", chips, "--direct_num_workers", 2, "--engine", engine)
@@ -246,6 +249,28 @@ def test_the_saved_model_fed_by_processes_gives_what_it_gives_by_itself(
     assert tables[0].read_bytes() == tables[1].read_bytes()
     assert "engine     SavedModel on the processor" in done.out
     assert not multiprocessing.active_children()
+
+
+def test_on_many_cores_few_images_are_worth_few_engines(
+    run: Run, chips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[int] = []
+    load = engines.load
+
+    def noted(info: ModelInfo, choice: str, threads: int) -> engines.Engines:
+        loaded.append(threads)
+        return load(info, choice, threads)
+
+    monkeypatch.setattr(machine, "cores", lambda: 128)
+    monkeypatch.setattr(engines, "load", noted)
+    assert run("--images", chips).code == 0
+    monkeypatch.setattr(predict, "ENGINE_IMAGES", 1)
+    assert run("--images", chips).code == 0
+    monkeypatch.setattr(predict, "MOST_ENGINES", 5)
+    assert run("--images", chips).code == 0
+    monkeypatch.setattr(machine, "memory", lambda: 100.0 * 2**20)  # room for two of 24 MiB in half of it
+    assert run("--images", chips).code == 0
+    assert loaded == [1, 7, 5, 2]
 
 
 @lists_processes
@@ -276,6 +301,7 @@ def test_a_process_lost_at_the_start_leaves_no_other_that_the_command_would_wait
     run: Run, chips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(choosing, "MANY_IMAGES", 1)
+    monkeypatch.setattr(apart, "LEAST_IMAGES", 1)
     with started_as(SECOND_ENDS, tmp_path):
         done = run("--images", chips, "--direct_num_workers", 2)
         assert done.code == 2

@@ -69,3 +69,13 @@ def test_more_processes_than_may_have_files_open_are_refused_with_what_allows_th
 def test_the_command_that_allows_more_allows_enough(files_allowed):
     files_allowed(260)
     children.check_files("--workers", 61, 4)
+
+
+def test_left_alone_as_many_processes_start_as_half_of_memory_holds_at_twice_their_least(monkeypatch):
+    monkeypatch.setattr(machine, "memory", lambda: 8e9)
+    assert children.fitting(2, 1_000_000_000) == 2
+    assert children.fitting(64, 1_000_000_000) == 2
+    assert children.fitting(64, 100_000_000) == 20
+    assert children.fitting(64, 9_000_000_000) == 1
+    monkeypatch.setattr(machine, "memory", lambda: math.inf)  # of a system that does not tell
+    assert children.fitting(64, 1_000_000_000) == 64

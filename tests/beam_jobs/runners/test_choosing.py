@@ -12,13 +12,15 @@ from canopy import machine
 from canopy.cli import UserError
 
 
-def choose(*arguments: str, images: int = 1000, remote: bool = False) -> Choice:
+def choose(*arguments: str, images: int = 1000, remote: bool = False, pieces: int = 5_000) -> Choice:
     return choosing.choose(
         choosing.parse_options(arguments),
         arguments,
         images=images,
         remote=remote,
         processes_from=choosing.processes_from(images, [], remote),
+        pieces=pieces,
+        each=choosing.PLAIN_BYTES,
     )
 
 
@@ -45,13 +47,27 @@ def test_many_images_of_a_store_are_read_by_many_threads_of_several_workers(
 @pytest.mark.parametrize("images", [1, 10**6])
 def test_without_arguments_the_choice_needs_no_options(images: int, remote: bool) -> None:
     few = choosing.processes_from(images, [], remote)
-    found = choosing.choose(None, [], images=images, remote=remote, processes_from=few)
+    found = choosing.choose(
+        None,
+        [],
+        images=images,
+        remote=remote,
+        processes_from=few,
+        pieces=5_000,
+        each=choosing.PLAIN_BYTES,
+    )
     assert found == choose(images=images, remote=remote)
 
 
 def test_work_that_keeps_all_cores_busy_by_itself_stays_in_one_process() -> None:
     choice = choosing.choose(
-        choosing.parse_options([]), [], images=10**6, remote=False, processes_from=math.inf
+        choosing.parse_options([]),
+        [],
+        images=10**6,
+        remote=False,
+        processes_from=math.inf,
+        pieces=1_000,
+        each=choosing.PLAIN_BYTES,
     )
     assert (choice.mode, choice.processes) == ("in_memory", 0)
 
@@ -84,11 +100,31 @@ def test_more_processes_than_memory_holds_are_refused(monkeypatch: pytest.Monkey
     assert choose("--direct_num_workers=2000", images=1_000).threads == 2_000
 
 
-def test_as_many_processes_as_there_are_cores_are_never_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "memory", lambda: 1e9)
-    monkeypatch.setattr(machine, "cores", lambda: 256)
-    assert choose(images=10**6).processes == 256
-    assert choose("--direct_num_workers=0", images=10**6).processes == 256
+def test_left_alone_there_are_no_more_processes_than_memory_has_ample_room_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(machine, "cores", lambda: 128)
+    for gib, plain, beams in ((64, 128, 128), (4, 51, 8), (2, 25, 4)):
+        monkeypatch.setattr(machine, "memory", lambda gib=gib: gib * 2.0**30)
+        for number in ((), ("--direct_num_workers=0",)):
+            assert choose(*number, images=10**6).processes == plain
+            assert choose(*number, images=10**6, remote=True).workers == beams
+            assert choose(*number, "--direct_running_mode=multi_processing").workers == beams
+        assert choose("--direct_num_workers=60", images=10**6).processes == 60
+    monkeypatch.setattr(machine, "memory", lambda: 1.0)
+    assert choose(images=10**6) == Choice("FnApiRunner", "in_memory", 1, 128)
+    assert choose(images=10**6, remote=True).workers == 1
+
+
+def test_no_process_is_started_that_would_have_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "cores", lambda: 64)
+    monkeypatch.setattr(machine, "memory", lambda: math.inf)
+    assert choose(images=10_000, pieces=18) == Choice("FnApiRunner", "in_memory", 1, 4, processes=18)
+    assert choose(images=10_000, pieces=64) == Choice("FnApiRunner", "in_memory", 1, 1, processes=64)
+    assert choose(images=10_000, pieces=1) == Choice("FnApiRunner", "in_memory", 1, 64)
+    assert choose("--direct_num_workers=20", images=10_000, pieces=18) == Choice(
+        "FnApiRunner", "in_memory", 1, 2, processes=18
+    )
 
 
 def test_misspelt_beam_options_are_refused() -> None:

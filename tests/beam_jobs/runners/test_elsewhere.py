@@ -31,7 +31,9 @@ def test_a_runners_name_is_taken_as_beam_takes_it(given: str, found: str) -> Non
 
 def test_the_direct_runner_by_another_spelling_is_still_the_one_that_fits() -> None:
     options = choosing.parse_options(["--runner=direct"])
-    choice = choosing.choose(options, ["--runner=direct"], images=1, remote=False, processes_from=10)
+    choice = choosing.choose(
+        options, ["--runner=direct"], images=1, remote=False, processes_from=10, pieces=1, each=1
+    )
     assert (choice.runner, choice.mode) == ("FnApiRunner", "in_memory")
 
 

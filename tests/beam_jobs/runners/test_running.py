@@ -73,7 +73,7 @@ def test_what_goes_on_beside_a_pipeline_begins_before_beam_is_imported_and_ends_
             import apache_beam as beam
             pipeline | beam.Create([1]) | beam.Map(lambda _: print("runs"))
 
-        choice = choosing.choose(None, [], images=1, remote=False, processes_from=9)
+        choice = choosing.choose(None, [], images=1, remote=False, processes_from=9, pieces=1, each=1)
         running.run(build, choice, None, total=1, doing="x", folder=sys.argv[1], beside=beside())
     """
     done = subprocess.run(
