@@ -25,6 +25,9 @@ SHUFFLE_RECORDS = 2048  # encoded records held for shuffling, over all streams: 
 HELD_BYTES = 256 << 20  # of encoded records held for any one purpose: fewer records where pictures are large
 CHUNK = 64  # most images decoded by one call: its overhead is that of decoding two chips of 32 px
 CHUNK_BYTES = 4 << 20  # of their files, which decoding makes some ten times as large
+# Of their pictures: a call for each core is under way, and resizing takes 27 bytes a pixel. Beyond 96 px it
+# costs hardly anything to decode fewer a call.
+CHUNK_PIXELS = CHUNK * 96**2
 PREFETCH_BATCHES = 4  # so that one slow read does not make a device wait
 
 
@@ -105,7 +108,7 @@ def batches(reading: Reading, epoch: int = 0, first_step: int = 0) -> Any:
         weighted sum over the cluster is the mean over the step's records; padding weighs 0.
     """
     sources = tuple(_stream(reading, epoch, number, first_step) for number in reading.own_streams)
-    most = reading.fitting(CHUNK, CHUNK_BYTES)
+    most = reading.fitting(min(CHUNK, CHUNK_PIXELS // reading.image_size**2), CHUNK_BYTES)
     chunk = max(count for count in range(1, most + 1) if reading.replica_batch % count == 0)
     records = tf.data.Dataset.zip(sources).map(lambda *each: tf.concat(each, axis=0)).rebatch(chunk)
     # Not AUTOTUNE, which takes the cores of the host for those of the container.

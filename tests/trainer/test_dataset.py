@@ -228,8 +228,20 @@ def test_pictures_of_several_sizes_may_stand_in_one_shard(tmp_path):
         np.testing.assert_array_equal(found, decoding.resize(tf.constant(picture), SIZE))
 
 
-@pytest.mark.parametrize(("record_bytes", "at_once"), [(-1, 4), (20_000, 4), (2_000_000, 2), (30_000_000, 1)])
-def test_of_large_pictures_fewer_are_held_and_decoded_at_once(tmp_path, monkeypatch, record_bytes, at_once):
+@pytest.mark.parametrize(
+    ("record_bytes", "size", "at_once"),
+    [
+        (-1, SIZE, 4),
+        (20_000, SIZE, 4),
+        (2_000_000, SIZE, 2),
+        (30_000_000, SIZE, 1),
+        (-1, 512, 2),
+        (-1, 1024, 1),
+    ],
+)
+def test_of_large_pictures_fewer_are_held_and_decoded_at_once(
+    tmp_path, monkeypatch, record_bytes, size, at_once
+):
     (shard,) = write_shards(tmp_path, [8])
     told = dataclasses.replace(shard, bytes=8 * record_bytes if record_bytes > 0 else -1)
     decoded, decode = [], decoding.decode
@@ -239,7 +251,7 @@ def test_of_large_pictures_fewer_are_held_and_decoded_at_once(tmp_path, monkeypa
         return decode(image, ratio)
 
     monkeypatch.setattr(decoding, "decode", noted)
-    found = read(reading((told,)))
+    found = read(reading((told,), image_size=size))
     one_by_one = 1 + len(contract.REDUCTIONS)
     assert len(decoded) == at_once + one_by_one  # as the graph is built: side by side, and one after another
     assert sorted(each for batch, _ in found for each in batch.tolist()) == list(range(8))
