@@ -6,6 +6,7 @@ it, however that one ends; one that dies under its work is told in one sentence.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import signal
 import threading
@@ -151,14 +152,41 @@ def crew(threads: int, processes: int) -> Crew:
     made = Crew(pool, processes, apart=True, started=context.started)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # new processes inherit it
     try:
-        for _ in range(processes):
+        with _unheard():
+            _start(made)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return made
+
+
+def _start(made: Crew) -> None:
+    """Starts all of a crew's processes."""
+    try:
+        for _ in range(made.size):
             made.submit(int)  # work that none is free for starts one
     except UserError:
         made.close()
         raise
+
+
+@contextlib.contextmanager
+def _unheard() -> Iterator[None]:
+    """Keeps the pool's own thread from printing its stack where a process dies while others are started.
+
+    Before Python 3.12 it then goes through a table that still grows. Whoever waits finds out without it.
+    """
+    before = threading.excepthook
+
+    def hook(raised: threading.ExceptHookArgs) -> None:
+        if raised.exc_type is not RuntimeError:
+            before(raised)
+
+    threading.excepthook = hook
+    try:
+        yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    return made
+        if threading.excepthook is hook:  # a signal's handler may have put another there
+            threading.excepthook = before
 
 
 class _Process(SpawnProcess):

@@ -143,6 +143,24 @@ def test_a_crew_that_lost_one_process_ends_though_another_does_not_end_when_told
         assert not multiprocessing.active_children()
 
 
+def test_the_pools_own_thread_prints_nothing_where_one_dies_while_others_are_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raised: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", raised.append)
+    end = processes._Process.terminate
+
+    def slowly(process: Any) -> None:  # so that another is started meanwhile
+        time.sleep(0.1)
+        end(process)
+
+    monkeypatch.setattr(processes._Process, "terminate", slowly)
+    with started_as(FIRST_ENDS, tmp_path), pytest.raises(UserError, match="was killed"):
+        crew(threads=0, processes=100)
+    assert not raised
+    assert threading.excepthook == raised.append
+
+
 @pytest.mark.parametrize(
     ("pid", "exitcode"), [(1, -9), (None, None)], ids=["at work", "while it was started"]
 )
