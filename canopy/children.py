@@ -7,6 +7,7 @@ nothing that takes time.
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import resource
@@ -16,9 +17,9 @@ import threading
 from canopy import machine
 from canopy.cli import UserError
 
-# Memory for each byte that a process takes at least: it may take twice that, and half of the memory is left
-# for the command itself and what else runs.
-ROOM = 4
+# What there has to be for each byte of memory, and each open file, that processes take at least. They may
+# take twice as much memory, and half of both is left for what else there is.
+MEMORY_ROOM, FILES_ROOM = 4, 2
 SPARE_FILES = 16  # that a command has open besides those of its processes
 
 
@@ -41,14 +42,17 @@ def check_memory(flag: str, count: int, each: int) -> None:
         )
 
 
-def fitting(count: int, each: int) -> int:
-    """How many processes to start where nobody says how many: as many as memory has ample room for.
+def fitting(count: int, each: int, files: int = 0) -> int:
+    """How many processes to start where nobody says how many: as many as there is ample room for.
 
     Args:
         count: how many could be of use, 1 at least.
         each: as for `check_memory`.
+        files: as for `check_files`.
     """
-    return max(1, int(min(count, machine.memory() / (ROOM * each))))
+    by_memory = machine.memory() / (MEMORY_ROOM * each)
+    by_files = _files() / (FILES_ROOM * files) if files else math.inf
+    return max(1, int(min(count, by_memory, by_files)))
 
 
 def check_files(flag: str, count: int, each: int) -> None:
@@ -62,12 +66,18 @@ def check_files(flag: str, count: int, each: int) -> None:
     Raises:
         UserError: they are more than the limit (getrlimit(2), `RLIMIT_NOFILE`) allows.
     """
-    limit, needed = resource.getrlimit(resource.RLIMIT_NOFILE)[0], count * each + SPARE_FILES
-    if limit != resource.RLIM_INFINITY and needed > limit:
+    limit, needed = _files(), count * each + SPARE_FILES
+    if needed > limit:
         raise UserError(
-            f"{flag} {count} takes {needed:,} open files, and a process may have {limit:,} here, for "
-            f"{max(0, limit - SPARE_FILES) // each:,} at most: allow more with ulimit -n {needed}"
+            f"{flag} {count} takes {needed:,} open files, and a process may have {limit:,.0f} here, for "
+            f"{max(0, limit - SPARE_FILES) // each:,.0f} at most: allow more with ulimit -n {needed}"
         )
+
+
+def _files() -> float:
+    """How many files a process may have open."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return math.inf if limit == resource.RLIM_INFINITY else limit
 
 
 def _gb(size: float) -> str:

@@ -28,6 +28,7 @@ MANY_REMOTE_IMAGES = 12_000
 WORDS_SHOWN = 3  # of those that nobody knows
 # Of a process at least, besides what all share: Beam's own came to 143 MiB, a plain one that converts to 24.
 BEAMS_BYTES, PLAIN_BYTES = 128 << 20, 20 << 20
+BEAMS_FILES, PLAIN_FILES = 5, 2  # that this process has open for each: its pipes, and sockets
 REMOTE_THREADS = 8  # each has a few batches read ahead, so that a store's latency hides
 
 
@@ -133,8 +134,8 @@ def choose(
         each: bytes that such a process takes at least, besides what all share.
 
     Raises:
-        UserError: for a number of workers below 0 (which stands for as many as cores and memory allow), or
-            for more processes than this machine's memory holds.
+        UserError: for a number of workers below 0 (which stands for as many as the machine has room for), or
+            for more processes than its memory holds or open files allow.
     """
     runner = ""
     direct: Any = None
@@ -155,10 +156,11 @@ def choose(
         raise UserError(f"--direct_num_workers must not be negative, and is {asked}")
     workers = asked or machine.cores()
 
-    def fitting(size: int) -> int:
+    def fitting(size: int, files: int) -> int:
         if asked:
             children.check_memory("--direct_num_workers", asked, size)
-        return asked or children.fitting(workers, size)
+            children.check_files("--direct_num_workers", asked, files)
+        return asked or children.fitting(workers, size, files)
 
     mode = "in_memory"
     if given("--direct_running_mode"):
@@ -166,8 +168,11 @@ def choose(
     elif workers > 1 and images >= processes_from:
         if remote:
             mode = PROCESSES
-        elif (processes := min(fitting(each), pieces)) > 1:
-            return Choice("FnApiRunner", mode, 1, math.ceil(fitting(each) / processes), processes)
+        elif (processes := min(fitting(each, PLAIN_FILES), pieces)) > 1:
+            threads = math.ceil(fitting(each, PLAIN_FILES) / processes)
+            return Choice("FnApiRunner", mode, 1, threads, processes)
     if mode == "in_memory":
         return Choice("FnApiRunner", mode, 1, max(least, workers))
-    return Choice("FnApiRunner", mode, fitting(BEAMS_BYTES) if mode == PROCESSES else workers, least)
+    if mode == PROCESSES:
+        workers = fitting(BEAMS_BYTES, BEAMS_FILES)
+    return Choice("FnApiRunner", mode, workers, least)

@@ -71,7 +71,7 @@ def test_the_command_that_allows_more_allows_enough(files_allowed):
     children.check_files("--workers", 61, 4)
 
 
-def test_left_alone_as_many_processes_start_as_half_of_memory_holds_at_twice_their_least(monkeypatch):
+def test_left_alone_as_many_processes_start_as_there_is_ample_room_for(monkeypatch, files_allowed):
     monkeypatch.setattr(machine, "memory", lambda: 8e9)
     assert children.fitting(2, 1_000_000_000) == 2
     assert children.fitting(64, 1_000_000_000) == 2
@@ -79,3 +79,5 @@ def test_left_alone_as_many_processes_start_as_half_of_memory_holds_at_twice_the
     assert children.fitting(64, 9_000_000_000) == 1
     monkeypatch.setattr(machine, "memory", lambda: math.inf)  # of a system that does not tell
     assert children.fitting(64, 1_000_000_000) == 64
+    files_allowed(256)
+    assert children.fitting(64, 1_000_000_000, files=4) == 32

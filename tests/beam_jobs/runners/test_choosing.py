@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 
@@ -125,6 +126,19 @@ def test_no_process_is_started_that_would_have_nothing_to_do(monkeypatch: pytest
     assert choose("--direct_num_workers=20", images=10_000, pieces=18) == Choice(
         "FnApiRunner", "in_memory", 1, 2, processes=18
     )
+
+
+def test_no_more_processes_are_started_than_open_files_allow(
+    monkeypatch: pytest.MonkeyPatch, files_allowed: Callable[[int], None]
+) -> None:
+    monkeypatch.setattr(machine, "cores", lambda: 128)
+    monkeypatch.setattr(machine, "memory", lambda: math.inf)
+    files_allowed(256)
+    assert choose(images=10**6).processes == 64
+    assert choose(images=10**6, remote=True).workers == 25
+    assert choose("--direct_num_workers=120", images=10**6).processes == 120
+    with pytest.raises(UserError, match=r"^--direct_num_workers 121 takes 258 open files, and a process may"):
+        choose("--direct_num_workers=121", images=10**6)
 
 
 def test_misspelt_beam_options_are_refused() -> None:
