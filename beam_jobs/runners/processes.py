@@ -150,21 +150,21 @@ def crew(threads: int, processes: int) -> Crew:
     except (ImportError, OSError):  # no semaphores: a container without a /dev/shm that it may write to
         return crew(max(threads, processes), 0)
     made = Crew(pool, processes, apart=True, started=context.started)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # new processes inherit it
-    try:
-        with _unheard():
-            _start(made)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with _unheard():
+        _start(made)
     return made
 
 
 def _start(made: Crew) -> None:
-    """Starts all of a crew's processes."""
+    """Starts all of a crew's processes; an interrupt is heard between two of them."""
     try:
         for _ in range(made.size):
-            made.submit(int)  # work that none is free for starts one
-    except UserError:
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # new processes inherit it
+            try:
+                made.submit(int)  # work that none is free for starts one
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    except BaseException:
         made.close()
         raise
 

@@ -97,6 +97,23 @@ def test_where_one_dies_while_others_are_started_these_end_too(monkeypatch: pyte
     assert not multiprocessing.active_children()
 
 
+def test_ctrl_c_is_heard_before_all_are_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    submit, calls = Crew.submit, 0
+
+    def interrupted(self: Crew, *work: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return submit(self, *work)
+
+    monkeypatch.setattr(Crew, "submit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        crew(threads=0, processes=5)
+    assert calls == 2
+    assert not multiprocessing.active_children()
+
+
 FIRST_ENDS = "mkdir {0}/first && exit 1\ntrap '' TERM\nexec sleep 600"
 SECOND_ENDS = "mkdir {0}/first || exit 1\ntrap '' TERM\nexec sleep 600"
 
