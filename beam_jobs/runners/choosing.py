@@ -168,9 +168,8 @@ def choose(
     elif workers > 1 and images >= processes_from:
         if remote:
             mode = PROCESSES
-        elif (processes := min(fitting(each, PLAIN_FILES), pieces)) > 1:
-            threads = math.ceil(fitting(each, PLAIN_FILES) / processes)
-            return Choice("FnApiRunner", mode, 1, threads, processes)
+        elif (processes := min(room := fitting(each, PLAIN_FILES), pieces)) > 1:
+            return Choice("FnApiRunner", mode, 1, math.ceil(room / processes), processes)
     if mode == "in_memory":
         return Choice("FnApiRunner", mode, 1, max(least, workers))
     if mode == PROCESSES:

@@ -62,7 +62,7 @@ class ApartScorer:
     def _measured(self, scored: Scored) -> Scored:
         """Passes an outcome on, by which the size of the next pieces is chosen."""
         images = len(scored.names) + len(scored.rejects)
-        self._most = max(1, min(self._room, round(images * PIECE_SECONDS / max(scored.seconds, 1e-3))))
+        self._most = max(1, min(self._room, paced(images, scored.seconds)))
         return scored
 
     def close(self) -> None:
@@ -73,6 +73,11 @@ class ApartScorer:
 def pieces(images: int, model: ModelInfo, tta: int) -> int:
     """How many pieces images come to at most: more processes would have nothing to do."""
     return math.ceil(images / _least(model, tta))
+
+
+def paced(images: int, seconds: float) -> int:
+    """How many images take `PIECE_SECONDS`, where some took so long."""
+    return round(images * PIECE_SECONDS / max(seconds, 1e-3))
 
 
 def _least(model: ModelInfo, tta: int) -> int:

@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beam_jobs.runners import processes
-from beam_jobs.scoring import pictures
-from beam_jobs.scoring.apart import PIECE_SECONDS
+from beam_jobs.scoring import apart, pictures
 from beam_jobs.scoring.engines import Engine, Engines
 from beam_jobs.scoring.pictures import Prepared, Preparer
 from beam_jobs.scoring.scorer import scores_of
@@ -73,18 +72,13 @@ class FedScorer:
 
     def _scored(self, prepared: Prepared, rows: NDArray[np.uint8], seconds: float) -> Scored:
         images = len(prepared.names) + len(prepared.rejects)
-        self._most = self._fitting(round(images * PIECE_SECONDS / max(seconds, 1e-3)))
+        self._most = pictures.fitting(apart.paced(images, seconds), self._room, self._batch)
         engine = self._free.get()
         try:
             scores = scores_of(engine, rows, len(prepared.names), self._tta, self._engines.folder)
         finally:
             self._free.put(engine)
         return Scored(prepared.names, scores, prepared.rejects, self._engines.name)
-
-    def _fitting(self, wanted: int) -> int:
-        """Images that a piece may hold: whole batches if it can be."""
-        most = max(1, min(self._room, wanted))
-        return most - most % self._batch if most > self._batch else most
 
     def close(self) -> None:
         """Ends processes and threads."""

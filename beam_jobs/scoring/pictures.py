@@ -42,6 +42,18 @@ def room(model: ModelInfo, batch: int) -> int:
     return batch * max(1, round(GROUP_PIXELS / (batch * model.image_size**2)))
 
 
+def fitting(wanted: int, most: int, batch: int) -> int:
+    """How many images to take at a time where so many are wanted: whole batches if it can be.
+
+    Args:
+        wanted: by what their files or their time come to.
+        most: from `room`.
+        batch: pictures a call of the engine.
+    """
+    found = max(1, min(most, wanted))
+    return found - found % batch if found > batch else found
+
+
 def fetch(group: Sequence[Source], reader: Reader) -> list[Reading]:
     """Begins to read: objects of a store each on its own from the first, files as the reader sees fit."""
     remote = any(storage.is_remote(source.place) for source in group)

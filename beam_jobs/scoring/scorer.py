@@ -93,13 +93,9 @@ class Scorer:
                 begun += len(group)
 
         for scored, size in self._crew.outcomes(begin()):
-            self._most = self._fitting(size // (len(scored.names) + len(scored.rejects)))
+            typical = size // (len(scored.names) + len(scored.rejects))
+            self._most = pictures.fitting(GROUP_BYTES // max(typical, 1), self._room, self._batch)
             yield scored
-
-    def _fitting(self, typical: int) -> int:
-        """Images that a group may hold, of which a file takes so many bytes: whole batches if it can be."""
-        most = max(1, min(self._room, GROUP_BYTES // max(typical, 1)))
-        return most - most % self._batch if most > self._batch else most
 
     def _group(self, group: Sequence[Source], parts: Sequence[Reading]) -> tuple[Scored, int]:
         """Decodes, resizes and scores; also returns how many bytes the files took."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from beam_jobs.images import DEFAULT_MAX_PIXELS
-from beam_jobs.scoring import fed, pictures
+from beam_jobs.scoring import apart, pictures
 from beam_jobs.scoring.engines import Engines
 from beam_jobs.scoring.fed import FedScorer
 from beam_jobs.scoring.scorer import Scorer
@@ -74,7 +74,7 @@ def test_of_images_that_take_long_few_are_sent_at_a_time_and_of_others_whole_bat
     scorer.score(sources[:60], told.append)
     assert sum(told) == 60
     assert {count % BATCH for count in told[:-1]} == {0}
-    monkeypatch.setattr(fed, "PIECE_SECONDS", 1e-9)
+    monkeypatch.setattr(apart, "PIECE_SECONDS", 1e-9)
     scorer.score(sources[:60], told.append)
     told.clear()
     scorer.score(sources[:60], told.append)
