@@ -6,7 +6,7 @@ alone; an image that cannot be used is set down with its reason; memory stays th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -206,11 +206,8 @@ def changes(results: Sequence[Result]) -> list[Change]:
     Returns:
         A change for each shard that is not as it should be; none both takes and drops.
     """
-    splits: dict[str, list[Result]] = {}
-    for result in sorted(results, key=lambda result: result.index):
-        splits.setdefault(result.split, []).append(result)
     changed = []
-    for shards in splits.values():
+    for shards in _by_split(results):
         keep, moves = plan.balance([shard.converted for shard in shards])
         takes: list[list[tuple[Result, Move]]] = [[] for _ in shards]
         for move in moves:
@@ -219,6 +216,23 @@ def changes(results: Sequence[Result]) -> list[Change]:
             if taken or kept < shard.converted:
                 changed.append(Change(shard, kept, taken))
     return changed
+
+
+def evened(results: Iterable[Result]) -> bool:
+    """Whether the shards of each split hold all that was converted, in numbers that differ by one at most."""
+    for shards in _by_split(results):
+        numbers = [shard.records for shard in shards]
+        if sum(numbers) != sum(shard.converted for shard in shards) or max(numbers) - min(numbers) > 1:
+            return False
+    return True
+
+
+def _by_split(results: Iterable[Result]) -> Iterable[list[Result]]:
+    """The shards of each split, in order."""
+    splits: dict[str, list[Result]] = {}
+    for result in sorted(results, key=lambda result: result.index):
+        splits.setdefault(result.split, []).append(result)
+    return splits.values()
 
 
 def rebuild(result: Result, keep: int, takes: list[tuple[Result, Move]]) -> Result:

@@ -234,7 +234,8 @@ def _side_by_side(do: Callable[[WorkList], _Done], lists: Sequence[WorkList]) ->
 
 def _outcome(work: WorkList) -> Scored:
     """What became of a list; raises the error that ended its work."""
-    found = worklist.unpack(storage.read_bytes(work.path))
+    with running.expected(work.path):
+        found = worklist.unpack(storage.read_bytes(work.path))
     if found.error:
         raise (TryAgainError if found.is_transient else UserError)(found.error)
     return found

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from beam_jobs import commit, prepare, settings, sources, storage, summary
-from beam_jobs.convert import Apart, Change, changes, convert_shard, rebuild
+from beam_jobs.convert import Apart, Change, changes, convert_shard, evened, rebuild
 from beam_jobs.runners import choosing, early, running
 from beam_jobs.runners.processes import crew
 from beam_jobs.work import Reject, Result, Work
@@ -182,8 +182,7 @@ def _fill(
             output.check()  # another job that has taken the folder is the reason, not what is missing
             raise
     output.check()
-    results = [Result.load(path) for path in kept]
-
+    results = _results(kept)
     rejects = prepared.rejects + [reject for result in results for reject in result.rejects]
     _check_rejects(rejects, prepared.found, job, output)
     run = summary.Run(run_id, time.monotonic() - start, planned, choice)
@@ -191,6 +190,21 @@ def _fill(
     marker = summary.as_json(summary.dataset_info_json(document))
     output.commit([result.shard for result in results], summary.files(document, rejects), marker)
     return document
+
+
+def _results(paths: Sequence[str]) -> list[Result]:
+    """What became of all shards.
+
+    Raises:
+        TryAgainError: the runner ended before all were converted and evened out.
+    """
+    results = []
+    for path in paths:
+        with running.expected(path):
+            results.append(Result.load(path))
+    if not evened(results):
+        raise TryAgainError(running.ENDED_EARLY)
+    return results
 
 
 def _write_lists(

@@ -1,7 +1,8 @@
 """A pipeline's run: followed to its end, its failures told.
 
 Promises: progress is shown wherever the runner lets it be known; a worker's `UserError` reaches the user as
-the one sentence that it is; an interrupt ends the workers too, here and elsewhere.
+the one sentence that it is; an interrupt ends the workers too, here and elsewhere; a runner that says that it
+is done is not believed.
 """
 
 from __future__ import annotations
@@ -25,13 +26,16 @@ from typing import Any
 from beam_jobs import storage
 from beam_jobs.runners import choosing, dataflow, elsewhere, sockets, workers
 from beam_jobs.runners.choosing import PROCESSES, Choice
-from canopy.cli import TryAgainError, UserError
+from canopy.cli import TryAgainError, UserError, first_line, to_stderr
+from canopy.phrases import several
 from canopy.progress import Meter
 
 COUNTER = "images"  # the metric of images done
 # What a worker raises for people, by the name that Beam wraps.
 TOLD = {"UserError": UserError, "TryAgainError": TryAgainError, "UnavailableError": TryAgainError}
 POLL_SECONDS = 0.5
+# As Dask's does where its scheduler is lost: Beam takes what was never computed for done.
+ENDED_EARLY = "the runner ended the job before all of it was done, and did not say why: run it again"
 
 
 def run(
@@ -69,12 +73,20 @@ def run(
         build(pipeline)
         if not choice.mode:
             with sockets.private() if elsewhere.is_here(options) else contextlib.nullcontext():
-                wait(pipeline.run(), total, doing)
+                wait(_started(pipeline, choice.runner), total, doing)
         else:
             workers.hush()
             watching = workers.watched() if choice.mode == PROCESSES else contextlib.nullcontext()
             with followed(partial(noted, folder), total, doing), sockets.private(), watching:
                 pipeline.run().wait_until_finish()
+
+
+def _started(pipeline: Any, runner: str) -> Any:
+    """The run, begun elsewhere."""
+    try:
+        return pipeline.run()
+    except OSError as error:  # its machines' address, mostly: no worker has begun
+        raise UserError(f"--runner {runner}: {first_line(error)}") from error
 
 
 def _direct_runner(choice: Choice, options: Any) -> Any:
@@ -111,11 +123,11 @@ def progress_folder() -> Iterator[str]:
 
 
 @contextmanager
-def followed(count: Callable[[], int], total: int, doing: str) -> Iterator[None]:
+def followed(count: Callable[[], int | None], total: int, doing: str) -> Iterator[None]:
     """Shows progress while the block runs.
 
     Args:
-        count: the number of images done, as far as is known.
+        count: the number of images done, as far as is known; None: it is not.
         total: images in all.
         doing: what is done to them, a verb.
     """
@@ -123,7 +135,9 @@ def followed(count: Callable[[], int], total: int, doing: str) -> Iterator[None]
     with Meter(doing, total) as meter:
 
         def look() -> None:
-            meter.update(max(meter.done, count()))  # a file may be read while it is written
+            done = count()
+            if done is not None:
+                meter.update(max(meter.done, done))  # a file may be read while it is written
 
         def watch() -> None:
             while not stop.wait(POLL_SECONDS):
@@ -149,17 +163,17 @@ def noted(folder: str) -> int:
     return done
 
 
-def _counted(result: Any) -> int:
-    """The images done, by a runner's metrics."""
+def _counted(result: Any) -> int | None:
+    """The images done, by a runner's metrics; None where it reports none, or none yet."""
     from apache_beam.metrics.metric import MetricsFilter
 
-    with contextlib.suppress(Exception):  # a runner may report none, or none yet: no reason to fail
+    with contextlib.suppress(Exception):  # no reason to fail
         if getattr(result, "_metrics", None):
             result._metrics = None  # a job server's first answer, which Beam would give again for ever
         counters = result.metrics().query(MetricsFilter().with_name(COUNTER))["counters"]
         # A runner tells one of the two, or both.
         return sum(entry.attempted or entry.committed or 0 for entry in counters)
-    return 0
+    return None
 
 
 def wait(result: Any, total: int, doing: str) -> None:
@@ -167,6 +181,11 @@ def wait(result: Any, total: int, doing: str) -> None:
 
     An interrupt ends the run there, too: nobody would make whole what it goes on to write.
     """
+    with contextlib.suppress(Exception):
+        try:
+            result.metrics()
+        except NotImplementedError:
+            to_stderr(f"{doing} {several(total, 'image')}; this runner tells no progress")
     with followed(partial(_counted, result), total, doing):
         try:
             if dataflow.is_job(result):
@@ -207,6 +226,21 @@ def explained() -> Iterator[None]:
         if sentence := dataflow.explained(error) or elsewhere.explained(error):
             raise sentence from error
         raise
+
+
+@contextmanager
+def expected(path: str) -> Iterator[None]:
+    """Reads what a worker has to have left.
+
+    Raises:
+        TryAgainError: it is not there, so that the run cannot have come to its end.
+    """
+    try:
+        yield
+    except UserError as error:
+        if storage.exists(path):
+            raise
+        raise TryAgainError(ENDED_EARLY) from error
 
 
 @contextmanager

@@ -45,7 +45,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[Shown]:
     followed = running.followed
 
     @contextmanager
-    def noted(count: Callable[[], int], total: int, doing: str) -> Iterator[None]:
+    def noted(count: Callable[[], int | None], total: int, doing: str) -> Iterator[None]:
         with followed(count, total, doing):
             yield
         seen.append((doing, count(), total))

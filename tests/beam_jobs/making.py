@@ -189,7 +189,7 @@ class Done:
 
 
 Run = Callable[..., Done]
-Shown = tuple[str, int, int]  # what was done, to how many in the end, of how many
+Shown = tuple[str, int | None, int]  # what was done, to how many in the end if that is known, of how many
 
 
 def pillow(data: bytes) -> np.ndarray | None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from beam_jobs import predict, sources
-from beam_jobs.runners import choosing
+from beam_jobs.runners import choosing, running
 from beam_jobs.scoring import engines
 from beam_jobs.scoring.scorer import Scorer
 from canopy.cli import TryAgainError, UserError
@@ -283,6 +283,15 @@ def test_what_ends_a_workers_work_ends_the_command_as_what_it_was(
     monkeypatch.setattr(engines if step == "load" else Scorer, step, fail)
     done = run("--images", chips)
     assert (done.code, done.err) == (code, said)
+    assert left_in(done.output.parent) == set()
+
+
+def test_a_runner_that_ends_early_without_a_word_leaves_no_submission(
+    run: Run, chips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "run", lambda *_, **__: None)
+    done = run("--images", chips)
+    assert (done.code, done.err) == (75, f"out of reach for now: {running.ENDED_EARLY}\n")
     assert left_in(done.output.parent) == set()
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from beam_jobs import preprocess
+from beam_jobs.runners import running
 from tests.beam_jobs.making import Archive, Run, noise, planet
 
 
@@ -187,6 +188,26 @@ def test_no_place_for_temporary_files_is_one_sentence(
     assert not done.shards
     monkeypatch.undo()
     assert run(archive).code == 0
+
+
+@pytest.mark.parametrize("undone", ["everything", "evening_out"])
+def test_a_runner_that_ends_early_without_a_word_leaves_no_data_set(
+    undone: str, archive: Archive, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def do_nothing(*_: object, **__: object) -> None:
+        pass
+
+    archive.fill(40)
+    for i in range(6):
+        archive.put(f"cut_{i}", planet(noise(1))[:300])
+    if undone == "everything":
+        monkeypatch.setattr(running, "run", do_nothing)
+    else:
+        monkeypatch.setattr(preprocess, "_rebuild", do_nothing)
+    done = run(archive, "--num_shards=8", "--max_bad_fraction=0.2")
+    assert (done.code, done.out) == (75, "")
+    assert done.err == f"out of reach for now: {running.ENDED_EARLY}\n"
+    assert not list(done.folder.glob("[!.]*"))
 
 
 def test_files_of_others_are_never_removed(archive: Archive, run: Run, tmp_path: Path) -> None:
