@@ -54,11 +54,15 @@ def parse_options(arguments: Sequence[str]) -> Any:
         from apache_beam.io.filesystems import FileSystems
         from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
-    parser = Parser("beam", "")
-    for kind in PipelineOptions.__subclasses__():
-        kind._add_argparse_args(parser)
-    known, unknown = parser.parse_known_args(list(arguments))
-    runner = elsewhere.spelled(known.runner or "")
+    def parsed(*kinds: Any) -> Any:
+        parser = Parser("beam", "")
+        for kind in kinds:
+            kind._add_argparse_args(parser)
+        return parser.parse_known_args(list(arguments))
+
+    runner = elsewhere.spelled(parsed(StandardOptions)[0].runner or "")
+    elsewhere.bring_options(runner)
+    _, unknown = parsed(*PipelineOptions.__subclasses__())
     if unknown:
         # Values alone are rather what a shell has made of a glob.
         if not elsewhere.may_know_more(runner) or not unknown[0].startswith("-"):

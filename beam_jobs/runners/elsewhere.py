@@ -7,6 +7,8 @@ ends a job on a job server's runner, unless it is a bug.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import re
 import shutil
 import socket
@@ -49,6 +51,16 @@ def spelled(runner: str) -> str:
     if found == NOTEBOOKS:
         raise UserError(f"--runner {found} is for notebooks; without --runner the job runs on this machine")
     return found
+
+
+def bring_options(runner: str) -> None:
+    """Lets Beam know the options that a class by its full name, such as Dask's, defines beside itself.
+
+    Args:
+        runner: from `spelled`.
+    """
+    with contextlib.suppress(Exception):  # Beam's own try at importing it is told, by `check_options`
+        importlib.import_module(runner.rpartition(".")[0])
 
 
 def may_know_more(runner: str) -> bool:

@@ -37,6 +37,7 @@ def python_commands():
 def flags_of(module):
     found = set(re.findall(r"--\w+", run_module(module, "--help").stdout))
     if module.startswith("beam_jobs."):
+        import apache_beam.runners.dask.dask_runner  # noqa: F401 - defines options of its own
         from apache_beam.options.pipeline_options import PipelineOptions
 
         parser = argparse.ArgumentParser(conflict_handler="resolve")
