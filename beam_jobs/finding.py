@@ -158,8 +158,14 @@ def _remote_files(pattern: str, meter: Meter) -> Iterator[Found]:
         yield Found(pattern, "")
     elif found := storage.below(pattern, meter.counted):
         folder = pattern.rstrip("/")
-        yield from (Found(path, path[len(folder) :]) for path in found)
+        yield from (Found(path, path[len(folder) :]) for path in found if not _is_a_folders(path))
     elif glob.has_magic(pattern):
-        yield from (_matched(pattern, path) for path in storage.match(pattern, meter.counted))
+        found = storage.match(pattern, meter.counted)
+        yield from (_matched(pattern, path) for path in found if not _is_a_folders(path))
     else:
         raise UserError(f"--images: {pattern} does not exist")
+
+
+def _is_a_folders(path: str) -> bool:
+    """Whether it is the empty object that a store's console makes of a folder, to show it."""
+    return path.endswith("/")

@@ -63,6 +63,16 @@ def test_patterns_match_names_within_a_folder(bucket: Any) -> None:
     assert [source.name for source in list_images(["s3://here/t"])] == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize("named", ["t", "t/", "**"])
+def test_the_object_that_a_console_makes_of_a_folder_is_neither_its_images_nor_a_file(
+    bucket: Any, named: str
+) -> None:
+    for name in ("t/", "t/u/", "t/a.jpg", "t/notes.txt"):
+        storage.write_bytes(f"s3://here/{name}", b"")
+    listing = list_images([f"s3://here/{named}"])
+    assert (list(listing.names()), listing.ignored) == (["a"], 1)
+
+
 def test_what_is_not_there_is_one_sentence(bucket: Any) -> None:
     for attempt in (
         lambda: storage.read_bytes("s3://here/gone.csv"),
