@@ -247,6 +247,9 @@ def test_empty_inputs_are_refused(tmp_path: Path) -> None:
     for pattern, said in refused.items():
         with pytest.raises(UserError, match=said):
             list_images([str(tmp_path / pattern)])
+    (tmp_path / "large.tar.gz").write_bytes(b"damaged, as would show after minutes")
+    with pytest.raises(UserError, match=r"no JPEG in .*\.gif"):
+        list_images([str(tmp_path / "large.tar.gz"), str(tmp_path / "*.gif")])
 
 
 @pytest.mark.parametrize("pattern", ["in", "in/*"], ids=["folder", "glob"])
