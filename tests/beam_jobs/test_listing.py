@@ -187,6 +187,13 @@ def test_links_that_cannot_be_followed_are_images_that_cannot_be_read(
     assert len(listing) == 3
 
 
+def test_a_file_that_is_named_is_an_image_whatever_it_is_called(tmp_path: Path) -> None:
+    for name in ("scan", ".hidden.jpg", "map.png"):
+        (tmp_path / name).write_bytes(b"x")
+    listing = list_images([str(path) for path in tmp_path.iterdir()])
+    assert (list(listing.names()), listing.ignored) == ([".hidden", "map.png", "scan"], 0)
+
+
 def test_a_folder_with_magic_characters_is_taken_literally(tmp_path: Path) -> None:
     folder = tmp_path / "a[1]*"
     folder.mkdir()
