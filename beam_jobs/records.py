@@ -17,8 +17,6 @@ from beam_jobs.images import Converted
 from canopy import contract
 from canopy.tfrecord import CHECKSUM, LENGTH, masked_crc
 
-FRAME_BYTES = LENGTH.size + 2 * CHECKSUM.size  # of a record in its file, besides its own
-
 
 def _example_class() -> Any:
     """Builds the message class of tf.train.Example (tensorflow/core/example/{example,feature}.proto).
@@ -96,7 +94,7 @@ def serialise(name: str, picture: Converted, ids: Sequence[int], classes: int) -
 
 
 def frame(data: bytes) -> bytes:
-    """One record as a TFRecord file holds it: `FRAME_BYTES` longer than `data`."""
+    """One record as a TFRecord file holds it."""
     length = LENGTH.pack(len(data))
     return b"".join((length, CHECKSUM.pack(masked_crc(length)), data, CHECKSUM.pack(masked_crc(data))))
 
