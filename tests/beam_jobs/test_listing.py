@@ -336,6 +336,12 @@ def test_a_folder_within_an_archive_is_no_more_where_all_of_the_archive_is_meant
         assert listing.ignored == 1
 
 
+def test_a_folder_within_an_archive_is_looked_for_in_no_other(tmp_path: Path) -> None:
+    pack(tmp_path / "a.zip", {"t/a.jpg": b"1", "u/x.jpg": b"2"})
+    pack(tmp_path / "b.tar", {"u/b.jpg": b"3", "t/x.jpg": b"4"})
+    assert list(list_images([f"{tmp_path}/a.zip/t", f"{tmp_path}/b.tar/u"]).names()) == ["a", "b"]
+
+
 @pytest.mark.parametrize("kind", ["in.zip", "in.tar"])
 def test_a_folder_that_an_archive_lacks_is_named_with_those_that_hold_images(
     tmp_path: Path, kind: str
