@@ -39,7 +39,7 @@ def split(path: str) -> tuple[str, str]:
     Returns:
         The archive's path and the other, as `normal` has it; of any other path itself and "".
     """
-    at = path.find("://") + 3 if storage.is_remote(path) else 0
+    at = 0
     while (at := path.find("/", at + 1)) > 0:
         archive = path[:at]
         if kind(archive) and storage.is_file(archive):
