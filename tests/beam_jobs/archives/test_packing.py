@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -30,9 +31,11 @@ from tests.beam_jobs.making import pack
 def test_what_cannot_be_read_is_refused_with_the_command_that_unpacks_it(
     tmp_path: Path, name: str, command: str
 ) -> None:
-    (tmp_path / name).write_bytes(b"?")
-    with pytest.raises(UserError, match=command):
-        list_images([str(tmp_path / name)])
+    path = tmp_path / name
+    path.write_bytes(b"?")
+    said = f"--images: {path} cannot be read as it is; unpack it with `{command}"
+    with pytest.raises(UserError, match=f"^{re.escape(said)}"):
+        list_images([str(path)])
 
 
 @pytest.mark.parametrize(
@@ -49,7 +52,7 @@ def test_what_lies_beside_images_and_may_hold_more_is_refused(tmp_path: Path, na
         list_images([str(tmp_path)])
 
 
-@pytest.mark.parametrize("name", ["x/more.zip", "more.tar", "more.TAR.gz", "b.jpg.gz", "train-jpg.tar.7z"])
+@pytest.mark.parametrize("name", ["x/more.zip", "more.tar", "more.TAR.gz", "b.jpg.gz", "t.csv.7z"])
 @pytest.mark.parametrize("outer", ["a.zip", "a.tar"])
 def test_what_lies_within_an_archive_and_may_hold_more_is_refused(
     tmp_path: Path, name: str, outer: str
