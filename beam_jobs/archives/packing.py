@@ -54,9 +54,7 @@ def normal(member: str) -> str:
 
 
 def lies_in(folders: Collection[str], member: str) -> bool:
-    """Whether an archive's member is one of some files or in one of some folders, each as `normal` has it."""
-    if "" in folders:
-        return True
+    """Whether a member is one of some files or in one of some folders, as `normal` has them; none the top."""
     path = normal(member)
     return any(path == folder or path.startswith(f"{folder}/") for folder in folders)
 
