@@ -221,9 +221,8 @@ def _cut(tags: Sequence[str], known: Container[str]) -> list[str]:
     # An entity such as `&amp;` ends so as well.
     cut = [tag for tag in tags if tag[0] in LISTS or (tag[-1] in LISTS and "&" not in tag)]
     for begin, end in AROUND:
-        opened = [tag for tag in tags if tag[0] == begin and tag[-1] != end]
-        if opened and any(tag[-1] == end and tag[0] != begin for tag in tags):
-            cut += opened
+        if any(tag[-1] == end and tag[0] != begin for tag in tags):
+            cut += [tag for tag in tags if tag[0] == begin and tag[-1] != end]
     return cut + [tag for tag in tags if any(part in known for part in _parts(tag, ";|") - {tag})]
 
 
