@@ -171,7 +171,8 @@ def test_the_vocabulary_is_the_files_in_its_order_else_the_tags_sorted(tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("", "no tag"), ("a\nb c\n", "'b c'"), ("a\nb\na\n", "'a' twice"), (b"\xff", "UTF-8")]
+    ("text", "said"),
+    [("", "no tag"), ("a\nb c\n", "'b c'"), ("b\na\nc\na\n", "'a' twice"), (b"\xff", "UTF-8")],
 )
 def test_a_wrong_vocabulary_is_refused(tmp_path: Path, text: str | bytes, said: str) -> None:
     with pytest.raises(UserError, match=said):
@@ -232,6 +233,7 @@ def test_a_tag_that_is_another_with_a_comma_is_refused_however_many_are(tmp_path
     [
         ("clear, primary", "'clear,'"),
         ("haze;", "'haze;'"),
+        ("clear ,primary", "',primary'"),
         ("haze|tag7", r"'haze\|tag7'"),
         ('"slash and burn" water', """'"slash'"""),
         ("[road ditch]", r"'\[road'"),
@@ -250,7 +252,7 @@ def test_what_is_cut_out_of_a_list_or_out_of_quotes_is_no_tag_however_many_other
 @pytest.mark.parametrize(
     "tags",
     [
-        *("'s-Gravenhage", "wheat[winter]", '55" a,z', "a|z", "Land_use:forest", "&amp;", "[lane]"),
+        *("'s-Gravenhage", "wheat[winter]", '55" a,z "x"', "a|z", "Land_use:forest", "&amp;", "[lane]"),
         *('"><b>x</b> "x" a,z', "<script>alert('x');</script>"),
     ],
 )
