@@ -208,6 +208,13 @@ def test_a_pipe_in_an_archives_place_is_refused_unread(name: str, tmp_path: Path
         list_images([str(tmp_path / name)])
 
 
+@pytest.mark.parametrize("name", ["link.zip", "link.tar"])
+def test_a_link_to_no_archive_is_told_so(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).symlink_to("nowhere")
+    with pytest.raises(UserError, match=f"cannot read {tmp_path}/{name}: it does not exist"):
+        list_images([str(tmp_path)])
+
+
 @pytest.mark.parametrize("name", ["a.zip", "a.tar"])
 @pytest.mark.parametrize("content", [b"", b"not an archive at all", b"PK\x03\x04 cut"])
 def test_what_is_no_archive_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
