@@ -63,7 +63,6 @@ DAMAGED = (
     ValueError,
     NotImplementedError,
     OverflowError,
-    MemoryError,  # a name of a terabyte, by its header
 )
 MISSING = Entry(0, 0, 0, UNLINKED, 0)  # what a link leads to that leads nowhere
 
@@ -137,11 +136,8 @@ def _index(path: str, wanted: Callable[[str], bool], meter: Meter, folders: Coll
     except DAMAGED as error:
         if (said := error_in_reading(error)) is not None:
             raise said from None
-        words: object = error
-        if isinstance(error, OverflowError):
-            words = "it gives a size or a place of 2**63 or more"
-        elif isinstance(error, MemoryError):
-            words = "it gives a size that no memory holds"
+        is_beyond = isinstance(error, OverflowError)
+        words = "it gives a size or a place of 2**63 or more" if is_beyond else error
         raise UserError(f"--images: {path} is no readable {packing.kind(path)} archive: {words}") from error
     if packing.kind(path) == "zip":
         _check_methods(path, entries.methods())

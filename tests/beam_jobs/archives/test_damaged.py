@@ -94,14 +94,25 @@ def test_a_zip_whose_numbers_no_file_can_have_is_refused(tmp_path: Path, field: 
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
-def test_an_archive_that_cannot_be_read_through_is_told_in_the_readers_words(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+@pytest.mark.parametrize(
+    ("error", "raised", "said"),
+    [
+        (OSError(errno.EIO, "Input/output error"), TryAgainError, "^cannot read {}: Input/output error$"),
+        (MemoryError(), MemoryError, "^$"),
+    ],
+    ids=["a bad block", "a lack of memory"],
+)
+def test_what_keeps_a_sound_archive_from_being_read_through_is_told_and_not_taken_for_damage(
+    error: Exception,
+    raised: type[Exception],
+    said: str,
+    kind: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Failing(io.BytesIO):
-        """A disk with a bad block."""
-
         def read(self, *_: object) -> bytes:
-            raise OSError(errno.EIO, "Input/output error")
+            raise error
 
     def opened(_: str) -> IO[bytes]:
         return Failing(bytes(1024))
@@ -109,7 +120,7 @@ def test_an_archive_that_cannot_be_read_through_is_told_in_the_readers_words(
     path = tmp_path / f"a.{kind}"
     path.touch()
     monkeypatch.setattr(storage, "open_read", opened)
-    with pytest.raises(TryAgainError, match=rf"^cannot read {path}: Input/output error$"):
+    with pytest.raises(raised, match=said.format(path)):
         list_images([str(path)])
 
 
