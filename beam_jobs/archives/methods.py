@@ -29,7 +29,6 @@ OTHERS = {1: "Shrink", 6: "Implode", 9: "Deflate64", 95: "xz", 98: "PPMd"}
 # What a member begins with that LZMA has packed (APPNOTE.TXT, 5.8.8): the version of what packed it, how long
 # the rest is, the three numbers of its model in one byte, the bytes it may look back.
 LZMA_HEADER = struct.Struct("<2xHBI")
-LZMA_LEAST = 4096  # bytes it may look back at least, whatever that says
 LZMA_MOST = 4  # of the first two numbers together, and of the third: what liblzma reads
 
 # What these raise for what they read; bzip2 an OSError.
@@ -105,8 +104,7 @@ def _lzma_filter(header: bytes, size: int) -> dict[str, Any]:
     if length != LZMA_HEADER.size - 4 or lc + lp > LZMA_MOST or pb > LZMA_MOST:
         raise lzma.LZMAError("Invalid or unsupported options")
     # Nothing is farther back than the start: 4 GiB, which a header may ask for, are never needed.
-    distance = max(LZMA_LEAST, min(distance, size))
-    return {"id": lzma.FILTER_LZMA1, "lc": lc, "lp": lp, "pb": pb, "dict_size": distance}
+    return {"id": lzma.FILTER_LZMA1, "lc": lc, "lp": lp, "pb": pb, "dict_size": min(distance, size)}
 
 
 class _Checked(streams.Unpacked):
@@ -120,9 +118,6 @@ class _Checked(streams.Unpacked):
         packed = packed_bytes(self._archive, self._member)
         self._plain = _opened(self._member.compress_type, packed, self._member.file_size)
         self._crc = 0
-
-    def _size(self) -> int:
-        return self._member.file_size
 
     def _next(self, most: int) -> bytes:
         left = self._member.file_size - self._at

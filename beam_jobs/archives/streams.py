@@ -25,10 +25,6 @@ class Unpacked(io.RawIOBase):
     def _next(self, most: int) -> bytes | memoryview:
         """The bytes that come next, at most so many; none at the end alone."""
 
-    def _size(self) -> int:
-        """How many there are in all."""
-        raise io.UnsupportedOperation("how long it is shows when it has been unpacked")
-
     def readable(self) -> bool:
         """It is."""
         return True
@@ -42,9 +38,9 @@ class Unpacked(io.RawIOBase):
         return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Goes to a byte, or to the end where that comes first."""
+        """Goes to a byte, counted from the first one, or to the end where that comes before it."""
         if whence != io.SEEK_SET:
-            offset += self._at if whence == io.SEEK_CUR else self._size()
+            raise io.UnsupportedOperation("how long it is shows when it has been unpacked")
         if offset < self._at:
             self._at = 0
             self._rewind()

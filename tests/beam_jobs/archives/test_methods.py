@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import lzma
 import random
 import struct
 import tracemalloc
@@ -177,6 +178,15 @@ def literals(data: bytes) -> bytes:
 @pytest.mark.parametrize("data", [b"a", b"chip", bytes(1_000), random.Random(2).randbytes(20_000)], ids=len)
 def test_lzma_is_read_where_its_end_is_not_marked(tmp_path: Path, data: bytes) -> None:
     assert read_one(zip_by_hand(tmp_path / "a.zip", {"a.jpg": (data, literals(data))}, LZMA)) == data
+
+
+@pytest.mark.parametrize(("lc", "lp", "pb"), [(4, 0, 4), (0, 4, 0), (1, 3, 2)])
+def test_lzma_is_read_by_every_model_that_it_may_have(tmp_path: Path, lc: int, lp: int, pb: int) -> None:
+    model = {"id": lzma.FILTER_LZMA1, "lc": lc, "lp": lp, "pb": pb, "dict_size": 1 << 16}
+    body = lzma.compress(b"chip" * 1_000, lzma.FORMAT_RAW, filters=[model])
+    packed = b"\x09\x14\x05\0" + struct.pack("<BI", (pb * 5 + lp) * 9 + lc, 1 << 16) + body
+    path = zip_by_hand(tmp_path / "a.zip", {"a.jpg": (b"chip" * 1_000, packed)}, LZMA)
+    assert read_one(path) == b"chip" * 1_000
 
 
 @pytest.mark.parametrize(("place", "value"), [(2, 4), (4, 5), (4, 9 * 5 * 5), (4, 255)])

@@ -50,10 +50,24 @@ def test_a_place_behind_the_end_is_the_end() -> None:
     read = zstd.opened(io.BytesIO(packed(b"abc")))
     assert read.seek(10) == 3
     assert read.read() == b""
-    assert read.seek(-2, io.SEEK_CUR) == 1
-    assert read.read() == b"bc"
     with pytest.raises(io.UnsupportedOperation, match="shows when it has been unpacked"):
         read.seek(0, io.SEEK_END)
+
+
+def test_nothing_is_unpacked_twice_on_the_way_forward() -> None:
+    class Noted(io.BytesIO):
+        starts = 0
+
+        def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+            self.starts += 1
+            return super().seek(offset, whence)
+
+    file = Noted(packed(bytes(1_000_000)))
+    read = zstd.opened(file)
+    for place in range(0, 1_000_000, 50_000):
+        assert read.seek(place) == place
+        assert read.read(10) == bytes(10)
+    assert file.starts == 1
 
 
 def test_half_a_gigabyte_that_a_few_kilobytes_stand_for_is_never_held() -> None:
