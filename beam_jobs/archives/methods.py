@@ -125,6 +125,6 @@ class _Checked(streams.Unpacked):
         self._crc = zlib.crc32(data, self._crc)
         if len(data) == left and self._crc != self._member.CRC:
             raise zipfile.BadZipFile("its bytes do not fit the archive's checksum")
-        if most and left and not data:
+        if left and not data:
             raise EOFError("it ends before its last byte")
         return data

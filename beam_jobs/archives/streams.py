@@ -23,7 +23,7 @@ class Unpacked(io.RawIOBase):
 
     @abstractmethod
     def _next(self, most: int) -> bytes | memoryview:
-        """The bytes that come next, at most so many; none at the end alone."""
+        """The bytes that come next, at most so many, which is one or more; none at the end alone."""
 
     def readable(self) -> bool:
         """It is."""

@@ -137,6 +137,19 @@ def test_a_file_of_a_zip_is_read_by_whatever_method_it_is_packed(tmp_path: Path,
 
 
 @pytest.mark.parametrize("method", [BZIP2, LZMA, ZSTANDARD])
+@pytest.mark.parametrize("more", [-1, 1])
+def test_a_file_of_a_zip_that_is_not_as_long_as_its_index_says_is_told(
+    tmp_path: Path, method: int, more: int
+) -> None:
+    data = bytearray(zipped_by(method, TEXT))
+    at = data.index(b"PK\1\2") + 24
+    data[at : at + 4] = (len(TEXT) + more).to_bytes(4, "little")
+    (tmp_path / "t.zip").write_bytes(data)
+    with pytest.raises(UserError, match=r"t\.zip is packed, and damaged: "):
+        read(tmp_path / "t.zip")
+
+
+@pytest.mark.parametrize("method", [BZIP2, LZMA, ZSTANDARD])
 def test_a_file_of_a_zip_that_few_bytes_stand_for_is_never_held(tmp_path: Path, method: int) -> None:
     (tmp_path / "t.zip").write_bytes(zipped_by(method, bytes(30_000_000)))
     tracemalloc.start()
