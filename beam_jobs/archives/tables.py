@@ -46,7 +46,7 @@ def opened(path: str, told: str) -> Iterator[IO[bytes]]:
     """
     archive, member = packing.split(path)
     kind = packing.kind(archive)
-    with storage.open_read(archive if kind else path) as file, contextlib.ExitStack() as held:
+    with storage.open_read(archive) as file, contextlib.ExitStack() as held:
         try:
             plain = held.enter_context(_plain(file, member, told, kind == "tar", held))
         except BROKEN as error:
@@ -104,9 +104,9 @@ def _only(files: Iterable[T], name_of: Callable[[T], str], member: str, told: st
         name = name_of(each)
         if packing.normal(name) == member if member else not finding.is_passed_over(name):
             found, count = each, count + 1
-    if found is None and member:
-        raise UserError(f"{told} is not there: the {kind} holds no {member}")
-    if found is None or (count > 1 and not member):
+    if found is None:
+        raise UserError(f"{told} is not there: the {kind} holds no {member or 'file'}")
+    if count > 1 and not member:
         raise UserError(
             f"{told} is a {kind} of {count:,} files: name the CSV behind it, as in archive.{kind}/tags.csv"
         )

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from beam_jobs.archives import tables
+from beam_jobs.archives import headers, tables
 from beam_jobs.listing import list_images
 from canopy.cli import UserError
-from tests.beam_jobs.making import within
+from tests.beam_jobs.making import tar_of, within
 
 LONG = 32 << 20  # of a header
 AFTER_FIRST = 1024  # bytes that the member before it takes
@@ -59,3 +59,9 @@ def test_a_tar_is_refused_for_headers_that_no_member_has(tmp_path: Path, what: s
     refused = pytest.raises(UserError, match=f"--labels is packed, and damaged: {said}")
     with within(20), refused, tables.opened(str(path), "--labels"):
         pass
+
+
+def test_the_limit_is_each_members_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, _ = tar_of(tmp_path / "a.tar", {f"{number}.jpg": b"chip" for number in range(20)})
+    monkeypatch.setattr(headers, "MAX_BYTES", 2048)
+    assert len(list_images([str(path)])) == 20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import io
 import lzma
@@ -13,6 +14,7 @@ import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -21,7 +23,7 @@ from hypothesis import strategies as st
 from beam_jobs import storage
 from beam_jobs.archives import tables
 from beam_jobs.archives.methods import BZIP2, DEFLATED, LZMA, ZSTANDARD
-from canopy.cli import UserError
+from canopy.cli import TryAgainError, UserError
 from tests.beam_jobs.gcs_server import Faulty
 from tests.beam_jobs.making import zip_of, zstd
 
@@ -48,6 +50,8 @@ def tarred(data: bytes, *others: str) -> bytes:
         for name in (*others[:1], "t.csv", *others[1:]):
             info = tarfile.TarInfo(name)
             info.size = len(data) if name == "t.csv" else 1
+            if name.endswith("/"):
+                info.type, info.size = tarfile.DIRTYPE, 0
             archive.addfile(info, io.BytesIO(data if name == "t.csv" else b"?"))
     return out.getvalue()
 
@@ -89,7 +93,7 @@ def test_of_a_zip_of_several_files_the_one_is_read_that_is_named_behind_it(tmp_p
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lzma.compress, zstd])
 def test_a_file_of_a_tar_is_read_as_that_of_a_zip_is(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
     path = tmp_path / "t.tar.gz"
-    path.write_bytes(pack(tarred(TEXT)))
+    path.write_bytes(pack(tarred(TEXT, "below/")))
     assert read(path) == TEXT
     path.write_bytes(pack(tarred(TEXT, "./below/t.csv", "z.jpg", "._t.csv")))
     assert read(path / "t.csv") == TEXT
@@ -100,6 +104,33 @@ def test_a_file_of_a_tar_is_read_as_that_of_a_zip_is(tmp_path: Path, pack: Calla
     }.items():
         with pytest.raises(UserError, match=rf"--labels .*t\.tar\.gz{name} .*{said}"):
             read(f"{path}{name}")
+
+
+def test_an_archive_of_folders_alone_is_told(tmp_path: Path) -> None:
+    zip_of(tmp_path / "t.zip", {"below/": b""})
+    (tmp_path / "below").mkdir()
+    with tarfile.open(tmp_path / "t.tar", "w") as archive:
+        archive.add(tmp_path / "below", "below")
+    for kind in ("zip", "tar"):
+        with pytest.raises(UserError, match=rf"--labels .*t\.{kind} is not there: the {kind} holds no file$"):
+            read(tmp_path / f"t.{kind}")
+
+
+def test_a_disk_that_fails_within_a_zip_is_told_and_not_taken_for_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell():
+                raise OSError(errno.EIO, "Input/output error")
+            return super().read(size)
+
+    def opened(_: str) -> IO[bytes]:
+        return Failing(zipped(TEXT))
+
+    monkeypatch.setattr(storage, "open_read", opened)
+    with pytest.raises(TryAgainError, match=rf"^cannot read {tmp_path}/t\.csv: Input/output error$"):
+        read(tmp_path / "t.csv")
 
 
 def test_of_two_files_of_a_name_in_a_tar_the_later_one_counts_as_when_it_is_unpacked(tmp_path: Path) -> None:
