@@ -39,7 +39,7 @@ def rejecting() -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, zipfile.BadZipFile, struct.error) as error:
+    except (OSError, zipfile.BadZipFile) as error:
         # One bad block is its image's loss, but a file server that is gone would be that of all.
         if isinstance(error, OSError) and error.errno != errno.EIO and is_transient(error):
             raise TryAgainError(f"an image cannot be read: {error}") from error
