@@ -34,6 +34,18 @@ def test_a_damaged_member_is_rejected_by_itself(tmp_path: Path) -> None:
         assert reader.read(second) == b"B" * 100
 
 
+def test_a_member_that_is_not_where_the_index_says_is_rejected_by_itself(tmp_path: Path) -> None:
+    path = zip_of(tmp_path / "a.zip", {"a.jpg": b"A" * 100, "b.jpg": b"B" * 100}, zipfile.ZIP_STORED)
+    data = bytearray(path.read_bytes())
+    data[data.index(b"PK\x03\x04")] = 0
+    path.write_bytes(data)
+    with Reader() as reader:
+        first, second = list_images([str(path)])
+        with pytest.raises(RejectedImage, match="the archive's index points to something else"):
+            reader.read(first)
+        assert reader.read(second) == b"B" * 100
+
+
 def test_a_zip_bomb_is_rejected_before_it_bursts(tmp_path: Path) -> None:
     path = zip_of(tmp_path / "a.zip", {"a.jpg": b"\0" * 5_000_000, "b.jpg": b"b"})
     data = bytearray(path.read_bytes())
