@@ -19,6 +19,7 @@ from beam_jobs.images import Encoding
 from beam_jobs.listing import list_images
 from beam_jobs.sources import Listing, Reader
 from beam_jobs.work import Item, Work
+from canopy import progress
 from canopy.cli import UserError
 from tests.beam_jobs.gcs_server import Faulty
 from tests.beam_jobs.making import tar_of, zstd
@@ -87,6 +88,18 @@ def test_several_packed_tars_have_a_copy_each(tmp_path: Path) -> None:
         f"{tmp_path}/{name}/{name[0]}.jpg": name.encode() for name in ("b.tgz", "a.tar.xz", "c.tar.bz2")
     }
     assert len({source.place for source in listing}) == 3
+
+
+def test_unpacking_says_how_far_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.tgz").write_bytes(gzip.compress(plain({f"{name}.jpg": bytes(1_500_000)})))
+    listing = list_images([str(tmp_path)], own=str(tmp_path / "own"))
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    sources.unpack(listing)
+    shown = [line.partition(",")[0] for line in capsys.readouterr().err.splitlines()]
+    assert shown == [f"unpacking: {number} MB" for number in (1, 1, 2, 3)]
 
 
 @pytest.mark.parametrize("packer", [gzip.compress, bz2.compress, lzma.compress, zstd])
