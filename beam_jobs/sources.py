@@ -25,7 +25,6 @@ from beam_jobs import storage
 from beam_jobs.archives import contents, unpacking
 from beam_jobs.archives.members import MAX_BYTES, Handles, rejecting
 from beam_jobs.images import UNREADABLE, RejectedImage
-from canopy.cli import TryAgainError, UserError
 from canopy.contract import IMAGE_ENDINGS
 
 ASKED = 16  # objects whose sizes a store is asked for, at most
@@ -96,14 +95,19 @@ class Source:
 
     @property
     def size(self) -> int:
-        """Bytes of its file, for which a store is asked; 0 where nobody knows."""
+        """Bytes of its file, for which a store is asked; 0 where nobody knows.
+
+        Raises:
+            UserError: the store refuses every request.
+            TryAgainError: the store does not answer.
+        """
         if self.entry is not None:
             return self.entry.size
         try:
             if (objects := storage.store(self.container)) is not None:
                 return int(objects.size(self.path))
             return 0 if storage.is_remote(self.container) else Path(self.path).stat().st_size
-        except (OSError, UserError, TryAgainError):  # reading it will say why
+        except OSError:  # reading it will say why
             return 0
 
     @property

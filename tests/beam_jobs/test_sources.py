@@ -18,6 +18,9 @@ from beam_jobs.archives.methods import BZIP2, DEFLATED, LZMA, ZSTANDARD
 from beam_jobs.images import NOT_JPEG, UNREADABLE, RejectedImage
 from beam_jobs.listing import list_images
 from beam_jobs.sources import Reader, Source, content, name_of, sizes
+from beam_jobs.stores import gcs
+from beam_jobs.stores.objects import UnavailableError
+from canopy.cli import TryAgainError
 from tests.beam_jobs.gcs_server import Faulty
 from tests.beam_jobs.making import pack, zip_of
 
@@ -72,11 +75,27 @@ def test_a_store_is_asked_how_large_a_few_objects_are_and_the_others_are_taken_f
     (tmp_path / "mine" / "a.jpg").write_bytes(b"x" * 7)
     objects = list_images(["gs://here/in"])
     before = server.requests
-    assert next(sizes(objects)) == 100 + 39
+    assert set(sizes(objects)) == {100 + 39}
     assert 0 < server.requests - before <= 16
     assert list(sizes([Source("gs://here/in", "gone.jpg"), *list_images([str(tmp_path / "mine")])])) == [0, 7]
+    storage.write_bytes(
+        "gs://here/b.zip", zip_of(tmp_path / "b.zip", {"b.jpg": b"yy", "c.jpg": b"y"}).read_bytes()
+    )
+    members = list_images(["gs://here/b.zip"])
+    before = server.requests
+    assert list(sizes(members)) == [2, 1]
+    assert server.requests == before
     server.denied = "here"
     assert set(sizes(objects)) == {0}
+
+
+def test_a_store_that_does_not_answer_is_asked_for_sizes_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def size(path: str) -> int:
+        raise UnavailableError(f"Google Cloud Storage fails at {path}")
+
+    monkeypatch.setattr(gcs, "size", size)
+    with pytest.raises(TryAgainError, match=r"fails at gs://here/in/a\.jpg"):
+        next(sizes([Source("gs://here/in", "a.jpg")]))
 
 
 def test_no_file_stays_open(tmp_path: Path) -> None:
