@@ -113,7 +113,7 @@ class Source:
     @property
     def path(self) -> str:
         """The whole path, for people and for order; of a file, its real one."""
-        if self.entry is None and not storage.is_remote(self.container):
+        if not storage.is_remote(self.container):
             return storage.join(self.container, self.member)
         return f"{self.container}/{self.member}"
 
@@ -128,7 +128,7 @@ class Listing(Sequence[Source]):
         self.ignored = 0
         self.copies: dict[str, str] = {}  # packed tar -> where a plain copy of it is going to be
         self._container_of = array("i")
-        self._entries: dict[int, contents.Entries] = {}  # container -> where its members are
+        self._entries: list[contents.Entries | None] = []  # container -> where its members are
         self._first: list[int] = []  # container -> the position of its first image
 
     def add(self, container: str, members: list[str], entries: contents.Entries | None = None) -> None:
@@ -136,10 +136,9 @@ class Listing(Sequence[Source]):
         number = len(self.containers)
         self.containers.append(container)
         self._first.append(len(self.members))
+        self._entries.append(entries)
         self.members.extend(members)
         self._container_of.extend([number] * len(members))
-        if entries is not None:
-            self._entries[number] = entries
 
     def __len__(self) -> int:
         return len(self.members)
@@ -153,7 +152,7 @@ class Listing(Sequence[Source]):
             return [self[i] for i in range(*index.indices(len(self)))]
         index = range(len(self))[index]
         number = self._container_of[index]
-        entries = self._entries.get(number)
+        entries = self._entries[number]
         entry = None if entries is None else entries[index - self._first[number]]
         container = self.containers[number]
         return Source(container, self.members[index], entry, self.copies.get(container, ""))
