@@ -126,6 +126,7 @@ def test_the_main_split_is_train_wherever_it_stands_else_the_first(splits: str, 
         ("train=0.9,all=0.1", "keeps the name 'all'"),
         ("train=0.6,test=0.6", "add up to 1.2, not to 1"),
         ("train=1,", "'' is not like train=0.9"),
+        ("a/b=1", "'a/b=1' is not like train=0.9"),
     ],
 )
 def test_splits_that_are_none_are_refused(splits: str, said: str) -> None:
@@ -143,5 +144,15 @@ def test_the_first_and_the_last_of_a_range_can_be_used() -> None:
             assert predict_settings.parse((*PREDICT, f"{flag}={value}"))
         with pytest.raises(UserError, match=r"1\.5 is not from 0 to 1"):
             predict_settings.parse((*PREDICT, f"{flag}=1.5"))
-    with pytest.raises(UserError, match="100000 is not from 1 to 99999"):
-        settings.parse((*PREPROCESS, "--num_shards=100000"))
+    for flag, said in (
+        ("--num_shards=100000", "100000 is not from 1 to 99999"),
+        ("--num_shards=some", "invalid int value: 'some'"),
+        ("--max_pixels=0", "0 is not at least 1"),
+    ):
+        with pytest.raises(UserError, match=said):
+            settings.parse((*PREPROCESS, flag))
+
+
+def test_what_no_job_does_without_is_named() -> None:
+    with pytest.raises(UserError, match="arguments are required: --images, --labels, --output"):
+        settings.parse(())
