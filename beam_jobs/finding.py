@@ -158,14 +158,8 @@ def _remote_files(pattern: str, meter: Meter) -> Iterator[Found]:
         yield Found(pattern, "")
     elif found := storage.below(pattern, meter.counted):
         folder = pattern.rstrip("/")
-        yield from (Found(path, path[len(folder) :]) for path in found if not _is_a_folders(path))
+        yield from (Found(path, path[len(folder) :]) for path in found)
     elif glob.has_magic(pattern):
-        found = storage.match(pattern, meter.counted)
-        yield from (_matched(pattern, path) for path in found if not _is_a_folders(path))
+        yield from (_matched(pattern, path) for path in storage.match(pattern, meter.counted))
     else:
         raise UserError(f"--images: {pattern} does not exist")
-
-
-def _is_a_folders(path: str) -> bool:
-    """Whether it is the empty object that a store's console makes of a folder, to show it."""
-    return path.endswith("/")

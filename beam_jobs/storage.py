@@ -260,10 +260,12 @@ def list_files(folder: str) -> list[str]:
 
 
 def _match(pattern: str) -> Iterator[str]:
+    """All but the empty objects by which consoles and mounts of stores show folders."""
     if (objects := store(pattern)) is not None:
-        yield from objects.match(pattern)
+        found = objects.match(pattern)
     else:
-        yield from (meta.path for meta in _file_systems().match([pattern])[0].metadata_list)
+        found = (meta.path for meta in _file_systems().match([pattern])[0].metadata_list)
+    yield from (path for path in found if not path.endswith("/"))
 
 
 def match(pattern: str, counted: Counted = iter) -> list[str]:

@@ -13,6 +13,7 @@ from moto.server import ThreadedMotoServer
 
 from beam_jobs import storage
 from beam_jobs.listing import list_images
+from beam_jobs.scoring import engines
 from beam_jobs.sources import Reader
 from beam_jobs.stores import s3
 from beam_jobs.stores.objects import UnavailableError
@@ -71,6 +72,15 @@ def test_the_object_that_a_console_makes_of_a_folder_is_neither_its_images_nor_a
         storage.write_bytes(f"s3://here/{name}", b"")
     listing = list_images([f"s3://here/{named}"])
     assert (list(listing.names()), listing.ignored) == (["a"], 1)
+
+
+def test_an_export_is_copied_where_a_mount_has_made_objects_of_its_folders(bucket: Any) -> None:
+    for name in ("m/", "m/variables/", "m/saved_model.pb", "m/variables/variables.index"):
+        storage.write_bytes(f"s3://here/{name}", b"")
+    assert storage.list_files("s3://here/m") == ["saved_model.pb"]
+    with engines._on_this_machine("s3://here/m") as folder:
+        found = {str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file()}
+    assert found == {"saved_model.pb", "variables/variables.index"}
 
 
 def test_what_is_not_there_is_one_sentence(bucket: Any) -> None:
