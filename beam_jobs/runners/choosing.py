@@ -70,7 +70,7 @@ def parse_options(arguments: Sequence[str]) -> Any:
         print(f"unknown flag or value: {' '.join(unknown)}; left to {runner}", file=sys.stderr)
     options = PipelineOptions(list(arguments))
     options.view_as(StandardOptions).runner = runner or None
-    # Beam's file systems are asked before there is a pipeline, and S3's refuses to work without options.
+    # Beam's file systems are asked before there is a pipeline, and that of HDFS refuses to without options.
     FileSystems.set_options(options)
     return options
 
