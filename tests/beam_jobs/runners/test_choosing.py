@@ -82,7 +82,8 @@ def test_what_the_user_says_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose("--direct_num_workers=3", images=10**6).processes == 3
     assert choose("--direct_num_workers=0", images=10**6).processes == 16
     assert choose("--direct_num_workers=1", images=10**6).processes == 0
-    assert choose("--runner=FlinkRunner").runner == "FlinkRunner"
+    assert choose("--runner=FlinkRunner") == Choice("FlinkRunner", "", 0, 2)
+    assert choose("--runner=FlinkRunner", remote=True) == Choice("FlinkRunner", "", 0, 8)
 
 
 def test_a_negative_number_of_workers_is_refused() -> None:
