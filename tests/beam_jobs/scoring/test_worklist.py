@@ -79,9 +79,10 @@ def test_a_lists_outcome_survives_its_file(names: list[str], rejects: list[Rejec
 
 def test_parts_in_which_no_image_was_scored_are_joined_with_those_in_which_some_were() -> None:
     bad = Reject("b", "empty", "the file is empty")
-    parts = [Scored(rejects=[bad]), Scored(["a"], np.ones((1, 3), np.float32), engine="one"), Scored()]
+    parts = [Scored(rejects=[bad]), Scored(["a"], np.ones((1, 3), np.float32)), Scored(engine="one")]
     counted: list[int] = []
     found = worklist.joined(iter(parts), counted.append)
     assert (found.names, found.scores.tolist(), found.rejects) == (["a"], [[1.0, 1.0, 1.0]], [bad])
+    assert found.engine == "one"
     assert counted == [1, 1, 0]
     assert worklist.joined([]).scores.size == 0
