@@ -185,6 +185,24 @@ def test_a_zip_says_of_a_member_that_it_is_in_another_part_or_that_zip64_knows(
         assert read_all(path) == {"a": b"a"}
 
 
+def test_a_header_wiped_out_is_none_of_the_zeros_between_two_tars(tmp_path: Path) -> None:
+    path, (_, second, *_) = tar_of(tmp_path / "a.tar", {"a.jpg": b"a", "b.jpg": b"", "c.jpg": b"c"})
+    data = bytearray(path.read_bytes())
+    data[second : second + 512] = bytes(512)
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=rf"it is damaged at byte {second:,}$"):
+        list_images([str(path)])
+
+
+@pytest.mark.parametrize("zeros", [0, 1536, 1 << 20])
+def test_of_tars_put_one_behind_the_other_all_are_read_however_they_are_filled_up(
+    tmp_path: Path, zeros: int
+) -> None:
+    first, second = (tar_of(tmp_path / f"{name}.tar", {f"{name}.jpg": name.encode()})[0] for name in "ab")
+    second.write_bytes(first.read_bytes() + bytes(zeros) + second.read_bytes())
+    assert read_all(second) == {"a": b"a", "b": b"b"}
+
+
 def test_a_hole_of_zeros_in_a_tar_is_refused(tmp_path: Path) -> None:
     members = {f"{name}.jpg": name.encode() * 200_000 for name in "abc"}
     path, (_, second, third, _) = tar_of(tmp_path / "a.tar", members)
