@@ -46,6 +46,15 @@ def test_a_range_from_its_end_to_its_start_is_a_mistake() -> None:
         objects.expression("[z-a].jpg")
 
 
+def test_stars_and_question_marks_stand_for_what_is_within_a_folder_and_two_stars_for_more() -> None:
+    names = ("a.jpg", "ab.jpg", ".jpg", "t/b.jpg", "a/jpg")
+    for pattern, wanted in {
+        "?.jpg": ["a.jpg"], "*.jpg": ["a.jpg", "ab.jpg", ".jpg"], "a?jpg": ["a.jpg"],
+        "**.jpg": ["a.jpg", "ab.jpg", ".jpg", "t/b.jpg"],
+    }.items():  # fmt: skip
+        assert list(filter(objects.expression(pattern).fullmatch, names)) == wanted
+
+
 def test_a_line_break_is_a_part_of_a_name_as_any_other() -> None:
     for pattern in ("a\nb", "a*", "a?b", "**", "a[\n]b"):
         assert objects.expression(pattern).fullmatch("a\nb")
@@ -80,6 +89,7 @@ def test_a_reader_asks_for_nothing_outside_the_object() -> None:
         assert file.read(3) == data[5:8]
         file.seek(2, io.SEEK_CUR)
         assert file.read(200) == data[10:]
+        assert file.seek(-200, io.SEEK_END) == 0
     assert all(length == 0 or 0 < length <= len(data) - start for start, length in asked)
 
 
