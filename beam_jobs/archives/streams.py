@@ -40,7 +40,7 @@ class Unpacked(io.RawIOBase):
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Goes to a byte, counted from the first one, or to the end where that comes before it."""
         if whence != io.SEEK_SET:
-            raise io.UnsupportedOperation("how long it is shows when it has been unpacked")
+            raise io.UnsupportedOperation("places are counted from the start")
         if offset < self._at:
             self._at = 0
             self._rewind()

@@ -50,7 +50,7 @@ def test_a_place_behind_the_end_is_the_end() -> None:
     read = zstd.opened(io.BytesIO(packed(b"abc")))
     assert read.seek(10) == 3
     assert read.read() == b""
-    with pytest.raises(io.UnsupportedOperation, match="shows when it has been unpacked"):
+    with pytest.raises(io.UnsupportedOperation, match="counted from the start"):
         read.seek(0, io.SEEK_END)
 
 
