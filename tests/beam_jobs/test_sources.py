@@ -78,6 +78,8 @@ def test_a_store_is_asked_how_large_a_few_objects_are_and_the_others_are_taken_f
     assert set(sizes(objects)) == {100 + 39}
     assert 0 < server.requests - before <= 16
     assert list(sizes([Source("gs://here/in", "gone.jpg"), *list_images([str(tmp_path / "mine")])])) == [0, 7]
+    mine = Source(str(tmp_path / "mine"), "a.jpg")
+    assert list(sizes([mine, objects[0], *[mine] * 40])) == [7, 100, *[7] * 40]
     storage.write_bytes(
         "gs://here/b.zip", zip_of(tmp_path / "b.zip", {"b.jpg": b"yy", "c.jpg": b"y"}).read_bytes()
     )
