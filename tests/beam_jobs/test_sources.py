@@ -177,7 +177,10 @@ def test_of_members_read_together_those_beyond_some_megabytes_are_read_in_their_
     assert caught.value.reason == NOT_JPEG
 
 
-def test_an_image_that_vanishes_or_is_denied_is_rejected_not_fatal(tmp_path: Path) -> None:
+def test_an_image_that_vanishes_is_rejected_at_once_not_fatal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("it waits to read it once more"))
     (tmp_path / "a.jpg").write_bytes(b"x")
     source = list_images([str(tmp_path)])[0]
     (tmp_path / "a.jpg").unlink()
