@@ -189,7 +189,7 @@ def open_write(path: str) -> Iterator[IO[bytes]]:
             part.replace(path)
         except BaseException:
             with contextlib.suppress(OSError):  # it tells less than why
-                part.unlink(missing_ok=True)
+                part.unlink()
             raise
 
 
@@ -252,8 +252,7 @@ def list_files(folder: str) -> list[str]:
     with explained(folder, "list"):
         if is_remote(folder):
             prefix = folder.rstrip("/") + "/"
-            names = (path[len(prefix) :] for path in _match(glob.escape(prefix) + "*"))
-            return sorted(name for name in names if "/" not in name)
+            return sorted(path[len(prefix) :] for path in _match(glob.escape(prefix) + "*"))
         if not Path(folder).is_dir():
             return []
         return sorted(entry.name for entry in os.scandir(folder) if not entry.is_dir())
