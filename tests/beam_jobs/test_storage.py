@@ -88,7 +88,12 @@ def test_a_folder_that_is_not_there_holds_no_files_and_others_do_not_count(tmp_p
     assert storage.list_files(str(tmp_path)) == list("abcdefgh")
 
 
-def test_a_folder_is_made_with_those_above_it_unless_a_file_is_in_the_way(tmp_path: Path) -> None:
+def test_a_folder_is_made_with_those_above_it_unless_a_file_is_in_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    storage.make_folder("gs://here/a")  # a store has none
+    assert list(tmp_path.iterdir()) == []
     for _ in range(2):
         storage.make_folder(f"{tmp_path}/a/b")
     assert (tmp_path / "a" / "b").is_dir()

@@ -30,6 +30,7 @@ def writes_whole_and_reads_in_parts(bucket: str) -> None:
     assert storage.read_range(path, 5, 10) == data[5:15]
     assert storage.read_range(path, len(data) - 5, 10) == data[-5:]
     assert storage.read_range(path, len(data), 10) == b""
+    assert storage.read_range(path, 0, 0) == b""
     with storage.open_read(path) as reader:
         reader.seek(-7, io.SEEK_END)
         assert reader.read() == data[-7:]
