@@ -6,6 +6,7 @@ import itertools
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -50,12 +51,13 @@ def document(
     run: summary.Run = RUN,
     found: int = 6,
     vocabulary: tuple[str, ...] = ("clear", "water"),
+    rejects: Sequence[Reject] = (Reject("x", "empty", ""),),
 ) -> dict[str, Any]:
-    """The content of canopy.json of a job with one reject."""
+    """The content of canopy.json of a job, with one reject if nothing else is said."""
     given = settings.parse(("--images=in", "--labels=l.csv", "--output=out", *flags))[0]
     none = np.empty(0, np.int32)
     prepared = Prepared(found, 0, Listing(), vocabulary, [], none, {}, [], 6, 0)
-    return summary.canopy_json(prepared, given, shards, [Reject("x", "empty", "")], run)
+    return summary.canopy_json(prepared, given, shards, rejects, run)
 
 
 def test_the_same_shards_make_the_same_document_in_whatever_order_they_are_done() -> None:
@@ -67,6 +69,13 @@ def test_the_same_shards_make_the_same_document_in_whatever_order_they_are_done(
     assert [shard["crc32c"] for shard in train["shards"]] == ["train0", "train1"]
     assert told["splits"]["validation"]["tags"] == {"clear": 0, "water": 1}
     assert told["run"]["images_per_second"] == 6 / 2.0
+
+
+def test_the_same_rejects_are_counted_in_one_order_in_whatever_order_they_come() -> None:
+    rejects = [Reject("x", "empty", ""), Reject("y", "bad_name", ""), Reject("z", "empty", "")]
+    told = [document(results(), rejects=order, found=8) for order in itertools.permutations(rejects)]
+    assert told[0]["rejects"] == {"bad_name": 1, "empty": 2}
+    assert len(set(map(summary.as_json, told))) == 1
 
 
 def test_the_files_beside_the_shards_hold_the_tags_in_order_and_the_format() -> None:
