@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -196,7 +197,8 @@ def _results(paths: Sequence[str]) -> list[Result]:
     """What became of all shards.
 
     Raises:
-        TryAgainError: the runner ended before all were converted and evened out.
+        TryAgainError: the runner ended before all were converted and evened out, or a shard is no longer what
+            was written.
     """
     results = []
     for path in paths:
@@ -204,6 +206,14 @@ def _results(paths: Sequence[str]) -> list[Result]:
             results.append(Result.load(path))
     if not evened(results):
         raise TryAgainError(running.ENDED_EARLY)
+    with ThreadPoolExecutor(sources.READERS) as pool:
+        sizes = list(pool.map(storage.size, [result.path for result in results]))
+    for result, size in zip(results, sizes, strict=True):
+        if size != result.bytes:
+            raise TryAgainError(
+                f"{result.path} has {size:,} bytes and was written with {result.bytes:,}: a worker that its "
+                "runner had given up may have come back; run it again"
+            )
     return results
 
 

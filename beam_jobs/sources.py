@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import overload
 
 from beam_jobs import storage
@@ -104,9 +103,7 @@ class Source:
         if self.entry is not None:
             return self.entry.size
         try:
-            if (objects := storage.store(self.container)) is not None:
-                return int(objects.size(self.path))
-            return 0 if storage.is_remote(self.container) else Path(self.path).stat().st_size
+            return 0 if storage.is_beams(self.container) else storage.size(self.path)
         except OSError:  # reading it will say why
             return 0
 

@@ -201,6 +201,19 @@ def _abandon(file: Any, path: str) -> None:
         _file_systems().delete([path])
 
 
+def size(path: str) -> int:
+    """Bytes of a file; of an object by a request.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    if (objects := store(path)) is not None:
+        return int(objects.size(path))
+    if is_remote(path):
+        return int(_file_systems().match([path])[0].metadata_list[0].size_in_bytes)
+    return Path(path).stat().st_size
+
+
 def read_range(path: str, start: int, length: int) -> bytes:
     """A part of a file, shorter where the file ends within it."""
     with explained(path, "read"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -207,6 +208,23 @@ def test_a_runner_that_ends_early_without_a_word_leaves_no_data_set(
     done = run(archive, "--num_shards=8", "--max_bad_fraction=0.2")
     assert (done.code, done.out) == (75, "")
     assert done.err == f"out of reach for now: {running.ENDED_EARLY}\n"
+    assert not list(done.folder.glob("[!.]*"))
+
+
+def test_a_shard_that_a_worker_given_up_writes_again_is_not_taken_for_what_was_evened_out(
+    archive: Archive, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = running.run
+
+    def late(*arguments: Any, **named: Any) -> None:
+        go(*arguments, **named)
+        shard = next((archive.root.parent / "out").glob(".canopy-staging/*/shards/*.tfrecord-*"))
+        shard.write_bytes(shard.read_bytes() * 2)
+
+    monkeypatch.setattr(running, "run", late)
+    done = run(archive.fill(5))
+    assert (done.code, done.out) == (75, "")
+    assert "bytes and was written with" in done.err
     assert not list(done.folder.glob("[!.]*"))
 
 
