@@ -1,7 +1,7 @@
 """The score and all that surrounds it, in plain NumPy over all rows.
 
 Promises: no TensorFlow, no state; every function is a formula over scores float[rows, classes] and labels
-{0, 1}[rows, classes].
+{0, 1}[rows, classes] of at least one row.
 """
 
 from __future__ import annotations
@@ -68,8 +68,7 @@ def fbeta_rows(predicted: npt.ArrayLike, labels: npt.ArrayLike) -> Array:
 
 def fbeta(predicted: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     """F-beta averaged over rows; see `fbeta_rows`."""
-    rows = fbeta_rows(predicted, labels)
-    return float(rows.mean()) if rows.size else 0.0
+    return float(fbeta_rows(predicted, labels).mean())
 
 
 def cross_entropy_rows(scores: npt.ArrayLike, labels: npt.ArrayLike) -> Array:
@@ -87,7 +86,7 @@ def cross_entropy_rows(scores: npt.ArrayLike, labels: npt.ArrayLike) -> Array:
     for tag in range(given.shape[1]):  # one at a time: all together would be several such tables
         clipped = np.clip(given[:, tag].astype(np.float64), 1e-7, 1 - 1e-7)
         total -= np.log(np.where(true[:, tag], clipped, 1 - clipped))
-    total /= max(1, given.shape[1])
+    total /= given.shape[1]
     return total
 
 
@@ -130,13 +129,10 @@ def tune_thresholds(scores: npt.ArrayLike, labels: npt.ArrayLike) -> Array:
         float64[classes].
     """
     given, true = np.asarray(scores), np.asarray(labels, bool).T
-    default = np.full(len(true), DEFAULT_THRESHOLD)
-    if not given.size:
-        return default
     # By tag and row: how many thresholds of the grid the score reaches.
     reached = np.array([np.searchsorted(GRID, column, side="right").astype(np.uint8) for column in given.T])
     positives = true.sum(axis=0)
-    at = np.full(len(true), int(FROM_DEFAULT.argmin()))  # of each tag's threshold, its place in the grid
+    at = np.full(len(true), FROM_DEFAULT.argmin())  # of each tag's threshold, its place in the grid
     answered = reached > at[:, None]
     hits, answers = (answered & true).sum(axis=0), answered.sum(axis=0)  # by row, over all tags
     scored_at_default = fbeta_of_counts(hits, positives, answers).mean()
@@ -155,7 +151,7 @@ def tune_thresholds(scores: npt.ArrayLike, labels: npt.ArrayLike) -> Array:
         if np.array_equal(before, at):
             break
     worse = fbeta_of_counts(hits, positives, answers).mean() < scored_at_default
-    return default if worse else GRID[at]
+    return np.full(len(true), DEFAULT_THRESHOLD) if worse else GRID[at]
 
 
 def _shares_passed() -> Array:
@@ -201,8 +197,6 @@ def best_constant(labels: npt.ArrayLike) -> tuple[Bits, float]:
     """
     true = np.asarray(labels, bool)
     chosen, score = np.zeros(true.shape[1], bool), 0.0
-    if not true.size:
-        return chosen, score
     positives, kind = np.unique(true.sum(axis=1), return_inverse=True)
     rows = np.array([true[kind == i].sum(axis=0) for i in range(len(positives))])  # [kinds, classes]
     for size in range(1, len(chosen) + 1):
