@@ -161,8 +161,8 @@ class Checkpoints:
                 file.write(out.getvalue())
             tf.io.gfile.rename(partial, self._path(step), overwrite=True)
         except REFUSED as error:
-            self._refused(step, error)
             _remove(partial)
+            self._refused(step, error)
             return False
         self._refusals = 0
         self._drop_older(step)
@@ -182,7 +182,6 @@ class Checkpoints:
         self._refusals, why = self._refusals + 1, first_line(error)
         log.warning("the checkpoint of step %d could not be saved (%s): the run goes on", step, why)
         if self._refusals == REFUSALS:
-            _remove(f"{self._folder}/partial")
             raise refusal(
                 f"{self._folder} refused {REFUSALS} checkpoints in a row ({why}): mend that, and start again",
                 error,
