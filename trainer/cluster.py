@@ -49,7 +49,7 @@ class Place:
         if self.workers == 1:
             return ""
         task = {"type": "worker", "index": self.index}
-        return json.dumps({"cluster": {"worker": list(self.addresses)}, "task": task})
+        return json.dumps({"cluster": {"worker": self.addresses}, "task": task})
 
 
 def from_tf_config(environment: Mapping[str, str]) -> Place:

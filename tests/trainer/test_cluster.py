@@ -36,8 +36,9 @@ def test_an_address_is_a_host_and_a_port_whatever_its_family(address):
     assert (port, "[" in host, cluster.join(host, port)) == (2222, False, address)
 
 
-def test_the_port_can_be_set():
-    assert cluster.from_indexed_job({**POD, "CANOPY_PORT": "7"}).addresses[0].endswith(":7")
+@pytest.mark.parametrize("port", ["1", "65535"])
+def test_the_port_can_be_set(port):
+    assert cluster.from_indexed_job({**POD, "CANOPY_PORT": port}).addresses[0].endswith(f":{port}")
 
 
 @pytest.mark.parametrize("name", ["JOB_COMPLETION_INDEX", "CANOPY_WORKERS", "CANOPY_SERVICE", "HOSTNAME"])
@@ -51,7 +52,7 @@ def test_an_index_beyond_the_workers_is_refused():
         cluster.from_indexed_job({**POD, "JOB_COMPLETION_INDEX": "2"})
 
 
-@pytest.mark.parametrize("port", ["0", "70000", "-1"])
+@pytest.mark.parametrize("port", ["0", "65536", "-1"])
 def test_a_port_has_to_be_one(port):
     with pytest.raises(UserError, match="CANOPY_PORT must be a number from 1 to 65535"):
         cluster.from_indexed_job({**POD, "CANOPY_PORT": port})
@@ -72,7 +73,7 @@ def test_without_tf_config_there_is_one_worker():
     assert (place.workers, place.is_chief) == (1, True)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"cluster": {"worker": ["a:1"]}, "task": {"index": 1}}'])
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"cluster": {"worker": ["a:1"]}, "task": {"index": 1}}'])
 def test_a_damaged_tf_config_is_refused(text):
     with pytest.raises(UserError, match="TF_CONFIG"):
         cluster.from_tf_config({"TF_CONFIG": text})
@@ -84,13 +85,15 @@ def test_local_workers_get_ports_of_their_own():
 
 
 def test_addresses_can_be_given_in_place_of_a_service():
-    place = cluster.from_indexed_job({"JOB_COMPLETION_INDEX": "1", "CANOPY_ADDRESSES": "a:1, b:2"})
-    assert (place.index, place.addresses, place.by_name) == (1, ("a:1", "b:2"), False)
+    for index in (0, 1):
+        given = {"JOB_COMPLETION_INDEX": str(index), "CANOPY_ADDRESSES": "a:1, b:65535"}
+        place = cluster.from_indexed_job(given)
+        assert (place.index, place.addresses, place.by_name) == (index, ("a:1", "b:65535"), False)
 
 
 @pytest.mark.parametrize(
     ("index", "text", "named"),
-    [("2", "a:1,b:2", "completions"), ("0", "a,b:2", "a,b"), ("0", "a:70000", "70000")],
+    [("2", "a:1,b:2", "completions"), ("0", "a,b:2", "a,b"), ("0", "a:0", "a:0"), ("0", "a:65536", "65536")],
 )
 def test_addresses_that_do_not_fit_are_refused(index, text, named):
     with pytest.raises(UserError, match=named):

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from canopy.cli import TryAgainError, UserError
+from tests.trainer.stale import hide
 from tests.trainer.test_claim import by_hand, settings
 from trainer import claim as claims
 from trainer.model_dir import check_sources, has_saved
@@ -42,6 +43,13 @@ def test_a_checkpoint_is_seen_whatever_characters_the_folders_name_has(tmp_path)
     assert not has_saved(str(folder.parent))
     (folder / "step-00000008.npz").touch()
     assert has_saved(str(folder.parent))
+
+
+def test_a_checkpoint_that_another_machine_has_just_made_is_seen(tmp_path, monkeypatch):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "step-00000008.npz").touch()
+    hide(monkeypatch, tmp_path / "checkpoints")
+    assert has_saved(str(tmp_path))
 
 
 def test_a_model_dir_that_cannot_be_written_is_one_sentence(tmp_path):
