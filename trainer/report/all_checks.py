@@ -45,7 +45,7 @@ def run(given: Evidence) -> list[Check]:
     labels, tags, looks = given.scored.labels, given.tags, given.scored.looks
     counts = labels.sum(axis=0).tolist()
     train = given.facts["splits"].get("train", {"records": 0, "tags": {}})
-    train_counts = [int(train["tags"].get(tag, 0)) for tag in tags]
+    train_counts = [train["tags"].get(tag, 0) for tag in tags]
     has_other = given.split != "train" and train["records"] > 0  # a train split beside the one evaluated
     pictures = given.facts["images"]
     constant = np.broadcast_to([tag in given.constant_tags for tag in tags], labels.shape)
@@ -60,8 +60,8 @@ def run(given: Evidence) -> list[Check]:
         checks.append(data_checks.dead_pictures(given.others.flat, given.others.names, "train"))
     checks += [
         data_checks.suspicious_pictures(
-            int(pictures.get("suspicious", 0)),
-            int(pictures.get("written", 0)),
+            pictures.get("suspicious", 0),
+            pictures["written"],
             pictures.get("suspicious_names", []),
         ),
         model_checks.constant_answers(given.answered, labels, tags),
@@ -74,7 +74,7 @@ def run(given: Evidence) -> list[Check]:
         twins = duplicates.find(looks, given.others)
         checks += data_checks.duplicates(twins.exact, twins.near, len(looks.names), len(given.others.names))
         checks += [
-            data_checks.tags_differ(counts, len(labels), train_counts, int(train["records"]), tags),
+            data_checks.tags_differ(counts, len(labels), train_counts, train["records"], tags),
             data_checks.pixels_differ(looks.measures, given.others.measures),
         ]
     checks += [

@@ -75,11 +75,10 @@ def suspicious_pictures(count: int, written: int, names: Sequence[str]) -> Check
             "suspicious_pictures", title, "pass", f"None of the {written:,} records was one value throughout."
         )
     shown = f" ({named(names)})" if names else ""
-    share = count / max(1, written)
     return Check(
         "suspicious_pictures",
         title,
-        "fail" if share >= DEAD else "look",
+        "fail" if count / written >= DEAD else "look",
         f"{count:,} of the {written:,} records were one value throughout when preprocessing read "
         f"them{shown}: look at these files in the archive, and mend or remove them.",
     )
@@ -108,7 +107,7 @@ def tags_differ(
     if not differing:
         told = (
             f"No tag's frequency differs from training's by more than chance (Fisher's exact test with "
-            f"Holm's correction for {len(tags)} tags, smallest corrected p {min(p_values, default=1.0):.2g})."
+            f"Holm's correction for {len(tags)} tags, smallest corrected p {p_values.min():.2g})."
         )
         return Check("tags_differ", title, "pass", told)
     shown = [

@@ -68,7 +68,7 @@ def mean_interval(values: npt.ArrayLike) -> Interval:
     """
     given = np.asarray(values, np.float64)
     if given.size < 2:
-        return Interval(float(given.mean()) if given.size else 0.0, float("inf"))
+        return Interval(float(given.mean()), float("inf"))
     return Interval(float(given.mean()), float(Z_95 * given.std(ddof=1) / np.sqrt(given.size)))
 
 
@@ -174,7 +174,7 @@ def calibration(scores: npt.ArrayLike, labels: npt.ArrayLike) -> Calibration:
     with np.errstate(invalid="ignore"):
         means, shares = given_sums / counts, true_sums / counts
     filled = counts > 0
-    error = (counts[filled] * np.abs(shares - means)[filled]).sum() / max(1, counts.sum())
+    error = (counts[filled] * np.abs(shares - means)[filled]).sum() / counts.sum()
     return Calibration(counts.tolist(), means.tolist(), shares.tolist(), float(error))
 
 
