@@ -81,6 +81,6 @@ def check_sources(config: Config) -> None:
 
 
 def _is_within(path: str, folder: str) -> bool:
-    if "://" in path or "://" in folder:
+    if "://" in folder:
         return f"{path.rstrip('/')}/".startswith(f"{folder}/")
     return Path(path).exists() and Path(path).resolve().is_relative_to(Path(folder).resolve())

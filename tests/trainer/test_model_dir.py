@@ -15,7 +15,7 @@ from trainer.model_dir import check_sources, has_saved
 
 
 @pytest.mark.parametrize("flag", ["init_from", "weights", "data", "backbone"])
-def test_restart_refuses_to_begin_with_what_it_deletes(tmp_path, flag):
+def test_restart_refuses_to_begin_with_what_it_deletes(tmp_path, monkeypatch, flag):
     model_dir = tmp_path / "model"
     (model_dir / "export" / "variables").mkdir(parents=True)
     (tmp_path / "link").symlink_to(model_dir / "export")
@@ -26,6 +26,7 @@ def test_restart_refuses_to_begin_with_what_it_deletes(tmp_path, flag):
         check_sources(given)
         with pytest.raises(UserError, match=f"--{flag} .* lies in what --restart deletes"):
             check_sources(dataclasses.replace(given, restart=True))
+    monkeypatch.chdir(model_dir / "export")
     check_sources(settings(model_dir, restart=True, init_from=str(tmp_path)))
 
 
