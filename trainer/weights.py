@@ -13,7 +13,6 @@ import shutil
 import socket
 import sys
 import threading
-import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Collection, Sequence
@@ -85,7 +84,7 @@ def fetch(alpha: float, image_size: int) -> Path:
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
-    except (urllib.error.URLError, http.client.HTTPException, OSError, RuntimeError, UnicodeError) as error:
+    except (OSError, http.client.HTTPException, RuntimeError, UnicodeError) as error:
         # RuntimeError: nobody knows a home for this user, as for a number that a container was given.
         # UnicodeError: a proxy's name is none that a host can have.
         raise UserError(

@@ -174,7 +174,7 @@ def test_a_choice_is_a_file_or_none(tmp_path):
     assert weights.resolve("none", 1.0, 224) is None
     (tmp_path / "w.h5").write_bytes(weights.HDF5 + b"whatever")
     assert weights.resolve(str(tmp_path / "w.h5"), 1.0, 224) == str(tmp_path / "w.h5")
-    with pytest.raises(UserError, match="nowhere"):
+    with pytest.raises(UserError, match="--weights nowhere: there is no such file"):
         weights.resolve("nowhere", 1.0, 224)
     (tmp_path / "w.h5").write_text("<html>not found</html>")
     with pytest.raises(UserError, match="no HDF5 file"):

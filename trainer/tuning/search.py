@@ -108,8 +108,7 @@ class Space:
     def probes(self) -> Iterator[dict[str, Value]]:
         """Sets of values in which each value to check comes up at least once."""
         columns = {name: itertools.cycle(part.probes()) for name, part in self.parts.items()}
-        longest = max((len(part.probes()) for part in self.parts.values()), default=1)
-        for _ in range(longest):
+        for _ in range(max(len(part.probes()) for part in self.parts.values())):
             yield {name: next(column) for name, column in columns.items()}
 
     def tidy(self, params: Mapping[str, Value]) -> dict[str, Value]:
