@@ -146,12 +146,12 @@ def _reach(url: str) -> None:
     parts = urlsplit(url)
     if parts.scheme in urllib.request.getproxies():
         return  # a proxy knows the way, and this machine may not
-    port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+    address = parts.hostname or "", parts.port or 443  # of HTTPS
     over, failed = threading.Event(), list[OSError]()
 
     def connect() -> None:
         try:
-            socket.create_connection((parts.hostname or "", port), CONNECT_SECONDS).close()
+            socket.create_connection(address, CONNECT_SECONDS).close()
         except OSError as error:
             failed.append(error)
         over.set()

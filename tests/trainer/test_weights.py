@@ -222,6 +222,20 @@ def test_where_nobody_ever_answers_it_is_known_in_seconds(no_network, black_hole
     assert time.monotonic() - began < 5
 
 
+def test_where_there_is_no_way_nobody_tries_another(cache, monkeypatch):
+    tried: list[tuple[str, int]] = []
+
+    def refuse(address, *_):
+        tried.append(address)
+        raise ConnectionRefusedError("no way")
+
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr(urllib.request, "getproxies", dict)
+    with pytest.raises(UserError, match=r"cannot be fetched \(no way\)"):
+        weights.fetch(1.0, 224)
+    assert tried == [("storage.googleapis.com", 443)]
+
+
 @pytest.fixture
 def behind_a_proxy(served, monkeypatch):
     """Only the server in the place of Keras' knows the way, as a proxy."""
