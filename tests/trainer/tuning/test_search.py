@@ -143,14 +143,15 @@ def test_whole_numbers_are_drawn_from_a_range_of_them_evenly_in_their_logarithm_
 
 
 def test_a_drawn_number_is_short_and_a_narrow_range_stays_one():
-    space = search.chosen(["average_decay=0.999..0.99999", "mixup=0..1:0.00025"], [])
+    space = search.chosen(["average_decay=0.999..0.99999", "mixup=0..1:0.00025", "seed=0..99999"], [])
     drawn = {"learning_rate": 0.00012345678, "dropout": 0.0}
-    drawn |= {"average_decay": 0.999951234567, "mixup": 0.12325}
+    drawn |= {"average_decay": 0.999951234567, "mixup": 0.12325, "seed": 12345}
     assert space.tidy(drawn) == {
         "learning_rate": 0.0001235,
         "dropout": 0.0,
         "average_decay": 0.9999512,
         "mixup": 0.12325,
+        "seed": 12345,
     }
     uneven = search.chosen(["dropout=0.44444..0.66667"], [])
     assert uneven.tidy({"dropout": 0.666669}) == {"dropout": 0.66667}  # 0.6667 would be outside
