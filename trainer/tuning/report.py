@@ -82,10 +82,10 @@ def command(settings: Settings, best: FrozenTrial, space: Space, output: Path) -
 
 
 def table(trials: list[FrozenTrial], space: Space) -> Table:
-    """The best trials, the best first."""
+    """The best trials, one at least, the best first."""
     complete = [each for each in trials if each.state == TrialState.COMPLETE]
     complete.sort(key=lambda each: (-(each.value or 0.0), each.number))
-    names = list(complete[0].params) if complete else []
+    names = list(complete[0].params)
     shown = Table(title="best trials")
     for name in ("trial", "F2", "seconds", *names):
         shown.add_column(name, justify="right")

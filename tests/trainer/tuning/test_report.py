@@ -70,7 +70,6 @@ def test_the_table_holds_the_ten_best_trials_the_first_of_equal_ones_before_the_
     assert columns["trial"] == ["3", "12", *map(str, range(4, 12))]
     assert columns["F2"][:3] == ["0.9000", "0.9000", "0.8900"]
     assert [columns[name][0] for name in ("seconds", "loss", "learning_rate")] == ["12", "focal", "0.001"]
-    assert report.table([], SPACE).columns
 
 
 def test_the_command_trains_with_the_best_trials_flags_and_can_be_pasted(tmp_path):
