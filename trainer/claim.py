@@ -280,7 +280,7 @@ def _holder(path: str) -> tuple[int, str]:
     """The run's number and what its starts have in common, as run.json has them; -1 where it is damaged."""
     try:
         found = json.loads(read(path))
-        return int(found.get("id") or 0), str(found.get("run") or "")
+        return int(found.get("id") or 0), str(found.get("run", ""))
     except (ValueError, TypeError, AttributeError):
         return -1, ""
 

@@ -66,6 +66,15 @@ def test_a_line_that_is_cut_is_not_heard_even_where_it_makes_sense(raw):
         line.hear()
 
 
+def test_a_connection_ends_with_its_with():
+    here, there = socket.socketpair()
+    with there:
+        there.settimeout(10)
+        with Line(here):
+            pass
+        assert there.recv(1) == b""
+
+
 def test_who_holds_the_port_is_known_by_the_first_words(sides, raw):
     mine, others = sides
     mine.greet(index=1)
