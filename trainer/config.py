@@ -95,8 +95,7 @@ class Config:
         return self.early_image_size if epoch < self.early_epochs else self.image_size
 
 
-LARGEST = 2**31  # what a whole number must stay below: TensorFlow's int32 and NumPy's generators end there
-LARGEST_FLOAT = 3e38  # likewise for TensorFlow's float32
+LARGEST = 2**31  # what a number must stay below: TensorFlow's int32 and NumPy's generators end there
 
 # What may change between a run and its resumption: none of it alters what is learned.
 RESUMABLE = frozenset(
@@ -151,16 +150,13 @@ def check(config: Config) -> None:
     )
     for name in positive:
         value = getattr(config, name)
-        end = LARGEST_FLOAT if isinstance(value, float) else LARGEST
-        if not 0 < value < end:
-            raise UserError(f"--{name} must be a number greater than 0 and below {end:g}, and is {value:g}")
+        if not 0 < value < LARGEST:
+            raise UserError(f"--{name} must be greater than 0 and below {LARGEST}, and is {value}")
     shares = ("warmup_share", "final_rate_share", "bn_momentum", "average_decay", "dropout")
-    for name in (*shares, "weight_decay", "mixup"):
-        end, named = (1.0, " and below 1") if name in shares else (LARGEST_FLOAT, "")
-        if not 0 <= getattr(config, name) < end:
-            raise UserError(f"--{name} must be a number of at least 0{named}, and is {getattr(config, name)}")
-    if not 0 <= config.seed < LARGEST:
-        raise UserError(f"--seed must be at least 0 and below {LARGEST}, and is {config.seed}")
+    for name in (*shares, "weight_decay", "mixup", "seed"):
+        value, end = getattr(config, name), 1 if name in shares else LARGEST
+        if not 0 <= value < end:
+            raise UserError(f"--{name} must be at least 0 and below {end}, and is {value}")
     _check_together(config)
 
 

@@ -43,8 +43,8 @@ def test_help_explains_every_field(capsys):
         (["--model_dir", ""], "--model_dir is empty"),
         (["--data", ""], "--data is empty"),
         (["--batch_size", str(2**31)], "--batch_size"),
-        (["--learning_rate", "1e39"], "--learning_rate"),
-        (["--weight_decay", "1e300"], "--weight_decay"),
+        (["--learning_rate", str(2**31)], "--learning_rate"),
+        (["--weight_decay", "inf"], "--weight_decay"),
         (["--seed", "-1"], "--seed"),
         (["--seed", str(2**31)], "--seed"),
         (["--early_epochs", "6"], "--early_epochs"),
@@ -70,10 +70,19 @@ def test_a_value_that_cannot_be_used_is_named(flags, named):
         ["--seed", str(2**31 - 1)],
         ["--epochs", "1", "--batch_size", "1", "--checkpoint_steps", "1", "--log_steps", "1"],
         ["--weight_decay", "0", "--warmup_share", "0", "--bn_momentum", "0"],
+        ["--weight_decay", "1", "--mixup", "1"],
+        ["--communication", "nccl"],
     ],
 )
 def test_the_last_value_within_its_limits_can_be_used(flags):
     assert config.parse([*NEEDED, *flags])
+
+
+@pytest.mark.parametrize(
+    ("flags", "takes"), [([], True), (["--backbone", "hub:x"], False), (["--init_from", "export"], False)]
+)
+def test_weights_are_for_a_network_that_brings_none_of_its_own(flags, takes):
+    assert config.parse([*NEEDED, *flags]).takes_weights == takes
 
 
 def test_early_epochs_take_smaller_images():
