@@ -99,7 +99,7 @@ def fisher_exact(hits: int, rows: int, other_hits: int, other_rows: int) -> floa
     logs = choose(rows, possible) + choose(other_rows, positives - possible)
     logs = logs - choose(total, np.asarray(positives))
     found = logs[hits - possible[0]]
-    return float(min(1.0, np.exp(logs[logs <= found + 1e-7]).sum()))
+    return float(np.exp(logs[logs <= found + 1e-7]).sum())
 
 
 @functools.lru_cache(maxsize=1)

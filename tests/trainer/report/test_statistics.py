@@ -13,6 +13,8 @@ from hypothesis.extra import numpy as arrays
 from trainer import metrics
 from trainer.report import statistics
 
+pytestmark = pytest.mark.filterwarnings("error")  # of an empty bin the report says nan, and NumPy nothing
+
 
 def exact_fisher(hits, rows, other_hits, other_rows):
     """The same sum in whole numbers."""
@@ -65,6 +67,7 @@ def test_two_samples_of_one_distribution_pass_and_others_do_not():
     distance, p_value = statistics.kolmogorov_smirnov(rng.normal(size=200), rng.normal(1, size=800))
     assert distance > 0.3
     assert p_value < 1e-9
+    assert statistics.kolmogorov_smirnov([0, 0, 1], [0, 0, 1]) == (0.0, 1.0)
 
 
 def test_kolmogorov_smirnov_has_the_tabled_critical_value():
@@ -82,8 +85,9 @@ def test_an_intervals_coverage_is_95_percent():
     assert 0.93 < inside < 0.97
 
 
-def test_one_row_has_no_interval():
+def test_one_row_has_no_interval_and_two_have_a_wide_one():
     assert statistics.mean_interval([0.5]).half_width == math.inf
+    assert statistics.mean_interval([0, 1]).half_width == pytest.approx(1.96 / 2, abs=1e-4)
 
 
 def test_scores_that_come_true_as_often_as_they_say_have_no_calibration_error():

@@ -74,9 +74,10 @@ def test_too_few_others_end_none():
     assert epochs_of_a_bad_trial("median", 12, sampling.UNPRUNED_TRIALS - 1) is None
 
 
-def test_hyperband_ends_some_bad_trials_early_and_lets_others_run():
-    # By its number a trial falls to one of three brackets, which first look at it after 1, 3 and 9 epochs.
-    assert {epochs_of_a_bad_trial("hyperband", 9, after) for after in range(12, 20)} == {1, 3, 9}
+@pytest.mark.parametrize(("epochs", "ended"), [(4, {1, 3}), (9, {1, 3, 9}), (18, {2, 6, 18})])
+def test_hyperband_ends_some_bad_trials_early_and_lets_others_run(epochs, ended):
+    # By its number a trial falls to a bracket: they first look at it after a ninth, a third, and all epochs.
+    assert {epochs_of_a_bad_trial("hyperband", epochs, after) for after in range(12, 20)} == ended
 
 
 def test_without_a_pruner_every_trial_ends_by_itself():
