@@ -59,7 +59,7 @@ def _near(
     split: Looks, rows: npt.NDArray[np.int64], others: Looks, candidates: npt.NDArray[np.int64]
 ) -> list[tuple[int, int]]:
     """For each of `rows` the most alike of `candidates`, where one is alike enough."""
-    if not rows.size or not candidates.size:
+    if not candidates.size:
         return []
     hashes, means = others.hashes[candidates], others.thumbs.mean(axis=(1, 2))
     step = max(1, BLOCK // hashes.size)

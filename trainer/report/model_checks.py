@@ -81,7 +81,7 @@ def constant_answers(answered: npt.ArrayLike, labels: npt.ArrayLike, tags: Seque
     given, true = np.asarray(answered, bool), np.asarray(labels, bool)
     share, answer = _most_frequent(given)
     due, _ = _most_frequent(true)
-    said = named([tag for tag, taken in zip(tags, answer, strict=True) if taken]) or "nothing"
+    said = named([tag for tag, taken in zip(tags, answer, strict=True) if taken])
     found = f"The most frequent answer ({said}) goes to {share:.0%} of the images"
     title = "Different images, different answers"
     few = 1 - share < OTHERS * (1 - due)

@@ -40,6 +40,8 @@ def test_a_gain_within_chance_is_not_shown_by_few_images_and_none_by_many():
     assert "9 images are too few" in few.sentence
     gains = np.tile([0.102, -0.098], 200)  # 0.002 ± 0.01
     assert beats_constant(0.5 + gains, [0.5] * 400).verdict == "fail"
+    losses = np.tile([0.2, -0.3], 5)  # -0.05 ± 0.16
+    assert beats_constant(0.5 + losses, [0.5] * 10).verdict == "fail"
 
 
 def test_thresholds_that_spoil_good_scores_are_named_as_the_cause():
@@ -147,6 +149,7 @@ def test_scores_without_variance_fail():
     found = model_checks.constant_scores(np.full(labels.shape, 0.3), labels, TAGS)
     assert found.verdict == "fail"
     assert "17 of 17 tags" in found.sentence
+    assert "the network sees no difference between pictures" in found.sentence
 
 
 def test_one_tag_without_variance_is_worth_a_look_and_named():
