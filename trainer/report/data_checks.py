@@ -200,8 +200,11 @@ def absent_tags(
         tags: the class names.
         split: which one.
     """
-    here = [tag for tag, count in zip(tags, counts, strict=True) if not count]
-    there = [tag for tag, count in zip(tags, other_counts or counts, strict=True) if not count]
+
+    def lacking(found: Sequence[int]) -> list[str]:
+        return [tag for tag, count in zip(tags, found, strict=True) if not count]
+
+    here, there = lacking(counts), lacking(other_counts) if other_counts else []
     title = "Every tag in both splits" if other_counts else "Every tag in the split"
     if not here and not there:
         rarest = min(range(len(tags)), key=lambda i: counts[i])
@@ -209,7 +212,7 @@ def absent_tags(
         told = f"All {len(tags)} tags occur in {where}, {tags[rarest]} least ({counts[rarest]:,})."
         return Check("absent_tags", title, "pass", told)
     parts = [f"{split} lacks {named(here)}"] if here else []
-    parts += [f"train lacks {named(there)}"] if there and other_counts else []
+    parts += [f"train lacks {named(there)}"] if there else []
     told = (
         f"{' and '.join(parts)}: figures for these tags mean nothing, so collect more images of them "
         "or take these tags out of the labels and preprocess again."

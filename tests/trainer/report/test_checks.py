@@ -79,6 +79,8 @@ def test_tags_are_not_judged_by_a_handful_of_images():
     answered = [[0, 0, 1]] * 7
     assert model_checks.never_answered(answered, labels, TAGS[:3]).verdict == "look"
     assert model_checks.never_answered(answered * 3, labels * 3, TAGS[:3]).verdict == "fail"
+    varied = [[i % 2] * 3 for i in range(10)]
+    assert model_checks.never_answered([[1, 1, row[0]] for row in varied], varied, TAGS[:3]).verdict == "fail"
     assert model_checks.never_answered([[0, 1]] * 10, [[1, 1]] * 5 + [[0, 1]] * 5, HALVES).verdict == "fail"
     assert model_checks.never_answered([[1]] * 22, [[1]] * 20 + [[0]] * 2, ("all_but_two",)).verdict == "look"
 
@@ -200,10 +202,13 @@ def test_a_tag_never_answered_or_always_answered_is_named():
     answered[:, 1], answered[:, 4] = False, True
     found = model_checks.never_answered(answered, labels, TAGS)
     assert found.verdict == "look"
-    assert "never answered: tag_b" in found.sentence
-    assert "answered for every image: tag_e" in found.sentence
+    assert "(never answered: tag_b; answered for every image: tag_e)" in found.sentence
+    answered[:, 4] = labels[:, 4]
+    assert "(never answered: tag_b)" in model_checks.never_answered(answered, labels, TAGS).sentence
     answered[:] = True
-    assert model_checks.never_answered(answered, labels, TAGS).verdict == "fail"
+    found = model_checks.never_answered(answered, labels, TAGS)
+    assert found.verdict == "fail"
+    assert "(answered for every image: tag_a, " in found.sentence
 
 
 def test_thresholds_at_the_grids_ends_are_named_unless_the_tag_is_absent():
@@ -303,10 +308,16 @@ def test_the_measure_that_differs_most_is_named_first():
 def test_shared_pictures_fail_from_a_hundredth_on_and_nearly_shared_ones_from_a_twentieth_on():
     exact, near = data_checks.duplicates([("a", "b")] * 10, [("c", "d")] * 49, 1_000, 5_000)
     assert (exact.verdict, near.verdict) == ("fail", "look")
-    assert "a is b" in exact.sentence
+    assert exact.sentence.startswith(
+        "10 of the 1,000 pictures are each the same file as a training picture ("
+    )
     exact, near = data_checks.duplicates([("a", "b")] * 9, [("c", "d")] * 50, 1_000, 5_000)
     assert (exact.verdict, near.verdict) == ("look", "fail")
-    assert data_checks.duplicates([("a", "b")], [], 1_000, 5_000)[1].verdict == "pass"
+    exact, near = data_checks.duplicates([("a", "b")], [], 1_000, 5_000)
+    assert exact.sentence.startswith(
+        "1 of the 1,000 pictures is the same file as a training picture (a is b)"
+    )
+    assert near.verdict == "pass"
 
 
 def test_duplicates_nobody_looked_for_are_not_passed():
@@ -318,7 +329,12 @@ def test_absent_tags_are_named_with_their_split():
     assert "take these tags out of the labels" in found.sentence  # --vocabulary alone would reject images
     assert found.verdict == "look"
     assert "validation lacks right and train lacks left" in found.sentence
-    assert data_checks.absent_tags([3, 1], [5, 4], HALVES, "validation").verdict == "pass"
+    found = data_checks.absent_tags([3, 0], [5, 4], HALVES, "validation")
+    assert found.sentence.startswith("validation lacks right: ")
+    found = data_checks.absent_tags([3, 1], [0, 4], HALVES, "validation")
+    assert found.sentence.startswith("train lacks left: ")
+    found = data_checks.absent_tags([3, 1], [5, 4], HALVES, "validation")
+    assert found.sentence == "All 2 tags occur in validation and in train, right least (1)."
 
 
 def test_without_another_train_split_no_tag_is_missing_from_it():
