@@ -142,7 +142,7 @@ class Checkpoints:
             TryAgainError: where it failed for a reason that may pass.
         """
         values = list(map(self._local.value, self._variables))
-        if not all(np.isfinite(value).all() for value in values if value.dtype.kind == "f"):
+        if not all(np.isfinite(value).all() for value in values):
             raise UserError(f"a weight is no number any more at step {step}, and {NOT_FINITE}")
         if not self._writes:
             return True
