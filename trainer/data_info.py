@@ -71,9 +71,8 @@ class DataInfo:
         """
         with _told(self.folder):
             images = _value(self.facts, "images", dict)
-            for key in ("found", "written", "rejected"):
+            for key in ("found", "written", "rejected", "suspicious"):
                 _value(images, key, int, "images.")
-            _value(images, "suspicious", int, "images.", default=0)
             _list(images, "suspicious_names", str, "images.")
             _object(self.facts, "rejects", int)
             for split, found in _object(self.facts, "splits", dict).items():
@@ -123,7 +122,7 @@ class DataInfo:
                 f"{name} ({sum(s.records for s in found)})" for name, found in self.splits.items()
             )
             raise UserError(
-                f"{self.folder} holds no records of split {split!r}: it has {have or 'no split'}, and "
+                f"{self.folder} holds no records of split {split!r}: it has {have}, and "
                 "beam_jobs.preprocess --splits gives each its share"
             )
         integrity.check_sizes(shards)

@@ -151,6 +151,7 @@ def test_a_key_that_is_missing_or_holds_something_else_is_named(folder, path, va
     [
         ("images", MISSING),
         ("images.rejected", MISSING),
+        ("images.suspicious", MISSING),
         ("images.suspicious", "none"),
         ("images.suspicious_names", {}),
         ("rejects.empty", "one"),

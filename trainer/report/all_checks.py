@@ -60,9 +60,9 @@ def run(given: Evidence) -> list[Check]:
         checks.append(data_checks.dead_pictures(given.others.flat, given.others.names, "train"))
     checks += [
         data_checks.suspicious_pictures(
-            pictures.get("suspicious", 0),
+            pictures["suspicious"],
             pictures["written"],
-            pictures.get("suspicious_names", []),
+            pictures["suspicious_names"],
         ),
         model_checks.constant_answers(given.answered, labels, tags),
         model_checks.constant_scores(given.scored.scores, labels, tags),
