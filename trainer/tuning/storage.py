@@ -237,7 +237,7 @@ def _mend(path: Path, lock: JournalFileOpenLock) -> None:
 
 def _check_new(text: str, output: Path) -> None:
     """Refuses a folder of trials that the study which begins does not know."""
-    if output.is_dir() and any(output.glob("trial-*")):
+    if any(output.glob("trial-*")):
         path = journal_path(text)
         if path is not None and path.stat().st_size == 0:
             path.unlink()

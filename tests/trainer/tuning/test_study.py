@@ -287,6 +287,8 @@ def test_trials_of_an_unknown_study_are_not_written_over(place, tmp_path):
     with pytest.raises(UserError, match="does not know"):
         join(place, tmp_path)
     assert not (tmp_path / "study.log").exists()
+    (tmp_path / "trials" / "trial-0000").rmdir()
+    assert join(place, tmp_path).claim(SPACE)
 
 
 def test_a_file_that_holds_another_study_outlives_the_refusal_of_one(tmp_path):
