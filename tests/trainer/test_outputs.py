@@ -8,17 +8,19 @@ from canopy.cli import UserError
 from trainer.outputs import check_folder
 
 
-def test_a_folder_that_is_there_or_can_be_made_will_do(tmp_path):
+def test_a_folder_that_is_there_or_can_be_made_will_do(tmp_path, monkeypatch):
     check_folder("--output", str(tmp_path))
     check_folder("--output", str(tmp_path / "a" / "b"))
-    check_folder("--output", "gs://bucket/a")
     assert not list(tmp_path.iterdir())
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gs:").touch()  # no part of an address
+    check_folder("--output", "gs://bucket/a")
 
 
-@pytest.mark.parametrize("below", ["", "/a", "/a/b"])
-def test_a_file_in_place_of_a_folder_is_named(below, tmp_path):
+@pytest.mark.parametrize(("below", "what"), [("", "it"), ("/a", "/.*/file"), ("/a/b", "/.*/file")])
+def test_a_file_in_place_of_a_folder_is_named(below, what, tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(UserError, match=f"--output {tmp_path}/file{below}: .*is not a folder"):
+    with pytest.raises(UserError, match=f"--output {tmp_path}/file{below}: {what} is not a folder"):
         check_folder("--output", f"{tmp_path}/file{below}")
 
 
