@@ -68,17 +68,16 @@ def waits(job: KubeObject, pods: Sequence[KubeObject], now: datetime) -> list[Wa
 
 def _of_workers(spec: dict[str, Any], pods: Iterable[KubeObject], now: datetime) -> list[Wait]:
     """With backoffLimitPerIndex each index waits for itself."""
-    completions = spec.get("completions") or 0
-    if spec.get("parallelism", 1) < completions:
+    if spec.get("parallelism", 1) < spec["completions"]:
         return []  # others may come first
     by_worker: dict[int, list[KubeObject]] = {}
     for pod in pods:
         by_worker.setdefault(endings.worker(pod) or 0, []).append(pod)
     found = []
     for worker, own in sorted(by_worker.items()):
-        if worker >= completions or any(endings.phase(pod) != "Failed" for pod in own):
+        if any(endings.phase(pod) != "Failed" for pod in own):
             continue
-        # The controller lets go of it where the index has failed for good.
+        # The controller lets go of it where the index has failed for good, or is no longer wanted.
         held = [pod for pod in own if COUNTING in (pod["metadata"].get("finalizers") or [])]
         if held:
             last = max(held, key=lambda pod: (_failures(pod), finished(pod)))
@@ -110,8 +109,7 @@ def _wait(last: KubeObject, worker: int | None, failures: int, now: datetime) ->
 
 def delay(failures: int) -> int:
     """Seconds from the last failure to the next pod, after so many of them."""
-    doublings = min(failures - 1, LONGEST_SECONDS.bit_length())  # enough for the longest
-    return min(LONGEST_SECONDS, FIRST_SECONDS << doublings)
+    return min(LONGEST_SECONDS, FIRST_SECONDS << (failures - 1))
 
 
 def _failures(pod: KubeObject) -> int:

@@ -62,7 +62,7 @@ def test_failures_that_a_policy_ignores_count_for_the_wait():
 
 
 def test_each_worker_waits_for_itself_and_for_the_last_of_its_pods():
-    pods = [ended(0, 0, held=False), ended(50, 0, 1), ended(55, 1)]
+    pods = [ended(55, 1), ended(50, 0, 1), ended(0, 0)]
     assert [(w.worker, w.seconds) for w in waits({"spec": PER_WORKER}, pods, at(60))] == [(0, 10), (1, 5)]
 
 
@@ -76,10 +76,12 @@ def test_without_a_limit_for_each_index_the_failures_of_all_add_up():
     spec = {"completions": 4, "parallelism": 2, "backoffLimit": 6}
     (wait,) = waits({"spec": spec}, [ended(0), ended(10), ended(12), going()], at(13))
     assert (wait.worker, wait.failures, wait.seconds) == (None, 3, 39)
-    (wait,) = waits({"spec": spec}, [ended(0), ended(10, phase="Succeeded"), ended(12), going()], at(13))
+    done = [ended(5, phase="Succeeded"), ended(10, phase="Succeeded")]
+    (wait,) = waits({"spec": spec}, [ended(0), ended(8), *done, ended(12), going()], at(13))
     assert (wait.failures, wait.seconds) == (1, 9)
     assert not told(spec, [ended(0), going(), going(phase="Pending")], 1)
     assert not told(spec, [ended(0), going()], 1, succeeded=3)
+    assert not told(spec, [], 1)
 
 
 def test_a_work_queue_that_is_done_gets_no_more_pods():
@@ -105,6 +107,11 @@ def test_nothing_is_said_where_the_job_may_not_go_on_or_somebody_else_decides(sp
     assert not told(PER_WORKER | spec, pods, 1, **status)
 
 
+@pytest.mark.parametrize("deadline", [{}, {"activeDeadlineSeconds": 25}])
+def test_a_deadline_that_comes_after_the_pod_changes_nothing(deadline):
+    assert told(PER_WORKER | deadline, [ended(0, 0)], 1, startTime=text(-10))
+
+
 def test_a_wait_that_is_over_is_not_told_and_a_clock_that_is_behind_does_not_lengthen_it():
     assert not told(ALONE, [ended(0)], 11)
     assert "in about 10 s" in told(ALONE, [ended(0)], -300)[0]
@@ -119,10 +126,14 @@ def test_a_pod_ended_with_its_last_container_or_else_when_it_was_no_longer_ready
     pod["spec"]["initContainers"] = [{"name": "proxy", "restartPolicy": "Always"}]
     assert finished(pod) == at(9)
     pod["status"]["containerStatuses"][0]["state"] = {"running": {}}
-    assert finished(pod).isoformat() == "2026-11-22T10:00:00+00:00"  # when it was made
+    assert finished(pod) == finished(made.pod({"phase": "Failed"})) == START  # when it was made
     pod["metadata"] |= {"deletionTimestamp": text(60), "deletionGracePeriodSeconds": 30}
     assert finished(pod) == at(30)
-    pod["status"]["conditions"] = [{"type": "Ready", "status": "False", "lastTransitionTime": text(20)}]
+    placed, unready = (
+        {"type": name, "status": status, "lastTransitionTime": text(seconds)}
+        for name, status, seconds in (("PodScheduled", "True", 1), ("Ready", "False", 20))
+    )
+    pod["status"]["conditions"] = [placed, unready]
     assert finished(pod) == at(20)
 
 
