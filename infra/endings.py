@@ -162,7 +162,7 @@ def container_end(terminated: dict[str, Any]) -> End:
     Returns:
         Its end, with the code that `infra.submit` ends with for it.
     """
-    code = int(terminated.get("exitCode", 0))
+    code: int = terminated["exitCode"]
     said = str(terminated.get("message") or "").strip()
     last_word = f'; it said "{said.splitlines()[-1]}"' if said else ""
     if code == 0:
@@ -191,7 +191,7 @@ def _failed(condition: dict[str, Any]) -> str:
 
 def _signal(code: int) -> str:
     try:
-        return f"killed by {signal.Signals(code - 128).name}" if code > 128 else ""
+        return f"killed by {signal.Signals(code - 128).name}"
     except ValueError:
         return ""
 
@@ -205,7 +205,7 @@ def verdict(ends: Sequence[End]) -> int:
     codes = [end.code for end in ends]
     if cli.EXIT_USER in codes:
         return cli.EXIT_USER
-    return cli.EXIT_PEER_LOST if codes and set(codes) == {cli.EXIT_PEER_LOST} else cli.EXIT_BUG
+    return cli.EXIT_PEER_LOST if set(codes) == {cli.EXIT_PEER_LOST} else cli.EXIT_BUG
 
 
 def standing(job: KubeObject, pods: Sequence[KubeObject]) -> str:

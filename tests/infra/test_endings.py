@@ -88,11 +88,14 @@ def test_what_is_decided_about_a_job_is_known_before_its_last_pod_is_over(condit
         (139, "Error", "killed by SIGSEGV", cli.EXIT_BUG),
         (143, "Error", "stopped by SIGTERM", cli.EXIT_PEER_LOST),
         (200, "Error", "exit code 200", cli.EXIT_BUG),
+        (3, "Error", "exit code 3", cli.EXIT_BUG),
     ],
 )
 def test_what_an_exit_code_means(code, reason, words, verdict):
     end = endings.container_end({"exitCode": code, "reason": reason})
     assert words in end.sentence
+    assert "()" not in end.sentence
+    assert (reason in end.sentence) == (reason == "OOMKilled")
     assert end.code == verdict
     assert not end.succeeded
 
@@ -140,7 +143,8 @@ def test_a_containers_last_word_is_told():
 def test_a_disrupted_pod_is_worth_another_try_where_it_was_killed(reason):
     killed = {"name": "canopy", "state": {"terminated": {"exitCode": 137, "reason": "Error"}}}
     condition = {"type": "DisruptionTarget", "status": "True", "reason": reason, "message": "why"}
-    end = endings.pod_end(pod({"phase": "Failed", "conditions": [condition], "containerStatuses": [killed]}))
+    conditions = [{"type": "PodScheduled", "status": "True"}, condition]
+    end = endings.pod_end(pod({"phase": "Failed", "conditions": conditions, "containerStatuses": [killed]}))
     assert end
     assert end.code == cli.EXIT_PEER_LOST
     assert "(why)" in end.sentence
@@ -167,10 +171,11 @@ def test_an_eviction_that_did_not_come_about_disrupts_nothing():
 
 def test_of_several_containers_that_failed_the_first_says_why():
     codes = [{"name": str(code), "state": {"terminated": {"exitCode": code}}} for code in (1, 139, 2, 127)]
-    statuses = {"phase": "Failed", "initContainerStatuses": codes[:1], "containerStatuses": codes[1:2]}
-    assert "exit code 1 " in str(endings.pod_end(pod(statuses)))
-    statuses |= {"containerStatuses": codes[1:]}
-    assert "exit code 2 " in str(endings.pod_end(pod(statuses)))
+    failed = pod({"phase": "Failed", "initContainerStatuses": codes[:1], "containerStatuses": codes[1:2]})
+    failed["spec"]["initContainers"] = [{"name": "1"}]
+    assert "exit code 1 " in str(endings.pod_end(failed))
+    failed["status"]["containerStatuses"] = codes[1:]
+    assert "exit code 2 " in str(endings.pod_end(failed))
 
 
 @pytest.mark.parametrize("code", [75, 1])
