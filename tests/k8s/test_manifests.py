@@ -16,6 +16,7 @@ from tests.k8s.manifests import (
     file_of,
     objects,
     of_kind,
+    pods,
     quantity,
     template,
     where,
@@ -128,13 +129,13 @@ def test_both_claims_are_the_same_but_for_how_many_nodes_may_mount_them():
         assert quantity(claim["spec"]["resources"]["requests"]["storage"]) >= 10 * 2**30
 
 
-@pytest.mark.parametrize("path", OURS, ids=named)
-def test_objects_carry_the_recommended_labels(path):
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_objects_and_their_pods_carry_the_recommended_labels_and_no_namespace(path):
     for each in objects(path):
-        labels = each["metadata"]["labels"]
-        assert labels["app.kubernetes.io/name"] == "canopy"
-        assert labels[INSTANCE] == each["metadata"]["name"]
-        assert "namespace" not in each["metadata"], "the namespace is the user's"
+        labels = {"app.kubernetes.io/name": "canopy", INSTANCE: each["metadata"]["name"]}
+        for metadata in (each["metadata"], *(pod["metadata"] for _, pod in pods([each]))):
+            assert metadata["labels"] == labels
+            assert "namespace" not in metadata, "the namespace is the user's"
 
 
 def test_a_second_run_is_one_substitution_away():
