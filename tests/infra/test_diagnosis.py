@@ -260,17 +260,19 @@ def test_a_pod_that_runs_or_is_done_has_no_trouble(phase):
 
 
 @pytest.mark.parametrize(
-    ("containers", "whole", "gates", "told"),
+    ("phase", "containers", "whole", "gates", "told"),
     [
-        ("True", "False", [], True),  # the node controller's doing
-        ("False", "False", [], False),  # a probe's
-        ("True", "True", [], False),
-        ("True", "False", [{"conditionType": "example.com/balanced"}], False),
+        ("Running", "True", "False", [], True),  # the node controller's doing
+        ("Running", "False", "False", [], False),  # a probe's
+        ("Running", "True", "True", [], False),
+        ("Running", "True", "False", [{"conditionType": "example.com/balanced"}], False),
+        ("Failed", "True", "False", [], False),  # the garbage collector's, once the node is gone
     ],
 )
-def test_a_pod_whose_node_is_silent_says_so_and_what_it_takes(containers, whole, gates, told):
+def test_a_pod_whose_node_is_silent_says_so_and_what_it_takes(phase, containers, whole, gates, told):
     conditions = [{"type": "ContainersReady", "status": containers}, {"type": "Ready", "status": whole}]
-    runs = pod({"phase": "Running", "conditions": conditions})
+    started = {"name": "canopy", "state": {"running": {}}}
+    runs = pod({"phase": phase, "conditions": conditions, "containerStatuses": [started]})
     runs["spec"] |= {"nodeName": "node-2", "readinessGates": gates}
     trouble = diagnosis.pod_trouble(runs, ())
     assert ("its node node-2 does not answer" in str(trouble)) is told
