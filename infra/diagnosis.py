@@ -180,7 +180,7 @@ def _unscheduled(pod: KubeObject, reason: str, message: str, of_claim: ClaimEven
     if missing:
         return Trouble(f"its claim {missing[1]} is not there", message, hopeless=True)
     # The second: the scheduler has chosen a node, and waits for the claim's volume there.
-    if ("unbound" in message and "PersistentVolumeClaim" in message) or "binding volumes" in message:
+    if "unbound immediate PersistentVolumeClaims" in message or "binding volumes" in message:
         if said := _unbound(pod, of_claim):
             return said
         claims = ", ".join(_claims(pod)) or "its claim"
