@@ -51,8 +51,8 @@ def print_summary(
     for name in ("images", "seconds", "images/s"):
         times.add_column(name, justify="right")
     for stage in stages:
-        rate = f"{stage.images / stage.seconds:,.0f}" if stage.images else ""
-        times.add_row(stage.name, f"{stage.images:,}" if stage.images else "", f"{stage.seconds:.1f}", rate)
+        rate = f"{stage.images / stage.seconds:,.0f}"
+        times.add_row(stage.name, f"{stage.images:,}", f"{stage.seconds:.1f}", rate)
     times.add_row("all", "", f"{sum(stage.seconds for stage in stages):.1f}", "")
     console.print(times)
 
