@@ -69,7 +69,7 @@ def step(field: Floats, softness: float) -> Floats:
     return mask
 
 
-def ragged(rng: Rng, mask: Floats, reach: float, amount: float = 0.22) -> Floats:
+def ragged(rng: Rng, mask: Floats, reach: float, amount: float) -> Floats:
     """Gives a mask natural, irregular edges.
 
     Args:
@@ -115,7 +115,7 @@ def tint(colour: ArrayLike, *fields: tuple[float, Floats]) -> Floats:
     return planes(colour) * np.clip(brightness, 0.2, 2.5)
 
 
-def vary(rng: Rng, colour: ArrayLike, spread: float = 0.06) -> Floats:
+def vary(rng: Rng, colour: ArrayLike, spread: float) -> Floats:
     """A colour near `colour`: a little brighter or darker, and a little to one side in hue."""
     brightness = 1 + spread * rng.standard_normal()
     hue = 1 + 0.25 * spread * rng.standard_normal(3)
@@ -236,7 +236,7 @@ def blob(rng: Rng, centre: tuple[float, float], radius: float, corners: int = 9)
     return outline
 
 
-def place(rng: Rng, size: int, margin: float = 0.2) -> tuple[float, float]:
+def place(rng: Rng, size: int, margin: float) -> tuple[float, float]:
     """A place at least `margin` (a share of the size) away from the edges."""
     x, y = size * rng.uniform(margin, 1 - margin, 2)
     return float(x), float(y)
