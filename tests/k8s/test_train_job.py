@@ -176,11 +176,13 @@ def test_shared_memory_is_large_and_counted(stage):
     assert volume["emptyDir"]["sizeLimit"] == "1Gi"
 
 
-def test_pods_spread_over_nodes_but_start_on_one_where_there_is_one(spec):
-    (spread,) = spec["topologySpreadConstraints"]
+@pytest.mark.parametrize("stage", ["train", "tune"])
+def test_pods_spread_over_nodes_but_start_on_one_where_there_is_one(stage):
+    job = the(objects(file_of(stage)), "Job", f"canopy-{stage}")
+    (spread,) = template(job)["spec"]["topologySpreadConstraints"]
     assert spread["topologyKey"] == "kubernetes.io/hostname"
     assert spread["whenUnsatisfiable"] == "ScheduleAnyway"
-    assert spread["labelSelector"]["matchLabels"] == {INSTANCE: NAME}
+    assert spread["labelSelector"]["matchLabels"] == {INSTANCE: job["metadata"]["name"]}
 
 
 def test_ready_means_training(spec):
