@@ -74,7 +74,7 @@ def memory(root: Path = ROOT) -> float:
     except (OSError, ValueError, KeyError):
         return math.inf
     # A group may have a limit to its swap as well: at most, it has all that there is.
-    return min([whole, *map(_memory_limit_of, _groups(root, "memory"))]) + swap
+    return min([whole, *map(_memory_limit_of, _groups(root))]) + swap
 
 
 def kills_for_memory(root: Path = ROOT) -> int:
@@ -87,7 +87,7 @@ def kills_for_memory(root: Path = ROOT) -> int:
     Args:
         root: where `proc` and `sys` are; 0 where they do not tell.
     """
-    for group in _groups(root, "memory"):
+    for group in _groups(root):
         for name in ("memory.events", "memory.oom_control"):
             with contextlib.suppress(OSError, ValueError):
                 for line in (group / name).read_text().splitlines():
@@ -103,16 +103,17 @@ def _limit(root: Path) -> float:
     Version 2 of control groups: https://docs.kernel.org/admin-guide/cgroup-v2.html, `cpu.max`. Version 1:
     https://docs.kernel.org/scheduler/sched-bwc.html, `cpu.cfs_quota_us`.
     """
-    return min(map(_limit_of, _groups(root, "cpu")), default=math.inf)
+    return min(map(_limit_of, _groups(root)), default=math.inf)
 
 
-def _groups(root: Path, controller: str) -> Iterator[Path]:
-    """The folders of this process' control group and of those around it, the innermost first."""
+def _groups(root: Path) -> Iterator[Path]:
+    """The folders of this process' control group and of those around it, the innermost first.
+
+    In version 1 each controller has its own, and no two have a file of one name that is looked for here.
+    """
     with contextlib.suppress(OSError, ValueError):
         for line in (root / "proc/self/cgroup").read_text().splitlines():
             _, controllers, path = line.split(":", 2)
-            if controllers and controller not in controllers.split(","):
-                continue
             top = root / "sys/fs/cgroup" / controllers
             group = top / path.strip("/")
             # In a container the path may be the host's, of which only the top is to be seen.
@@ -128,10 +129,8 @@ def _memory_limit_of(group: Path) -> float:
 
 def _limit_of(group: Path) -> float:
     for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
-        try:
+        with contextlib.suppress(OSError, ValueError):  # another version, or no limit at that level
             quota, period = " ".join((group / name).read_text() for name in names).split()
             if quota not in ("max", "-1"):
                 return int(quota) / int(period)
-        except (OSError, ValueError):  # no such file: another version, or no limit at that level
-            continue
     return math.inf

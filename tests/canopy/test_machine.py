@@ -45,8 +45,11 @@ def test_there_is_at_least_one_core_and_no_more_than_the_machine_has():
 
 @pytest.mark.parametrize(
     ("limit", "wanted"),
-    [("200000 100000", 2), ("110000 100000", 2), ("10000 100000", 1), ("max 100000", 64), ("junk", 64)],
-)
+    [
+        ("200000 100000", 2), ("110000 100000", 2), ("10000 100000", 1), ("0 100000", 1),
+        ("max 100000", 64), ("junk", 64),
+    ],
+)  # fmt: skip
 def test_a_containers_cpu_limit_counts_rounded_up(tmp_path, many, limit, wanted):
     assert cores(system(tmp_path, "0::/\n", {"cpu.max": f"{limit}\n"})) == wanted
 
@@ -69,6 +72,13 @@ def test_no_limit_in_the_older_kind_is_minus_one(tmp_path, many):
 
 def test_a_system_without_control_groups_has_the_cores_it_says(tmp_path, many):
     assert cores(tmp_path) == 64
+
+
+@pytest.mark.parametrize(("there", "wanted"), [(6, 6), (None, 1)])
+def test_where_no_process_is_pinned_the_machines_cores_count(tmp_path, monkeypatch, there, wanted):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: there)
+    assert cores(tmp_path) == wanted
 
 
 MEMINFO = "MemTotal:       16000000 kB\nMemFree: 5 kB\nSwapTotal:  {swap} kB\nHugePages_Total:  0\n"
