@@ -66,7 +66,7 @@ def parse(content: bytes | None, folder: str) -> ModelInfo:
         )
         _check(info)
         return info
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise UserError(f"{folder}/{contract.MODEL_JSON} cannot be understood ({error!r})") from error
 
 

@@ -36,6 +36,11 @@ def test_the_models_description_is_read() -> None:
     assert info.document["dataset"] == {"name": "planet"}
 
 
+def test_a_model_may_know_one_class_alone() -> None:
+    one: dict[str, Any] = {"classes": ["water"], "thresholds": [0.1], "metrics": {"constant_tags": ["water"]}}
+    assert parse(**one).constant == ("water",)
+
+
 def test_an_export_that_does_not_say_that_it_reduces_pictures_decodes_them_whole() -> None:
     assert parse().least_side == 0
     assert parse(decodes_reduced=True).least_side == 96
@@ -78,7 +83,7 @@ def test_whatever_the_bytes_are_they_are_refused_and_never_a_bug(content: bytes 
         {"thresholds": [0.2, None, 0.1]},
         {"thresholds": [0.2, float("nan"), 0.1]},
         {"thresholds": 0.2},
-        {"classes": [], "thresholds": []},
+        {"classes": [], "thresholds": [], "metrics": {"constant_tags": []}},
         {"classes": ["clear", "primary", ""]},
         {"classes": ["clear", "primary", 3]},
         {"classes": ["clear", "primary", "clear"]},
