@@ -37,7 +37,7 @@ def is_still_there(path: str) -> bool:
         OSError: what opening it raises, unless it is not there.
     """
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        os.close(os.open(path, os.O_RDONLY))
         return True
     return False
 
@@ -85,7 +85,7 @@ def _open_folder(folder: str) -> None:
 
 
 def _open(folder: str) -> None:
-    os.close(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    os.close(os.open(folder, os.O_RDONLY | os.O_DIRECTORY))
 
 
 def _is_unknown(path: Path) -> bool:

@@ -1,6 +1,7 @@
 """Processes beside a command: how one ended can always be told."""
 
 import math
+import resource
 import signal
 
 import pytest
@@ -50,9 +51,12 @@ def test_more_processes_than_memory_holds_are_refused_with_both_figures(monkeypa
     )
 
 
-def test_no_number_of_processes_is_refused_where_the_system_does_not_tell_of_its_memory(monkeypatch):
+def test_no_number_of_processes_is_refused_where_the_system_tells_of_no_limit(monkeypatch):
     monkeypatch.setattr(machine, "memory", lambda: math.inf)
     children.check_memory("--workers", 10**9, 10**9)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    children.check_files("--workers", 10**9, 4)
+    assert children.fitting(64, 10**9, files=4) == 64
 
 
 def test_more_processes_than_may_have_files_open_are_refused_with_what_allows_them(files_allowed):
@@ -75,7 +79,7 @@ def test_left_alone_as_many_processes_start_as_there_is_ample_room_for(monkeypat
     monkeypatch.setattr(machine, "memory", lambda: 8e9)
     assert children.fitting(2, 1_000_000_000) == 2
     assert children.fitting(64, 1_000_000_000) == 2
-    assert children.fitting(64, 100_000_000) == 20
+    assert children.fitting(64, 600_000_000) == 3
     assert children.fitting(64, 9_000_000_000) == 1
     monkeypatch.setattr(machine, "memory", lambda: math.inf)  # of a system that does not tell
     assert children.fitting(64, 1_000_000_000) == 64
