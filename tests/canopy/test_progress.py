@@ -63,6 +63,16 @@ def test_what_passes_by_is_counted_and_shown_now_and_then(clock, capsys):
     ]
 
 
+def test_units_add_up_and_lines_go_where_they_are_wanted(clock, capsys):
+    said: list[str] = []
+    with Meter("reading", None, say=said.append) as meter:
+        for _ in range(2):
+            clock.now += 10
+            meter.add(50)
+    assert said == ["reading: 50 images, 5 images/s", "reading: 100 images, 5 images/s"]
+    assert capsys.readouterr() == ("", "")
+
+
 def test_work_without_a_known_end_says_how_much_is_done_and_a_note(clock, capsys):
     with Meter("training", None, unit="steps") as meter:
         clock.now += 20
