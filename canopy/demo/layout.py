@@ -95,11 +95,11 @@ def copy_images(names: Iterable[str], source: Path, target: Path) -> None:
     Args:
         names: without folder and ending, accents composed, as records hold them.
         source: a folder of images; where two have the same name, the first by its path counts.
-        target: replaced where it exists.
+        target: in a folder that is there; replaced where it exists.
     """
     if target.exists():
         shutil.rmtree(target)
-    target.mkdir(parents=True)
+    target.mkdir()
     left = set(names)
     for path in images_in(source):
         name = unicodedata.normalize("NFC", path.stem)

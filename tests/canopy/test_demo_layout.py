@@ -1,6 +1,9 @@
 """What the demo finds, prepares and checks in an archive of Kaggle's layout."""
 
+import errno
 import io
+import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -8,7 +11,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from canopy.cli import UserError
-from canopy.demo.layout import check_submission, copy_images, open_archive, read_column, smallest_side
+from canopy.demo.layout import (
+    check_submission,
+    copy_images,
+    images_in,
+    open_archive,
+    read_column,
+    smallest_side,
+)
 from canopy.demo.table import Stage, print_summary
 
 TAGS = ["clear", "primary", "water"]
@@ -92,8 +102,10 @@ def test_missing_labels_are_named(archive):
         open_archive(archive)
 
 
-def test_the_smaller_side_is_that_of_the_first_image_that_opens_in_folders_below_too(archive):
+def test_the_smaller_side_is_that_of_the_first_image_that_opens_in_folders_below_too(archive, monkeypatch):
     images = archive / "train-jpg"
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 48 * 32)
+    (images / "large.jpg").write_bytes(jpeg(96, 64))  # twice as many are a bomb to Pillow
     (images / "train_0.jpg").write_bytes(b"broken")
     (images / "a_note.txt").write_text("no image")
     (images / "part" / "one").mkdir(parents=True)
@@ -105,6 +117,15 @@ def test_images_of_which_none_opens_are_one_sentence(archive):
     (archive / "train-jpg" / "train_0.jpg").write_bytes(b"")
     with pytest.raises(UserError, match="holds no image that can be opened"):
         smallest_side(archive / "train-jpg")
+
+
+def test_images_are_files_whose_names_end_as_images_do_sorted_by_their_paths(tmp_path):
+    for name in ("below/1.jpg", "below-too/2.jpg", "a.JPEG", "a.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "folder.jpg").mkdir()
+    found = [str(path.relative_to(tmp_path)) for path in images_in(tmp_path)]
+    assert found == ["a.JPEG", "below-too/2.jpg", "below/1.jpg"]
 
 
 @given(kept=st.sets(st.sampled_from(["a", "b.c", "d", "e", "gone"])))
@@ -132,7 +153,13 @@ def test_an_image_is_found_however_its_disk_spells_accents(tmp_path):
     assert len(list((tmp_path / "target").iterdir())) == 1
 
 
-def test_of_two_images_of_one_name_the_first_by_its_path_is_copied(tmp_path):
+@pytest.mark.parametrize("links", [True, False])
+def test_of_two_images_of_one_name_the_first_by_its_path_is_copied(tmp_path, monkeypatch, links):
+    def refuse(*_):
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    if not links:  # as from one disk to another
+        monkeypatch.setattr(Path, "hardlink_to", refuse)
     for folder in ("a", "b"):
         (tmp_path / "source" / folder).mkdir(parents=True)
         (tmp_path / "source" / folder / "one.jpg").write_bytes(folder.encode())
@@ -147,6 +174,7 @@ def test_of_two_images_of_one_name_the_first_by_its_path_is_copied(tmp_path):
         (b"name,tags\n", "has no column image_name"),
         (b"", "has no column image_name"),
         (b"image_name,tags\ncaf\xe9,clear\n", "is no CSV in UTF-8"),
+        (b"image_name,tags\n" + b"a" * 200_000, "is no CSV in UTF-8"),  # more than a field may hold
         (None, "does not exist"),
     ],
 )
