@@ -302,10 +302,10 @@ def test_the_reason_is_left_where_kubernetes_looks_for_it(tmp_path, monkeypatch,
 
 def test_what_kubernetes_cannot_keep_of_a_reason_is_its_end(tmp_path, monkeypatch):
     monkeypatch.setenv("CANOPY_TERMINATION_LOG", str(tmp_path / "termination-log"))
-    cli.leave_word("--images: " + "森" * 2000)
+    cli.leave_word("--data: " + "森" * 2000)  # of which the 4,096th byte is in the middle of one
     kept = (tmp_path / "termination-log").read_bytes()
     assert 4090 < len(kept) <= 4096
-    assert set(kept.decode().removeprefix("--images: ")) == {"森"}
+    assert set(kept.decode().removeprefix("--data: ")) == {"森"}
 
 
 def test_a_termination_log_that_cannot_be_written_hides_nothing(tmp_path, monkeypatch, capsys):
