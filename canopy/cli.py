@@ -183,7 +183,7 @@ def leave_word(line: str) -> None:
     path = os.environ.get("CANOPY_TERMINATION_LOG")
     if path:
         with contextlib.suppress(OSError), open(path, "wb") as file:  # noqa: PTH123
-            file.write(line[:2000].encode()[:4096].decode(errors="ignore").encode())
+            file.write(line.encode()[:4096].decode(errors="ignore").encode())
 
 
 def _nobody_reads() -> bool:
