@@ -19,6 +19,7 @@ def test_what_lies_in_a_folder_is_found_by_the_pattern_that_its_path_is(tmp_path
     assert (tmp_path / name / "variables.index").exists()
 
 
-def test_a_folder_of_a_store_has_no_other_path():
-    with patterns.plain("gs://bucket/rate [1e-3]") as folder:
-        assert folder == "gs://bucket/rate [1e-3]"
+@pytest.mark.parametrize("path", ["gs://bucket/rate [1e-3]", "export"])
+def test_a_folder_of_a_store_or_one_whose_name_is_no_pattern_has_no_other_path(path):
+    with patterns.plain(path) as folder:
+        assert folder == path

@@ -60,9 +60,11 @@ def test_a_label_leaves_out_little_and_adds_nothing(thousand):
     assert 0.005 < missed / sum(len(tags) for tags in thousand) < 0.03
 
 
-def test_each_tag_occurs_often_enough_to_be_learnt(thousand):
+def test_each_tag_occurs_often_enough_to_be_learnt_and_most_on_few_chips(thousand):
     counts = Counter(tag for tags in thousand for tag in tags)
     assert min(counts[tag] for tag in TAGS) >= 15
+    assert max(counts[tag] for tag in set(TAGS) - {"primary", "clear"}) < 400
+    assert counts["primary"] + counts["cloudy"] <= len(thousand) - 15, "there is open ground, too"
 
 
 def test_agriculture_makes_roads_houses_and_plots_likelier(thousand):
