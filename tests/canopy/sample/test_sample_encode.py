@@ -102,7 +102,14 @@ def test_the_odd_kinds_are_what_they_are_called(chip):
         Kind.PROGRESSIVE: 3,
     }
     assert of_kind(found[Kind.CMYK], 0xEE)[0][:5] == b"Adobe"
+    assert of_kind(found[Kind.RGB], 0xEE)[0] == b"Adobe\0\x64\0\0\0\0\0", "whose last byte says: no YCbCr"
     assert of_kind(found[Kind.JFIF], 0xE0)[0][:4] == b"JFIF"
+
+
+def test_the_faults_are_what_they_are_called(chip):
+    assert spoil(chip, Fault.EMPTY) == b""
+    assert b"<html>" in spoil(chip, Fault.NOT_JPEG)
+    assert planet_jpeg(chip).startswith(spoil(chip, Fault.TRUNCATED)[:1000])
 
 
 @pytest.mark.parametrize("fault", list(Fault), ids=lambda fault: fault.value)
