@@ -14,6 +14,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.live import Live
 from rich.spinner import Spinner
+from rich.table import Table
 from rich.text import Text
 
 REPEAT_SECONDS = 60.0  # a log shows life, and stays readable
@@ -55,7 +56,9 @@ class Screen:
         now = time.monotonic()
         with self._lock:
             if self._live is not None:
-                self._live.update(Spinner("dots", Text(text, no_wrap=True, overflow="ellipsis")))
+                line = Table.grid(padding=(0, 1))  # within a Spinner a Text of its own would be wrapped
+                line.add_row(Spinner("dots"), Text(text, no_wrap=True, overflow="ellipsis"))
+                self._live.update(line)
             elif text != self._shown or now - self._when >= REPEAT_SECONDS:
                 print(text, file=sys.stderr, flush=True)
                 self._when = now

@@ -1,16 +1,12 @@
 """Progress: lines in a log, a bar on a terminal, and stdout left to the command."""
 
-import os
-import pty
 import re
-import subprocess
-import sys
 
 import pytest
 
 from canopy import progress
 from canopy.progress import Meter
-from tests.conftest import ROOT
+from tests.canopy.programs import on_a_terminal
 
 
 class Clock:
@@ -94,40 +90,18 @@ def test_large_pictures_of_which_each_takes_seconds_have_a_speed_too(clock, caps
     assert capsys.readouterr().err == "converting: 5 of 100 images, 0.25 images/s, 380 s left\n"
 
 
-def on_a_terminal(kind: str) -> tuple[str, str]:
-    """What a command with a meter writes to a terminal of that kind (stderr), and to stdout."""
-    program = (
-        "import time\nfrom canopy import progress\nprogress.LINE_SECONDS = 0.1\n"
-        "with progress.Meter('reading', 40) as meter:\n"
-        "    for done in range(41):\n"
-        "        meter.update(done)\n"
-        "        time.sleep(0.02)\n"
-        "print('made it')\n"
-    )
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-c", program],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=theirs,
-        env={**os.environ, "TERM": kind, "COLUMNS": "100"},
-    )
-    os.close(theirs)
-    shown = b""
-    try:
-        while part := os.read(ours, 4096):
-            shown += part
-    except OSError:  # the terminal's last writer went away
-        pass
-    finally:
-        os.close(ours)
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == 0, shown
-    return shown.decode(), out.decode()
+READS = (
+    "from canopy import progress\nprogress.LINE_SECONDS = 0.1\n"
+    "with progress.Meter('reading', 40) as meter:\n"
+    "    for done in range(41):\n"
+    "        meter.update(done)\n"
+    "        time.sleep(0.02)\n"
+    "print('made it')\n"
+)
 
 
 def test_a_terminal_shows_a_bar_that_goes_away_and_stdout_only_the_commands_own_words():
-    shown, out = on_a_terminal("xterm-256color")
+    shown, out = on_a_terminal(READS, "xterm-256color")
     assert out == "made it\n"
     assert "reading" in shown
     assert "reading: " not in shown
@@ -140,7 +114,7 @@ def test_a_terminal_shows_a_bar_that_goes_away_and_stdout_only_the_commands_own_
 
 
 def test_a_terminal_that_cannot_redraw_a_line_gets_lines_and_none_of_the_escapes():
-    shown, out = on_a_terminal("dumb")
+    shown, out = on_a_terminal(READS, "dumb")
     assert out == "made it\n"
     assert "\x1b" not in shown
     assert re.search(r"reading: \d+ of 40 images", shown)
