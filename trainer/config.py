@@ -95,7 +95,8 @@ class Config:
         return self.early_image_size if epoch < self.early_epochs else self.image_size
 
 
-LARGEST = 2**31  # what a number must stay below: TensorFlow's int32 and NumPy's generators end there
+LARGEST = 2**31  # what a whole number must stay below: TensorFlow's int32 and NumPy's generators end there
+LARGEST_FLOAT = 3e38  # likewise for TensorFlow's float32
 
 # What may change between a run and its resumption: none of it alters what is learned.
 RESUMABLE = frozenset(
@@ -150,14 +151,20 @@ def check(config: Config) -> None:
     )
     for name in positive:
         value = getattr(config, name)
-        if not 0 < value < LARGEST:
-            raise UserError(f"--{name} must be greater than 0 and below {LARGEST}, and is {value}")
+        end = _end(value)
+        if not 0 < value < end:
+            raise UserError(f"--{name} must be greater than 0 and below {end}, and is {value}")
     shares = ("warmup_share", "final_rate_share", "bn_momentum", "average_decay", "dropout")
     for name in (*shares, "weight_decay", "mixup", "seed"):
-        value, end = getattr(config, name), 1 if name in shares else LARGEST
+        value = getattr(config, name)
+        end = 1 if name in shares else _end(value)
         if not 0 <= value < end:
             raise UserError(f"--{name} must be at least 0 and below {end}, and is {value}")
     _check_together(config)
+
+
+def _end(value: float) -> float:
+    return LARGEST_FLOAT if isinstance(value, float) else LARGEST
 
 
 def _check_together(config: Config) -> None:

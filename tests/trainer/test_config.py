@@ -43,7 +43,7 @@ def test_help_explains_every_field(capsys):
         (["--model_dir", ""], "--model_dir is empty"),
         (["--data", ""], "--data is empty"),
         (["--batch_size", str(2**31)], "--batch_size"),
-        (["--learning_rate", str(2**31)], "--learning_rate"),
+        (["--learning_rate", "1e39"], "--learning_rate"),
         (["--weight_decay", "inf"], "--weight_decay"),
         (["--seed", "-1"], "--seed"),
         (["--seed", str(2**31)], "--seed"),
@@ -71,6 +71,7 @@ def test_a_value_that_cannot_be_used_is_named(flags, named):
         ["--epochs", "1", "--batch_size", "1", "--checkpoint_steps", "1", "--log_steps", "1"],
         ["--weight_decay", "0", "--warmup_share", "0", "--bn_momentum", "0"],
         ["--weight_decay", "1", "--mixup", "1"],
+        ["--learning_rate", "1e30"],  # a loss that it makes infinite is told with its step
         ["--communication", "nccl"],
     ],
 )

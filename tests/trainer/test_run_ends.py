@@ -82,6 +82,7 @@ def test_a_loss_that_is_no_number_before_the_first_checkpoint_leaves_the_folder_
     with Run(records, tmp_path / "model", "--epochs", 3, "--checkpoint_steps", 1000, *rate) as run:
         run.locally(2)
         assert run.ends() == [cli.EXIT_USER], run.told()
+        assert "the loss is" in run.told()
         assert not checkpoints(run)
     with Run(records, tmp_path / "model", "--epochs", 3) as mended:
         mended.locally(1)
