@@ -13,11 +13,10 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from beam_jobs import predict_settings, sources, staging, storage, submission, summary, targets
 from beam_jobs.listing import list_images
@@ -30,7 +29,7 @@ from beam_jobs.scoring.fed import FedScorer
 from beam_jobs.scoring.scorer import Scorer
 from beam_jobs.scoring.worklist import Scored, WorkList
 from beam_jobs.settings import exceeds
-from beam_jobs.work import Progress, Reject
+from beam_jobs.work import Progress, Reject, side_by_side
 from canopy import children, cli, contract, machine, quiet
 from canopy.cli import TryAgainError, UserError
 from canopy.model_info import ModelInfo
@@ -39,8 +38,6 @@ from canopy.phrases import rate, several
 # Engines of one process are loaded one after another, 30 ms each: there have to be images for them. Python's
 # lock keeps more threads than some dozens from working at once.
 ENGINE_IMAGES, MOST_ENGINES = 16, 32
-
-_Done = TypeVar("_Done")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -99,7 +96,7 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
             targets.check_writable(path)
         sources.unpack(listing)
         lists = worklist.cut(unique, staged.own, progress, choice.workers, choice.processes)
-        lists = _side_by_side(WorkList.save, lists)
+        lists = side_by_side(WorkList.save, lists)
         total = len(unique)
         del listing, unique  # of millions of images they take gigabytes
         running.give_back_memory()
@@ -122,11 +119,11 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
                 folder=progress,
                 beside=_early(staged.own, model, job, choice.processes),
             )
+            outcomes = side_by_side(_outcome, lists)
         except (UserError, TryAgainError):
             staged.check()  # another run that has taken the folder is the reason, not what is missing
             raise
         staged.check()
-        outcomes = _side_by_side(_outcome, lists)
         scored = worklist.joined(outcomes)
         rejects += scored.rejects
         result = submission.assemble(scored.names, scored.scores, model, sample)
@@ -224,12 +221,6 @@ def _threads(choice: Choice, images: int) -> int:
         return 2  # for one to read meanwhile
     useful = min(math.ceil(images / (choice.workers * ENGINE_IMAGES)), MOST_ENGINES)
     return children.fitting(min(math.ceil(machine.cores() / choice.workers), useful), engines.LEAST_BYTES)
-
-
-def _side_by_side(do: Callable[[WorkList], _Done], lists: Sequence[WorkList]) -> list[_Done]:
-    """Does something with every list: in a store each takes a round trip, and there may be thousands."""
-    with ThreadPoolExecutor(sources.READERS) as pool:
-        return list(pool.map(do, lists))
 
 
 def _outcome(work: WorkList) -> Scored:

@@ -12,7 +12,6 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -20,7 +19,7 @@ from beam_jobs import commit, prepare, settings, sources, storage, summary
 from beam_jobs.convert import Apart, Change, changes, convert_shard, evened, rebuild
 from beam_jobs.runners import choosing, early, running
 from beam_jobs.runners.processes import crew
-from beam_jobs.work import Reject, Result, Work
+from beam_jobs.work import Reject, Result, Work, side_by_side
 from canopy import cli, contract, quiet
 from canopy.cli import TryAgainError, UserError
 
@@ -179,11 +178,11 @@ def _fill(
                 folder=progress,
                 beside=early.kept(output.own, partial(Apart, lists, count, threads)) if count else None,
             )
+            results = _results(kept)
         except (UserError, TryAgainError):
             output.check()  # another job that has taken the folder is the reason, not what is missing
             raise
     output.check()
-    results = _results(kept)
     rejects = prepared.rejects + [reject for result in results for reject in result.rejects]
     _check_rejects(rejects, prepared.found, job, output)
     run = summary.Run(run_id, time.monotonic() - start, planned, choice)
@@ -200,21 +199,24 @@ def _results(paths: Sequence[str]) -> list[Result]:
         TryAgainError: the runner ended before all were converted and evened out, or a shard is no longer what
             was written.
     """
-    results = []
-    for path in paths:
-        with running.expected(path):
-            results.append(Result.load(path))
+    results = side_by_side(_result, paths)
     if not evened(results):
         raise TryAgainError(running.ENDED_EARLY)
-    with ThreadPoolExecutor(sources.READERS) as pool:
-        sizes = list(pool.map(storage.size, [result.path for result in results]))
-    for result, size in zip(results, sizes, strict=True):
-        if size != result.bytes:
-            raise TryAgainError(
-                f"{result.path} has {size:,} bytes and was written with {result.bytes:,}: a worker that its "
-                "runner had given up may have come back; run it again"
-            )
     return results
+
+
+def _result(path: str) -> Result:
+    """What became of a shard, which has to be there as it was written."""
+    with running.expected(path):
+        result = Result.load(path)
+    with running.expected(result.path), storage.explained(result.path, "read"):
+        size = storage.size(result.path)
+    if size != result.bytes:
+        raise TryAgainError(
+            f"{result.path} has {size:,} bytes and was written with {result.bytes:,}: a worker that its "
+            "runner had given up may have come back; run it again"
+        )
+    return result
 
 
 def _write_lists(

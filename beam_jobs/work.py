@@ -9,17 +9,21 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from beam_jobs import storage
 from beam_jobs.archives.contents import Entry
 from beam_jobs.images import Encoding
-from beam_jobs.sources import Source
+from beam_jobs.sources import READERS, Source
 
 PROGRESS_SECONDS = 0.5  # between two notes of how many images are done
+
+_Asked = TypeVar("_Asked")
+_Done = TypeVar("_Done")
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,17 @@ class Reject:
     name: str  # without folder and ending
     reason: str  # one of those in `images`, or submission.NO_IMAGE
     detail: str  # what exactly, in the decoder's own words where it has any
+
+
+def side_by_side(do: Callable[[_Asked], _Done], asked: Iterable[_Asked]) -> list[_Done]:
+    """Reads or writes many small files, in order: in a store each takes a round trip.
+
+    Args:
+        do: called with each of `asked`, by threads.
+        asked: lists, or their places; there may be thousands.
+    """
+    with ThreadPoolExecutor(READERS) as pool:
+        return list(pool.map(do, asked))
 
 
 def utf8(text: str) -> str:

@@ -211,20 +211,27 @@ def test_a_runner_that_ends_early_without_a_word_leaves_no_data_set(
     assert not list(done.folder.glob("[!.]*"))
 
 
-def test_a_shard_that_a_worker_given_up_writes_again_is_not_taken_for_what_was_evened_out(
-    archive: Archive, run: Run, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("times", "said"), [(2, "bytes and was written with"), (0, running.ENDED_EARLY)], ids=["longer", "gone"]
+)
+def test_a_shard_that_is_not_what_its_worker_said_of_it_is_not_taken_for_whole(
+    times: int, said: str, archive: Archive, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go = running.run
 
     def late(*arguments: Any, **named: Any) -> None:
         go(*arguments, **named)
         shard = next((archive.root.parent / "out").glob(".canopy-staging/*/shards/*.tfrecord-*"))
-        shard.write_bytes(shard.read_bytes() * 2)
+        data = shard.read_bytes() * times
+        shard.unlink()
+        if data:
+            shard.write_bytes(data)
 
     monkeypatch.setattr(running, "run", late)
     done = run(archive.fill(5))
     assert (done.code, done.out) == (75, "")
-    assert "bytes and was written with" in done.err
+    assert said in done.err
+    assert done.err.count("\n") == 1
     assert not list(done.folder.glob("[!.]*"))
 
 
