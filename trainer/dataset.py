@@ -25,9 +25,7 @@ SHUFFLE_RECORDS = 2048  # encoded records held for shuffling, over all streams: 
 HELD_BYTES = 256 << 20  # of encoded records held for any one purpose: fewer records where pictures are large
 CHUNK = 64  # most images decoded by one call: its overhead is that of decoding two chips of 32 px
 CHUNK_BYTES = 4 << 20  # of their files, which decoding makes some ten times as large
-# Of their pictures: a call for each core is under way, and resizing takes 27 bytes a pixel. Beyond 96 px it
-# costs hardly anything to decode fewer a call.
-CHUNK_PIXELS = CHUNK * 96**2
+CHUNK_PIXELS = CHUNK * 256**2  # of their pictures: ten bytes each or less, in a call for each core
 PREFETCH_BATCHES = 4  # so that one slow read does not make a device wait
 
 

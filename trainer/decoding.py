@@ -15,6 +15,7 @@ from canopy import contract
 from trainer.mend import mend
 
 _JPEG = b"\xff\xd8\xff"  # how every JPEG begins
+_GROUP_PIXELS = 4 * 256**2  # of results that are resized together: as floats they stay near a core
 
 
 def decode(image: Any, ratio: int = 1) -> Any:
@@ -42,16 +43,15 @@ def resize(images: Any, size: int) -> Any:
         uint8[..., size, size, 3], bilinear, antialiased where a side shrinks by more than `PLAIN_TO` of the
         contract. An image that has this size already comes out as it went in.
     """
-    sides, plain = tf.shape(images)[-3:-1], int(contract.PLAIN_TO * size)
-
-    def scaled(antialias: bool) -> Any:
-        resized = tf.image.resize(images, [size, size], antialias=antialias)
-        return tf.cast(resized + contract.ROUNDING, tf.uint8)  # cuts off; neither filter leaves 0..255
-
+    sides = tf.shape(images)[-3:-1]
     return tf.cond(
         tf.reduce_all(sides == size),
         lambda: images,
-        lambda: tf.cond(tf.reduce_all(sides <= plain), lambda: scaled(False), lambda: scaled(True)),
+        lambda: tf.cond(
+            tf.reduce_all(sides <= _most_plain(size)),
+            lambda: _scaled(images, size, False),
+            lambda: _scaled(images, size, True),
+        ),
     )
 
 
@@ -67,12 +67,11 @@ def batch(encoded: Any, sides: Any, count: int, size: int) -> Any:
     Returns:
         uint8[count, size, size, 3].
     """
-    # Of one size, as in most archives, they are resized together. Decoding is unrolled: a loop costs as much
-    # as two chips of 32 px. Of pictures that are reduced that is little, and unrolling each ratio would cost
-    # a second an epoch.
+    # A loop costs as much as two chips of 32 px: there is none where all are of one size, as in most
+    # archives. Of pictures that shrink much that is little, and each way without it delays an epoch's start.
     return tf.cond(
-        tf.reduce_all(sides == sides[0]) & (_reductions(sides[0], size) == 0),
-        lambda: resize(tf.stack([decode(each) for each in tf.unstack(encoded, count)]), size),
+        tf.reduce_all(sides == sides[0]) & tf.reduce_all(sides <= _most_plain(size)),
+        lambda: _alike(encoded, count, size),
         lambda: tf.map_fn(
             lambda one: _picture(one[0], one[1], size),
             (encoded, sides),
@@ -118,6 +117,29 @@ def _picture(encoded: Any, sides: Any, size: int) -> Any:
 def _reduced(encoded: Any, sides: Any, least_side: int) -> Any:
     ratios = [functools.partial(decode, encoded, ratio) for ratio in (1, *contract.REDUCTIONS)]
     return tf.switch_case(_reductions(sides, least_side), ratios)
+
+
+def _alike(encoded: Any, count: int, size: int) -> Any:
+    """Pictures of one size that is at most `_most_plain`: uint8[count, size, size, 3]."""
+    pictures = [decode(each) for each in tf.unstack(encoded, count)]
+    group = max(n for n in range(1, count + 1) if count % n == 0 and n <= max(1, _GROUP_PIXELS // size**2))
+    groups = [pictures[start : start + group] for start in range(0, count, group)]
+    return tf.cond(
+        tf.reduce_all(tf.shape(pictures[0])[:2] == size),
+        lambda: tf.stack(pictures),
+        lambda: tf.concat([_scaled(tf.stack(each), size, False) for each in groups], axis=0),
+    )
+
+
+def _scaled(images: Any, size: int, antialias: bool) -> Any:
+    # TensorFlow's bilinear kernel takes bytes one by one, and floats four at a time.
+    resized = tf.image.resize(tf.cast(images, tf.float32), [size, size], antialias=antialias)
+    return tf.cast(resized + contract.ROUNDING, tf.uint8)  # cuts off; neither filter leaves 0..255
+
+
+def _most_plain(size: int) -> int:
+    """The longest side that is resized without antialiasing, pixels."""
+    return int(contract.PLAIN_TO * size)
 
 
 def _shape(data: Any) -> Any:

@@ -235,8 +235,9 @@ def test_pictures_of_several_sizes_may_stand_in_one_shard(tmp_path):
         (20_000, SIZE, 4),
         (2_000_000, SIZE, 2),
         (30_000_000, SIZE, 1),
-        (-1, 512, 2),
-        (-1, 1024, 1),
+        (-1, 1024, 4),
+        (-1, 1400, 2),
+        (-1, 2048, 1),
     ],
 )
 def test_of_large_pictures_fewer_are_held_and_decoded_at_once(

@@ -70,6 +70,14 @@ def test_pictures_of_a_batch_are_reduced_each_by_itself():
     np.testing.assert_array_equal(batched(files, 32), alone)
 
 
+@pytest.mark.parametrize("side", [300, 320, 500])
+def test_pictures_of_a_batch_come_out_as_each_does_alone_in_however_many_groups_they_are_resized(side):
+    files = [encode(noise(side, side - 20 * each), Kind.JFIF) for each in (0, 0, 0, 0, 0, 1)]
+    for together in (files[:-1], files[:-2], files):  # five groups, two, and of two sizes
+        alone = [decoding.from_file(tf.constant(data), 300).numpy() for data in together]
+        np.testing.assert_array_equal(batched(together, 300), alone)
+
+
 def test_a_reduced_picture_is_nearly_what_antialiasing_makes_of_the_whole(real_data):
     for path in sorted((real_data / "planet" / "chips256" / "train-jpg").glob("*.jpg"))[:8]:
         data = path.read_bytes()
