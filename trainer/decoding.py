@@ -15,7 +15,7 @@ from canopy import contract
 from trainer.mend import mend
 
 _JPEG = b"\xff\xd8\xff"  # how every JPEG begins
-_GROUP_PIXELS = 4 * 256**2  # of results that are resized together: as floats they stay near a core
+_GROUP_PIXELS = 2 * 256**2  # of results that are resized together
 
 
 def decode(image: Any, ratio: int = 1) -> Any:
@@ -67,15 +67,18 @@ def batch(encoded: Any, sides: Any, count: int, size: int) -> Any:
     Returns:
         uint8[count, size, size, 3].
     """
-    # A loop costs as much as two chips of 32 px: there is none where all are of one size, as in most
-    # archives. Of pictures that shrink much that is little, and each way without it delays an epoch's start.
+    # A loop costs as much as two chips of 32 px: there is none where nothing else is done with them.
     return tf.cond(
-        tf.reduce_all(sides == sides[0]) & tf.reduce_all(sides <= _most_plain(size)),
-        lambda: _alike(encoded, count, size),
-        lambda: tf.map_fn(
-            lambda one: _picture(one[0], one[1], size),
-            (encoded, sides),
-            fn_output_signature=tf.TensorSpec([size, size, 3], tf.uint8),
+        tf.reduce_all(sides == size),
+        lambda: _whole(encoded, count),
+        lambda: tf.cond(
+            tf.reduce_all(sides == sides[0]) & tf.reduce_all(sides <= _most_plain(size)),
+            lambda: _in_groups(encoded, count, size),
+            lambda: tf.map_fn(
+                lambda one: _picture(one[0], one[1], size),
+                (encoded, sides),
+                fn_output_signature=tf.TensorSpec([size, size, 3], tf.uint8),
+            ),
         ),
     )
 
@@ -119,16 +122,26 @@ def _reduced(encoded: Any, sides: Any, least_side: int) -> Any:
     return tf.switch_case(_reductions(sides, least_side), ratios)
 
 
-def _alike(encoded: Any, count: int, size: int) -> Any:
-    """Pictures of one size that is at most `_most_plain`: uint8[count, size, size, 3]."""
-    pictures = [decode(each) for each in tf.unstack(encoded, count)]
-    group = max(n for n in range(1, count + 1) if count % n == 0 and n <= max(1, _GROUP_PIXELS // size**2))
-    groups = [pictures[start : start + group] for start in range(0, count, group)]
-    return tf.cond(
-        tf.reduce_all(tf.shape(pictures[0])[:2] == size),
-        lambda: tf.stack(pictures),
-        lambda: tf.concat([_scaled(tf.stack(each), size, False) for each in groups], axis=0),
+def _whole(encoded: Any, count: int) -> Any:
+    """Decodes `count` pictures of one size: uint8[count, height, width, 3]."""
+    return tf.stack([decode(each) for each in tf.unstack(encoded, count)])
+
+
+def _in_groups(encoded: Any, count: int, size: int) -> Any:
+    """Pictures of one size that is at most `_most_plain`: uint8[count, size, size, 3].
+
+    A few at a time, one group after another: their pixels, as floats, stay in the cache of the core that has
+    decoded them.
+    """
+    most = max(1, _GROUP_PIXELS // size**2)
+    group = max(n for n in range(1, count + 1) if count % n == 0 and n <= most)
+    results = tf.map_fn(
+        lambda some: _scaled(_whole(some, group), size, False),
+        tf.reshape(encoded, [count // group, group]),
+        parallel_iterations=1,
+        fn_output_signature=tf.TensorSpec([group, size, size, 3], tf.uint8),
     )
+    return tf.reshape(results, [count, size, size, 3])
 
 
 def _scaled(images: Any, size: int, antialias: bool) -> Any:

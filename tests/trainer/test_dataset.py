@@ -229,19 +229,20 @@ def test_pictures_of_several_sizes_may_stand_in_one_shard(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("record_bytes", "size", "at_once"),
+    ("record_bytes", "size", "at_once", "resized_at_once"),
     [
-        (-1, SIZE, 4),
-        (20_000, SIZE, 4),
-        (2_000_000, SIZE, 2),
-        (30_000_000, SIZE, 1),
-        (-1, 1024, 4),
-        (-1, 1400, 2),
-        (-1, 2048, 1),
+        (-1, SIZE, 4, 4),
+        (20_000, SIZE, 4, 4),
+        (2_000_000, SIZE, 2, 2),
+        (30_000_000, SIZE, 1, 1),
+        (-1, 256, 4, 2),
+        (-1, 1024, 4, 1),
+        (-1, 1400, 2, 1),
+        (-1, 2048, 1, 1),
     ],
 )
 def test_of_large_pictures_fewer_are_held_and_decoded_at_once(
-    tmp_path, monkeypatch, record_bytes, size, at_once
+    tmp_path, monkeypatch, record_bytes, size, at_once, resized_at_once
 ):
     (shard,) = write_shards(tmp_path, [8])
     told = dataclasses.replace(shard, bytes=8 * record_bytes if record_bytes > 0 else -1)
@@ -254,7 +255,8 @@ def test_of_large_pictures_fewer_are_held_and_decoded_at_once(
     monkeypatch.setattr(decoding, "decode", noted)
     found = read(reading((told,), image_size=size))
     one_by_one = 1 + len(contract.REDUCTIONS)
-    assert len(decoded) == at_once + one_by_one  # as the graph is built: side by side, and one after another
+    # As the graph is built: of the size asked for, of another, and of any.
+    assert len(decoded) == at_once + resized_at_once + one_by_one
     assert sorted(each for batch, _ in found for each in batch.tolist()) == list(range(8))
     held = reading((told,)).fitting(dataset.SHUFFLE_RECORDS, dataset.HELD_BYTES)
     assert held == dataset.SHUFFLE_RECORDS or held * record_bytes <= dataset.HELD_BYTES

@@ -73,7 +73,7 @@ def test_pictures_of_a_batch_are_reduced_each_by_itself():
 @pytest.mark.parametrize("side", [300, 320, 500])
 def test_pictures_of_a_batch_come_out_as_each_does_alone_in_however_many_groups_they_are_resized(side):
     files = [encode(noise(side, side - 20 * each), Kind.JFIF) for each in (0, 0, 0, 0, 0, 1)]
-    for together in (files[:-1], files[:-2], files):  # five groups, two, and of two sizes
+    for together in (files[:-1], files[:-2], files):  # five groups, four, and of two sizes
         alone = [decoding.from_file(tf.constant(data), 300).numpy() for data in together]
         np.testing.assert_array_equal(batched(together, 300), alone)
 
