@@ -11,7 +11,6 @@ import dataclasses
 import functools
 import logging
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +21,7 @@ import tf_keras
 from canopy.cli import PeerLostError, UserError, first_line
 from canopy.phrases import rate, several
 from canopy.progress import Meter
-from trainer import dataset, devices, export, model, plan
+from trainer import devices, export, model, plan
 from trainer.checkpoints import NOT_FINITE, Checkpoints
 from trainer.claim import Claim
 from trainer.cluster import Place
@@ -35,7 +34,8 @@ from trainer.journal import Journal
 from trainer.local import Local
 from trainer.network import precision
 from trainer.network.averaging import Average
-from trainer.training import alike, feeding, gathering
+from trainer.training import alike, gathering
+from trainer.training.feeding import Feeding
 from trainer.training.pace import Pace
 from trainer.training.profiling import Profiler
 from trainer.training.results import LAG_STEPS, Results
@@ -103,9 +103,11 @@ class Run:
         config, place, reading, optimizer = self.config, self.place, self.reading, self.optimizer
         counted = plan.valid_records(reading.total, reading.streams, reading.stream_batch)
         self._counted = np.concatenate([[0], counted.cumsum()])  # images after so many steps of an epoch
-        self.validating = dataclasses.replace(reading, shards=self.info.splits["validation"], shuffle=False)
         self.profiler = Profiler(config.model_dir, config.profile and place.is_chief)
         self.local = Local(self.strategy)
+        validating = dataclasses.replace(reading, shards=self.info.splits["validation"], shuffle=False)
+        gpus = self.strategy.extended.worker_devices if devices.gpus() else ()
+        self.feeding = Feeding(config, reading, validating, self.local, gpus)
         state = [*self.network.variables, *optimizer.variables, *self.average.variables]
         self.checkpoints = Checkpoints(
             config.model_dir,
@@ -185,8 +187,7 @@ class Run:
         """Takes the steps of an epoch that are left and returns the step reached."""
         epoch, entered = divmod(step, self.reading.steps)
         self.steps.enter(epoch)
-        reading = dataclasses.replace(self.reading, image_size=self.config.size_in(epoch))
-        batches = self._shared_out(dataset.iterate(reading, epoch, entered), reading.steps - entered)
+        batches = self.feeding.training(epoch, entered)
         results, pace = Results(self._lag, self.stopping.stepped), Pace(self._seen(step))
         with self.stopping.agreeing() as agree_from_now:
             for _ in range(entered, self.reading.steps):
@@ -231,9 +232,8 @@ class Run:
         """Scores every validation record once after an epoch's last step, on all workers, and tells it."""
         self.verification.finish()  # it has had an epoch's time: no model is validated without it
         epoch, tags = step // self.reading.steps, self.info.vocabulary
-        reading = dataclasses.replace(self.validating, image_size=self.config.size_in(epoch - 1))
         with self.average.in_place():
-            table = self.steps.score(self._shared_out(dataset.iterate(reading), reading.steps))
+            table = self.steps.score(self.feeding.validation(epoch - 1))
         if not np.isfinite(table).all():  # of finite weights: values too large for half precision, say
             raise UserError(f"a score of validation is no number after step {step}, and {NOT_FINITE}")
         result = Validation.of(table[:, : len(tags)], table[:, len(tags) : -1], tags)
@@ -270,10 +270,6 @@ class Run:
     def _gather(self, number: int) -> list[int]:
         """What every worker calls it with, in the workers' order."""
         return gathering.numbers(self.strategy, self.place, number)
-
-    def _shared_out(self, batches: Iterator[Any], steps: int) -> Iterator[tuple[Any, ...]]:
-        gpus = self.strategy.extended.worker_devices if devices.gpus() else ()
-        return feeding.shared_out(batches, steps, self.local, self.reading.local_replicas, gpus)
 
     def _export(self, result: Validation) -> str:
         """Rebuilds the network outside the strategy: its variables must not need the other workers."""

@@ -1,13 +1,18 @@
 """Batches come in order, to each replica its own, and to GPUs before they are asked for."""
 
+import dataclasses
 import threading
 
 import pytest
 import tensorflow as tf
 
+from tests.trainer import test_dataset
 from tests.trainer.replicas import passes_alone, two_replicas
+from trainer import dataset
+from trainer.config import Config
 from trainer.local import Local
 from trainer.training import feeding
+from trainer.training.feeding import Feeding
 
 PLAIN = Local(tf.distribute.get_strategy())
 HERE = ("/CPU:0",)
@@ -74,3 +79,48 @@ def _feed_two_replicas():
 
 def test_each_replicas_batch_comes_to_its_own_device():
     assert passes_alone(_feed_two_replicas)
+
+
+@pytest.fixture
+def fed(tmp_path):
+    """Two epochs, the first of them of smaller images, and how each split is read."""
+    config = Config(data="", model_dir="", epochs=2, early_epochs=1, early_image_size=32, image_size=64)
+    training = test_dataset.reading(test_dataset.write_shards(tmp_path, [7, 6]))
+    validating = dataclasses.replace(training, shards=training.shards[:1], shuffle=False)
+    return Feeding(config, training, validating, PLAIN), training, validating
+
+
+def listed(batches):
+    return [(images.shape[1], test_dataset.numbers(labels.numpy()).tolist()) for images, labels, _ in batches]
+
+
+def test_each_epoch_and_each_validation_reads_its_own(fed):
+    feeder, training, validating = fed
+    for epoch, size in ((0, 32), (1, 64)):
+        for found, reading in ((feeder.training(epoch, 0), training), (feeder.validation(epoch), validating)):
+            sized = dataclasses.replace(reading, image_size=size)
+            assert listed(found) == listed(dataset.iterate(sized, epoch))
+
+
+def test_an_epoch_can_be_entered_within_and_a_validation_come_first(fed):
+    feeder, training, validating = fed
+    assert listed(feeder.validation(0)) == listed(dataset.iterate(validating))
+    sized = dataclasses.replace(training, image_size=64)
+    assert listed(feeder.training(1, 2)) == listed(dataset.iterate(sized, 1))[2:]
+
+
+def test_the_next_reader_is_made_while_the_one_before_is_in_use(fed, monkeypatch):
+    feeder, training, validating = fed
+    made, iterate = [], dataset.iterate
+
+    def noted(reading, epoch, first_step):
+        made.append((reading.shards, epoch, threading.current_thread() is threading.main_thread()))
+        return iterate(reading, epoch, first_step)
+
+    monkeypatch.setattr(dataset, "iterate", noted)
+    for epoch in (0, 1):
+        assert len(listed(feeder.training(epoch, 0))) == training.steps
+        assert len(listed(feeder.validation(epoch))) == validating.steps
+    expected = [(reading.shards, epoch) for epoch in (0, 1) for reading in (training, validating)]
+    assert [each[:2] for each in made] == expected, "each once, and none after the last"
+    assert [ahead for *_, ahead in made] == [True, False, False, False]
