@@ -78,7 +78,7 @@ def suspicious_pictures(count: int, written: int, names: Sequence[str]) -> Check
     return Check(
         "suspicious_pictures",
         title,
-        "fail" if count / written >= DEAD else "look",
+        "fail" if count >= DEAD * written else "look",
         f"{count:,} of the {written:,} records were one value throughout when preprocessing read "
         f"them{shown}: look at these files in the archive, and mend or remove them.",
     )

@@ -246,6 +246,10 @@ def test_suspicious_pictures_are_preprocessings_own_count(count, verdict):
     assert "()" not in data_checks.suspicious_pictures(count, 1_000, []).sentence
 
 
+def test_suspicious_pictures_of_a_data_set_that_says_it_has_no_records_fail():
+    assert data_checks.suspicious_pictures(2, 0, []).verdict == "fail"
+
+
 def test_tags_of_a_random_split_pass():
     rng = np.random.default_rng(0)
     shares = np.linspace(0.01, 0.9, 17)
