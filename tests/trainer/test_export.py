@@ -150,19 +150,19 @@ def test_model_json_says_what_prediction_and_report_need(made):
     assert found["tflite_sha256"] == hashlib.sha256(lite).hexdigest()
 
 
-class Patches(tf_keras.layers.Layer):
-    """Somebody else's layer, with an operation that TensorFlow Lite lacks."""
-
-    def call(self, images):
-        return tf.image.extract_patches(images, [1, 8, 8, 1], [1, 8, 8, 1], [1, 1, 1, 1], "VALID")
-
-
 def test_the_tensorflow_lite_file_leaves_padding_to_its_convolutions(made, capsys):
     """Operations of their own for it would take 7% of the time."""
     tf.lite.experimental.Analyzer.analyze(model_path=f"{made[1]}/model.tflite")
     told = capsys.readouterr().out
     assert "DEPTHWISE_CONV_2D" in told
     assert "PAD(" not in told
+
+
+class Patches(tf_keras.layers.Layer):
+    """Somebody else's layer, with an operation that TensorFlow Lite lacks."""
+
+    def call(self, images):
+        return tf.image.extract_patches(images, [1, 8, 8, 1], [1, 8, 8, 1], [1, 1, 1, 1], "VALID")
 
 
 def test_a_network_that_tensorflow_lite_cannot_take_is_exported_without_it(records, tmp_path, caplog):
