@@ -121,7 +121,7 @@ def convert_shard(work: Work, crew: Crew, count: Callable[[int], None] = lambda 
             new = len(batch.lengths) + len(batch.rejects)
             count(new)
             progress(new)
-    progress.tell()
+    progress.end(len(work.items))
     result.converted = len(result.lengths)
     result.crc32c = writer.crc32c
     result.channel_sums = images.channel_sums(histogram).tolist()

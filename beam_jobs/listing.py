@@ -80,14 +80,19 @@ class _Search:
         archives: list[str] = []
         for path, below in finding.files(pattern, self._meter):
             folder, name = storage.split(path)
-            if below and (finding.is_passed_over(below) or _is_single_gzip(name)):
-                others += not self._ours(path)
-                continue
-            if packing.kind(path):
+            if below and finding.is_passed_over(below):
+                is_image = False
+            elif name.lower().endswith(IMAGE_ENDINGS):  # which most are, and there may be millions
+                is_image = True
+            elif below and _is_single_gzip(name):
+                is_image = False
+            elif packing.kind(path):
                 archives.append(path)
                 continue
-            packing.refuse(path)
-            if not below or _is_image(name):
+            else:
+                packing.refuse(path)
+                is_image = not below
+            if is_image:
                 self._folders.setdefault(folder, set()).add(name)
                 images += 1
             else:

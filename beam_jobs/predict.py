@@ -117,7 +117,7 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
                 total=total,
                 doing="scoring",
                 folder=progress,
-                beside=_early(staged.own, model, job, choice.processes),
+                beside=_early(staged.own, model, job, choice.processes, lists[0].place),
             )
             outcomes = side_by_side(_outcome, lists)
         except (UserError, TryAgainError):
@@ -138,11 +138,20 @@ def predict(job: Settings, arguments: Sequence[str]) -> list[str]:
     return _summary(job, found, rejects, result, used=used, seconds=time.monotonic() - start)
 
 
-def _early(own: str, model: ModelInfo, job: Settings, count: int) -> AbstractContextManager[None] | None:
-    """What starts processes that score before there is a pipeline, where these are to do so."""
+def _early(
+    own: str, model: ModelInfo, job: Settings, count: int, first: str
+) -> AbstractContextManager[None] | None:
+    """What has processes score the first list before there is a pipeline, where these are to do so."""
     if not count or engines.is_for_all(job.engine):
         return None
-    return early.kept(own, partial(ApartScorer, model, job.engine, job.tta, job.max_pixels, count))
+
+    def start() -> ApartScorer:
+        work = WorkList.load(first)
+        scorer = ApartScorer(model, job.engine, job.tta, job.max_pixels, count)
+        scorer.begin(work.sources, Progress(work.progress))
+        return scorer
+
+    return early.kept(own, start)
 
 
 def build(
@@ -197,7 +206,7 @@ def build(
                 try:
                     progress = Progress(work.progress)
                     scored = self._scorer.score(work.sources, progress)
-                    progress.tell()
+                    progress.end(len(work.sources))
                 except (UserError, TryAgainError) as error:
                     self._note(error)
             scored.error, scored.is_transient = self._error, self._is_transient

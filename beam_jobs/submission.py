@@ -40,8 +40,9 @@ def usable_names(listing: Iterable[Source]) -> tuple[list[Source], list[Reject]]
     kept: dict[str, Source] = {}
     rejects = []
     for source in sorted(listing, key=lambda source: source.path):
-        name = utf8(source.name)
-        if not name or name != source.name:
+        given = source.name
+        name = utf8(given)
+        if not name or name != given:
             rejects.append(Reject(name, BAD_NAME, "the file's name is no UTF-8 text"))
         elif name in kept:
             first = utf8(kept[name].path)

@@ -174,10 +174,14 @@ class Progress:
         """Counts images done since the last call."""
         self._done += new
         if time.monotonic() - self._told > PROGRESS_SECONDS:
-            self.tell()
+            self._tell()
 
-    def tell(self) -> None:
-        """Writes the number now."""
+    def end(self, done: int) -> None:
+        """Says that all are done, so many: whoever did them may have counted elsewhere."""
+        self._done = done
+        self._tell()
+
+    def _tell(self) -> None:
         self._told = time.monotonic()
         if self._path:
             with contextlib.suppress(OSError):  # a worker elsewhere has no such folder

@@ -10,6 +10,7 @@ import functools
 import math
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 
 from beam_jobs.runners import processes
 from beam_jobs.scoring import engines
@@ -46,8 +47,19 @@ class ApartScorer:
         self._model = (model, engine, tta, max_pixels)
         self._room, self._most = _room(model, tta), _least(model, tta)
         self._crew = processes.crew(threads=0, processes=count)
+        self._begun: tuple[Sequence[Source], Future[Scored]] | None = None
+        self._ahead = processes.crew(threads=1, processes=0)
         for _ in range(count):
             self._crew.submit(_load, *self._model)
+
+    def begin(self, sources: Sequence[Source], count: Callable[[int], None]) -> None:
+        """Begins with images that `score` is going to be asked for: Beam takes a second until it asks.
+
+        Args:
+            sources: the images.
+            count: as there.
+        """
+        self._begun = sources, self._ahead.submit(self._score, sources, count)
 
     def score(self, sources: Sequence[Source], count: Callable[[int], None] = lambda _: None) -> Scored:
         """As `Scorer.score`.
@@ -55,6 +67,12 @@ class ApartScorer:
         Raises:
             UserError: as there; or the export cannot be loaded, or a process was killed.
         """
+        if self._begun and self._begun[0] == sources:
+            (_, begun), self._begun = self._begun, None
+            return begun.result()
+        return self._score(sources, count)
+
+    def _score(self, sources: Sequence[Source], count: Callable[[int], None]) -> Scored:
         groups = self._crew.pieces(sources, lambda: self._most, LEAST_IMAGES)
         begun = (self._crew.submit(_score, *self._model, tuple(group)) for group in groups)
         return joined(map(self._measured, self._crew.outcomes(begun)), count)
@@ -68,6 +86,7 @@ class ApartScorer:
     def close(self) -> None:
         """Ends the processes."""
         self._crew.close()
+        self._ahead.close()
 
 
 def pieces(images: int, model: ModelInfo, tta: int) -> int:
