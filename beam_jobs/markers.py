@@ -6,11 +6,14 @@ comes back as it is; any bytes at all are walked through in one pass, without an
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from canopy.contract import ADOBE_MARKER
 
 EOI, SOS = b"\xff\xd9", b"\xff\xda"  # end of image, start of scan
+# A header: no stuffed zero of a scan's data, no fill byte, and not TEM, RSTn or SOI, which have no length.
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
 
 
 def headers(data: bytes) -> Iterator[tuple[int, int]]:
@@ -18,15 +21,10 @@ def headers(data: bytes) -> Iterator[tuple[int, int]]:
 
     Walks as libjpeg's `next_marker` does: whatever is not 0xFF is skipped, fill bytes and a scan's data too.
     """
-    position, end = 2, len(data)
-    while 0 < (position := data.find(b"\xff", position) + 1) < end:
-        marker = data[position]
-        if marker == 0:  # stuffed: first and by itself, for a scan has hundreds
-            continue
-        # Of fill bytes the next one is found again; TEM, RSTn and SOI have no length.
-        if marker in (0xFF, 0x01) or 0xD0 <= marker <= 0xD8:
-            continue
-        position += 1
+    position = 2
+    while found := _MARKER.search(data, position):
+        position = found.end()
+        marker = data[position - 1]
         yield marker, position
         if marker == EOI[1]:
             return
