@@ -4,9 +4,10 @@
 # Usage: compile.sh FOLDER [OPTION OF COMPILEALL...]
 set -eu
 
-# Hash-based and unchecked: copying layers about changes files' times, and the files do not change any more.
+# Hash-based and unchecked: copying layers about changes files' times, and the files do not change any more. What a
+# build has imported was compiled then, by its times: it is compiled anew (-f), and what this imports is not (-B).
 compile() {
-  python -m compileall -q --invalidation-mode unchecked-hash "$@"
+  python -B -m compileall -q -f --invalidation-mode unchecked-hash "$@"
 }
 
 # Workers want shared memory to write to, which not every builder's sandbox has: there one process does it. Some

@@ -3,6 +3,7 @@ unpacked into (CONTRIBUTING.md), what that holds.
 """
 
 import os
+import py_compile
 import re
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ from tests.conftest import ROOT
 from tests.infra.conftest import LOCKS, packages
 from tests.k8s import containers
 
+UNCHECKED = b"\x01\0\0\0"  # by hash (1) and not checked (2 is missing): https://peps.python.org/pep-0552/
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 UNPACKED = pytest.mark.skipif(
     not containers.image().is_dir(),
@@ -77,8 +79,12 @@ def compiled(modules, *before):
 
 
 def test_what_compiles_is_compiled_for_files_whose_times_change_and_the_rest_is_named(modules):
-    # By hash (1) and not checked (2 is missing): https://peps.python.org/pep-0552/
-    assert compiled(modules)[4:8] == b"\x01\0\0\0"
+    assert compiled(modules)[4:8] == UNCHECKED
+
+
+def test_what_a_build_has_imported_is_compiled_like_the_rest(modules):
+    py_compile.compile(str(modules / "sound.py"), invalidation_mode=py_compile.PycInvalidationMode.TIMESTAMP)
+    assert compiled(modules)[4:8] == UNCHECKED
 
 
 def test_a_builder_without_shared_memory_compiles_too(modules):
@@ -92,7 +98,7 @@ def test_a_builder_without_shared_memory_compiles_too(modules):
     ]
     if not shutil.which("unshare") or subprocess.run([*own, "-", "true"], check=False).returncode:
         pytest.skip("a mount of one's own takes Linux with user namespaces")
-    assert compiled(modules, *own, "-")[4:8] == b"\x01\0\0\0"
+    assert compiled(modules, *own, "-")[4:8] == UNCHECKED
 
 
 @pytest.fixture
@@ -116,7 +122,7 @@ def test_the_image_and_its_notices_hold_the_locks_versions(installed):
 
 
 @UNPACKED
-def test_what_the_image_imports_is_compiled(installed):
+def test_what_the_image_imports_is_compiled_whatever_its_files_times(installed):
     (library,) = containers.image().glob("usr/local/lib/python3.*")
     tag = f"cpython-{library.name.removeprefix('python').replace('.', '')}"
     found = [*installed.rglob("*.py"), *library.rglob("*.py")]
@@ -124,7 +130,11 @@ def test_what_the_image_imports_is_compiled(installed):
     for path in found:
         if path.is_relative_to(library / "site-packages"):
             continue  # pip's own, which no pod runs
-        if not (path.parent / "__pycache__" / f"{path.stem}.{tag}.pyc").exists():
+        made = path.parent / "__pycache__" / f"{path.stem}.{tag}.pyc"
+        if made.exists():
+            with made.open("rb") as file:
+                assert file.read(8)[4:] == UNCHECKED, made
+        else:
             with pytest.raises((SyntaxError, ValueError)):
                 compile(path.read_bytes(), path, "exec")
 
