@@ -108,12 +108,12 @@ def resolve(choice: str, alpha: float, image_size: int) -> str | None:
     """
     if choice == NONE or (choice == "auto" and os.environ.get(PLACE) == NONE):
         return None
-    if choice == "imagenet":
-        return str(fetch(alpha, image_size))
-    if choice == "auto":
+    if choice in ("imagenet", "auto"):
         try:
             return str(_at_hand(alpha, image_size) or fetch(alpha, image_size))
         except UserError:
+            if choice == "imagenet":
+                raise
             return None
     try:
         if not Path(choice).is_file():
@@ -166,6 +166,8 @@ def _reach(url: str) -> None:
 def _at_hand(alpha: float, image_size: int) -> Path | None:
     """A file that lies where CANOPY_WEIGHTS says, or in /data/weights: of this width, any published size."""
     named = os.environ.get(PLACE, "")
+    if named == NONE:
+        return None
     sizes = (image_size, *reversed(SIZES)) if alpha in ALPHAS else ()
     for place in filter(None, (named, FOLDER)):
         for path in (Path(place), *(Path(place, file_name(alpha, size)) for size in sizes)):

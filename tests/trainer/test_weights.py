@@ -336,24 +336,26 @@ def test_auto_starts_at_random_where_there_are_no_weights(no_network, tmp_path, 
         weights.resolve("imagenet", 1.0, 224)
 
 
-def test_auto_takes_the_file_that_the_environment_names(no_network, tmp_path, monkeypatch):
+@pytest.mark.parametrize("choice", ["auto", "imagenet"])
+def test_the_file_that_the_environment_names_is_taken(choice, no_network, tmp_path, monkeypatch):
     path = hdf5(tmp_path / "mine.h5")
     hdf5(tmp_path / "volume" / weights.file_name(1.0, 224))
     monkeypatch.setenv("CANOPY_WEIGHTS", path)
-    assert weights.resolve("auto", 1.0, 224) == path
-    assert weights.resolve("auto", 0.6, 224) == path  # of a width that was never published
+    assert weights.resolve(choice, 1.0, 224) == path
+    assert weights.resolve(choice, 0.6, 224) == path  # of a width that was never published
 
 
+@pytest.mark.parametrize("choice", ["auto", "imagenet"])
 @pytest.mark.parametrize("place", ["volume", "named"])
-def test_auto_looks_into_a_folder_for_this_width_and_the_nearest_size(
-    place, no_network, tmp_path, monkeypatch
+def test_a_folder_is_looked_into_for_this_width_and_the_nearest_size(
+    place, choice, no_network, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("CANOPY_WEIGHTS", str(tmp_path / "named"))
     hdf5(tmp_path / place / weights.file_name(0.5, 96))
     other_size = hdf5(tmp_path / place / weights.file_name(1.0, 224))
-    assert weights.resolve("auto", 1.0, 96) == other_size
+    assert weights.resolve(choice, 1.0, 96) == other_size
     right_size = hdf5(tmp_path / place / weights.file_name(1.0, 96))
-    assert weights.resolve("auto", 1.0, 96) == right_size
+    assert weights.resolve(choice, 1.0, 96) == right_size
 
 
 def test_auto_takes_what_keras_has_fetched_before(no_network, cache):
