@@ -57,7 +57,7 @@ class FedScorer:
         self._callers = processes.crew(threads=self._free.qsize(), processes=0)
         self._batch = self._engines.loaded[0].batch
         self._room = pictures.room(model, self._batch)
-        self._most = min(self._batch, self._room)  # images a piece, until it is known how long they take
+        self._most = self._batch  # images a piece, until it is known how long they take
 
     def score(self, sources: Sequence[Source], count: Callable[[int], None] = lambda _: None) -> Scored:
         """As `Scorer.score`.
