@@ -157,9 +157,10 @@ class _Lite:
         self.batch = max(1, round(LITE_PIXELS / size**2))
         self._interpreter = Interpreter(model_content=content, num_threads=1)
         given, result = self._interpreter.get_input_details(), self._interpreter.get_output_details()
-        if len(given) != 1 or list(given[0]["shape"][1:]) != [size, size, 3]:
-            raise ValueError(f"it does not take pictures of {size} x {size} pixels")
-        if given[0]["dtype"] is not np.float32 or result[0]["shape"][-1] != len(info.classes):
+        takes = [(each["dtype"], list(each["shape"][1:])) for each in given]
+        if takes != [(np.float32, [size, size, 3])]:
+            raise ValueError(f"it does not take pictures of {size} x {size} pixels in float32")
+        if result[0]["shape"][-1] != len(info.classes):
             raise ValueError(f"it does not give {len(info.classes)} scores")
         self._input, self._output = given[0]["index"], result[0]["index"]
         self._interpreter.resize_tensor_input(self._input, [self.batch, size, size, 3])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import shutil
 import subprocess
@@ -106,6 +107,26 @@ def damaged(model: Path, tmp_path: Path, damage: str) -> str:
     else:
         lite.write_bytes(b"" if damage == "empty" else bytes(range(256)) * 40)
     return str(folder)
+
+
+@pytest.mark.parametrize("kinds", [("uint8",), ("float32", "float32")], ids=["bytes", "two inputs"])
+def test_a_lite_model_that_takes_anything_but_a_picture_in_float32_is_not_used(
+    kinds: tuple[str, ...], model: Path, tmp_path: Path
+) -> None:
+    import tensorflow as tf
+
+    def look(*given: Any) -> Any:
+        flat = [tf.reshape(tf.cast(each, tf.float32), [-1, 16 * 16 * 3]) for each in given]
+        return tf.add_n(flat)[:, :4]
+
+    signature = [tf.TensorSpec([None, 16, 16, 3], kind) for kind in kinds]
+    concrete = tf.function(look, input_signature=signature).get_concrete_function()
+    folder = Path(damaged(model, tmp_path, "missing"))
+    (folder / "model.tflite").write_bytes(
+        tf.lite.TFLiteConverter.from_concrete_functions([concrete]).convert()
+    )
+    with pytest.raises(UserError, match="does not take pictures of 16 x 16 pixels in float32"):
+        engines.load(engines.read_info(str(folder)), LITE, 1)
 
 
 @pytest.mark.parametrize("damage", ["missing", "noise", "middle"])
@@ -217,13 +238,14 @@ def test_every_thread_has_an_engine(choice: str, model: Path, tmp_path: Path) ->
 def test_a_picture_of_more_pixels_than_a_batch_should_hold_is_scored_alone(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines, "LITE_PIXELS", 1)
-    (engine,) = engines.load(engines.read_info(str(model)), LITE, 1).loaded
-    assert engine.batch == 1
+    for pixels, batch in ((4 * 16 * 16, 4), (1, 1)):
+        monkeypatch.setattr(engines, "LITE_PIXELS", pixels)
+        (engine,) = engines.load(engines.read_info(str(model)), LITE, 1).loaded
+        assert engine.batch == batch
     assert engine.scores(np.zeros((1, 16, 16, 3), np.uint8)).shape == (1, 4)
 
 
-@pytest.mark.parametrize("error", [TryAgainError("the store is busy"), MemoryError()])
+@pytest.mark.parametrize("error", [TryAgainError("the store is busy"), MemoryError("no room")])
 def test_what_is_no_damage_of_the_saved_model_is_not_told_as_such(
     error: Exception, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -232,7 +254,7 @@ def test_what_is_no_damage_of_the_saved_model_is_not_told_as_such(
 
     monkeypatch.setattr(storage, "below", fail)
     info = replace(engines.read_info(str(model)), folder="gs://here/model")
-    with pytest.raises(type(error)):
+    with pytest.raises(type(error), match=str(error)):
         engines.load(info, SAVED_MODEL, 1)
 
 
@@ -261,17 +283,18 @@ def test_where_tensorflow_cannot_use_the_gpu_tensorflow_lite_serves(
     assert engines.load(engines.read_info(str(model)), LITE, 1).name == "TensorFlow Lite"
 
 
-def test_a_gpu_without_cudas_libraries_is_left_alone_and_the_name_says_why(
+def test_a_gpu_is_used_where_there_are_libraries_for_it_and_the_name_says_where_they_are_missing(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine, "gpus", lambda: 1)
-    for there in (True, False):
-        monkeypatch.setattr(cuda, "is_installed", lambda there=there: there)
-        assert engines.has_gpu() is there
     info = engines.read_info(str(model))
-    name = engines.load(info, AUTO, 1).name
+    for gpus, there in itertools.product((0, 1), (True, False)):
+        monkeypatch.setattr(machine, "gpus", lambda gpus=gpus: gpus)
+        monkeypatch.setattr(cuda, "is_installed", lambda there=there: there)
+        assert engines.has_gpu() is bool(gpus and there)
+        if not there:
+            why = " (for the GPU CUDA's Python packages are missing: the extra gpu)" if gpus else ""
+            assert engines.load(info, AUTO, 1).name == f"TensorFlow Lite{why}"
     assert engines.load(info, LITE, 1).name == "TensorFlow Lite"  # as was asked
-    assert name == "TensorFlow Lite (for the GPU CUDA's Python packages are missing: the extra gpu)"
 
 
 def _score_where_tensors_are_made_on_another_device(folder: str) -> None:
