@@ -112,7 +112,6 @@ def _load(info: ModelInfo, choice: str, threads: int) -> Engines:
     try:
         return Engines(f"TensorFlow Lite{why}", info.folder, _lite(info, threads))
     except _Unusable as error:
-        _check_unchanged(info)  # which may be why
         if choice == LITE:
             raise UserError(f"--model {info.folder} cannot be loaded ({error})") from error
         found = _SavedModel(info)
