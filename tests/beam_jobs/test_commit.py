@@ -163,6 +163,17 @@ def test_killed_while_it_replaces_a_set_in_a_store_the_same_command_ends_in_the_
     assert len(states) >= 8
 
 
+def test_what_a_killed_job_left_goes_before_the_next_one_works(tmp_path: Path) -> None:
+    shard = "planet-train.tfrecord-00000-of-00001"
+    killed = commit.Output(str(tmp_path))
+    killed.begin(overwrite=False)
+    killed.claim([shard])
+    (tmp_path / shard).touch()
+    del killed
+    commit.Output(str(tmp_path)).begin(overwrite=False)
+    assert [path.name for path in tmp_path.iterdir()] == [commit.STAGING]
+
+
 def test_two_jobs_do_not_share_an_output_folder_with_strangers(tmp_path: Path) -> None:
     (tmp_path / "dataset_info.json").write_text("{}")
     with pytest.raises(UserError, match="Canopy did not write"):
@@ -218,8 +229,8 @@ def test_what_does_not_say_that_this_run_wrote_it_is_not_done_by_it(
 
 def test_an_output_that_is_a_file_or_denied_is_one_clear_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(UserError, match="is a file"):
-        commit.Output(str(tmp_path / "file")).begin(overwrite=False)
+    with pytest.raises(UserError, match="file is a file, not a folder"):
+        commit.Output(str(tmp_path / "file")).look(overwrite=False)
     with pytest.raises(UserError, match=r"cannot make the folder .*: a part of its path is a file"):
         commit.Output(str(tmp_path / "file" / "below")).begin(overwrite=False)
 
