@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -116,6 +117,20 @@ def test_what_threads_are_at_is_done_before_an_error_goes_on() -> None:
         list(threads.outcomes(map(threads.submit, [fail, last])))
     assert done.is_set()
     threads.close()
+
+
+def go_on_with(path: Path) -> None:
+    deadline = time.monotonic() + 20
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def test_what_processes_are_at_holds_no_error_up(two: Crew, tmp_path: Path) -> None:
+    begun = [two.submit(disagree), two.submit(go_on_with, tmp_path / "end")]
+    with pytest.raises(UserError, match="it cannot be done"):
+        list(two.outcomes(iter(begun)))
+    assert not begun[1].done()
+    (tmp_path / "end").touch()
 
 
 def test_work_that_has_not_begun_when_a_crew_is_closed_is_dropped() -> None:
