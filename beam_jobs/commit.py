@@ -142,7 +142,7 @@ class Output:
                 shards = [shard["name"] for split in document["splits"].values() for shard in split["shards"]]
             else:
                 shards = document["files"]
-            return {*FIXED, *(str(shard) for shard in shards if SHARD_PATTERN.fullmatch(str(shard)))}
+            return {*FIXED, *(shard for shard in shards if SHARD_PATTERN.fullmatch(str(shard)))}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"--output: {storage.join(self.folder, name)} is damaged: {error!r}") from error
 
