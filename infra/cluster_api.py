@@ -129,7 +129,7 @@ class Cluster:
         try:
             found = self._call(
                 self._core("Event").get,
-                field_selector=f"involvedObject.uid={item['metadata'].get('uid', '')}",
+                field_selector=f"involvedObject.uid={item['metadata']['uid']}",
             )
         except (RefusedError, UnreachableError):
             return []
