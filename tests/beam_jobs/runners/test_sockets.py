@@ -69,3 +69,20 @@ def test_a_temporary_folder_whose_path_is_long_is_no_hindrance(
     done = run(archive.fill(3), "--direct_running_mode", "multi_processing", "--direct_num_workers", "2")
     assert done.code == 0, done.err
     assert list(deep.iterdir()) == []
+
+
+def test_the_sockets_lie_where_the_user_has_temporary_files_unless_the_path_is_long_and_go_with_the_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import grpc
+
+    before = grpc.server, grpc.insecure_channel
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for longest, place in ((len(str(tmp_path)), tmp_path), (len(str(tmp_path)) - 1, Path("/tmp"))):
+        monkeypatch.setattr(sockets, "LONGEST", longest)
+        with sockets.private():
+            folder = Path(os.environ[sockets.FOLDER])
+            assert folder.parent == place
+            assert folder.is_dir()
+        assert not folder.exists()
+        assert (grpc.server, grpc.insecure_channel) == before

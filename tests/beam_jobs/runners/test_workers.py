@@ -71,6 +71,30 @@ def test_what_the_kernel_killed_for_want_of_memory_is_told_as_that(monkeypatch: 
         lose_one(lambda: threading.Event().wait())
 
 
+def test_where_one_worker_dies_the_others_are_ended_whom_beam_would_wait_for() -> None:
+    with subprocess.Popen(["sleep", "60"]) as other:
+        with pytest.raises(UserError, match="was killed"):
+            lose_one([].pop)
+        assert other.wait(20) == -signal.SIGKILL
+
+
+def test_outside_the_main_thread_beam_is_left_to_notice() -> None:
+    interrupted, done = list[int](), threading.Event()
+
+    def work() -> None:
+        lose_one(lambda: time.sleep(0.3))
+        done.set()
+
+    before = signal.signal(signal.SIGUSR1, lambda number, _: interrupted.append(number))
+    try:
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert (interrupted, done.is_set()) == ([], True)
+
+
 def test_beams_own_word_of_a_worker_that_died_is_not_told(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match="signal SIGSEGV"):
         lose_one([].pop, "Worker subprocess exited with return code -11")
