@@ -67,7 +67,7 @@ def holding(path: str, busy: str) -> Iterator[None]:
 def release(file: IO[bytes]) -> None:
     """Lets go of what `take` gave, and removes its file where that can be: one that stays does no harm."""
     with contextlib.suppress(OSError):
-        Path(file.name).unlink(missing_ok=True)
+        Path(file.name).unlink()
     close(file)
 
 
