@@ -37,7 +37,7 @@ def _client(process: int) -> Any:
             "Google Cloud Storage needs credentials: run `gcloud auth application-default login`, "
             "or set GOOGLE_APPLICATION_CREDENTIALS"
         ) from error
-    adapter = requests.adapters.HTTPAdapter(pool_connections=CONNECTIONS, pool_maxsize=CONNECTIONS)
+    adapter = requests.adapters.HTTPAdapter(pool_maxsize=CONNECTIONS)
     for scheme in ("https://", "http://"):
         client._http.mount(scheme, adapter)
     return client
