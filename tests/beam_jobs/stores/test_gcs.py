@@ -106,6 +106,7 @@ def test_a_listing_goes_on_behind_its_first_page(server: Faulty, monkeypatch: py
     [
         (exceptions.NotFound(""), FileNotFoundError), (exceptions.Forbidden(""), PermissionError),
         (exceptions.Unauthorized(""), PermissionError), (auth.RefreshError(), PermissionError),
+        (auth.RefreshError("busy", retryable=True), UnavailableError),
         (exceptions.ServiceUnavailable(""), UnavailableError), (auth.TransportError(), UnavailableError),
         (exceptions.RetryError("", None), UnavailableError), (ConnectionResetError(), UnavailableError),
         (FileNotFoundError("gs://here/a"), FileNotFoundError), (exceptions.BadRequest("no name"), UserError),
