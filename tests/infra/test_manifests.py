@@ -52,10 +52,12 @@ def test_a_file_that_is_no_text_is_refused_by_name(tmp_path, capsys):
 
 def test_a_list_is_taken_apart_and_kubernetes_own_jobs_alone_are_followed(write):
     stranger = {"apiVersion": "batch.volcano.sh/v1alpha1", "kind": "Job", "metadata": {"name": "other"}}
-    items = [settings_map("one", A="1"), stranger, job("train")]
+    cron = {"apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "nightly"}}
+    items = [settings_map("one", A="1"), stranger, cron, job("train")]
     path = write("t.yaml", None, {"apiVersion": "v1", "kind": "List", "items": items})
     (found,) = manifests.load([str(path)])
-    assert [*map(manifests.title, found.objects)] == ["configmap/one", "job/other", "job/train"]
+    titles = ["configmap/one", "job/other", "cronjob/nightly", "job/train"]
+    assert [*map(manifests.title, found.objects)] == titles
     assert [*map(manifests.title, found.jobs)] == ["job/train"]
 
 

@@ -39,7 +39,7 @@ def test_a_job_that_has_succeeded_is_not_run_again_unless_asked_to(server, submi
     uid = server.store.get("jobs", "train")["metadata"]["uid"]
     again = submit(path, "--follow")
     assert again.returncode == 0
-    assert "had succeeded already" in again.stdout
+    assert again.stdout == "job/train had succeeded already\n"
     assert "--replace runs it again" in again.stderr
     assert server.store.get("jobs", "train")["metadata"]["uid"] == uid
     replaced = submit(path, "--replace")
