@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from infra.cluster_api import UnreachableError
@@ -29,6 +29,7 @@ def stamp(nanoseconds, trimmed):
     cuts=st.lists(st.integers(0, 30), max_size=6),
     trimmed=st.booleans(),
 )
+@example(times=[0, 0, 0], alike=True, cuts=[1], trimmed=False)
 def test_however_often_a_log_is_cut_off_each_line_comes_once_and_in_order(times, alike, cuts, trimmed):
     texts = ["line" if alike else f"line {number}" for number in range(len(times))]
     lines = [f"{stamp(at, trimmed)} {text}" for at, text in zip(times, texts, strict=True)]
