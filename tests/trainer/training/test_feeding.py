@@ -33,8 +33,10 @@ def numbers(steps):
 @pytest.mark.parametrize("gpus", [(), HERE])
 @pytest.mark.parametrize("steps", [0, 1, 5])
 def test_each_step_gets_its_own_batch(gpus, steps):
-    found = feeding.shared_out(numbered(steps), steps, PLAIN, 1, gpus)
+    taken: list[int] = []
+    found = feeding.shared_out(numbered(9, taken), steps, PLAIN, 1, gpus)
     assert numbers(found) == [[step, step] for step in range(steps)]
+    assert taken == list(range(steps)), "no more than are asked for"
 
 
 @pytest.mark.parametrize(("gpus", "ahead"), [((), 0), (HERE, feeding.AHEAD)])
