@@ -52,7 +52,6 @@ def naming(
         tf.errors.FailedPreconditionError,  # fewer records than there should be
         tf.errors.InvalidArgumentError,  # a feature or a picture
         tf.errors.NotFoundError,
-        tf.errors.OutOfRangeError,
         UnicodeDecodeError,  # TensorFlow quotes a record that is no Example, and Python chokes on it
     )
     each = iter(elements)
