@@ -55,9 +55,8 @@ class Reading:
 
     @property
     def record_bytes(self) -> int:
-        """The mean size of a record; 0 where it is not known."""
-        known = [shard for shard in self.shards if shard.bytes >= 0]
-        return sum(shard.bytes for shard in known) // max(1, sum(shard.records for shard in known))
+        """The mean size of a record; not above 0 where the shards' sizes are not known."""
+        return sum(shard.bytes for shard in self.shards) // max(1, self.total)
 
     def fitting(self, most: int, room: int) -> int:
         """How many records, at most `most` and at least one, take no more than `room` bytes."""
