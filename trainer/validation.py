@@ -63,4 +63,4 @@ class Validation:
 
 def _jsonable(row: dict[str, Any]) -> dict[str, Any]:
     """JSON knows no nan: null says that there is no such number."""
-    return {k: None if isinstance(v, float) and np.isnan(v) else v for k, v in row.items() if k != "tag"}
+    return {k: None if np.isnan(v) else v for k, v in row.items() if k != "tag"}

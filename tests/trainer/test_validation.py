@@ -38,6 +38,12 @@ def test_loss_and_f2_are_those_of_all_rows():
     assert result.summary["records"] == 200
 
 
+def test_the_best_of_constant_answers_is_named_with_its_score():
+    found = Validation.of(SCORES, LABELS, TAGS).summary
+    assert found["constant_tags"] == ["clear", "haze"]
+    assert found["f2_constant"] == pytest.approx(f2(np.tile([True, True, False], (200, 1)), LABELS > 0))
+
+
 def test_the_loss_of_thousands_of_rare_tags_is_told_in_digits_that_tell():
     labels = np.zeros((10, 1000), int)
     labels[:, 0] = 1
@@ -54,12 +60,14 @@ def test_thresholds_that_are_given_are_taken_and_not_tuned():
 
 def test_each_tag_has_its_own_figures():
     found = Validation.of(SCORES, LABELS, TAGS)
+    assert list(found.summary["tags"]) == list(TAGS)
     clear = found.summary["tags"]["clear"]
     given, true = answers(found.thresholds)[:, 0], LABELS[:, 0].astype(bool)
     assert clear["precision"] == pytest.approx((given & true).sum() / given.sum())
     assert clear["recall"] == pytest.approx((given & true).sum() / true.sum())
     assert 0 < clear["average_precision"] <= 1
     assert clear["threshold"] == found.thresholds[0]
+    assert "tag" not in clear, "which is its key"
 
 
 def test_a_tag_that_validation_lacks_is_named_and_keeps_a_fifth():
