@@ -46,18 +46,32 @@ def test_affine_augmentation_without_its_disturbances_is_flips_and_turns(monkeyp
     np.testing.assert_allclose(affine, plain, atol=1e-3)
 
 
-def test_affine_augmentation_keeps_the_middle_near_the_middle():
+def moved_squares():
+    """Where affine augmentation brings 200 squares, float[2, 200], and how much there is of each."""
     picture = np.zeros((1, 41, 41, 1), np.float32)
     picture[:, 18:23, 18:23] = 1
-    result = augmentation.augment(tf.repeat(picture, 200, axis=0), tf.constant([3, 4]), "affine").numpy()[
-        ..., 0
-    ]
-    mass = result.sum(axis=(1, 2))
-    at = np.stack([(result * axis).sum(axis=(1, 2)) / mass for axis in np.mgrid[:41, :41]])
+    result = augmentation.augment(tf.repeat(picture, 200, axis=0), tf.constant([3, 4]), "affine").numpy()
+    assert len(np.unique(result.round(3).reshape(200, -1), axis=0)) == 200
+    mass = result.sum(axis=(1, 2, 3))
+    return np.stack([(result[..., 0] * axis).sum(axis=(1, 2)) / mass for axis in np.mgrid[:41, :41]]), mass
+
+
+def test_affine_augmentation_keeps_the_middle_near_the_middle():
+    at, mass = moved_squares()
     assert np.abs(at - 20).max() <= 41 * augmentation.SHIFT * np.exp(augmentation.ZOOM) * 1.5
+    assert np.abs(np.corrcoef([*at, mass]) - np.eye(3)).max() < 0.3, "each is drawn by itself"
     assert mass.min() > 25 * 0.6
     assert mass.max() < 25 * 1.6
-    assert len(np.unique(result.round(3).reshape(200, -1), axis=0)) == 200
+
+
+def test_affine_augmentation_turns_and_scales_about_the_middle(monkeypatch):
+    monkeypatch.setattr(augmentation, "SHIFT", 0.0)
+    np.testing.assert_allclose(moved_squares()[0], 20, atol=1e-3)
+
+
+def test_what_affine_augmentation_lets_in_at_the_border_is_of_the_picture():
+    plain = augmentation.augment(tf.fill([64, 9, 9, 3], 200.0), tf.constant([3, 4]), "affine")
+    np.testing.assert_allclose(plain, 200, rtol=1e-5)
 
 
 def test_augmentation_is_drawn_from_its_seed():
@@ -117,9 +131,11 @@ def test_mixup_is_drawn_from_its_seed_and_small_alphas_blend_few():
 
 def test_mixup_takes_nothing_from_padding():
     images, labels = batch_of(8)
-    weights = tf.constant([1.0, 1, 1, 1, 1, 0, 0, 0])
-    mixed, told = augmentation.mix(images, labels, weights, tf.constant([5, 6]), 1.0)
-    shares = told.numpy()
-    assert shares[0].tolist() == labels[0].numpy().tolist()  # its neighbour is the last row, padding
-    assert (shares[:5, 5:] == 0).all()
-    assert (mixed[0].numpy() == images[0].numpy()).all()
+    for real in (5, 7):
+        weights = tf.constant([1.0] * real + [0.0] * (8 - real))
+        mixed, told = augmentation.mix(images, labels, weights, tf.constant([5, 6]), 1.0)
+        shares = told.numpy()
+        assert shares[0].tolist() == labels[0].numpy().tolist()  # its neighbour is the last row, padding
+        assert (shares[:real, real:] == 0).all()
+        assert (np.diag(shares)[1:real] < 1).all(), "between records all blend"
+        assert (mixed[0].numpy() == images[0].numpy()).all()
