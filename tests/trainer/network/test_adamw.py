@@ -71,12 +71,14 @@ def test_variables_that_join_late_are_moved_as_if_they_had_begun_then() -> None:
     )
     optimizer.build(variables)
     head, late = variables[0], variables[2]
+    began = head.numpy()
     for _ in range(200):
         optimizer.apply_gradients([(tf.ones_like(head), head)])
     for _ in range(3):
         before = late.numpy()
         optimizer.apply_gradients([(tf.ones_like(head), head), (tf.fill(late.shape, 0.3), late)])
         np.testing.assert_allclose(np.abs(late.numpy() - before), rate, rtol=1e-3)
+    np.testing.assert_allclose(began - head.numpy(), 203 * rate, rtol=1e-3)
 
 
 def _compare_two_replicas_with_one() -> None:
