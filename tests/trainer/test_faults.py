@@ -89,6 +89,7 @@ def test_what_tensorflow_cannot_read_is_named_in_whatever_shard_it_is(tmp_path, 
     data, begins = path.read_bytes(), 2 * len(frame(sound))
     for content, said in [
         (data[:-1] + b"?", "bad: record 2 of 3, .* is corrupt: its checksum differs"),
+        (data[:begins] + b"?" + data[begins + 1 :], "bad: record 2 .*: the checksum of its length differs"),
         (data[: begins + 5], "bad: record 2 of 3, .* is cut off"),
         (data[:begins], "bad ends before record 2,"),
         (None, "bad is missing: canopy.json promises 3 records"),
@@ -123,6 +124,11 @@ def test_a_shard_that_the_disk_does_not_give_may_be_sound(records, monkeypatch, 
     monkeypatch.setattr(faults, "_open", fails)
     with pytest.raises(kind, match=rf"{shards[0].path} cannot be read \(it says no\)"):
         faults.first(shards, 0)
+
+
+def test_a_folder_in_a_shards_place_is_told(tmp_path):
+    with pytest.raises(UserError, match=rf"^{tmp_path} cannot be read \(Is a directory\)$"):
+        faults.first([Shard(str(tmp_path), 1)], 0)
 
 
 def test_a_shard_that_tensorflow_may_not_read_or_not_now_is_one_sentence():
