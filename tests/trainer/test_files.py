@@ -1,6 +1,7 @@
 """Files of a run: whole or not at all, and without a right that a store's users need not have."""
 
 import errno
+import os
 import resource
 import shutil
 from pathlib import Path
@@ -17,6 +18,15 @@ def test_a_file_is_written_with_its_folder_and_leaves_nothing_beside_it(tmp_path
     files.write_text(f"{tmp_path}/below/run.json", "one")
     files.write_text(f"{tmp_path}/below/run.json", "two")
     assert [path.read_text() for path in (tmp_path / "below").iterdir()] == ["two"]
+
+
+def test_a_file_is_deleted_and_a_folder_with_all_that_is_in_it(tmp_path):
+    files.write_text(f"{tmp_path}/run/logs/one", "1")
+    files.write_text(f"{tmp_path}/run/logs/two", "2")
+    files.delete(f"{tmp_path}/run/logs/one")
+    assert [path.name for path in (tmp_path / "run" / "logs").iterdir()] == ["two"]
+    files.delete(f"{tmp_path}/run")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_that_the_disk_has_no_room_for_leaves_nothing_and_the_earlier_one(tmp_path):
@@ -66,6 +76,16 @@ def test_what_another_machine_has_removed_is_not_there_and_is_made_again(tmp_pat
     files.delete(f"{folder}/run.json")
     files.write_text(f"{folder}/run.json", "two")
     assert files.read(f"{folder}/run.json") == b"two"
+
+
+def test_a_file_that_this_machine_alone_takes_for_one_is_not_there(tmp_path, monkeypatch):
+    def remembers(path):
+        raise NotADirectoryError(path)
+
+    monkeypatch.setattr(os, "listdir", remembers)
+    assert not files.is_there(f"{tmp_path}/run.json")
+    (tmp_path / "run.json").touch()
+    assert files.is_there(f"{tmp_path}/run.json")
 
 
 def test_a_file_is_read_to_its_end_however_long_it_is_said_to_be(tmp_path, monkeypatch):
