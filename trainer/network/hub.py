@@ -99,8 +99,9 @@ def _sizes(loaded: Any) -> str:
     """Height and width of the images that a loaded model is made for; empty where it takes any."""
     functions = getattr(vars(loaded).get("__call__"), "concrete_functions", None) or ()
     shapes = [getattr(each, "shape", None) for f in functions for each in f.structured_input_signature[0][:1]]
-    fixed = {(shape[1], shape[2]) for shape in shapes if shape is not None and shape.rank == 4}
-    return " or ".join(f"{height} x {width}" for height, width in sorted(fixed, key=str) if height and width)
+    sides = {(shape[1], shape[2]) for shape in shapes if shape is not None and shape.rank == 4}
+    fixed = sorted(each for each in sides if None not in each)
+    return " or ".join(f"{height} x {width}" for height, width in fixed)
 
 
 def _takes_momentum(loaded: Any) -> bool:

@@ -110,12 +110,19 @@ def test_a_saved_model_that_has_signatures_alone_is_told_as_that(tmp_path):
         build(tmp_path / "plain")
 
 
-def test_images_of_another_size_than_the_models_are_refused(tmp_path):
-    inputs = tf_keras.Input([48, 48, 3])
-    features = tf_keras.layers.Dense(4)(tf_keras.layers.Flatten()(inputs))
-    tf_keras.Model(inputs, features).save(tmp_path / "fixed", save_format="tf")
-    with pytest.raises(UserError, match=r"--image_size 32 .*48 x 48 pixels"):
-        build(tmp_path / "fixed")
+@pytest.mark.parametrize(
+    ("shape", "why"),
+    [
+        ([48, 64, 3], "its own are of 48 x 64 pixels"),
+        ([None, None, 1], "(?!its own).+"),
+        ([7], "(?!its own).+"),
+    ],
+)
+def test_images_of_another_kind_than_the_models_are_refused(tmp_path, shape, why):
+    inputs = tf_keras.Input(shape)
+    tf_keras.Model(inputs, tf_keras.layers.Dense(4)(inputs)).save(tmp_path / "other", save_format="tf")
+    with pytest.raises(UserError, match=rf"other takes no images of --image_size 32 \({why}\)$"):
+        build(tmp_path / "other")
 
 
 def test_a_model_that_gives_no_vector_is_refused(tmp_path):
@@ -126,18 +133,18 @@ def test_a_model_that_gives_no_vector_is_refused(tmp_path):
 
 
 ADDRESS = "https://hub.invalid/feature_vector/1"
+NAME = hashlib.sha1(ADDRESS.encode()).hexdigest()  # of the folder in which a download leaves it
 
 
 def test_a_model_that_lies_where_hub_keeps_downloads_for_all_users_is_not_taken(tmp_path, monkeypatch):
     """Its folder's name is known beforehand, so that anybody may have put it there; a model is a program."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.delenv("TFHUB_CACHE_DIR", raising=False)
-    name = hashlib.sha1(ADDRESS.encode()).hexdigest()
-    save_with(tmp_path / "tfhub_modules" / name, tf_keras.layers.Conv2D(5, 3))
+    save_with(tmp_path / "tfhub_modules" / NAME, tf_keras.layers.Conv2D(5, 3))
     with pytest.raises(UserError, match="cannot be loaded"):
         build(ADDRESS)
     own_folder = tmp_path / f"canopy-{os.getuid()}"
-    save_with(own_folder / "tfhub_modules" / name, tf_keras.layers.Conv2D(5, 3))  # as a download leaves it
+    save_with(own_folder / "tfhub_modules" / NAME, tf_keras.layers.Conv2D(5, 3))
     assert build(ADDRESS)(tf.zeros([2, 32, 32, 3])).shape == (2, 3)
 
 
@@ -149,6 +156,9 @@ def test_without_a_folder_of_its_own_a_download_has_to_be_given_one(tmp_path, mo
         build(ADDRESS)
     save_with(tmp_path / "feature_vector", tf_keras.layers.Conv2D(5, 3))
     build(tmp_path / "feature_vector")  # which needs none
+    (tmp_path / "feature_vector").rename(tmp_path / NAME)
+    monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path))
+    build(ADDRESS)
 
 
 def weights():
