@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from tests.trainer.surviving import wait_for
 from trainer import cluster
 from trainer.cluster import Place
 from trainer.launching import watch
@@ -89,8 +90,11 @@ def test_a_look_at_what_is_no_launcher_and_no_server_of_tensorflows_tells_too():
 
 
 def test_one_that_trains_is_there():
-    with serving(SETTINGS) as port, watching(port) as watched:
-        assert lost_within(watched, 1.5) == ""
+    with serving(SETTINGS) as port:
+        before = set(threading.enumerate())
+        with watching(port) as watched:
+            assert lost_within(watched, 1.5) == ""
+        wait_for(lambda: before.issuperset(threading.enumerate()))  # nobody looks at it any more
 
 
 def test_one_whose_process_ended_is_gone():
