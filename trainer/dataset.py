@@ -157,7 +157,7 @@ def encoded(shards: Sequence[Shard], classes: int, parts: Sequence[plan.Part] | 
         fields = tf.io.parse_single_example(record, spec)
         return fields[contract.KEY_FILENAME], fields[contract.KEY_ENCODED], fields[contract.KEY_MULTI_HOT]
 
-    return _untuned(_read_parts(parts, tuple(shards)).map(parse))
+    return _untuned(_read_parts(parts, shards).map(parse))
 
 
 def _examples(records: Any, count: int, reading: Reading) -> tuple[Any, Any]:
@@ -206,7 +206,7 @@ def _stream(reading: Reading, epoch: int, number: int, first_step: int) -> Any:
     return records.batch(reading.stream_batch, drop_remainder=True).prefetch(max(1, ahead))
 
 
-def _read_parts(parts: Sequence[plan.Part], shards: tuple[Shard, ...]) -> Any:
+def _read_parts(parts: Sequence[plan.Part], shards: Sequence[Shard]) -> Any:
     """Encoded records of `parts`, one after the other; fewer than there should be are an error."""
     if not parts:
         return tf.data.Dataset.from_tensor_slices(tf.constant([], tf.string))

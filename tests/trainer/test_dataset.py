@@ -213,20 +213,33 @@ def noise(height, width):
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
 
 
+def write_pictures(path, pictures):
+    """A shard of PNGs, each labelled with whether it is the first."""
+    import tensorflow as tf
+
+    with path.open("wb") as file:
+        for number, picture in enumerate(pictures):
+            png, (height, width, _) = tf.io.encode_png(picture).numpy(), picture.shape
+            encoded = Converted(png, "png", height, width, None, False, False)
+            file.write(frame(serialise(f"chip_{number}", encoded, [int(number == 0)], 2)))
+    return Shard(str(path), len(pictures))
+
+
 def test_pictures_of_several_sizes_may_stand_in_one_shard(tmp_path):
     import tensorflow as tf
 
     pictures = [noise(32, 32), noise(32, 48), noise(8, 8), noise(32, 32)]
-    encoded = [
-        Converted(tf.io.encode_png(each).numpy(), "png", each.shape[0], each.shape[1], None, False, False)
-        for each in pictures
-    ]
-    path = tmp_path / "shard"
-    path.write_bytes(b"".join(frame(serialise(f"chip_{i}", e, [0], 2)) for i, e in enumerate(encoded)))
-    settings = reading((Shard(str(path), 4),), classes=2, shuffle=False)
+    settings = reading((write_pictures(tmp_path / "shard", pictures),), classes=2, shuffle=False)
     images, _, _ = next(iter(dataset.batches(settings).as_numpy_iterator()))
     for found, picture in zip(images, pictures, strict=True):
         np.testing.assert_array_equal(found, decoding.resize(tf.constant(picture), SIZE))
+
+
+def test_a_picture_that_takes_long_keeps_its_place(tmp_path):
+    shard = write_pictures(tmp_path / "shard", [noise(1500, 1500), *[noise(8, 8)] * 7])
+    settings = reading((shard,), classes=2, shuffle=False, replica_batch=1)
+    found = [labels.argmax() for _, labels, _ in dataset.batches(settings).as_numpy_iterator()]
+    assert found == [1, *[0] * 7]
 
 
 @pytest.mark.parametrize(
