@@ -91,6 +91,7 @@ def test_what_tensorflow_cannot_read_is_named_in_whatever_shard_it_is(tmp_path, 
         (data[:-1] + b"?", "bad: record 2 of 3, .* is corrupt: its checksum differs"),
         (data[:begins] + b"?" + data[begins + 1 :], "bad: record 2 .*: the checksum of its length differs"),
         (data[: begins + 5], "bad: record 2 of 3, .* is cut off"),
+        (data[:-20], "bad: record 2 of 3, .* is cut off"),
         (data[:begins], "bad ends before record 2,"),
         (None, "bad is missing: canopy.json promises 3 records"),
     ]:
