@@ -169,7 +169,7 @@ def _look_into(data: bytes, classes: int, decode: Decode | None) -> None:
     if decode is not None:
         name = feature[contract.KEY_FILENAME].bytes_list.value[0].decode("utf-8", "replace")
         try:
-            shape = tuple(decode(feature[contract.KEY_ENCODED].bytes_list.value[0]).shape)
+            shape = decode(feature[contract.KEY_ENCODED].bytes_list.value[0]).shape
         except tf.errors.OpError as error:
             raise BadRecordError(
                 f"({name}) holds a picture that cannot be decoded ({_plain(error)})"
