@@ -108,7 +108,7 @@ def _first_of(shard: Shard, classes: int, decode: Decode | None, meter: Meter) -
     except FileNotFoundError:
         return f"{shard.path} is missing: canopy.json promises {shard.records} records in it"
     except OSError as error:
-        raise told(f"{shard.path} cannot be read ({error.strerror})", error) from error
+        raise told(f"{shard.path} cannot be read ({error.strerror or error})", error) from error
     if number < shard.records:
         return (
             f"{shard.path} ends before record {number}, counted from 0: canopy.json promises "
