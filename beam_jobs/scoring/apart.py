@@ -59,7 +59,7 @@ class ApartScorer:
             sources: the images.
             count: as there.
         """
-        self._begun = sources, self._ahead.submit(self._score, sources, count)
+        self._begun = sources, self._ahead.submit(self._in_pieces, sources, count)
 
     def score(self, sources: Sequence[Source], count: Callable[[int], None] = lambda _: None) -> Scored:
         """As `Scorer.score`.
@@ -70,9 +70,9 @@ class ApartScorer:
         if self._begun and self._begun[0] == sources:
             (_, begun), self._begun = self._begun, None
             return begun.result()
-        return self._score(sources, count)
+        return self._in_pieces(sources, count)
 
-    def _score(self, sources: Sequence[Source], count: Callable[[int], None]) -> Scored:
+    def _in_pieces(self, sources: Sequence[Source], count: Callable[[int], None]) -> Scored:
         groups = self._crew.pieces(sources, lambda: self._most, LEAST_IMAGES)
         begun = (self._crew.submit(_score, *self._model, tuple(group)) for group in groups)
         return joined(map(self._measured, self._crew.outcomes(begun)), count)
