@@ -82,7 +82,7 @@ class _Search:
             folder, name = storage.split(path)
             if below and finding.is_passed_over(below):
                 is_image = False
-            elif name.lower().endswith(IMAGE_ENDINGS):  # which most are, and there may be millions
+            elif _ends_as_image(name):  # which most do, and there may be millions
                 is_image = True
             elif below and _is_single_gzip(name):
                 is_image = False
@@ -169,4 +169,8 @@ def _is_wanted(archive: str, member: str) -> bool:
 
 def _is_image(member: str) -> bool:
     """Whether a path in an archive, or a file's name, is an image's."""
-    return member.lower().endswith(IMAGE_ENDINGS) and not finding.is_passed_over(member)
+    return _ends_as_image(member) and not finding.is_passed_over(member)
+
+
+def _ends_as_image(member: str) -> bool:
+    return member.lower().endswith(IMAGE_ENDINGS)
